@@ -32,8 +32,13 @@ class CMakeBuild(build_ext):
             options["ELASTIC_CUDA_ARCHS"] = archs
         defines = [f"-D{name}={value}" for name, value in options.items()]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines], check=True)
-        subprocess.run(["cmake", "--build", str(build), "--parallel", jobs], check=True)
+        # pip runs us without activating the environment, so its cmake and ninja may not be on PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        env = {**os.environ, "PATH": path}
+        configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines]
+        for command in (configure, ["cmake", "--build", str(build), "--parallel", jobs]):
+            if subprocess.run(command, env=env).returncode != 0:
+                sys.exit("elastic: the build failed; the reason stands above")
 
 
 def _torch_tag() -> str:
