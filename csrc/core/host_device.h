@@ -1,0 +1,8 @@
+// Marks functions of csrc/core that both compilers build: nvcc for the device, the C++ compiler for the CPU.
+#pragma once
+
+#ifdef __CUDACC__
+#define ELASTIC_HD __host__ __device__ __forceinline__
+#else
+#define ELASTIC_HD inline
+#endif
