@@ -1,0 +1,42 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
+
+.PHONY: setup demo test lint format bench clean
+
+setup: $(VENV)/built
+
+# torch comes first and alone: later on, a plain `torch` requirement is then already satisfied.
+$(VENV)/installed: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet setuptools wheel pybind11 cmake ninja numpy
+	touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/elastic demo --out demo-out
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	git ls-files 'csrc/*' 'tests/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	git ls-files 'csrc/*' 'tests/*.cpp' | xargs $(BIN)/clang-format -i
+
+bench: setup
+	$(BIN)/python -m bench.grpo_loss
+	$(BIN)/python -m bench.rollout
+
+clean:
+	rm -rf build dist *.egg-info elastic/*.so $(VENV)/built
