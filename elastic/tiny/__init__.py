@@ -1,0 +1,36 @@
+"""The embedded default: a task, a small trained reasoning model, and its reward.
+
+Everything works without a network and on one CPU core. ``load`` gives a standard Hugging Face model.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elastic.tiny.grading import reward, stated_answer
+from elastic.tiny.task import problems
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+
+__all__ = ["CHECKPOINT", "load", "problems", "reward", "stated_answer"]
+
+
+def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The embedded model (float32, CPU, evaluation mode) and its tokenizer.
+
+    Raises:
+        FileNotFoundError: the package was installed without its checkpoint.
+    """
+    if not (CHECKPOINT / "config.json").is_file():
+        raise FileNotFoundError(
+            f"the embedded model is missing from {CHECKPOINT}; train it: "
+            f"python -m elastic.tiny.pretrain --out {CHECKPOINT}"
+        )
+    # Only here: listing problems or grading needs no transformers.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(CHECKPOINT)

@@ -1,0 +1,154 @@
+"""Trains the embedded model from scratch: ``python -m elastic.tiny.pretrain --out DIR``.
+
+The committed checkpoint is this script's result with its default arguments. The same arguments, torch
+version and machine give the same weights, bit for bit.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from elastic.tiny.task import BOS, END, EOS, cut_trace, sums, trace
+from elastic.tiny.vocabulary import IDS, MAX_LENGTH, PAD, build_tokenizer
+
+STEPS = 2000
+ROWS = 48
+LEARNING_RATE = 2e-3
+CUT_SHARE = 0.2  # of the rows: thoughts stopped from outside
+GOES_ON_SHARE = 0.2  # of the solutions behind a stopped thought
+
+_POOL_BATCHES = 8  # rows of so many batches are sorted by length before they are cut into batches
+_IGNORED = -100
+
+
+def config() -> Qwen2Config:
+    """A standard Qwen2 of 0.66 million parameters."""
+    return Qwen2Config(
+        vocab_size=len(IDS),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=IDS[BOS],
+        eos_token_id=IDS[EOS],
+        pad_token_id=IDS[PAD],
+    )
+
+
+def rows(rng: random.Random) -> Iterator[tuple[list[int], list[int]]]:
+    """Endless (ids, labels); the prompt, and all that a cut imposed, has no label."""
+    for item in sums(rng):
+        prompt = item.prompt.split()
+        is_cut = rng.random() < CUT_SHARE
+        example = cut_trace(rng, item, GOES_ON_SHARE) if is_cut else trace(rng, item)
+        words = [*prompt, *example.thinking, END, *example.solution]
+        given = len(prompt) + (len(example.thinking) + 1 if example.cut else 0)
+        ids = [IDS[word] for word in words]
+        yield ids, [_IGNORED] * given + ids[given:]
+
+
+def batches(rng: random.Random, rows_per_batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids [B, T] int64, labels [B, T] int64), right-padded, rows of similar length together."""
+    stream = rows(rng)
+    while True:
+        pool = sorted(
+            (next(stream) for _ in range(rows_per_batch * _POOL_BATCHES)), key=lambda row: len(row[0])
+        )
+        starts = list(range(0, len(pool), rows_per_batch))
+        rng.shuffle(starts)
+        for start in starts:
+            batch = pool[start : start + rows_per_batch]
+            length = max(len(ids) for ids, _ in batch)
+            ids = torch.full((len(batch), length), IDS[PAD])
+            labels = torch.full((len(batch), length), _IGNORED)
+            for index, (row_ids, row_labels) in enumerate(batch):
+                ids[index, : len(row_ids)] = torch.tensor(row_ids)
+                labels[index, : len(row_labels)] = torch.tensor(row_labels)
+            yield ids, labels
+
+
+def pretrain(
+    steps: int = STEPS, seed: int = 0, *, rows_per_batch: int = ROWS, progress: bool = True
+) -> Qwen2ForCausalLM:
+    """Trains a fresh model by next-token prediction on the task's traces.
+
+    Args:
+        steps: optimizer steps, at least 1.
+        seed: of the weights and of the data.
+        rows_per_batch: traces a step.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: ``steps`` or ``rows_per_batch`` below 1.
+    """
+    if steps < 1 or rows_per_batch < 1:
+        raise ValueError(
+            f"pretrain: steps and rows_per_batch must be at least 1, got {steps} and {rows_per_batch}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps + 1, pct_start=0.1)
+    stream = batches(random.Random(f"pretrain-{seed}"), rows_per_batch)
+    model.train()
+    with tqdm(total=steps, desc="pretraining", unit="step", disable=not progress) as bar:
+        for step in range(steps):
+            ids, labels = next(stream)
+            # Rows are padded on the right and attention is causal, so no real token sees a pad.
+            loss = model(input_ids=ids, labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.update()
+            if step % 20 == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}")
+    return model.eval()
+
+
+def save(model: Qwen2ForCausalLM, out: Path) -> None:
+    """Writes model and tokenizer to ``out``, which is replaced only when everything is written."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        model.save_pretrained(partial)
+        build_tokenizer().save_pretrained(partial)
+        partial.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m elastic.tiny.pretrain", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory of the checkpoint; replaced if it exists"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="torch threads; they change the last bits of the weights"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    save(pretrain(options.steps, options.seed), options.out)
+
+
+if __name__ == "__main__":
+    main()

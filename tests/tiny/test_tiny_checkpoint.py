@@ -1,0 +1,132 @@
+"""The embedded checkpoint: size, tokenizer, behaviour under budgets, and the script that trains it."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from elastic import tiny
+from elastic.tiny import pretrain
+from elastic.tiny.task import END, problems
+from elastic.tiny.vocabulary import IDS, SPECIAL, WORDS
+
+THREE_MB = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return tiny.load()
+
+
+def test_checkpoint_is_smaller_than_three_megabytes() -> None:
+    assert sum(file.stat().st_size for file in tiny.CHECKPOINT.iterdir()) < THREE_MB
+
+
+def test_checkpoint_is_a_standard_model(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
+    model, _ = loaded
+    assert model.config.model_type == "qwen2"
+    assert model.dtype == torch.float32
+    assert not model.training
+    assert model.generation_config.eos_token_id == IDS["<eos>"]
+
+
+def test_tokenizer_round_trips_and_keeps_special_tokens_readable(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    _, tokenizer = loaded
+    text = "<bos> 3 + 4 - 9 = ? <think> so far we have 3 . wait : 7 , </think> answer is 8 <eos>"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(ids) == len(text.split())
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert tokenizer(text)["input_ids"] == ids  # nothing is added by itself
+    every = " ".join(WORDS)
+    assert tokenizer.decode(tokenizer(every)["input_ids"], skip_special_tokens=False) == every
+
+
+def test_special_tokens_have_one_id_each(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
+    _, tokenizer = loaded
+    assert [tokenizer.convert_tokens_to_ids(word) for word in SPECIAL] == list(range(len(SPECIAL)))
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<bos>", "<eos>", "<pad>")
+    assert len({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}) == 3
+    assert tokenizer(f"7{END}\n")["input_ids"] == [IDS["7"], IDS[END]]
+
+
+def test_unknown_words_become_the_unknown_token(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    _, tokenizer = loaded
+    assert tokenizer("banana 3")["input_ids"] == [IDS["<unk>"], IDS["3"]]
+
+
+def sampled(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], new_tokens: int
+) -> list[str]:
+    """Plain generation by transformers, prompts padded on the left."""
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    torch.manual_seed(0)
+    ids = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=new_tokens)
+    return tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=False)
+
+
+def test_model_solves_the_task_when_it_may_think_and_hardly_when_cut(
+    loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    model, tokenizer = loaded
+    items = problems(48, 11, "test")
+    free = sampled(model, tokenizer, [item.prompt for item in items], 400)
+    solved = [tiny.reward(text, item.answer) for text, item in zip(free, items, strict=True)]
+    assert sum(solved) >= 0.8 * len(items)
+
+    thoughts = [text.split(END)[0].split() for text in free]
+    assert sum(map(len, thoughts)) >= 60 * len(items)  # verbose
+
+    budget = 16
+    cut = [
+        f"{item.prompt} {' '.join(thought[:budget])} {END}"
+        for item, thought in zip(items, thoughts, strict=True)
+    ]
+    behind = sampled(model, tokenizer, cut, 20)
+    solved_cut = [tiny.reward(f"{END} {text}", item.answer) for text, item in zip(behind, items, strict=True)]
+    assert sum(solved_cut) <= 0.5 * len(items)
+
+
+def test_pretraining_is_deterministic_and_writes_a_loadable_directory(tmp_path: Path) -> None:
+    models = [pretrain.pretrain(3, seed=4, rows_per_batch=4, progress=False) for _ in range(2)]
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(first, second)
+    other = pretrain.pretrain(3, seed=5, rows_per_batch=4, progress=False)
+    assert not torch.equal(next(models[0].parameters()), next(other.parameters()))
+
+    out = tmp_path / "new" / "model"
+    for _ in range(2):  # the second save replaces the first
+        pretrain.save(models[0], out)
+    again = AutoModelForCausalLM.from_pretrained(out)
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert AutoTokenizer.from_pretrained(out)("<think> 3")["input_ids"] == [IDS["<think>"], IDS["3"]]
+    assert [path.name for path in out.parent.iterdir()] == ["model"]  # nothing half-written stays
+
+
+def test_pretraining_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    pretrain.pretrain(1, rows_per_batch=2, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_pretraining_refuses_zero_steps() -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        pretrain.pretrain(0)
+
+
+def test_cut_thoughts_are_context_not_something_to_imitate() -> None:
+    seen = 0
+    for ids, labels in (row for row, _ in zip(pretrain.rows(random.Random(0)), range(200), strict=False)):
+        first = next(index for index, label in enumerate(labels) if label >= 0)
+        assert labels[first:] == ids[first:]
+        assert ids[first - 1] in (IDS["<think>"], IDS[END])
+        seen += ids[first - 1] == IDS[END]
+    assert 20 < seen < 80
