@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "machine": {"budget", "markers"},
     "budget": {"machine", "markers", "ops", "_extension"},
     "sampling": set(),
+    "files": set(),
     "threads": set(),
     "models": {"threads"},
     "data": {"tiny"},
@@ -25,9 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "ops": LEAVES | {"sampling"},
     "rollout": LEAVES | {"ops", "sampling", "models", "threads"},
     "tiny": {"data", "models", "threads", "rewards"},
-    "train": LEAVES | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny"},
+    "train": LEAVES | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny", "files"},
     "evaluate": LEAVES | {"ops", "rollout", "sampling", "data", "methods", "rewards"},
-    "report": LEAVES | {"rollout", "evaluate", "data", "methods"},
+    "report": LEAVES | {"rollout", "evaluate", "data", "methods", "files"},
 }
 TOP = {"cli", "demo", "generate", "info", "__main__", "__init__"}  # may import anything below them
 
