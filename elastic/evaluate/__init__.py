@@ -1,0 +1,7 @@
+"""Methods x budgets over a list of problems, and what may be concluded from it."""
+
+from elastic.evaluate.row import Row
+from elastic.evaluate.statistics import Interval, wilson_interval
+from elastic.evaluate.verdict import Gain, Verdict, verdict
+
+__all__ = ["Gain", "Interval", "Row", "Verdict", "verdict", "wilson_interval"]
