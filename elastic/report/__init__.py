@@ -1,0 +1,1 @@
+"""Figures, tables and traces of finished evaluations."""
