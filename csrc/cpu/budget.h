@@ -1,0 +1,14 @@
+// Budget ops on host memory. Serial loops: a row costs some ten nanoseconds, less than waking a second thread
+// for any batch that a model can decode.
+#pragma once
+
+#include "core/budget_params.h"
+
+namespace elastic::cpu {
+
+void new_state(const budget::NewStateParams& params);
+void budget_step(const budget::StepParams& params);
+void force_logits(const budget::ForceParams& params);
+void replay(const budget::ReplayParams& params);
+
+}  // namespace elastic::cpu

@@ -1,0 +1,93 @@
+// Budget ops: the transition function of core/budget_machine.h, one thread a row.
+//
+// budget_step is one block whatever the batch: up to 1,024 rows a thread each, beyond that threads stride.
+// One block can count the rows still running with __syncthreads_count and store the count once: no atomics,
+// no memset before, no second launch. Bytes a row: 32 of state read and written, 8 of token read and written,
+// 1 of source, and the few table entries the row's phase looks at.
+//
+// force_logits writes V elements for a forced row and none, or one, for the others: each block reads the
+// row's 32 bytes of state first and leaves at once where there is nothing to force.
+#include "cuda/budget.h"
+#include "cuda/common.cuh"
+
+namespace elastic::cuda {
+namespace {
+
+constexpr int ROW_THREADS = 128;
+constexpr int STEP_THREADS = 1024;
+constexpr int FORCE_THREADS = 256;
+constexpr int FORCE_PER_THREAD = 16;
+
+__global__ void __launch_bounds__(ROW_THREADS) new_state_kernel(budget::NewStateParams p) {
+  const int64_t r = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
+  if (r < p.rows) budget::new_state_row(p, r);
+}
+
+__global__ void __launch_bounds__(STEP_THREADS) budget_step_kernel(budget::StepParams p) {
+  int active = 0;
+  // Every thread takes every turn: the count below is a barrier.
+  for (int64_t first = 0; first < p.rows; first += blockDim.x) {
+    const int64_t r = first + threadIdx.x;
+    const bool running = r < p.rows && budget::step_row(p, r);
+    active += __syncthreads_count(running);
+  }
+  if (threadIdx.x == 0 && p.active != nullptr) *p.active = active;
+}
+
+template <class Bits>
+__global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::ForceParams p) {
+  const int64_t r = blockIdx.x;
+  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
+  const int32_t* table = p.tables.rows + row.budget * p.tables.width;
+  Bits* logits = static_cast<Bits*>(p.logits) + r * p.row_stride;
+  const Bits negative_infinity = Bits(p.negative_infinity);
+  const int32_t forced = budget::next_forced(row, table);
+  if (forced < 0) {
+    const int32_t masked = budget::next_masked(row, table);
+    if (masked >= 0 && masked < p.vocab && blockIdx.y == 0 && threadIdx.x == 0)
+      logits[masked] = negative_infinity;
+    return;
+  }
+  const int64_t first = int64_t(blockIdx.y) * FORCE_THREADS * FORCE_PER_THREAD + threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < FORCE_PER_THREAD; i++) {
+    const int64_t v = first + i * FORCE_THREADS;
+    if (v < p.vocab) logits[v] = v == forced ? Bits(0) : negative_infinity;
+  }
+}
+
+// With the thread count alone ptxas aims at 40 registers for sm_90 and spills; 48 do.
+__global__ void __launch_bounds__(ROW_THREADS, 4) replay_kernel(budget::ReplayParams p) {
+  const int64_t r = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
+  if (r < p.rows) budget::replay_row(p, r);
+}
+
+dim3 blocks_for(int64_t rows) { return dim3(unsigned((rows + ROW_THREADS - 1) / ROW_THREADS)); }
+
+}  // namespace
+
+Error new_state(const budget::NewStateParams& p, Stream stream) {
+  return launch(new_state_kernel, blocks_for(p.rows), dim3(ROW_THREADS), 0, stream, p);
+}
+
+Error budget_step(const budget::StepParams& p, Stream stream) {
+  // An empty batch still stores its count of zero.
+  const int64_t rows = p.rows < 1 ? 1 : p.rows;
+  const unsigned threads = rows >= STEP_THREADS ? STEP_THREADS : unsigned((rows + WARP - 1) / WARP * WARP);
+  return launch(budget_step_kernel, dim3(1), dim3(threads), 0, stream, p);
+}
+
+Error force_logits(const budget::ForceParams& p, Stream stream) {
+  constexpr int64_t tile = int64_t(FORCE_THREADS) * FORCE_PER_THREAD;
+  const dim3 grid(unsigned(p.rows), unsigned((p.vocab + tile - 1) / tile));
+  const dim3 block(FORCE_THREADS);
+  if (p.element_bytes == 2) return launch(force_logits_kernel<uint16_t>, grid, block, 0, stream, p);
+  if (p.element_bytes == 4) return launch(force_logits_kernel<uint32_t>, grid, block, 0, stream, p);
+  return launch(force_logits_kernel<uint64_t>, grid, block, 0, stream, p);
+}
+
+Error replay(const budget::ReplayParams& p, Stream stream) {
+  return launch(replay_kernel, blocks_for(p.rows), dim3(ROW_THREADS), 0, stream, p);
+}
+
+}  // namespace elastic::cuda
