@@ -13,5 +13,35 @@ TORCH_LIBRARY(elastic, m) {
       "replay(Tensor tokens, Tensor lengths, Tensor state, Tensor tables, Tensor token_flags, "
       "Tensor? source=None) -> (Tensor phase, Tensor source, Tensor state, Tensor mismatch)");
 
-  // ---- losses (csrc/binding/loss.cpp, elastic/ops/loss.py) ----
+  // ---- losses (csrc/binding/loss.cpp and logprobs.cpp, elastic/ops/{advantage,logprobs,loss}.py) ----
+  m.def(
+      "group_advantage(Tensor rewards, Tensor group_offsets, str kind, float eps, SymInt pass_k) -> Tensor");
+  m.def(
+      "token_logprobs(Tensor logits, Tensor targets, float temperature, Tensor? temperatures=None) "
+      "-> (Tensor logprobs, Tensor entropy, Tensor logsumexp)");
+  m.def(
+      "token_logprobs_backward(Tensor logits, Tensor targets, Tensor logsumexp, Tensor entropy, "
+      "Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? temperatures=None) -> Tensor");
+  m.def(
+      "grpo_loss(Tensor logits, Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor advantages, "
+      "Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, Tensor? temperatures, *, float "
+      "temperature, str loss, "
+      "float clip_low, float clip_high, float? delta, float? dual_clip, float kl_coef, str kl, bool "
+      "kl_weighted, "
+      "float entropy_coef, float tau_positive, float tau_negative, SymInt? num_tokens, SymInt? num_rows, "
+      "SymInt? max_length, str engine_mode, bool engine_rows, float engine_low, float engine_high, bool "
+      "needs_gradient) "
+      "-> (Tensor loss, Tensor logprobs, Tensor entropy, Tensor clip_fraction, Tensor kl, Tensor gradient)");
+  m.def(  // writes the gradient over the logits
+      "grpo_loss_(Tensor(a!) logits, Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor "
+      "advantages, "
+      "Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, Tensor? temperatures, *, float "
+      "temperature, str loss, "
+      "float clip_low, float clip_high, float? delta, float? dual_clip, float kl_coef, str kl, bool "
+      "kl_weighted, "
+      "float entropy_coef, float tau_positive, float tau_negative, SymInt? num_tokens, SymInt? num_rows, "
+      "SymInt? max_length, str engine_mode, bool engine_rows, float engine_low, float engine_high) "
+      "-> (Tensor loss, Tensor logprobs, Tensor entropy, Tensor clip_fraction, Tensor kl)");
+  m.def("attach_gradient(Tensor input, Tensor value, Tensor gradient) -> Tensor");
+  m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

@@ -29,16 +29,18 @@ __device__ __forceinline__ T* block_smem() {
 
 // Starts `kernel` and returns the launch's own error; the caller turns it into an exception.
 template <class... Params, class... Args>
-Error launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t smem_bytes, Stream stream, Args... args) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;  // an empty batch is no work, not an error
+Error launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t smem_bytes, Stream stream,
+             Args... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+    return cudaSuccess;  // an empty batch is no work, not an error
   kernel<<<grid, block, smem_bytes, stream>>>(static_cast<Params>(args)...);
   return cudaGetLastError();
 }
 
 #endif
 
-// Combines one value a thread by `op` in an order that depends on nothing but the block's size, and returns the
-// result to every thread. `scratch` is [THREADS] in shared memory; it may be reused after the call.
+// Combines one value a thread by `op` in an order that depends on nothing but the block's size, and returns
+// the result to every thread. `scratch` is [THREADS] in shared memory; it may be reused after the call.
 template <int THREADS, class T, class Op>
 __device__ __forceinline__ T block_reduce(T value, T* scratch, Op op) {
   static_assert((THREADS & (THREADS - 1)) == 0, "a halving tree needs a power of two");

@@ -1,0 +1,131 @@
+#include "binding/loss_checks.h"
+
+#include <cmath>
+#include <sstream>
+
+namespace elastic {
+namespace {
+
+std::string dtype_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    case at::kLong:
+      return "int64";
+    case at::kInt:
+      return "int32";
+    case at::kByte:
+      return "uint8";
+    case at::kBool:
+      return "bool";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+std::string describe(at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device) {
+  std::ostringstream text;
+  text << shape << ' ' << dtype_name(dtype) << " on " << device;
+  return text.str();
+}
+
+}  // namespace
+
+std::string describe(const at::Tensor& tensor) {
+  return describe(tensor.sizes(), tensor.scalar_type(), tensor.device());
+}
+
+void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
+            at::ScalarType dtype, const at::Tensor& beside) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ",
+                   describe(shape, dtype, beside.device()), ", got ", describe(tensor));
+  TORCH_CHECK_VALUE(tensor.sizes() == shape && tensor.device() == beside.device(), op, ": ", name,
+                    ": expected ", describe(shape, dtype, beside.device()), ", got ", describe(tensor));
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
+                    tensor.strides());
+}
+
+void check_logits(const char* op, const at::Tensor& logits, bool written) {
+  const at::ScalarType dtype = logits.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || (dtype == at::kDouble && logits.is_cpu()),
+                   op, ": logits: expected float32, bfloat16 or, on the CPU, float64, got ",
+                   describe(logits));
+  TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [N, V], got ", describe(logits));
+  TORCH_CHECK_VALUE(logits.size(0) == 0 || logits.size(1) > 0, op,
+                    ": logits: expected a vocabulary of at least one id, got ", describe(logits));
+  TORCH_CHECK_VALUE(logits.size(1) <= 1 || logits.stride(1) == 1, op,
+                    ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
+  TORCH_CHECK_VALUE(!written || logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), op,
+                    ": logits: expected rows that do not overlap, got strides ", logits.strides());
+}
+
+void check_offsets(const char* op, const char* name, const at::Tensor& offsets, int64_t end,
+                   const char* end_name, const at::Tensor& beside) {
+  TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.size(0) >= 1, op, ": ", name,
+                    ": expected one dimension of at least one offset, got ", describe(offsets));
+  expect(op, name, offsets, offsets.sizes(), at::kLong, beside);
+  if (!offsets.is_cpu()) return;
+  const int64_t* data = offsets.const_data_ptr<int64_t>();
+  const int64_t last = offsets.size(0) - 1;
+  TORCH_CHECK_VALUE(data[0] == 0, op, ": ", name, ": expected to start at 0, got ", data[0]);
+  for (int64_t i = 0; i < last; i++)
+    TORCH_CHECK_VALUE(data[i] <= data[i + 1], op, ": ", name, ": expected never to decrease, got ", data[i],
+                      " then ", data[i + 1], " at index ", i + 1);
+  TORCH_CHECK_VALUE(data[last] == end, op, ": ", name, ": expected to end at ", end_name, " = ", end,
+                    ", got ", data[last]);
+}
+
+void check_targets(const char* op, const at::Tensor& logits, const at::Tensor& targets,
+                   const std::optional<at::Tensor>& mask) {
+  expect(op, "targets", targets, {logits.size(0)}, at::kLong, logits);
+  if (mask.has_value()) expect(op, "mask", *mask, {logits.size(0)}, at::kBool, logits);
+  if (!logits.is_cpu()) return;
+  const int64_t* ids = targets.const_data_ptr<int64_t>();
+  const bool* counts = optional_ptr<bool>(mask);
+  for (int64_t t = 0; t < logits.size(0); t++)
+    TORCH_CHECK_VALUE((ids[t] >= 0 && ids[t] < logits.size(1)) || (counts != nullptr && !counts[t]), op,
+                      ": targets: expected ids in [0, ", logits.size(1), "), got ", ids[t], " at token ", t);
+}
+
+void check_positive(const char* op, const char* name, double value) {
+  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": ", name,
+                    ": expected a finite value above 0, got ", value);
+}
+
+void check_temperature(const char* op, const at::Tensor& logits, double temperature,
+                       const std::optional<at::Tensor>& temperatures) {
+  check_positive(op, "temperature", temperature);
+  if (!temperatures.has_value()) return;
+  expect(op, "temperature", *temperatures, {logits.size(0)}, float_type(logits), logits);
+  if (!logits.is_cpu()) return;
+  for (int64_t t = 0; t < logits.size(0); t++) {
+    const double value = temperatures->scalar_type() == at::kDouble
+                             ? temperatures->const_data_ptr<double>()[t]
+                             : temperatures->const_data_ptr<float>()[t];
+    TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op,
+                      ": temperature: expected finite values above 0, got ", value, " at token ", t);
+  }
+}
+
+at::ScalarType float_type(const at::Tensor& logits) {
+  return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+Scalar scalar_type(const at::Tensor& logits) {
+  switch (logits.scalar_type()) {
+    case at::kBFloat16:
+      return Scalar::BF16;
+    case at::kDouble:
+      return Scalar::F64;
+    default:
+      return Scalar::F32;
+  }
+}
+
+}  // namespace elastic

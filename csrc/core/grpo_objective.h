@@ -1,0 +1,119 @@
+// One token's part of the GRPO family of losses: its value and its derivative with respect to the token's
+// (or, for gspo, the row's mean) log ratio. The CPU and the CUDA op both call it, so they cannot disagree.
+#pragma once
+
+#include <cmath>
+
+#include "core/host_device.h"
+#include "core/loss_params.h"
+
+namespace elastic {
+
+// x and dx/dl, where l is the logprob and d = l - old the log ratio.
+template <class A>
+struct Term {
+  A value;
+  A slope;
+};
+
+template <class A>
+struct PolicyTerm {
+  A value;
+  A slope;
+  bool clipped;
+};
+
+// -min(min(rho, delta) A, clip(rho) A), bounded by dual_clip |A| where A < 0.
+template <class A>
+ELASTIC_HD PolicyTerm<A> clipped_term(const Objective& o, A ratio, A advantage) {
+  const A low = A(1 - o.clip_low), high = A(1 + o.clip_high), delta = A(o.delta);
+  const A plain = (ratio < delta ? ratio : delta) * advantage;
+  const A kept = ratio < low ? low : (ratio > high ? high : ratio);
+  const A clipped = kept * advantage;
+  const bool outside = ratio < low || ratio > high;
+  PolicyTerm<A> term;
+  term.clipped = (ratio < low && advantage < 0) || (ratio > high && advantage > 0);
+  if (plain <= clipped) {
+    term.value = -plain;
+    term.slope = ratio <= delta ? -ratio * advantage : A(0);
+  } else {
+    term.value = -clipped;
+    term.slope = outside ? A(0) : -ratio * advantage;
+  }
+  if (advantage < 0 && term.value > -A(o.dual_clip) * advantage) {
+    term.value = -A(o.dual_clip) * advantage;
+    term.slope = 0;
+  }
+  return term;
+}
+
+// -A (4 / tau) sigmoid(tau (rho - 1))
+template <class A>
+ELASTIC_HD PolicyTerm<A> soft_gate_term(const Objective& o, A ratio, A advantage) {
+  const A tau = A(advantage > 0 ? o.tau_positive : o.tau_negative);
+  const A below =
+      1 / (1 + std::exp(tau * (ratio - 1)));  // sigmoid(-z): keeps its digits where the gate is open
+  const A gate = 1 / (1 + std::exp(-tau * (ratio - 1)));
+  // Far out the gate is flat; 0 * inf must not appear where the ratio has overflowed.
+  const A slope = below > 0 ? -advantage * 4 * gate * below * ratio : A(0);
+  return {-advantage * 4 / tau * gate, slope, false};
+}
+
+// The policy term before its constant weight. `log_ratio` is the token's, or the row's mean for gspo.
+template <class A>
+ELASTIC_HD PolicyTerm<A> policy_term(const Objective& o, A log_ratio, A logprob, A advantage) {
+  if (advantage == 0) return {0, 0, false};  // an overflowed ratio times zero would be NaN
+  const A ratio = std::exp(log_ratio);
+  if (o.loss == Loss::SAPO) return soft_gate_term(o, ratio, advantage);
+  if (o.loss != Loss::CISPO) return clipped_term(o, ratio, advantage);
+  const A bound = A(o.clip_high);
+  const A weight = (ratio < bound ? ratio : bound) * advantage;  // a constant: no gradient flows through it
+  return {-weight * logprob, -weight, ratio > bound && advantage > 0};
+}
+
+// Estimators of KL(policy || reference) from one sample, x = l - r.
+template <class A>
+ELASTIC_HD Term<A> kl_term(Kl kind, A x) {
+  switch (kind) {
+    case Kl::K1:
+      return {x, A(1)};
+    case Kl::K2:
+      return {x * x / 2, x};
+    default: {
+      const A e = std::expm1(-x);  // exp(-x) - 1 + x cancels near x = 0; expm1 keeps the digits
+      return {e + x, -e};
+    }
+  }
+}
+
+// Constant factor of the policy term: exp(old - engine), cut to the bounds, or 0 outside them.
+template <class A>
+ELASTIC_HD A engine_weight(const Objective& o, A log_weight) {
+  const A weight = std::exp(log_weight), low = A(o.engine_low), high = A(o.engine_high);
+  if (o.engine_mode == EngineMode::MASK && (weight < low || weight > high)) return 0;
+  return weight < low ? low : (weight > high ? high : weight);  // NaN stays NaN
+}
+
+// True where one row's tokens share a ratio, so that no gradient can be written before the whole row was
+// read.
+ELASTIC_HD bool is_row_level(const Objective& o) { return o.loss == Loss::GSPO; }
+
+// Factor of every token's term in a row, given the row's and the batch's number of unmasked tokens.
+ELASTIC_HD double token_scale(const Objective& o, int64_t rows, int64_t row_tokens, int64_t batch_tokens) {
+  const double in_row = row_tokens > 0 ? static_cast<double>(row_tokens) : 1;
+  const double in_batch = batch_tokens > 0 ? static_cast<double>(batch_tokens) : 1;
+  const double num_rows = o.num_rows >= 0 ? o.num_rows : static_cast<double>(rows);
+  switch (o.loss) {
+    case Loss::BNPO:
+      return 1 / in_batch;
+    case Loss::DR_GRPO:
+      return 1 / (num_rows * o.max_length);
+    case Loss::DAPO:
+    case Loss::CISPO:
+      return 1 / (o.num_tokens >= 0 ? o.num_tokens : in_batch);
+    default:
+      return 1 / (num_rows * in_row);
+  }
+}
+
+}  // namespace elastic

@@ -1,0 +1,56 @@
+"""Advantages of groups of completions from their rewards."""
+
+import torch
+from torch import Tensor
+
+
+def group_advantage(
+    rewards: Tensor, group_offsets: Tensor, kind: str = "group", eps: float = 1e-4, *, pass_k: int = 4
+) -> Tensor:
+    """Advantage of every row inside its group; groups may have different sizes.
+
+    With R the rewards of a group of n rows (SPEC section 5):
+
+    | kind | advantage |
+    |---|---|
+    | `group` | (R - mean) / (std + eps), std with Bessel's correction |
+    | `none` | R - mean |
+    | `batch` | (R - group mean) / (std of the whole batch + eps) |
+    | `rloo` | n / (n - 1) (R - mean) |
+    | `maxrl` | (R - mean) / mean, 0 where mean <= 0 |
+    | `passk` | below |
+
+    `passk` (Chen et al. 2025, arXiv 2508.10751, section 2.3) is the analytic advantage of training for
+    pass@k. With w wrong rows among n (a row is right if its reward is above 0.5), the chance that k of them
+    hold a right one is m = 1 - C(w, k) / C(n, k), with deviation s = sqrt(m (1 - m)); a right row gets (1 -
+    m) / s, a wrong one (1 - m - C(w-1, k-1) / C(n-1, k-1)) / s. Where a group is smaller than k, k is its
+    size. s = 0 gives 0.
+
+    A group of one row, or of equal rewards, gives 0. Computed in double, deterministic.
+
+    Args:
+        rewards: [R] float32 or bfloat16 (float64 on the CPU), CPU or CUDA.
+        group_offsets: [K + 1] int64; group k holds rows group_offsets[k] up to group_offsets[k + 1]. Starts
+            at 0, ends at R, never decreases; an empty group is allowed.
+        kind: one of the table's names.
+        eps: added to the standard deviation by `group` and `batch`.
+        pass_k: the k of `passk`, at least 1.
+
+    Returns:
+        [R] float32 (float64 for float64 rewards). Not differentiable: rewards are data.
+
+    Raises:
+        TypeError: a dtype is not one of the above.
+        ValueError: wrong shape or device, offsets that do not fit, an unknown kind, eps < 0, pass_k < 1, or
+            (CPU) a reward that is NaN or infinite. On CUDA contents are not read back: such a reward makes
+            its group NaN.
+    """
+    rewards = rewards.detach()
+    if rewards.dtype == torch.bfloat16:
+        rewards = rewards.float()
+    return torch.ops.elastic.group_advantage(rewards.contiguous(), group_offsets, kind, float(eps), pass_k)
+
+
+@torch.library.register_fake("elastic::group_advantage")
+def _(rewards: Tensor, group_offsets: Tensor, kind: str, eps: float, pass_k: int) -> Tensor:
+    return torch.empty_like(rewards)

@@ -1,0 +1,91 @@
+"""Logprob and entropy of tokens from logits, without an [N, V] logprob tensor."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic.ops._inputs import compute_dtype, split_temperature
+
+
+def token_logprobs(
+    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Logprob of each row's target and entropy of each row's distribution, both differentiable.
+
+    With z = logits / temperature: logprob = z[target] - logsumexp(z), entropy = -sum p log p in nats. An id
+    of probability zero (logit -inf) adds nothing. Logits are read once forward, and once backward, which
+    writes the gradient in the logits' dtype. Computed in float32 (float64 for float64), never above 0;
+    deterministic.
+
+    Args:
+        logits: [N, V] float32 or bfloat16, CPU or CUDA (float64 too on the CPU). Rows may be strided, the
+            last stride must be 1.
+        targets: [N] int64 in [0, V).
+        temperature: above 0; one for all rows or [N].
+
+    Returns:
+        logprobs [N] and entropy [N], float32 (float64 for float64 logits). N = 0 gives empty tensors. A row
+        with NaN, +inf or nothing but -inf gives NaN.
+
+    Raises:
+        TypeError: a dtype is not one of the above.
+        ValueError: wrong shape, stride or device, temperature <= 0, or (CPU) an id out of range. On CUDA ids
+            are not read back: the logprob of an id out of range is NaN.
+    """
+    scalar, per_token = split_temperature("token_logprobs", logits, temperature)
+    logprobs, entropy, _ = torch.ops.elastic.token_logprobs(logits, targets, scalar, per_token)
+    return logprobs, entropy
+
+
+@torch.library.register_fake("elastic::token_logprobs")
+def _(
+    logits: Tensor, targets: Tensor, temperature: float, temperatures: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    def out() -> Tensor:
+        return logits.new_empty(logits.shape[0], dtype=compute_dtype(logits))
+
+    return out(), out(), out()
+
+
+@torch.library.register_fake("elastic::token_logprobs_backward")
+def _(
+    logits: Tensor,
+    targets: Tensor,
+    logsumexp: Tensor,
+    entropy: Tensor,
+    grad_logprobs: Tensor | None,
+    grad_entropy: Tensor | None,
+    temperature: float,
+    temperatures: Tensor | None = None,
+) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
+    logits, targets, temperature, temperatures = inputs
+    _, entropy, logsumexp = output
+    ctx.temperature = temperature
+    ctx.save_for_backward(logits, targets, logsumexp, entropy, temperatures)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(logsumexp)
+
+
+def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, _: None) -> tuple:
+    gradient = None
+    if ctx.needs_input_grad[0] and (grad_logprobs is not None or grad_entropy is not None):
+        logits, targets, logsumexp, entropy, temperatures = ctx.saved_tensors
+        gradient = torch.ops.elastic.token_logprobs_backward(
+            logits,
+            targets,
+            logsumexp,
+            entropy,
+            None if grad_logprobs is None else grad_logprobs.contiguous(),
+            None if grad_entropy is None else grad_entropy.contiguous(),
+            ctx.temperature,
+            temperatures,
+        )
+    return gradient, None, None, None
+
+
+torch.library.register_autograd("elastic::token_logprobs", _backward, setup_context=_save)

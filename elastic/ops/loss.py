@@ -1,0 +1,219 @@
+"""The GRPO family of losses, straight from logits, with the gradient computed in the forward pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic.ops._inputs import compute_dtype, small_float, split_temperature
+from elastic.ops.advantage import group_advantage
+from elastic.reference.loss import GrpoOutput
+
+
+def grpo_loss(
+    logits: Tensor,
+    targets: Tensor,
+    old_logprobs: Tensor,
+    row_offsets: Tensor,
+    advantages: Tensor | None = None,
+    *,
+    rewards: Tensor | None = None,
+    group_offsets: Tensor | None = None,
+    advantage: str = "group",
+    advantage_eps: float = 1e-4,
+    pass_k: int = 4,
+    mask: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
+    engine_logprobs: Tensor | None = None,
+    engine_mode: str = "truncate",
+    engine_level: str = "token",
+    engine_low: float = 0.0,
+    engine_high: float = 2.0,
+    loss: str = "grpo",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    delta: float | None = None,
+    dual_clip: float | None = None,
+    tau_positive: float = 1.0,
+    tau_negative: float = 1.05,
+    kl_coef: float = 0.0,
+    kl: str = "k3",
+    kl_weighted: bool = False,
+    entropy_coef: float = 0.0,
+    temperature: float | Tensor = 1.0,
+    num_tokens: int | None = None,
+    num_rows: int | None = None,
+    max_length: int | None = None,
+    inplace: bool = False,
+) -> GrpoOutput:
+    """Policy loss of a packed batch of completions; its gradient on the logits is computed along with it.
+
+    With l the target's logprob, d = l - old, rho = exp(d), A the row's advantage, m the mask, n a row's
+    number of unmasked tokens (SPEC section 5):
+
+    | loss | x, per token | aggregation |
+    |---|---|---|
+    | `grpo` | -min(min(rho, delta) A, clip(rho, 1-clip_low, 1+clip_high) A) | sum m x / n, mean over rows |
+    | `bnpo` | same | sum m x / sum m |
+    | `dr_grpo` | same | sum m x / (rows max_length) |
+    | `dapo` | same | sum m x / num_tokens |
+    | `gspo` | same, rho the geometric mean over the row's unmasked tokens | as grpo |
+    | `cispo` | -min(rho, clip_high) A l, no gradient through the first factors | as dapo |
+    | `sapo` | -A (4 / tau) sigmoid(tau (rho - 1)), tau by the sign of A | as grpo |
+
+    The token's whole term is w x + kl_coef KL - entropy_coef H; all three aggregate alike, so that
+    accumulating micro-batches is exact. `clip_high` bounds cispo's ratio itself (values like 5 are usual
+    there). `delta` caps the unclipped ratio (INTELLECT-2, arXiv 2505.07291); `dual_clip` c > 1 bounds x by
+    c |A| where A < 0 (Ye et al., arXiv 1912.09729).
+
+    KL estimators of KL(policy to reference), with q = l - ref: `k1` q, `k2` q^2 / 2, `k3` exp(-q) - 1 + q;
+    `kl_weighted` multiplies by rho (the row's for gspo), through which gradient flows too.
+
+    w is 1 or, with `engine_logprobs`, exp(old - engine), a constant: cut to [engine_low, engine_high]
+    (`truncate`) or zeroed outside (`mask`), per token or, with engine_level="row", from the sum over the
+    row's unmasked tokens.
+
+    Masked tokens (forced ones: pass `source == SAMPLED`) are never read: they get no loss, ratio, KL or
+    entropy and a gradient of exact zeros, whatever they hold. A row with no unmasked token still counts among
+    the rows. Tokens whose gradient is zero (A = 0 without KL and entropy bonus) report their logprob, and
+    their row is zero-filled. The result does not depend on the number of threads; sums run in index order.
+
+    On the CPU logits are read once and the gradient written once (twice read for gspo or an entropy bonus).
+    If gradients are off or the logits need none, nothing is written. backward() multiplies the stored
+    gradient by the incoming one, in place, unless that is 1; after a scaled backward a second one raises.
+
+    Args:
+        logits: [N, V] float32 or bfloat16, CPU or CUDA (float64 too on the CPU); rows may be strided, the
+            last stride must be 1. Row t predicts targets[t].
+        targets: [N] int64; unmasked ones in [0, V).
+        old_logprobs: [N] float, logprobs under the policy that sampled, at the same temperature.
+        row_offsets: [R + 1] int64, from 0 to N; row r holds tokens row_offsets[r] up to row_offsets[r + 1].
+        advantages: [R] float. Exactly one of this and (`rewards`, `group_offsets`) is given.
+        rewards, group_offsets, advantage, advantage_eps, pass_k: see `group_advantage`.
+        mask: [N] bool, True where a token counts; None: all do.
+        ref_logprobs: [N] float, needed where kl_coef is not 0.
+        engine_logprobs: [N] float, the sampling engine's own; old_logprobs are then the trainer's.
+        temperature: of the softmax, above 0; one or [N] float.
+        num_tokens: dapo, cispo: unmasked tokens of the whole optimizer step, over micro-batches and
+            processes; default this call's. Others ignore it.
+        num_rows: grpo, gspo, sapo, dr_grpo: rows of the whole optimizer step; default this call's R.
+        max_length: dr_grpo's fixed length, which it needs.
+        inplace: write the gradient over `logits`, whose contents are lost; no second [N, V] tensor is
+            allocated. A saved-for-backward copy of these logits elsewhere in the graph makes backward()
+            raise.
+
+    Returns:
+        GrpoOutput. N = 0 or everything masked: loss, clip_fraction and kl are 0, and so is the gradient. A
+        row of logits with NaN, +inf or nothing but -inf makes the loss and that row's gradient NaN.
+
+    Raises:
+        TypeError: a dtype is not one of the above; uint8 masks are refused, because SAMPLED is 0 in a source
+            tensor.
+        ValueError: wrong shape, stride or device; unfitting offsets; both or neither of advantages and
+            rewards; an option out of range; (CPU) a target out of range. On CUDA contents are not read back:
+            an id out of range or an unfitting offset makes the loss NaN.
+    """
+    op = "grpo_loss"
+    scalar_temperature, temperatures = split_temperature(op, logits, temperature)
+    if (advantages is None) == (rewards is None) or (rewards is None) != (group_offsets is None):
+        raise ValueError(f"{op}: advantages: expected exactly one of advantages and (rewards, group_offsets)")
+    if engine_level not in ("token", "row"):
+        raise ValueError(f"{op}: engine_level: expected token or row, got {engine_level!r}")
+    if advantages is None:
+        assert rewards is not None  # the check above; mypy cannot follow it
+        assert group_offsets is not None
+        rewards = small_float(op, "rewards", rewards, logits)
+        advantages = group_advantage(rewards, group_offsets, advantage, advantage_eps, pass_k=pass_k)
+    advantages = small_float(op, "advantages", advantages, logits)
+    needs_gradient = torch.is_grad_enabled() and logits.requires_grad
+    if inplace and needs_gradient and logits.is_leaf:
+        raise ValueError(f"{op}: inplace: expected logits computed by an op, got a leaf, whose values would be
+        lost")
+    tensors = (
+        targets,
+        small_float(op, "old_logprobs", old_logprobs, logits),
+        row_offsets,
+        advantages,
+        mask,
+        None if ref_logprobs is None else small_float(op, "ref_logprobs", ref_logprobs, logits),
+        None if engine_logprobs is None else small_float(op, "engine_logprobs", engine_logprobs, logits),
+        temperatures,
+    )
+    options = {
+        "temperature": scalar_temperature,
+        "loss": loss,
+        "clip_low": float(clip_low),
+        "clip_high": float(clip_high),
+        "delta": delta,
+        "dual_clip": dual_clip,
+        "kl_coef": float(kl_coef),
+        "kl": kl,
+        "kl_weighted": kl_weighted,
+        "entropy_coef": float(entropy_coef),
+        "tau_positive": float(tau_positive),
+        "tau_negative": float(tau_negative),
+        "num_tokens": num_tokens,
+        "num_rows": num_rows,
+        "max_length": max_length,
+        "engine_mode": engine_mode,
+        "engine_rows": engine_level == "row",
+        "engine_low": float(engine_low),
+        "engine_high": float(engine_high),
+    }
+    # Autograd sees one small op, attach_gradient, so that the in-place and the plain op need no formula of
+    # their own.
+    with torch.no_grad():
+        plain = logits.detach()
+        if inplace and needs_gradient:
+            value, *rest = torch.ops.elastic.grpo_loss_(plain, *tensors, **options)
+            gradient = plain
+        else:
+            value, *rest, gradient = torch.ops.elastic.grpo_loss(
+                plain, *tensors, **options, needs_gradient=needs_gradient
+            )
+    if needs_gradient:
+        value = torch.ops.elastic.attach_gradient(logits, value, gradient)
+    logprobs, entropy, clip_fraction, divergence = rest
+    return GrpoOutput(value, logprobs, entropy, advantages, clip_fraction, divergence)
+
+
+def _fake_outputs(logits: Tensor) -> tuple[Tensor, ...]:
+    n, dtype = logits.shape[0], compute_dtype(logits)
+    scalar, per_token = (), (n,)
+    return tuple(logits.new_empty(s, dtype=dtype) for s in (scalar, per_token, per_token, scalar, scalar))
+
+
+@torch.library.register_fake("elastic::grpo_loss")
+def _(logits: Tensor, *tensors: Tensor | None, needs_gradient: bool, **options: Any) -> tuple[Tensor, ...]:
+    rows = logits.shape[0] if needs_gradient else 0
+    return *_fake_outputs(logits), logits.new_empty((rows, logits.shape[1]))
+
+
+@torch.library.register_fake("elastic::grpo_loss_")
+def _(logits: Tensor, *tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
+    return _fake_outputs(logits)
+
+
+@torch.library.register_fake("elastic::attach_gradient")
+def _(input: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    return torch.empty_like(value)
+
+
+@torch.library.register_fake("elastic::scale_")
+def _(values: Tensor, factor: Tensor) -> None:
+    return None
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[2])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+    if not ctx.needs_input_grad[0]:
+        return None, None, None
+    (gradient,) = ctx.saved_tensors
+    torch.ops.elastic.scale_(gradient, grad)
+    return gradient, None, None
+
+
+torch.library.register_autograd("elastic::attach_gradient", _backward, setup_context=_save)

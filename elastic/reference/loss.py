@@ -1,0 +1,216 @@
+"""The loss ops in plain PyTorch: SPEC section 5 as code, differentiable by autograd, the baseline of the
+benches.
+
+Dimensions: N tokens of a packed batch, R rows (completions), K groups, V vocabulary. Same arguments and
+    results as
+`elastic.ops`, but everything is computed in the dtype it comes in (bfloat16 logits in float32), and nothing
+is checked: this is the readable statement that the fused ops are held to. Hand-written values guard it in
+    turn.
+"""
+
+from itertools import pairwise
+from math import comb
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class GrpoOutput(NamedTuple):
+    """What `grpo_loss` returns. Floats are float32, or float64 for float64 logits.
+
+    Attributes:
+        loss: scalar; the only differentiable field.
+        logprobs: [N] of the targets at the given temperature; 0 where masked.
+        entropy: [N] in nats; 0 where masked.
+        advantages: [R] as used.
+        clip_fraction: scalar, share of unmasked tokens whose ratio lies outside the clip range on the side
+            where the clip acts (low with A < 0, high with A > 0). 0 for sapo.
+        kl: scalar, mean KL estimate over unmasked tokens, as the loss would count it; 0 without
+            `ref_logprobs`.
+    """
+
+    loss: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    advantages: Tensor
+    clip_fraction: Tensor
+    kl: Tensor
+
+
+def group_advantage(
+    rewards: Tensor, group_offsets: Tensor, kind: str = "group", eps: float = 1e-4, *, pass_k: int = 4
+) -> Tensor:
+    """[R] advantages; see `elastic.ops.group_advantage` for the table of kinds."""
+    bounds = group_offsets.tolist()
+    parts = [_one_group(rewards[a:b], rewards, kind, eps, pass_k) for a, b in pairwise(bounds)]
+    return torch.cat(parts) if parts else rewards.new_zeros(0)
+
+
+def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int) -> Tensor:
+    n = len(group)
+    if n == 0 or bool((group == group[0]).all()):
+        return torch.zeros_like(group)
+    centred = group - group.mean()
+    if kind == "none":
+        return centred
+    if kind == "group":
+        return centred / (group.std() + eps)
+    if kind == "batch":
+        return centred / (batch.std() + eps)
+    if kind == "rloo":
+        return centred * n / (n - 1)
+    if kind == "maxrl":
+        return centred / group.mean() if group.mean() > 0 else torch.zeros_like(group)
+    if kind == "passk":
+        right = group > 0.5
+        wrong, k = int((~right).sum()), min(pass_k, n)
+        mean = 1 - comb(wrong, k) / comb(n, k)
+        deviation = (mean * (1 - mean)) ** 0.5
+        if deviation == 0:
+            return torch.zeros_like(group)
+        all_others_wrong = comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
+        return torch.where(right, (1 - mean) / deviation, (1 - mean - all_others_wrong) / deviation).to(group)
+    raise ValueError(f"group_advantage: kind: unknown kind {kind!r}")
+
+
+def token_logprobs(
+    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
+    """[N] logprob of each target and [N] entropy of each row."""
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(logits)[:, None]
+    logprobs = torch.log_softmax(logits / temperature, dim=-1)
+    # log p is -inf where p is 0; replacing it keeps 0 * -inf out of the value and of the gradient
+    finite = torch.where(logprobs == -torch.inf, 0.0, logprobs)
+    return logprobs.gather(1, targets[:, None])[:, 0], -(logprobs.exp() * finite).sum(-1)
+
+
+def grpo_loss(
+    logits: Tensor,
+    targets: Tensor,
+    old_logprobs: Tensor,
+    row_offsets: Tensor,
+    advantages: Tensor | None = None,
+    *,
+    rewards: Tensor | None = None,
+    group_offsets: Tensor | None = None,
+    advantage: str = "group",
+    advantage_eps: float = 1e-4,
+    pass_k: int = 4,
+    mask: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
+    engine_logprobs: Tensor | None = None,
+    engine_mode: str = "truncate",
+    engine_level: str = "token",
+    engine_low: float = 0.0,
+    engine_high: float = 2.0,
+    loss: str = "grpo",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    delta: float | None = None,
+    dual_clip: float | None = None,
+    tau_positive: float = 1.0,
+    tau_negative: float = 1.05,
+    kl_coef: float = 0.0,
+    kl: str = "k3",
+    kl_weighted: bool = False,
+    entropy_coef: float = 0.0,
+    temperature: float | Tensor = 1.0,
+    num_tokens: int | None = None,
+    num_rows: int | None = None,
+    max_length: int | None = None,
+    inplace: bool = False,
+) -> GrpoOutput:
+    """See `elastic.ops.grpo_loss`. `inplace` changes nothing here: autograd owns the gradient."""
+    if advantages is None:
+        assert rewards is not None
+        assert group_offsets is not None
+        advantages = group_advantage(rewards, group_offsets, advantage, advantage_eps, pass_k=pass_k)
+    if mask is None:
+        mask = torch.ones_like(targets, dtype=torch.bool)
+    rows = len(row_offsets) - 1
+    row_of_token = torch.repeat_interleave(torch.arange(rows, device=targets.device), row_offsets.diff())
+    unmasked = mask.sum().clamp(min=1)
+
+    def row_sum(x: Tensor) -> Tensor:
+        return x.new_zeros(rows).index_add(0, row_of_token, x)
+
+    def masked(x: Tensor) -> Tensor:  # before any exp: inf * 0 must not appear
+        return torch.where(mask, x, 0.0)
+
+    logprobs, entropy = token_logprobs(logits, torch.where(mask, targets, 0), temperature)
+    logprobs, entropy = masked(logprobs), masked(entropy)
+    old = masked(old_logprobs.to(logprobs))
+    tokens_in_row = row_sum(mask.to(logprobs)).clamp(min=1)
+    a = advantages.to(logprobs)[row_of_token]
+
+    log_ratio = logprobs - old
+    if loss == "gspo":
+        log_ratio = (row_sum(log_ratio) / tokens_in_row)[row_of_token]
+    ratio = log_ratio.exp()
+    if loss == "cispo":
+        term = -ratio.clamp(max=clip_high).detach() * a * logprobs
+        clipped = (ratio > clip_high) & (a > 0)
+    elif loss == "sapo":
+        tau = torch.where(a > 0, torch.full_like(a, tau_positive), torch.full_like(a, tau_negative))
+        term = -a * (4 / tau) * torch.sigmoid(tau * (ratio - 1))
+        clipped = torch.zeros_like(mask)
+    else:
+        term = clipped_term(ratio, a, clip_low, clip_high, delta, dual_clip)
+        clipped = ((ratio < 1 - clip_low) & (a < 0)) | ((ratio > 1 + clip_high) & (a > 0))
+    term = torch.where(a == 0, 0.0, term)
+
+    if engine_logprobs is not None:
+        log_weight = masked(old - masked(engine_logprobs.to(old)))
+        if engine_level == "row":
+            log_weight = row_sum(log_weight)[row_of_token]
+        weight = log_weight.exp()
+        inside = (weight >= engine_low) & (weight <= engine_high)
+        truncated = weight.clamp(engine_low, engine_high)
+        term = term * (truncated if engine_mode == "truncate" else torch.where(inside, weight, 0.0))
+
+    divergence = torch.zeros_like(logprobs)
+    if ref_logprobs is not None:
+        divergence = kl_estimate(kl, logprobs - masked(ref_logprobs.to(logprobs)))
+        divergence = divergence * ratio if kl_weighted else divergence
+
+    x = masked(term + kl_coef * divergence - entropy_coef * entropy)
+    row_count = num_rows if num_rows is not None else max(rows, 1)
+    if loss in ("grpo", "gspo", "sapo"):
+        value = (row_sum(x) / tokens_in_row).sum() / row_count
+    elif loss == "bnpo":
+        value = x.sum() / unmasked
+    elif loss == "dr_grpo":
+        assert max_length is not None
+        value = x.sum() / (row_count * max_length)
+    elif loss in ("dapo", "cispo"):
+        value = x.sum() / (num_tokens if num_tokens is not None else unmasked)
+    else:
+        raise ValueError(f"grpo_loss: loss: unknown loss {loss!r}")
+    share = (masked(clipped.to(logprobs)).sum() / unmasked, masked(divergence).sum() / unmasked)
+    detached = (logprobs.detach(), entropy.detach(), advantages, share[0].detach(), share[1].detach())
+    return GrpoOutput(value, *detached)
+
+
+def clipped_term(
+    ratio: Tensor, a: Tensor, clip_low: float, clip_high: float, delta: float | None, dual_clip: float | None
+) -> Tensor:
+    """-min(min(rho, delta) A, clip(rho) A), bounded by dual_clip |A| where A < 0; any shape."""
+    plain = ratio if delta is None else ratio.clamp(max=delta)
+    term = -torch.minimum(plain * a, ratio.clamp(1 - clip_low, 1 + clip_high) * a)
+    if dual_clip is None:
+        return term
+    return torch.where(a < 0, torch.minimum(term, -dual_clip * a), term)
+
+
+def kl_estimate(kind: str, x: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) from one sample; x = logprob - reference logprob, any shape."""
+    estimators: dict[str, Any] = {
+        "k1": lambda: x,
+        "k2": lambda: x * x / 2,
+        "k3": lambda: torch.exp(-x) + x - 1,
+    }
+    return estimators[kind]()
