@@ -127,8 +127,7 @@ def grpo_loss(
     advantages = small_float(op, "advantages", advantages, logits)
     needs_gradient = torch.is_grad_enabled() and logits.requires_grad
     if inplace and needs_gradient and logits.is_leaf:
-        raise ValueError(f"{op}: inplace: expected logits computed by an op, got a leaf, whose values would be
-        lost")
+        raise ValueError(f"{op}: inplace: expected logits that an op computed, got a leaf")
     tensors = (
         targets,
         small_float(op, "old_logprobs", old_logprobs, logits),
