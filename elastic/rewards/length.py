@@ -1,0 +1,44 @@
+"""Rewards that ask for a length: L1-Exact and L1-Max (SPEC.md section 6; arXiv 2503.04697)."""
+
+ALPHA = 3e-4
+
+
+def l1_exact(correct: float, target_tokens: int, used_tokens: int, alpha: float = ALPHA) -> float:
+    """``correct - alpha * abs(target_tokens - used_tokens)``.
+
+    Args:
+        correct: 1.0 or 0.0.
+        target_tokens: the length the prompt asked for.
+        used_tokens: sampled tokens of the whole response, thinking and solution.
+        alpha: reward lost a token.
+
+    Raises:
+        ValueError: a negative count or ``alpha``.
+    """
+    _check(target_tokens, used_tokens, alpha)
+    return correct - alpha * abs(target_tokens - used_tokens)
+
+
+def l1_max(correct: float, target_tokens: int, used_tokens: int, alpha: float = ALPHA) -> float:
+    """``correct * clip(alpha * (target_tokens - used_tokens) + 0.5, 0, 1)``; see `l1_exact`."""
+    _check(target_tokens, used_tokens, alpha)
+    return correct * min(max(alpha * (target_tokens - used_tokens) + 0.5, 0.0), 1.0)
+
+
+def l1_prompt(kind: str, target_tokens: int) -> str:
+    """The sentence that asks the model for a length.
+
+    Raises:
+        ValueError: ``kind`` is neither ``l1-exact`` nor ``l1-max``.
+    """
+    if kind == "l1-exact":
+        return f"Think for {target_tokens} tokens."
+    if kind == "l1-max":
+        return f"Think for maximum {target_tokens} tokens."
+    raise ValueError(f"l1_prompt: kind must be 'l1-exact' or 'l1-max', got {kind!r}")
+
+
+def _check(target_tokens: int, used_tokens: int, alpha: float) -> None:
+    for name, value in (("target_tokens", target_tokens), ("used_tokens", used_tokens), ("alpha", alpha)):
+        if value < 0:
+            raise ValueError(f"length reward: {name} must be at least 0, got {value}")
