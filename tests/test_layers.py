@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "rewards": set(),
     "methods": LEAVES,
     "ops": LEAVES | {"sampling"},
-    "rollout": LEAVES | {"ops", "sampling", "models", "threads"},
+    "rollout": LEAVES | {"ops", "sampling", "models", "threads", "files"},
     "tiny": {"data", "models", "threads", "rewards"},
     "train": LEAVES | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny", "files"},
     "evaluate": LEAVES | {"ops", "rollout", "sampling", "data", "methods", "rewards"},

@@ -1,0 +1,300 @@
+"""The decode loop: rows wait in a queue, slots take them, finished rows give their slot to the next.
+
+R rows, S slots, n slots in use, W steps of a log window, T columns of the record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from elastic import ops
+from elastic.budget import Phase, Source
+from elastic.rollout.cache import Prefix, SlotCache, prefill
+from elastic.rollout.plan import Plan
+from elastic.rollout.poll import Poll
+from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
+from elastic.sampling import uniforms
+
+OnToken = Callable[[int, int, int, int], None]  # row, token, phase, source
+
+_PREFILL_TOKENS = 8192  # of one prefill forward, padding included; a longer prompt goes alone
+_FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled when they need more
+_DTYPES = (torch.int64, torch.uint8, torch.uint8, torch.float32, torch.float32)
+_FILL = (0, int(Source.PAD), int(Phase.DONE), 0.0, 0.0)
+
+
+class Decoder:
+    """One call of `generate`.
+
+    The host knows where every row stands without asking the device, because each row in flight emits one
+    token a step. What it cannot know is when a row ends early: that it polls.
+
+    Args:
+        refill: free slots that start a refill, or a compaction once the queue is empty.
+        poll: when and how completion is looked at.
+        on_token: called for every emitted token; needs a poll every step.
+        bar: progress over rows.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        plan: Plan,
+        slots: int,
+        vocab: int,
+        pad_id: int,
+        device: torch.device,
+        refill: int,
+        poll: Poll,
+        on_token: OnToken | None,
+        bar: tqdm,
+    ):
+        self.model, self.plan, self.device = model, plan, device
+        self.refill, self.poll, self.on_token, self.bar = refill, poll, on_token, bar
+        rows = len(plan.most)
+        self.queue = deque(plan.longest_first())
+        self.machine = plan.machine.to(device)
+        self.slots: Slots = new_slots(slots, vocab, self.machine, device)
+        self.cache: SlotCache | None = None
+        self.used = slots  # n
+        self.row = [
+            -1
+        ] * slots  # row of each slot, -1 for none; a finished row stays until the slot is reused
+        self.live = [False] * slots
+        self.alive = 0  # how many are live
+        self.start = [0] * slots  # step at which the slot's row emits its first token
+        self.step = 0
+        self.flushed = 0  # steps whose log is in the record
+        self.next_end = 0  # earliest step at which a row in flight has emitted all it may
+        self.columns_ahead = 0  # columns needed at a step, minus the step
+        self.prefixes: dict[int, Prefix] = {}
+        self.waiting = [0] * len(plan.prompts)  # rows of each prompt still in the queue
+        for k in plan.prompt_index:
+            self.waiting[k] += 1
+        phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
+        self.first_state = ops.new_state(budgets, self.machine, phase=phases)
+        seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
+        self.seeds = seeds
+        # The draws of every row's first window at once: a hundred small kernels a refill would cost more.
+        self.first_uniform = uniforms(seeds[:, None], torch.arange(WINDOW, device=device))
+        self.final_state = done_state(rows, self.machine, device)
+        self.done_state = self.final_state[:1].clone()
+        bounded = [n for n, own in zip(plan.most, plan.bounded, strict=True) if own]
+        self.widest = max(plan.most)
+        self.pad_id = pad_id
+        # One row and one column more than the record needs: where free slots and overshooting rows write.
+        width = max([*bounded, min(self.widest, _FIRST_COLUMNS)]) + 1
+        self.record = [
+            torch.full((rows + 1, width), fill, dtype=dtype, device=device)
+            for fill, dtype in zip((pad_id, *_FILL[1:]), _DTYPES, strict=True)
+        ]
+        ends = [len(plan.prompts[k]) + n for k, n in zip(plan.prompt_index, plan.most, strict=True)]
+        first = [
+            end if own else min(end, end - n + _FIRST_COLUMNS)
+            for end, n, own in zip(ends, plan.most, plan.bounded, strict=True)
+        ]
+        self.max_columns, self.first_columns = max(ends), max(first)
+
+    def run(self) -> tuple[list[Tensor], Tensor]:
+        """Decodes every row.
+
+        Returns:
+            Record fields tokens, source, phase, logprobs, full_logprobs, each [R, T] with T of the longest
+            row; and the final state [R, 8].
+
+        Raises:
+            RuntimeError: a row's logits held NaN or +inf, or nothing but -inf; names row and prompt.
+        """
+        while self.queue or self.alive:
+            self._schedule()
+            entry = self.step % WINDOW
+            emit(self.slots, self.machine, self.plan.sampling, self.used, entry, self.plan.masks)
+            self.step += 1
+            if self.on_token is not None:
+                self._stream(entry, self.on_token)
+            self._finish_rows()
+            if self.alive:
+                self._forward()
+            if self.step % WINDOW == 0:
+                self._next_window()
+        self._flush()
+        if self.poll.broken(self.slots):
+            self._raise_broken()
+        longest = int((self.record[1][:-1] != Source.PAD).sum(dim=1).max())
+        return [field[:-1, :longest].clone() for field in self.record], self.final_state
+
+    def _forward(self) -> None:
+        assert self.cache is not None
+        columns = min(self.step + self.columns_ahead, self.max_columns)
+        if columns > self.cache.capacity:
+            self.cache.grow(min(2 * columns, self.max_columns))
+        forward(self.model, self.cache, self.slots, self.used, columns)
+
+    # Scheduling
+
+    def _schedule(self) -> None:
+        free = self.used - self.alive
+        if self.queue:
+            if free >= min(self.refill, len(self.queue)) or not self.alive:
+                self._flush()
+                self._admit([s for s in range(self.used) if not self.live[s]][: len(self.queue)])
+        elif free >= min(self.refill, max(1, self.used // 8)):
+            self._flush()
+            self._compact()
+
+    def _admit(self, slots: list[int]) -> None:
+        rows = [self.queue.popleft() for _ in slots]
+        by_prompt: dict[int, list[int]] = {}
+        for row, slot in zip(rows, slots, strict=True):
+            by_prompt.setdefault(self.plan.prompt_index[row], []).append(slot)
+        fresh = self._prefill([k for k in by_prompt if k not in self.prefixes])
+        for k, into in by_prompt.items():
+            prefix = fresh[k] if k in fresh else self.prefixes[k]
+            if self.cache is None:
+                self.cache = SlotCache(prefix, len(self.row), self.first_columns)
+            index = torch.tensor(into, device=self.device)
+            self.cache.insert(index, prefix)
+            self.slots.logits[index] = prefix.logits
+            self.waiting[k] -= len(into)
+        self._keep_prefixes(fresh)
+        entry = self.step % WINDOW
+        index, which = torch.tensor([slots, rows], device=self.device)
+        lengths = [len(self.plan.prompts[self.plan.prompt_index[row]]) for row in rows]
+        self.slots.positions[index] = torch.tensor(lengths, device=self.device)
+        self.slots.state[index] = self.first_state[which]
+        self.slots.uniform[index, entry:] = self.first_uniform[which, : WINDOW - entry]
+        for row, slot in zip(rows, slots, strict=True):
+            self.row[slot], self.live[slot], self.start[slot] = row, True, self.step
+        self.alive += len(rows)
+        self._look_ahead()
+
+    def _prefill(self, prompts: list[int]) -> dict[int, Prefix]:
+        """Prefills prompts, as many together as a forward may hold. Rows of one prompt share the result."""
+        prefixes: dict[int, Prefix] = {}
+        waiting = deque(prompts)
+        while waiting:
+            batch, longest = [waiting.popleft()], 0
+            while waiting:
+                longest = max(len(self.plan.prompts[k]) for k in (*batch, waiting[0]))
+                if longest * (len(batch) + 1) > _PREFILL_TOKENS:
+                    break
+                batch.append(waiting.popleft())
+            made = prefill(self.model, [self.plan.prompts[k] for k in batch], self.device)
+            prefixes |= dict(zip(batch, made, strict=True))
+        return prefixes
+
+    def _keep_prefixes(self, fresh: dict[int, Prefix]) -> None:
+        """Keeps prompts that rows wait for, at most as many as there are slots; the rest is made again."""
+        self.prefixes |= {k: prefix.clone() for k, prefix in fresh.items() if self.waiting[k]}
+        kept = [k for k in self.prefixes if self.waiting[k]]
+        self.prefixes = {k: self.prefixes[k] for k in kept[-len(self.row) :]}
+
+    def _compact(self) -> None:
+        """Moves the rows in flight to the front, so that a step computes fewer slots."""
+        alive = [s for s in range(self.used) if self.live[s]]
+        holes = [s for s in range(len(alive)) if not self.live[s]]
+        movers = alive[len(alive) - len(holes) :]
+        if holes and self.cache is not None:
+            source, target = torch.tensor([movers, holes], device=self.device)
+            self.cache.move(source, target)
+            for tensor in (self.slots.logits, self.slots.positions, self.slots.state, self.slots.uniform):
+                tensor[target] = tensor[source]
+            for old, new in zip(movers, holes, strict=True):
+                self.row[new], self.live[new], self.start[new] = self.row[old], True, self.start[old]
+                self.row[old], self.live[old] = -1, False
+        self.used = len(alive)
+
+    def _look_ahead(self) -> None:
+        """Refreshes what the host derives from the set of rows in flight."""
+        live = [s for s in range(self.used) if self.live[s]]
+        self.next_end = min((self._end(s) for s in live), default=0)
+        self.columns_ahead = max((self._prompt_tokens(s) - self.start[s] for s in live), default=0)
+
+    def _end(self, slot: int) -> int:
+        return self.start[slot] + self.plan.most[self.row[slot]]
+
+    def _prompt_tokens(self, slot: int) -> int:
+        return len(self.plan.prompts[self.plan.prompt_index[self.row[slot]]])
+
+    # Completion
+
+    def _finish_rows(self) -> None:
+        report = self.poll.look(self.slots, self.used, self.step, self.alive, self.row)
+        if report is not None:
+            if report.broken:
+                self._flush()
+                self._raise_broken()
+            self._finish([s for s in report.done if self.live[s] and self.row[s] == report.row[s]])
+        if self.alive and self.step >= self.next_end:
+            self._finish([s for s in range(self.used) if self.live[s] and self._end(s) <= self.step])
+
+    def _finish(self, slots: list[int]) -> None:
+        if not slots:
+            return
+        index = torch.tensor(slots, device=self.device)
+        state = self.slots.state[index]
+        self.final_state[torch.tensor([self.row[s] for s in slots], device=self.device)] = state
+        self.slots.state[index] = self.done_state  # for a row that ran into its limit: nothing from here on
+        for slot in slots:
+            self.live[slot] = False
+        self.alive -= len(slots)
+        self._look_ahead()
+        self.bar.update(len(slots))
+
+    def _stream(self, entry: int, on_token: OnToken) -> None:
+        tokens, sources, phases = (log[entry, : self.used].tolist() for log in self.slots.log[:3])
+        for slot in range(self.used):
+            if self.live[slot] and sources[slot] != Source.PAD:
+                on_token(self.row[slot], tokens[slot], phases[slot], sources[slot])
+
+    def _raise_broken(self) -> None:
+        """The log keeps the NaN of a broken row's logprob: that says which row, and at which token."""
+        row, token = self.record[3][:-1].isnan().nonzero()[0].tolist()
+        raise RuntimeError(
+            f"row {row} (prompt {self.plan.prompt_index[row]}): the model's logits of its token {token} "
+            "hold NaN or +inf, or nothing but -inf"
+        )
+
+    # Record
+
+    def _next_window(self) -> None:
+        self._flush()
+        begin = torch.tensor([self.step - start for start in self.start], device=self.device)
+        seeds = self.seeds[torch.tensor(self.row, device=self.device)]
+        positions = begin[:, None] + torch.arange(WINDOW, device=self.device)
+        self.slots.uniform.copy_(uniforms(seeds[:, None], positions))
+
+    def _flush(self) -> None:
+        """Moves the log of the steps since the last flush into the record, before slots change hands."""
+        first, last = self.flushed, self.step
+        self.flushed = last
+        if first == last:
+            return
+        taken = [s for s in range(self.used) if self.row[s] >= 0]
+        self._widen(max(min(last - self.start[s], self.plan.most[self.row[s]]) for s in taken))
+        width = self.record[0].shape[1]
+        nobody = len(self.record[0]) - 1
+        rows = torch.tensor([r if r >= 0 else nobody for r in self.row[: self.used]], device=self.device)
+        begin = torch.tensor([first - start for start in self.start[: self.used]], device=self.device)
+        columns = begin + torch.arange(last - first, device=self.device)[:, None]
+        index = (rows * width + columns.clamp_(max=width - 1)).view(-1)
+        entries = slice(first % WINDOW, (last - 1) % WINDOW + 1)
+        for field, log in zip(self.record, self.slots.log, strict=True):
+            field.view(-1).index_copy_(0, index, log[entries, : self.used].reshape(-1))
+
+    def _widen(self, longest: int) -> None:
+        """Makes room for `longest` tokens a row, keeping the last column for what nobody reads."""
+        width = self.record[0].shape[1]
+        if longest < width:
+            return
+        wider = min(2 * longest, self.widest) + 1
+        for i, old in enumerate(self.record):
+            fill = self.pad_id if i == 0 else _FILL[i]
+            self.record[i] = old.new_full((len(old), wider), fill)
+            self.record[i][:, : width - 1] = old[:, : width - 1]

@@ -1,0 +1,239 @@
+"""RolloutEngine: completions of many prompts under budgets, with an unmodified Hugging Face model."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from elastic import ops
+from elastic.budget import Budget, FinishReason, Source
+from elastic.markers import Markers
+from elastic.rollout.cache import check_servable
+from elastic.rollout.decode import Decoder, OnToken
+from elastic.rollout.plan import Limits, Plan, make_plan
+from elastic.rollout.poll import Poll
+from elastic.rollout.record import RolloutBatch
+from elastic.sampling import Sampling
+
+_POLL_STEPS_ON_GPU = 8
+_BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+# What the step's additive mask is understood by; under any other implementation SDPA decodes.
+_MASKED_ATTENTIONS = ("sdpa", "eager")
+
+
+class RolloutEngine:
+    """Decodes with a slot KV cache: a row that ends gives its slot to the next one in the queue.
+
+    The model is used as it is: put into eval mode for the call, and back. Under flash-attn or another
+    attention without masks, the call runs on SDPA, which takes the mask that rows of different lengths need.
+
+    Args:
+        model: a causal Hugging Face model on its device; every layer full attention.
+        tokenizer: its tokenizer.
+        markers: thinking markers; by default `<think>` and `</think>` as the tokenizer writes them.
+        max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
+        device: by default the model's.
+        eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
+        max_length: most tokens of prompt and completion; by default, and at most, the model's context.
+        progress: whether to show a progress bar; None shows one on a terminal once a run takes two seconds.
+        refill_rows: free slots that start a refill; by default an eighth of the slots.
+        poll_every: steps between looks for finished rows; by default 1 on the CPU, 8 on a GPU.
+
+    Raises:
+        TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        markers: Markers | None = None,
+        max_rows: int = 64,
+        *,
+        device: torch.device | str | None = None,
+        eos_ids: int | Sequence[int] | None = None,
+        max_length: int | None = None,
+        progress: bool | None = None,
+        refill_rows: int | None = None,
+        poll_every: int | None = None,
+    ):
+        for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name}: expected an integer from 1, got {value!r}")
+        if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
+            raise TypeError(
+                f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
+            )
+        check_servable(model)
+        missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(model.forward).parameters]
+        if missing:
+            raise ValueError(f"model: {type(model).__name__}.forward takes no {', '.join(missing)}")
+        self.model, self.tokenizer = model, tokenizer
+        self.markers = Markers.from_tokenizer(tokenizer) if markers is None else markers
+        self.max_rows, self.refill_rows, self.progress = max_rows, refill_rows, progress
+        self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        self.limits = _limits(model, tokenizer, self.markers, eos_ids, max_length)
+        on_gpu = self.device.type != "cpu"
+        self.poll_every = poll_every or (_POLL_STEPS_ON_GPU if on_gpu else 1)
+        self._lagged = on_gpu
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        budget: Budget | Sequence[Budget] | None = None,
+        samples_per_prompt: int = 1,
+        sampling: Sampling | None = None,
+        max_new_tokens: int | None = None,
+        seeds: Sequence[int] | Tensor | None = None,
+        progress: bool | None = None,
+        on_token: OnToken | None = None,
+    ) -> RolloutBatch:
+        """Completes every prompt `samples_per_prompt` times.
+
+        Rows are numbered prompt by prompt: row = prompt * samples_per_prompt + sample. What a row emits
+        depends on its prompt, budget and seed, not on the other rows, max_rows or the order (SPEC R15), as
+        far as the model's logits do not: matrix products round differently for other batch sizes.
+
+        Args:
+            prompts: texts, tokenised as they stand without special tokens added, or lists of token ids.
+            budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
+            samples_per_prompt: completions of each prompt; its prefill is shared.
+            sampling: how tokens are drawn; `Sampling()` by default.
+            max_new_tokens: ends rows without a bounded budget, finish reason LENGTH; by default the context
+                does. An error where a bounded budget may need more: it would cut forced texts.
+            seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
+            progress: overrides the engine's.
+            on_token: called as on_token(row, token, phase, source) for every token as it is emitted.
+
+        Returns:
+            RolloutBatch on the engine's device, rows in order of submission.
+
+        Raises:
+            TypeError, ValueError: bad arguments, before anything is computed. `OutOfContext`, a ValueError,
+                where a prompt or its budget does not fit the model's context.
+            MemoryError: the KV cache does not fit; lower max_rows.
+            RuntimeError: the logits of a row hold NaN; names row and prompt.
+        """
+        plan = make_plan(
+            prompts,
+            budget,
+            samples_per_prompt,
+            Sampling() if sampling is None else sampling,
+            max_new_tokens,
+            seeds,
+            tokenizer=self.tokenizer,
+            markers=self.markers,
+            limits=self.limits,
+        )
+        rows = len(plan.most)
+        slots = min(self.max_rows, rows)
+        shown = self.progress if progress is None else progress
+        with _serving(self.model), self._bar(rows, shown) as bar:
+            decoder = Decoder(
+                self.model,
+                plan,
+                slots,
+                self.limits.vocab,
+                self.limits.pad_id,
+                self.device,
+                self.refill_rows or -(-slots // 8),
+                Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
+                on_token,
+                bar,
+            )
+            fields, state = decoder.run()
+        return self._batch(plan, fields, state)
+
+    def _bar(self, rows: int, shown: bool | None) -> tqdm:
+        hidden = not sys.stderr.isatty() if shown is None else not shown
+        return tqdm(
+            total=rows, desc="rollout", unit="row", disable=hidden, delay=0 if shown else _BAR_DELAY_S
+        )
+
+    def _batch(self, plan: Plan, fields: list[Tensor], state: Tensor) -> RolloutBatch:
+        tokens, source, phase, logprobs, full_logprobs = fields
+        reason = ops.finish_reason(state)
+        reason = reason.masked_fill(reason == FinishReason.RUNNING, int(FinishReason.LENGTH))
+        return RolloutBatch(
+            tokens=tokens,
+            source=source,
+            phase=phase,
+            logprobs=logprobs,
+            full_logprobs=full_logprobs,
+            lengths=(source != Source.PAD).sum(dim=1),
+            thinking_tokens=ops.thinking_used(state).long(),
+            solution_tokens=ops.solution_used(state).long(),
+            thinking_cut=ops.thinking_cut(state),
+            finish_reason=reason.to(torch.uint8),
+            seeds=torch.tensor(plan.seeds, device=self.device),
+            prompt_index=torch.tensor(plan.prompt_index, device=self.device),
+            prompts=plan.prompts,
+            markers=self.markers,
+            tokenizer=self.tokenizer,
+        )
+
+
+@contextmanager
+def _serving(model: Any) -> Iterator[None]:
+    """The model in eval mode, without gradients, under an attention that takes masks."""
+    training, config = model.training, model.config
+    own = config._attn_implementation
+    model.eval()
+    if own not in _MASKED_ATTENTIONS:
+        # The attribute alone: set_attn_implementation would load kernels again.
+        config._attn_implementation = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        config._attn_implementation = own
+        model.train(training)
+
+
+def _limits(
+    model: Any, tokenizer: Any, markers: Markers, eos_ids: int | Sequence[int] | None, max_length: int | None
+) -> Limits:
+    config = model.config.get_text_config(decoder=True)
+    head = model.get_output_embeddings()
+    vocab = config.vocab_size if head is None else head.weight.shape[0]
+    if len(tokenizer) > vocab:
+        raise ValueError(
+            f"tokenizer: has {len(tokenizer)} tokens, the model only {vocab} logits: it is another model's "
+            "tokenizer, or the model needs resize_token_embeddings"
+        )
+    context = getattr(config, "max_position_embeddings", None)
+    if max_length is not None:
+        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 2:
+            raise ValueError(f"max_length: expected an integer from 2, got {max_length!r}")
+        if context is not None and max_length > context:
+            raise ValueError(
+                f"max_length: expected at most the model's context of {context}, got {max_length}"
+            )
+        context = max_length
+    ends = _eos_ids(model, tokenizer) if eos_ids is None else eos_ids
+    ends = (ends,) if isinstance(ends, int) else tuple(int(i) for i in ends)
+    pad = tokenizer.pad_token_id
+    pad = pad if pad is not None else min(ends, default=0)
+    named = [("eos_ids", ends), ("pad_token_id", (pad,)), ("markers", (*markers.start, *markers.end))]
+    for name, ids in named:
+        outside = [i for i in ids if not 0 <= i < vocab]
+        if outside:
+            raise ValueError(f"{name}: expected ids 0 .. {vocab - 1}, the model's vocabulary, got {outside}")
+    return Limits(context, vocab, ends, pad)
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a sequence by the model's generation config, or by the tokenizer."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = {own} if isinstance(own, int) else set(own or ())
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    return tuple(sorted(ids))

@@ -1,0 +1,240 @@
+"""What a call of `RolloutEngine.generate` is going to do, checked before any of it is done.
+
+R rows (completions), K prompts.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic.budget import Budget, Phase
+from elastic.machine import compile_budgets
+from elastic.markers import Markers
+from elastic.sampling import Sampling, row_seeds
+
+_MAX_SEED = 2**63 - 1
+
+
+class OutOfContext(ValueError):
+    """A prompt, or a prompt with everything its budget allows, is longer than the model's context."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the model can take.
+
+    Attributes:
+        context: most tokens of prompt and completion together; None where the model sets no limit.
+        vocab: logits a token.
+        eos_ids: tokens that end a row.
+        pad_id: what finished rows emit.
+    """
+
+    context: int | None
+    vocab: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Attributes:
+    prompts: K lists of token ids.
+    prompt_index: of each of the R rows.
+    machine: the distinct budgets, compiled.
+    budget_index: [R] int64, the machine's budget of each row.
+    phases: [R] int32, the phase each row starts in.
+    most: of each row, the most tokens it emits before it is ended from outside.
+    bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
+    seeds: of each row.
+    sampling: how tokens are drawn.
+    masks: whether a budget masks single tokens.
+    """
+
+    prompts: list[list[int]]
+    prompt_index: list[int]
+    machine: Any
+    budget_index: Tensor
+    phases: Tensor
+    most: list[int]
+    bounded: list[bool]
+    seeds: list[int]
+    sampling: Sampling
+    masks: bool
+
+    def longest_first(self) -> list[int]:
+        """The order in which rows enter the slots; rows of one prompt stay together where budgets are equal.
+
+        A long row that starts last decodes alone at the end: on 16 slots, 32 requests of 8 to 128 tokens took
+        243 steps in order of submission, 148 in this one.
+        """
+        return sorted(range(len(self.most)), key=lambda row: (-self.most[row], self.prompt_index[row]))
+
+
+def make_plan(
+    prompts: Sequence[str | Sequence[int]],
+    budget: Budget | Sequence[Budget] | None,
+    samples_per_prompt: int,
+    sampling: Sampling,
+    max_new_tokens: int | None,
+    seeds: Sequence[int] | Tensor | None,
+    *,
+    tokenizer: Any,
+    markers: Markers,
+    limits: Limits,
+) -> Plan:
+    """Checks the arguments of `generate` against each other and against the model.
+
+    Raises:
+        TypeError, ValueError: naming the argument, its value and the limit.
+        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17).
+    """
+    samples = _at_least_one("samples_per_prompt", samples_per_prompt)
+    if max_new_tokens is not None:
+        max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
+    if not isinstance(sampling, Sampling):
+        raise TypeError(f"sampling: expected a Sampling, got {sampling!r}")
+    ids = _token_ids(prompts, tokenizer, limits)
+    prompt_index = [k for k in range(len(ids)) for _ in range(samples)]
+    budgets = _row_budgets(budget, len(ids), samples)
+    phases = [markers.initial_phase(prompt) for prompt in ids]
+    most, bounded = [], []
+    cache: dict[tuple, tuple[int, bool]] = {}
+    for row, k in enumerate(prompt_index):
+        key = (budgets[row], len(ids[k]), phases[k])
+        if key not in cache:
+            where = f"prompt {k}"
+            cache[key] = _most(
+                budgets[row], len(ids[k]), phases[k], max_new_tokens, tokenizer, markers, limits, where
+            )
+        most.append(cache[key][0])
+        bounded.append(cache[key][1])
+    machine, index = compile_budgets(budgets, markers, tokenizer, limits.eos_ids, limits.pad_id)
+    return Plan(
+        prompts=ids,
+        prompt_index=prompt_index,
+        machine=machine,
+        budget_index=torch.as_tensor(index, dtype=torch.int64),
+        phases=torch.tensor([int(phases[k]) for k in prompt_index], dtype=torch.int32),
+        most=most,
+        bounded=bounded,
+        seeds=_row_seeds(seeds, sampling, len(prompt_index)),
+        sampling=sampling,
+        masks=any(b.on_reopen == "forbid" for b in budgets),
+    )
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from error
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{name}: expected 1 or more, got {value!r}")
+    return number
+
+
+def _token_ids(prompts: Any, tokenizer: Any, limits: Limits) -> list[list[int]]:
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise TypeError(
+            f"prompts: expected a list of texts or of lists of token ids, got {type(prompts).__name__}"
+        )
+    if not prompts:
+        raise ValueError("prompts: expected at least one, got an empty list")
+    result = []
+    for k, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            # As it stands: a chat template brings its own BOS, and a second one changes the completion.
+            ids = tokenizer.encode(prompt, add_special_tokens=False)
+        elif isinstance(prompt, (Sequence, Tensor)):
+            ids = [
+                _token_id(k, token) for token in (prompt.tolist() if isinstance(prompt, Tensor) else prompt)
+            ]
+        else:
+            raise TypeError(f"prompts: prompt {k}: expected a text or token ids, got {prompt!r}")
+        if not ids:
+            raise ValueError(f"prompts: prompt {k} is empty")
+        if min(ids) < 0 or max(ids) >= limits.vocab:
+            worst = min(ids) if min(ids) < 0 else max(ids)
+            raise ValueError(f"prompts: prompt {k}: expected token ids 0 .. {limits.vocab - 1}, got {worst}")
+        result.append(ids)
+    return result
+
+
+def _token_id(k: int, token: Any) -> int:
+    try:
+        return operator.index(token)
+    except TypeError as error:
+        raise TypeError(f"prompts: prompt {k}: expected integer token ids, got {token!r}") from error
+
+
+def _row_budgets(budget: Any, prompts: int, samples: int) -> list[Budget]:
+    if budget is None:
+        budget = Budget.unlimited()
+    if isinstance(budget, Budget):
+        return [budget] * (prompts * samples)
+    if not isinstance(budget, Sequence) or not all(isinstance(b, Budget) for b in budget):
+        raise TypeError(f"budget: expected a Budget or a list of them, got {budget!r}")
+    if len(budget) == prompts:
+        return [b for b in budget for _ in range(samples)]
+    if len(budget) != prompts * samples:
+        rows = f" or {prompts * samples} (one a row)" if samples > 1 else ""
+        raise ValueError(f"budget: expected {prompts} (one a prompt){rows}, got {len(budget)}")
+    return list(budget)
+
+
+def _most(
+    budget: Budget,
+    prompt_tokens: int,
+    phase: Phase,
+    max_new_tokens: int | None,
+    tokenizer: Any,
+    markers: Markers,
+    limits: Limits,
+    where: str,
+) -> tuple[int, bool]:
+    """The most tokens a row emits, and whether that is its budget's own bound."""
+    thinks = phase != Phase.OPENING  # else the start marker and white space come on top
+    if limits.context is not None:
+        try:
+            budget.check_context(limits.context, prompt_tokens, markers, tokenizer, starts_in_thinking=thinks)
+        except ValueError as error:
+            raise OutOfContext(f"{where}: {error}") from error
+    bound = budget.max_tokens(markers, tokenizer, starts_in_thinking=thinks)
+    room = None if limits.context is None else limits.context - prompt_tokens
+    if bound is not None:
+        if max_new_tokens is not None and max_new_tokens < bound:
+            raise ValueError(
+                f"max_new_tokens: expected at least {bound}, which {budget} may emit (its forced tokens "
+                f"included), got {max_new_tokens}; use the budget alone, or a smaller one"
+            )
+        return bound, True
+    outside = min(n for n in (max_new_tokens, room, 2**31 - 1) if n is not None)
+    if max_new_tokens is None and room is None:
+        raise ValueError(f"max_new_tokens: expected a number, as neither {budget} nor the model sets a limit")
+    if budget.thinking is not None:
+        # A limit that cuts the closing text, or leaves nothing behind it, is an error now (as in R14).
+        least = replace(budget, solution=1).max_tokens(markers, tokenizer, starts_in_thinking=thinks)
+        if least is not None and outside < least:
+            name = "max_new_tokens" if outside == max_new_tokens else "the context's room"
+            raise OutOfContext(
+                f"{where}: {name}: expected at least {least}, so that {budget} can close thinking and "
+                f"answer, got {outside}"
+            )
+    return outside, False
+
+
+def _row_seeds(seeds: Any, sampling: Sampling, rows: int) -> list[int]:
+    if seeds is None:
+        return row_seeds(sampling.seed, rows)
+    values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
+    if len(values) != rows:
+        raise ValueError(f"seeds: expected {rows}, one a row, got {len(values)}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_SEED:
+            raise ValueError(f"seeds: expected integers 0 .. 2^63-1, got {value!r}")
+    return values

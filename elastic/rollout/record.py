@@ -1,0 +1,245 @@
+"""The rollout record: everything that is known about a batch of completions, as tensors.
+
+R rows (completions), T tokens of the longest one, K prompts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic.budget import FinishReason, Phase, Source
+from elastic.markers import Markers
+
+_PADDING = {"source": int(Source.PAD), "phase": int(Phase.DONE)}
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutBatch:
+    """Completions of a batch of prompts, one row each, in order of submission (SPEC section 3).
+
+    Columns behind a row's length hold the padding id, source PAD, phase DONE and logprob 0.
+
+    Attributes:
+        tokens: [R, T] int64.
+        source: [R, T] uint8, `Source`; only SAMPLED tokens count against budgets and carry loss.
+        phase: [R, T] uint8, `Phase` the token was emitted in.
+        logprobs: [R, T] float32, under the sampling distribution (temperature and filters); 0 where not
+            SAMPLED.
+        full_logprobs: [R, T] float32, under the temperature-scaled softmax over the whole vocabulary; 0 where
+            not SAMPLED.
+        lengths: [R] int64, emitted tokens, EOS and forced tokens included.
+        thinking_tokens, solution_tokens: [R] int64, sampled tokens that counted against each budget.
+        thinking_cut: [R] bool, whether closing tokens were forced.
+        finish_reason: [R] uint8, `FinishReason`.
+        seeds: [R] int64, key of each row's generator; its counter is the token's column, so a row whose
+            generation goes on does so at position `lengths`.
+        prompt_index: [R] int64 into `prompts`; rows with the same index form a group.
+        prompts: K lists of token ids.
+        markers: the markers the budgets were enforced with.
+        tokenizer: what the text methods decode with; not saved.
+    """
+
+    tokens: Tensor
+    source: Tensor
+    phase: Tensor
+    logprobs: Tensor
+    full_logprobs: Tensor
+    lengths: Tensor
+    thinking_tokens: Tensor
+    solution_tokens: Tensor
+    thinking_cut: Tensor
+    finish_reason: Tensor
+    seeds: Tensor
+    prompt_index: Tensor
+    prompts: list[list[int]]
+    markers: Markers
+    tokenizer: Any = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    @property
+    def group(self) -> Tensor:
+        """[R] int64: rows of one prompt share a number."""
+        return self.prompt_index
+
+    @property
+    def sampled(self) -> Tensor:
+        """[R, T] bool: the tokens the model chose, that is the mask of the loss."""
+        return self.source == Source.SAMPLED
+
+    def prompt(self, row: int) -> list[int]:
+        """Token ids of the prompt of a row."""
+        return self.prompts[int(self.prompt_index[row])]
+
+    def to(self, device: torch.device | str) -> RolloutBatch:
+        """A copy with every tensor on `device`."""
+        tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in TENSOR_FIELDS}
+        return replace(self, **tensors)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> RolloutBatch:
+        """Some of the rows as a batch: an index, a slice, a list or tensor of indices, or a mask [R] bool.
+
+        Prompts without a row are dropped, and the columns behind the longest row that is left.
+
+        Raises:
+            IndexError: an index out of range.
+        """
+        chosen = self._indices(rows)
+        kept = self.prompt_index[chosen].cpu()
+        used = sorted(set(kept.tolist()))
+        renumbered = torch.zeros(len(self.prompts), dtype=torch.int64)
+        renumbered[used] = torch.arange(len(used))
+        width = int(self.lengths[chosen].max()) if len(chosen) else 0
+        tensors: dict[str, Any] = {name: getattr(self, name)[chosen] for name in TENSOR_FIELDS}
+        tensors |= {name: tensors[name][:, :width] for name in _PER_TOKEN}
+        tensors["prompt_index"] = renumbered[kept].to(self.device)
+        return replace(self, prompts=[self.prompts[i] for i in used], **tensors)
+
+    def _indices(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        if isinstance(rows, int):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row: expected {-len(self)} .. {len(self) - 1}, got {rows}")
+            rows = [rows]
+        every = torch.arange(len(self), device=self.device)
+        if isinstance(rows, slice):
+            return every[rows]
+        index = torch.as_tensor(rows, device=self.device)
+        return every[index if len(index) else index.long()]
+
+    @staticmethod
+    def cat(batches: Iterable[RolloutBatch]) -> RolloutBatch:
+        """Rows of several batches one after the other; prompts stay apart even where they are equal.
+
+        Raises:
+            ValueError: no batch, or batches made with different markers.
+        """
+        parts = list(batches)
+        if not parts:
+            raise ValueError("batches: expected at least one, got none")
+        if any(part.markers != parts[0].markers for part in parts):
+            raise ValueError("batches: made with different markers")
+        width = max(part.tokens.shape[1] for part in parts)
+        tensors: dict[str, Any] = {}
+        for name in TENSOR_FIELDS:
+            pieces = [getattr(part, name) for part in parts]
+            if name in _PER_TOKEN:
+                pieces = [_widen(piece, width, _PADDING.get(name, 0)) for piece in pieces]
+            tensors[name] = torch.cat(pieces)
+        counts = [len(part.prompts) for part in parts]
+        offsets = [sum(counts[:i]) for i in range(len(parts))]
+        shifted = [part.prompt_index + offset for part, offset in zip(parts, offsets, strict=True)]
+        tensors["prompt_index"] = torch.cat(shifted)
+        return replace(parts[0], prompts=[p for part in parts for p in part.prompts], **tensors)
+
+    def text(self, row: int) -> str:
+        """The completion, markers and forced texts included, without the EOS that ended it."""
+        return self._decode(row, self._end(row))
+
+    def thinking(self, row: int) -> str:
+        """The text between the markers, forced texts included; empty if the row never thought."""
+        first, last, _ = self._thinking_span(row)
+        return self.text(row)[first:last]
+
+    def solution(self, row: int) -> str:
+        """The text behind the first end marker, without EOS; repeated markers stay in it.
+
+        A row that answered without ever thinking is all solution; one that was cut while thinking has none.
+        """
+        return self.text(row)[self._thinking_span(row)[2] :]
+
+    def _end(self, row: int) -> int:
+        stopped = int(self.finish_reason[row]) == FinishReason.STOP
+        return int(self.lengths[row]) - stopped
+
+    def _thinking_span(self, row: int) -> tuple[int, int, int]:
+        """Where in `text` the thinking begins and ends, and where the solution begins.
+
+        The phases say which tokens belong to the block; the marker's text inside its last tokens says where
+        to cut, because a token may hold the marker's end and the text behind it.
+        """
+        phases, end = self.phase[row].tolist(), int(self.lengths[row])
+        block = [i for i in range(end) if phases[i] in (Phase.THINKING, Phase.CLOSING, Phase.NOTICE)]
+        answered = Phase.SOLUTION in phases[:end]
+        if not block:
+            # Opened and nothing more; or the tokens of a start marker that never came are solution too.
+            length = len(self.text(row))
+            return (0, 0, 0) if answered else (length, length, length)
+        first, text = len(self._decode(row, block[0])), self._decode(row, min(block[-1] + 1, self._end(row)))
+        marker = self.markers.end_text or self._decode_ids(self.markers.end)
+        at = text.rfind(marker, first) if answered or text.endswith(marker) else -1
+        return (first, at, at + len(marker)) if at >= 0 else (first, len(text), len(text))
+
+    def _decode(self, row: int, end: int) -> str:
+        return self._decode_ids(self.tokens[row, :end].tolist())
+
+    def _decode_ids(self, ids: Sequence[int]) -> str:
+        if self.tokenizer is None:
+            raise ValueError(
+                "tokenizer: this batch has none; give one to RolloutBatch.load or dataclasses.replace"
+            )
+        # Markers are special tokens of many vocabularies; a text without them could not be split again.
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """A dict of plain Python values a row, for JSON lines or parquet; texts if there is a tokenizer."""
+        columns = {name: getattr(self, name).tolist() for name in TENSOR_FIELDS}
+        records = []
+        for row, length in enumerate(columns["lengths"]):
+            record: dict[str, Any] = {"row": row, "prompt_tokens": self.prompt(row)}
+            record |= {name: columns[name][row][:length] for name in _PER_TOKEN}
+            record |= {name: columns[name][row] for name in _PER_ROW}
+            record["finish_reason"] = FinishReason(record["finish_reason"]).text
+            if self.tokenizer is not None:
+                record["prompt"] = self._decode_ids(self.prompt(row))
+                record |= {
+                    "text": self.text(row),
+                    "thinking": self.thinking(row),
+                    "solution": self.solution(row),
+                }
+            records.append(record)
+        return records
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one safetensors file in one step: a kill leaves the old file or the new one.
+
+        Raises:
+            OSError: the directory is missing or not writable.
+        """
+        from elastic.rollout.storage import save_batch
+
+        save_batch(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
+        """Reads what `save` wrote, onto the CPU.
+
+        Args:
+            tokenizer: for the text methods; it is not part of the file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is no rollout record, or one of another version.
+        """
+        from elastic.rollout.storage import load_batch
+
+        return load_batch(path, tokenizer)
+
+
+TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]
+_PER_TOKEN = ["tokens", "source", "phase", "logprobs", "full_logprobs"]
+_PER_ROW = [name for name in TENSOR_FIELDS if name not in _PER_TOKEN]
+
+
+def _widen(piece: Tensor, width: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(piece, (0, width - piece.shape[1]), value=value)
