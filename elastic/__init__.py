@@ -14,7 +14,7 @@ _LAZY = {
     "FinishReason": "elastic.budget",
     "Phase": "elastic.budget",
     "Source": "elastic.budget",
-    "replay": "elastic.budget",
+    "replay": "elastic.annotation",
     "Markers": "elastic.markers",
     "Sampling": "elastic.sampling",
     "load_model": "elastic.models",

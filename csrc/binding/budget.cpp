@@ -45,8 +45,8 @@ budget::Tables checked_tables(const char* op, const Tensor& tables, const Tensor
                     " columns, got shape ", tables.sizes());
   budget::Tables out{tables.const_data_ptr<int32_t>(), nullptr, tables.size(0), tables.size(1), 0};
   if (token_flags != nullptr) {
-    check(op, "token_flags", *token_flags, at::kByte, 1, beside);
-    out.token_flags = token_flags->const_data_ptr<uint8_t>();
+    check(op, "token_flags", *token_flags, at::kLong, 1, beside);
+    out.token_flags = token_flags->const_data_ptr<int64_t>();
     out.vocab = token_flags->size(0);
   }
   return out;

@@ -24,12 +24,14 @@ void force_rows(const budget::ForceParams& p) {
     const int32_t* table = p.tables.rows + row.budget * p.tables.width;
     Bits* logits = static_cast<Bits*>(p.logits) + r * p.row_stride;
     const int32_t forced = budget::next_forced(row, table);
-    const int32_t masked = budget::next_masked(row, table);
     if (forced >= 0) {
       std::fill(logits, logits + p.vocab, negative_infinity);
       if (forced < p.vocab) logits[forced] = 0;
-    } else if (masked >= 0 && masked < p.vocab) {
-      logits[masked] = negative_infinity;
+    } else if (budget::forbids_start(row, table)) {
+      const int32_t* last = table + table[budget::START_LAST_AT];
+      for (int32_t i = 0; i < table[budget::START_LAST_COUNT]; i++) {
+        if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
+      }
     }
   }
 }

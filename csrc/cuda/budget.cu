@@ -5,8 +5,8 @@
 // no memset before, no second launch. Bytes a row: 32 of state read and written, 8 of token read and written,
 // 1 of source, and the few table entries the row's phase looks at.
 //
-// force_logits writes V elements for a forced row and none, or one, for the others: each block reads the
-// row's 32 bytes of state first and leaves at once where there is nothing to force.
+// force_logits writes V elements for a forced row and none, or a few, for the others: each block reads the
+// row's 32 bytes of state first and leaves at once where there is nothing to force or to mask.
 #include "cuda/budget.h"
 #include "cuda/common.cuh"
 
@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(ROW_THREADS) new_state_kernel(budget::NewState
   if (r < p.rows) budget::new_state_row(p, r);
 }
 
-__global__ void __launch_bounds__(STEP_THREADS) budget_step_kernel(budget::StepParams p) {
+// The second bound of these two: with the first alone ptxas saves registers until it spills.
+__global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::StepParams p) {
   int active = 0;
   // Every thread takes every turn: the count below is a barrier.
   for (int64_t first = 0; first < p.rows; first += blockDim.x) {
@@ -43,9 +44,11 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   const Bits negative_infinity = Bits(p.negative_infinity);
   const int32_t forced = budget::next_forced(row, table);
   if (forced < 0) {
-    const int32_t masked = budget::next_masked(row, table);
-    if (masked >= 0 && masked < p.vocab && blockIdx.y == 0 && threadIdx.x == 0)
-      logits[masked] = negative_infinity;
+    if (blockIdx.y > 0 || !budget::forbids_start(row, table)) return;
+    const int32_t* last = table + table[budget::START_LAST_AT];
+    for (int32_t i = int32_t(threadIdx.x); i < table[budget::START_LAST_COUNT]; i += FORCE_THREADS) {
+      if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
+    }
     return;
   }
   const int64_t first = int64_t(blockIdx.y) * FORCE_THREADS * FORCE_PER_THREAD + threadIdx.x;
@@ -56,7 +59,6 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   }
 }
 
-// With the thread count alone ptxas aims at 40 registers for sm_90 and spills; 48 do.
 __global__ void __launch_bounds__(ROW_THREADS, 4) replay_kernel(budget::ReplayParams p) {
   const int64_t r = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
   if (r < p.rows) budget::replay_row(p, r);

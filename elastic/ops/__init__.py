@@ -2,7 +2,38 @@
 
 from elastic import _extension as _extension  # registers torch.ops.elastic; must come first
 from elastic.ops.advantage import group_advantage
+from elastic.ops.budget import (
+    budget_step_,
+    finish_reason,
+    force_logits_,
+    forced_next,
+    is_done,
+    last_phase,
+    new_state,
+    replay,
+    solution_used,
+    state_phase,
+    thinking_cut,
+    thinking_used,
+)
 from elastic.ops.logprobs import token_logprobs
 from elastic.ops.loss import GrpoOutput, grpo_loss
 
-__all__ = ["GrpoOutput", "group_advantage", "grpo_loss", "token_logprobs"]
+__all__ = [
+    "GrpoOutput",
+    "budget_step_",
+    "finish_reason",
+    "force_logits_",
+    "forced_next",
+    "group_advantage",
+    "grpo_loss",
+    "is_done",
+    "last_phase",
+    "new_state",
+    "replay",
+    "solution_used",
+    "state_phase",
+    "thinking_cut",
+    "thinking_used",
+    "token_logprobs",
+]

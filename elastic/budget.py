@@ -1,0 +1,320 @@
+"""Budgets: how many tokens a row may think, how many it may answer with, and what happens at the limits.
+
+A `Budget` is plain data, checked when it is made. `elastic.machine` turns budgets, markers and a tokenizer
+into the tables that the ops read. Rule numbers (R1...) are those of the specification of the budget state
+machine.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from elastic.machine import Machine
+    from elastic.markers import Markers
+
+# Counts are 32-bit on the device; a budget plus its grace stays far below.
+LARGEST_BUDGET = 2**30
+
+
+class Source(IntEnum):
+    """Where an emitted token comes from. Only SAMPLED tokens carry loss and count against a budget."""
+
+    SAMPLED = 0
+    FORCED = 1
+    PAD = 2
+
+
+class Phase(IntEnum):
+    """What a row is doing; of a token: the phase it was emitted in.
+
+    The tokens of a natural end marker are THINKING, a forced end marker and the text before it CLOSING,
+    forced text behind it SOLUTION, notices and extensions NOTICE.
+    """
+
+    OPENING = 0
+    THINKING = 1
+    CLOSING = 2
+    NOTICE = 3
+    SOLUTION = 4
+    DONE = 5
+
+
+class FinishReason(IntEnum):
+    """Why a row ended. LENGTH is the engine's: the row reached its length limit before its budget."""
+
+    RUNNING = 0
+    STOP = 1
+    SOLUTION_BUDGET = 2
+    TOTAL_BUDGET = 3
+    LENGTH = 4
+
+    @property
+    def text(self) -> str:
+        """The name used in records: "stop", "solution_budget", ...; "" while the row runs."""
+        return "" if self is FinishReason.RUNNING else self.name.lower()
+
+
+# What is forced when thinking is cut; {end} stands for the end marker's text. None: the bare marker (the
+# paper).
+CLOSINGS: dict[str, str | None] = {
+    "bare": None,
+    "qwen3": "\n\nConsidering the limited time by the user, I have to give the solution based on the "
+    "thinking directly now.\n{end}\n\n",
+    "scalerl": "\n\nOkay, time is up. Let me stop thinking and formulate a final answer now.\n{end}\n\n",
+    "s1": "\n{end}\n\nFinal Answer:",
+}
+
+Text = str | tuple[int, ...]
+
+
+class _Default(int):
+    """An integer that can be told apart from the same number given by the caller."""
+
+
+_DEFAULT_SOLUTION = _Default(1024)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Token budgets of one row. Texts may be strings, or token ids where no tokenizer is at hand.
+
+    Attributes:
+        thinking: most sampled thinking tokens (t), 0 allowed; None is unlimited.
+        solution: most sampled solution tokens (s), at least 1, EOS included; None is unlimited.
+        total: most sampled tokens of both phases (c). With `thinking=None` it cuts hard wherever the row is
+            (the vanilla method, R14), and `solution` must be None, which is then its default.
+        closing: F, what is forced when thinking is cut (R1): a key of `CLOSINGS`, or a text with the end
+            marker (or `{end}`) exactly once. None is the bare end marker.
+        on_eos: EOS while thinking: "close" replaces it with F, "stop" ends the row (R6).
+        on_reopen: a start marker in the solution: "count" takes it as text, "forbid" masks the token that
+            would complete it (R8; done by `force_logits_`).
+        min_thinking: an end marker or EOS before this many thinking tokens gives way to `extension` (R11), at
+            most `max_extensions` times. One needs the other.
+        notices: pairs (used thinking tokens, text), forced while thinking goes on (R12). A notice waits while
+            an end marker is in progress and is dropped once the thinking budget is spent.
+        grace: up to this many more thinking tokens until a boundary token is sampled (R13); the token that
+            spends the budget may be that boundary already. `thinking=0` closes at once all the same (R9).
+        boundary: strings that a boundary token's text ends in, or token ids; None with `grace` means newline
+            and sentence ends.
+
+    Raises:
+        ValueError: at construction, naming the argument, its value and the limit (R14, R17). What depends on
+            the markers or the tokenizer (R4, R11, R12, R13) is checked by `compile`.
+    """
+
+    thinking: int | None = 1024
+    solution: int | None = _DEFAULT_SOLUTION
+    total: int | None = None
+    closing: Text | None = field(default=None, kw_only=True)
+    on_eos: str = field(default="close", kw_only=True)
+    on_reopen: str = field(default="count", kw_only=True)
+    min_thinking: int = field(default=0, kw_only=True)
+    extension: Text = field(default="Wait", kw_only=True)
+    max_extensions: int = field(default=0, kw_only=True)
+    notices: tuple[tuple[int, Text], ...] = field(default=(), kw_only=True)
+    grace: int = field(default=0, kw_only=True)
+    boundary: tuple[str | int, ...] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.solution is _DEFAULT_SOLUTION:
+            hard_cut = self.thinking is None and self.total is not None
+            self._set("solution", None if hard_cut else int(_DEFAULT_SOLUTION))
+        for name, least in (("thinking", 0), ("solution", 1), ("total", 1)):
+            value = getattr(self, name)
+            self._set(name, None if value is None else _integer(name, value, least, " or None"))
+        for name in ("min_thinking", "max_extensions", "grace"):
+            self._set(name, _integer(name, getattr(self, name), 0))
+        _choice("on_eos", self.on_eos, ("close", "stop"))
+        _choice("on_reopen", self.on_reopen, ("count", "forbid"))
+        if self.closing is not None:
+            self._set("closing", _text("closing", self.closing))
+        self._set("extension", _text("extension", self.extension))
+        self._set("notices", _notices(self.notices))
+        self._set("boundary", _boundary(self.boundary))
+        self._check_together()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_together(self) -> None:
+        if self.total is not None:
+            if self.thinking is None and self.solution is not None:
+                raise ValueError(
+                    f"total={self.total}: with thinking=None it cuts hard and leaves no solution budget to "
+                    f"keep; give thinking, or solution=None, got solution={self.solution}"
+                )
+            least = 0 if self.thinking is None else self.thinking + self.grace + 1
+            if self.total < least:
+                raise ValueError(
+                    f"total: expected at least thinking + grace + 1 = {least}, so that a solution token is "
+                    f"left, got {self.total}"
+                )
+        if (self.min_thinking > 0) != (self.max_extensions > 0):
+            raise ValueError(
+                "min_thinking and max_extensions: one has no effect without the other, "
+                f"got {self.min_thinking} and {self.max_extensions}"
+            )
+        if self.thinking is not None and self.min_thinking > self.thinking:
+            raise ValueError(
+                f"min_thinking: expected at most thinking={self.thinking}, got {self.min_thinking}"
+            )
+        if self.thinking is not None and self.notices and self.notices[-1][0] >= self.thinking:
+            raise ValueError(
+                f"notices: expected fewer used tokens than thinking={self.thinking}, "
+                f"got {self.notices[-1][0]}, which would never be reached"
+            )
+        if self.grace > 0 and self.thinking is None:
+            raise ValueError(f"grace: expected 0 with thinking=None, got {self.grace}")
+        if self.boundary is not None and self.grace == 0:
+            raise ValueError(f"boundary: has no effect with grace=0, got {self.boundary!r}")
+
+    @classmethod
+    def unlimited(cls, **options: Any) -> Budget:
+        """Both phases as long as the model likes; EOS while thinking still gets an answer (R6)."""
+        return cls(None, None, **options)
+
+    @classmethod
+    def vanilla(cls, total: int, **options: Any) -> Budget:
+        """The vanilla method: one cap, cut hard wherever the row is, EOS ends it in any phase."""
+        return cls(None, None, total, **{"on_eos": "stop", **options})
+
+    @classmethod
+    def s1(cls, thinking: int | None, solution: int | None = None, **options: Any) -> Budget:
+        """s1's budget forcing: a thinking cap, then "Final Answer:"; with `max_extensions` an early stop is
+        replaced by "Wait", up to the cap unless `min_thinking` is given."""
+        if options.get("max_extensions") and "min_thinking" not in options and thinking is not None:
+            options["min_thinking"] = thinking
+        return cls(thinking, solution, **{"closing": "s1", **options})
+
+    @property
+    def max_thinking(self) -> int | None:
+        """Most thinking tokens a row may sample, grace included; None is unlimited."""
+        if self.thinking is None:
+            return None
+        return self.thinking + (self.grace if self.thinking > 0 else 0)
+
+    @property
+    def max_sampled(self) -> int | None:
+        """Most sampled tokens that count against a budget; None is unlimited. Natural markers come on top."""
+        limits = [] if self.total is None else [self.total]
+        if self.max_thinking is not None and self.solution is not None:
+            limits.append(self.max_thinking + self.solution)
+        return min(limits, default=None)
+
+    def compile(self, markers: Markers, tokenizer: Any = None, eos_ids: Iterable[int] = ()) -> Machine:
+        """The tables the ops read, for this one budget; see `elastic.machine.compile_budgets`."""
+        from elastic.machine import compile_budgets
+
+        return compile_budgets([self], markers, tokenizer, eos_ids)[0]
+
+    def max_tokens(
+        self, markers: Markers, tokenizer: Any = None, *, starts_in_thinking: bool = True
+    ) -> int | None:
+        """The most tokens a row can emit, t + s + |F| + |notices| and so on (R5): what to size a KV cache by.
+
+        Args:
+            markers: the model's markers.
+            tokenizer: needed for texts given as strings, unless the markers came from a tokenizer.
+            starts_in_thinking: False adds the start marker and the white space a row may open with (R9).
+
+        Returns:
+            Tokens, or None where the budget has no bound.
+
+        Raises:
+            ValueError: a text does not work with these markers (R4, R11, R12).
+        """
+        from elastic.machine import max_tokens
+
+        return max_tokens(self, markers, tokenizer, starts_in_thinking)
+
+    def check_context(
+        self,
+        context_tokens: int,
+        prompt_tokens: int,
+        markers: Markers,
+        tokenizer: Any = None,
+        *,
+        starts_in_thinking: bool = True,
+    ) -> None:
+        """Checks that a prompt and everything the budget allows fit into a model's context (R17).
+
+        Raises:
+            ValueError: naming the argument that does not fit, its value and the limit. An unlimited budget
+                only needs room for one token: the engine's own length limit ends its rows.
+        """
+        if prompt_tokens >= context_tokens:
+            raise ValueError(
+                f"prompt: expected fewer tokens than the model's context of {context_tokens}, got "
+                f"{prompt_tokens}"
+            )
+        for name in ("thinking", "solution", "total"):
+            value = getattr(self, name)
+            if value is not None and value > context_tokens:
+                raise ValueError(
+                    f"{name}: expected at most the model's context of {context_tokens}, got {value}"
+                )
+        most = self.max_tokens(markers, tokenizer, starts_in_thinking=starts_in_thinking)
+        if most is not None and prompt_tokens + most > context_tokens:
+            raise ValueError(
+                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under "
+                f"thinking={self.thinking}, "
+                f"solution={self.solution}, total={self.total} do not fit the model's context of "
+                f"{context_tokens}"
+            )
+
+
+def _integer(name: str, value: Any, least: int, otherwise: str = "") -> int:
+    expected = f"{name}: expected an integer from {least} to {LARGEST_BUDGET}{otherwise}, got {value!r}"
+    if isinstance(value, bool):
+        raise ValueError(expected)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(expected) from None
+    if not least <= number <= LARGEST_BUDGET:
+        raise ValueError(expected)
+    return number
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def _text(name: str, value: Any) -> Text:
+    """A non-empty string, or token ids as a tuple."""
+    text = value if isinstance(value, str) else _ids(name, value)
+    if not text:
+        raise ValueError(f"{name}: expected a text or token ids, got {value!r}")
+    return text
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, Sequence):
+        raise ValueError(f"{name}: expected a text or token ids, got {value!r}")
+    return tuple(_integer(f"{name}, token id", item, 0) for item in value)
+
+
+def _notices(value: Any) -> tuple[tuple[int, Text], ...]:
+    notices = []
+    for item in value:
+        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
+            raise ValueError(f"notices: expected pairs (used thinking tokens, text), got {item!r}")
+        notices.append(
+            (_integer("notices, used thinking tokens", item[0], 0), _text("notices, text", item[1]))
+        )
+    return tuple(sorted(notices, key=lambda notice: notice[0]))
+
+
+def _boundary(value: Any) -> tuple[str | int, ...] | None:
+    if value is None:
+        return None
+    items = (value,) if isinstance(value, str) else tuple(value)
+    if not items or "" in items:
+        raise ValueError(f"boundary: expected texts or token ids, none of them empty, got {value!r}")
+    return tuple(item if isinstance(item, str) else _integer("boundary, token id", item, 0) for item in items)
