@@ -1,7 +1,8 @@
 """Problems from JSON and JSONL files, and the data sets known by name.
 
-A file holds objects with the problem under ``problem``, ``prompt`` or ``question`` and the answer under
-``answer``. Where the answer is null or absent, a GSM8K solution (``... #### 18``) under ``solution`` gives it.
+A file holds objects with the problem under ``problem``, ``prompt`` or ``question`` and the answer
+under ``answer``. Where the answer is null or absent, a GSM8K solution (``... #### 18``) under ``solution``
+gives it.
 """
 
 import json
@@ -128,7 +129,8 @@ def _answer(item: dict[str, Any], where: str) -> str:
         matches = _GSM8K_ANSWER.findall(solution) if isinstance(solution, str) else []
         if not matches:
             raise ValueError(
-                f"{where}, field '{ANSWER_FIELD}': is null or absent, and field '{SOLUTION_FIELD}' has no '#### ANSWER'"
+                f"{where}, field '{ANSWER_FIELD}': is null or absent, and field '{SOLUTION_FIELD}' has no "
+                "'#### ANSWER'"
             )
         # The answer closes a GSM8K solution.
         return matches[-1]

@@ -1,0 +1,215 @@
+"""The first half of a step: problems, budgets, completions, rewards, advantages.
+
+Groups are shared out over processes; every draw is keyed by its place among all groups, so the number of
+processes changes nothing but the speed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic import ops
+from elastic.budget import FinishReason, Phase
+from elastic.data import Problem
+from elastic.rewards import RewardFunction, l1_exact, l1_max
+from elastic.rewards.response import graded_response
+from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.sampling import Sampling
+from elastic.threads import threads_for
+from elastic.train.budgets import BudgetDraw
+from elastic.train.config import TrainConfig
+from elastic.train.data_order import DataOrder
+from elastic.train.experience import Experience
+from elastic.train.prompts import Prompts
+from elastic.train.seeds import Stream, derive
+
+_SAMPLE_FIELDS = (
+    *("prompt", "thinking", "solution"),
+    *("thinking_tokens", "solution_tokens", "thinking_cut", "finish_reason"),
+)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One process's share of a step.
+
+    Attributes:
+        experience: rows for the update.
+        batch: the rollout record.
+        problems: one a group.
+        rewards: [R] float32.
+        metrics: means over all processes.
+        rollout_seconds: spent generating.
+        reward_seconds: spent grading.
+    """
+
+    experience: Experience
+    batch: RolloutBatch
+    problems: list[Problem]
+    rewards: Tensor
+    metrics: dict[str, float]
+    rollout_seconds: float
+    reward_seconds: float
+
+    def samples(self, step: int, count: int) -> list[dict[str, Any]]:
+        """The first rows as one would read them: texts, reward, use of the budgets."""
+        rows = list(range(min(count, len(self.batch))))
+        result = []
+        for row, record in zip(rows, self.batch[rows].to_records(), strict=True):
+            problem = self.problems[int(self.batch.prompt_index[row])]
+            identity = {"step": step, "problem": problem.id, "answer": problem.answer}
+            result.append(
+                identity
+                | {"reward": self.rewards[row].item()}
+                | {name: record[name] for name in _SAMPLE_FIELDS}
+            )
+        return result
+
+
+def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float]:
+    """Correctness of every row, by the one rule of training and evaluation.
+
+    A row is graded by its solution alone. One that never reached its solution (EOS in its thinking under
+    ``on_eos = "stop"``, a hard cut) is graded as an empty response.
+
+    Args:
+        batch: R rows, with a tokenizer.
+        answers: one a prompt.
+        reward: the correctness reward.
+
+    Raises:
+        ValueError: the reward of a row is not finite.
+    """
+    answered = (batch.phase == Phase.SOLUTION).any(dim=1).tolist()
+    prompt_of = batch.prompt_index.tolist()
+    values = []
+    for row, has_solution in enumerate(answered):
+        response = graded_response(batch.solution(row) if has_solution else None)
+        value = float(reward(response, answers[prompt_of[row]]))
+        if not math.isfinite(value):
+            raise ValueError(
+                f"reward: row {row} (prompt {prompt_of[row]}) got {value}, expected a finite number"
+            )
+        values.append(value)
+    return values
+
+
+class Collector:
+    """Makes the experience of any step.
+
+    Args:
+        config: of the run.
+        accelerator: knows the processes.
+        engine: over the trained model.
+        prompts: renders problems.
+        order: of the training problems.
+        budgets: of the groups.
+        reward: correctness of a response.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        engine: RolloutEngine,
+        prompts: Prompts,
+        order: DataOrder[Problem],
+        budgets: BudgetDraw,
+        reward: RewardFunction,
+    ) -> None:
+        self._config, self._accelerator, self._engine = config, accelerator, engine
+        self._prompts, self._order, self._budgets, self._reward = prompts, order, budgets, reward
+        share = config.rollout.prompts_per_step // accelerator.num_processes
+        self._groups = range(share * accelerator.process_index, share * (accelerator.process_index + 1))
+
+    def collect(self, step: int, position: int) -> Collected:
+        """Generates and grades the step's completions.
+
+        Args:
+            step: from 0.
+            position: problems taken so far, over all processes.
+        """
+        rollout, groups = self._config.rollout, self._groups
+        problems = self._order.take(position + groups.start, len(groups))
+        lengths = self._prompts.lengths(step, groups)
+        samples = rollout.samples_per_prompt
+        rows = range(groups.start * samples, groups.stop * samples)
+        start = time.perf_counter()
+        bounded = self._budgets.largest.max_sampled is not None
+        decoded = min(rollout.max_rows, len(rows))
+        with threads_for(self._engine.model, decoded), self._accelerator.autocast():
+            batch = self._engine.generate(
+                self._prompts.render(problems, lengths),
+                budget=self._budgets.draw(step, groups),
+                samples_per_prompt=samples,
+                sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
+                max_new_tokens=None if bounded else rollout.max_new_tokens,
+                seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
+                progress=False,
+            ).to("cpu")
+        graded = time.perf_counter()
+        correct = grade(batch, [problem.answer for problem in problems], self._reward)
+        rewards = torch.tensor(self._with_lengths(batch, correct, lengths), dtype=torch.float32)
+        done = time.perf_counter()
+        advantages, equal_groups = self._advantages(rewards)
+        return Collected(
+            experience=Experience.from_rollout(batch, advantages, self._config.loss.mask_cut_solutions),
+            batch=batch,
+            problems=problems,
+            rewards=rewards,
+            metrics=self._metrics(batch, rewards, correct, equal_groups),
+            rollout_seconds=graded - start,
+            reward_seconds=done - graded,
+        )
+
+    def _with_lengths(
+        self, batch: RolloutBatch, correct: list[float], lengths: Sequence[int | None]
+    ) -> list[float]:
+        config = self._config.reward
+        if config.length == "none":
+            return correct
+        formula: Callable[..., float] = l1_exact if config.length == "l1-exact" else l1_max
+        used = (batch.thinking_tokens + batch.solution_tokens).tolist()
+        groups = batch.prompt_index.tolist()
+        return [
+            formula(c, lengths[k], n, config.alpha) for c, n, k in zip(correct, used, groups, strict=True)
+        ]
+
+    def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
+        """This process's rows; advantages may need the whole batch's deviation."""
+        config, samples = self._config.loss, self._config.rollout.samples_per_prompt
+        everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()
+        offsets = torch.arange(0, everything.numel() + 1, samples)
+        advantages = ops.group_advantage(
+            everything, offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
+        )
+        grouped = everything.view(-1, samples)
+        equal = (grouped == grouped[:, :1]).all(dim=1).float().mean().item()
+        first = self._groups.start * samples
+        return advantages[first : first + rewards.numel()], equal
+
+    def _metrics(
+        self, batch: RolloutBatch, rewards: Tensor, correct: list[float], equal_groups: float
+    ) -> dict[str, float]:
+        reason = batch.finish_reason
+        columns = {
+            "reward": rewards,
+            "accuracy": torch.tensor(correct),
+            "thinking_tokens": batch.thinking_tokens,
+            "solution_tokens": batch.solution_tokens,
+            "completion_tokens": batch.lengths,
+            "cut_share": batch.thinking_cut,
+            "stop_share": reason == FinishReason.STOP,
+            "solution_cut_share": reason == FinishReason.SOLUTION_BUDGET,
+            "loss_token_share": batch.sampled.sum(1) / batch.lengths.clamp(min=1),
+        }
+        sums = torch.tensor([*(column.double().sum().item() for column in columns.values()), len(batch)])
+        *sums, count = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
+        metrics = {name: value / count for name, value in zip(columns, sums, strict=True)}
+        metrics["rollout_tokens"] = metrics["completion_tokens"] * count
+        return metrics | {"equal_reward_groups": equal_groups}

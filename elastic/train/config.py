@@ -1,0 +1,134 @@
+"""A whole training configuration: read, checked against itself and the machine, written back."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elastic.data.loading import NAMED_SETS, check_source
+from elastic.train.budgets import BudgetDraw
+from elastic.train.schema import Section, to_dict, to_toml
+from elastic.train.sections import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
+from elastic.train.sections_update import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EMBEDDED_MODEL = "tiny"
+
+# What a run may change when it is resumed; anything else would make it another run.
+RESUMABLE = (
+    *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
+    *("eval.", "logging.", "model.device"),
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """All tables; see `elastic.train.sections` and `elastic.train.sections_update` for their keys."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: LoopConfig
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TrainConfig":
+        """Reads a TOML file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not TOML (names line and column), an unknown or missing key, a value out of range, or
+                values that do not go together.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such configuration file: {path}")
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not TOML: {error}") from error
+        try:
+            return cls.from_table(tables)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def check(self) -> None:
+        budget = BudgetDraw(
+            self.budget, self.train.seed
+        ).largest  # R14, R17: budgets that cannot be are refused here
+        rows = self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+        pieces = self.train.minibatches * self.train.accumulation_steps
+        if pieces > rows:
+            raise ValueError(
+                "train.minibatches x train.accumulation_steps: must be at most the "
+                f"{rows} rows of a step (rollout.prompts_per_step x samples_per_prompt), got {pieces}"
+            )
+        if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
+            raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
+        for table in (self.data, self.eval):
+            if table.source in NAMED_SETS and table.count is None:
+                raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")
+        if self.eval.every and self.eval.source is None and self.data.source not in NAMED_SETS:
+            raise ValueError(
+                "eval.source: needed where eval.every is above 0: a file has no test split of its own"
+            )
+        if self.data.count is not None and self.data.count < self.rollout.prompts_per_step:
+            raise ValueError(
+                "rollout.prompts_per_step: must be at most data.count = "
+                f"{self.data.count}, got {self.rollout.prompts_per_step}"
+            )
+
+    def preflight(self) -> None:
+        """Checks what depends on this machine: files, directories, devices. Loads nothing.
+
+        Raises:
+            ValueError: a file or directory that is missing or of the wrong kind.
+            FileNotFoundError: a missing data file.
+        """
+        for table in (self.data, self.eval):
+            if table.source is not None and table.source not in NAMED_SETS:
+                try:
+                    check_source(table.source)
+                except (FileNotFoundError, ValueError) as error:
+                    raise type(error)(f"{table.TABLE}.source: {error}") from error
+        path = Path(self.model.path)
+        is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
+        if self.model.path != EMBEDDED_MODEL and is_path and not (path / "config.json").is_file():
+            raise ValueError(f"model.path: {path} is no model directory, it holds no config.json")
+        output = Path(self.train.output_dir)
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"train.output_dir: {output} is a file")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values; absent keys are left out."""
+        return to_dict(self)
+
+    def to_toml(self) -> str:
+        """A file that loads to an equal configuration."""
+        return to_toml(self)
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """``table.key: old -> new`` for what differs and must not when a run is resumed.
+
+    Args:
+        old: `TrainConfig.to_dict()` of the checkpoint.
+        new: that of the configuration now.
+    """
+    changes = []
+    for table in sorted(old.keys() | new.keys()):
+        before, after = old.get(table, {}), new.get(table, {})
+        for key in sorted(before.keys() | after.keys()):
+            name = f"{table}.{key}"
+            if before.get(key) != after.get(key) and not name.startswith(RESUMABLE):
+                changes.append(f"{name}: {before.get(key)!r} -> {after.get(key)!r}")
+    return changes

@@ -1,0 +1,18 @@
+"""Where a run stands."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters of what is done.
+
+    Attributes:
+        step: rollout batches.
+        update: optimizer steps.
+        position: problems taken from the data order.
+    """
+
+    step: int = 0
+    update: int = 0
+    position: int = 0

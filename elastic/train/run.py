@@ -1,0 +1,74 @@
+"""From a configuration file to a finished run."""
+
+from pathlib import Path
+from typing import Any
+
+from elastic.data import Problem, load_problems
+from elastic.rewards import RewardFunction, math_reward
+from elastic.train.config import EMBEDDED_MODEL, TrainConfig
+from elastic.train.progress import Progress
+
+
+def train_from_config(config: TrainConfig | str | Path) -> Progress:
+    """Checks a configuration, loads what it names, and trains.
+
+    Args:
+        config: a `TrainConfig` or the path of a TOML file.
+
+    Raises:
+        ValueError: the configuration, the data or the model is unusable; configuration and paths are checked
+            before anything is loaded.
+        FileNotFoundError: the file, or data it names, is missing.
+    """
+    if not isinstance(config, TrainConfig):
+        config = TrainConfig.load(config)
+    config.preflight()
+    dataset, eval_dataset = _datasets(config)
+    # Only now: a mistake found so far costs no wait for transformers and accelerate.
+    from elastic.train.trainer import Trainer, build_accelerator
+
+    accelerator = build_accelerator(config)
+    model, tokenizer = _model(config, accelerator)
+    return Trainer(
+        config,
+        model,
+        tokenizer,
+        dataset,
+        reward_function(config.reward.name),
+        eval_dataset=eval_dataset,
+        accelerator=accelerator,
+    ).train()
+
+
+def reward_function(name: str) -> RewardFunction:
+    """The correctness reward that ``reward.name`` names."""
+    if name == "tiny":
+        from elastic import tiny
+
+        return tiny.reward
+    return math_reward
+
+
+def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
+    data, evaluation = config.data, config.eval
+    dataset = load_problems(data.source, count=data.count, seed=data.seed, split="train")
+    if len(dataset) < config.rollout.prompts_per_step:
+        raise ValueError(
+            f"rollout.prompts_per_step: must be at most the {len(dataset)} problems of {data.source}, "
+            f"got {config.rollout.prompts_per_step}"
+        )
+    if not evaluation.every:
+        return dataset, []
+    source = evaluation.source or data.source
+    return dataset, load_problems(source, count=evaluation.count, seed=evaluation.seed, split="test")
+
+
+def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:
+    model = config.model
+    if model.path == EMBEDDED_MODEL:
+        from elastic import tiny
+
+        return tiny.load()
+    from elastic.models import load_model
+
+    return load_model(model.path, dtype=model.dtype, device=accelerator.device, attention=model.attention)

@@ -1,0 +1,41 @@
+"""Random streams that are functions of names and counters.
+
+Nothing in a run's data order, budgets or sampling depends on how much randomness was used before, so a
+resumed run, or one on another number of processes, draws what the uninterrupted one would have drawn.
+"""
+
+import random
+from enum import IntEnum
+
+_MASK = 2**64 - 1
+
+
+class Stream(IntEnum):
+    """What a stream is for; the numbers are part of a run's identity."""
+
+    ROLLOUT = 1
+    ORDER = 2
+    BUDGETS = 3
+    LENGTHS = 4
+    EVALUATION = 5
+    MINIBATCHES = 6
+
+
+def derive(seed: int, stream: Stream, *counters: int) -> int:
+    """A seed in [0, 2**63) for (seed, stream, counters), by SplitMix64 (Steele et al., OOPSLA 2014)."""
+    state = seed & _MASK
+    for value in (int(stream), *counters):
+        state = _mix(state ^ _mix(value & _MASK))
+    return state >> 1
+
+
+def _mix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def generator(seed: int, stream: Stream, *counters: int) -> random.Random:
+    """A fresh Python generator for (seed, stream, counters)."""
+    return random.Random(derive(seed, stream, *counters))

@@ -1,0 +1,197 @@
+"""One optimizer step from one minibatch, in as many forward passes as memory asks for.
+
+Every micro-batch is divided by the whole minibatch's counts (over processes too), never by its own, and
+the gradients are summed. So 8 micro-batches of one row give the gradient of 1 micro-batch of eight.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elastic import ops
+from elastic.threads import threads_for
+from elastic.train.attention import tree_attention_of
+from elastic.train.experience import Experience
+from elastic.train.packing import PackedBatch, pack, packed_logits
+from elastic.train.sections_update import LossConfig
+
+
+@dataclass
+class UpdateStats:
+    """Sums over one or more optimizer steps; `means` divides.
+
+    Attributes:
+        loss: sum of the steps' losses.
+        updates: optimizer steps.
+        tokens: loss tokens that were run through the model.
+        entropy: sum over those tokens, in nats.
+        clipped: how many of them were clipped.
+        kl: sum of their KL estimates.
+        grad_norm: sum of the steps' gradient norms, before clipping.
+    """
+
+    loss: float = 0.0
+    updates: int = 0
+    tokens: float = 0.0
+    entropy: float = 0.0
+    clipped: float = 0.0
+    kl: float = 0.0
+    grad_norm: float = 0.0
+
+
+class Policy:
+    """The trained model with its loss; knows packing, not rollouts.
+
+    Args:
+        model: as `accelerator.prepare` returned it.
+        accelerator: an `accelerate.Accelerator`.
+        config: of the loss.
+        temperature: of the sampling; logprobs are the tempered policy's.
+        max_length: dr_grpo's L_max.
+        accumulation_steps: micro-batches an optimizer step.
+        micro_batch_tokens: most packed tokens a forward pass; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        accelerator: Any,
+        config: LossConfig,
+        *,
+        temperature: float,
+        max_length: int | None,
+        accumulation_steps: int = 1,
+        micro_batch_tokens: int = 0,
+    ) -> None:
+        self.model = model
+        self._accelerator = accelerator
+        self._config = config
+        self._temperature = temperature
+        self._max_length = max_length
+        self._accumulation_steps = accumulation_steps
+        self._micro_batch_tokens = micro_batch_tokens
+
+    def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
+        """Logprobs of every row's tokens under the tempered policy, without gradient.
+
+        Args:
+            experience: any rows.
+            model: another model (the reference), unprepared; None for the policy.
+        """
+        module = self.model if model is None else model
+        result: list[Tensor] = []
+        with torch.no_grad(), self._attention(module), self._accelerator.autocast():
+            for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
+                packed = self._pack(part)
+                with threads_for(module, packed.input_ids.numel()):
+                    logits = packed_logits(module, packed)
+                    values, _ = ops.token_logprobs(logits, packed.targets, self._temperature)
+                result += values.cpu().split(part.lengths)
+        return result
+
+    def backward(self, experience: Experience, num_tokens: int, num_rows: int, stats: UpdateStats) -> None:
+        """Adds the gradient of a minibatch to the parameters' `.grad`.
+
+        Args:
+            experience: this process's rows of the minibatch.
+            num_tokens: loss tokens of the minibatch, over all processes, before any row is skipped.
+            num_rows: its rows, likewise.
+            stats: gets this process's sums added.
+        """
+        config = self._config
+        if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
+            # One row stays: with none this process would have no gradient to average with the others', and
+            # an optimizer skips parameters without one where a zero gradient would still apply its momentum.
+            experience = experience.select(experience.rows_with_gradient() or [0])
+        parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
+        world = self._accelerator.num_processes
+        with self._attention(self.model):
+            for index, part in enumerate(parts):
+                last = index == len(parts) - 1
+                with nullcontext() if last else self._accelerator.no_sync(self.model):
+                    packed = self._pack(part)
+                    with threads_for(self.model, packed.input_ids.numel()):
+                        output = self._loss(packed, part, num_tokens, num_rows)
+                        # Data-parallel training averages over processes what must be summed.
+                        self._accelerator.backward(output.loss * world if world > 1 else output.loss)
+                tokens = part.loss_tokens
+                stats.loss += output.loss.item()
+                stats.tokens += tokens
+                stats.entropy += output.entropy.sum().item()
+                stats.clipped += output.clip_fraction.item() * tokens
+                stats.kl += output.kl.item() * tokens
+
+    def _loss(self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int) -> Any:
+        config, device = self._config, packed.targets.device
+
+        def flat(rows: list[Tensor]) -> Tensor | None:
+            return torch.cat(rows).to(device) if rows else None
+
+        old = flat(part.old_logprobs)
+        assert old is not None
+        logits = packed_logits(self.model, packed)
+        return ops.grpo_loss(
+            logits,
+            packed.targets,
+            old,
+            packed.row_offsets,
+            part.advantages.to(device),
+            mask=flat(part.mask),
+            ref_logprobs=flat(part.ref_logprobs),
+            engine_logprobs=None if config.engine_correction == "none" else flat(part.rollout_logprobs),
+            engine_mode="truncate" if config.engine_correction == "none" else config.engine_correction,
+            engine_level=config.engine_level,
+            engine_low=config.engine_low,
+            engine_high=config.engine_high,
+            # The op's bnpo divides by its own call's tokens; with the minibatch's it is dapo.
+            loss="dapo" if config.loss == "bnpo" else config.loss,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            delta=config.delta,
+            dual_clip=config.dual_clip,
+            tau_positive=config.tau_positive,
+            tau_negative=config.tau_negative,
+            kl_coef=config.kl_coef,
+            kl=config.kl,
+            kl_weighted=config.kl_weighted,
+            entropy_coef=config.entropy_coef,
+            temperature=self._temperature,
+            num_tokens=max(num_tokens, 1),
+            num_rows=num_rows,
+            max_length=self._max_length,
+            inplace=True,
+        )
+
+    def _pack(self, part: Experience) -> PackedBatch:
+        return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device)
+
+    def _attention(self, model: nn.Module) -> Any:
+        return tree_attention_of(self._accelerator.unwrap_model(model))
+
+
+def minibatches(
+    experience: Experience, count: int, shuffle: Callable[[list[int]], None] | None = None
+) -> list[Experience]:
+    """Splits rows into minibatches of whole groups.
+
+    Args:
+        experience: K groups.
+        count: at most K.
+        shuffle: in place, of the groups' order; None for the order they have.
+    """
+    if count == 1:
+        return [experience]
+    groups: dict[int, list[int]] = {}
+    for row, group in enumerate(experience.prompt_of):
+        groups.setdefault(group, []).append(row)
+    order = list(groups)
+    if shuffle is not None:
+        shuffle(order)
+    bounds = [len(order) * index // count for index in range(count + 1)]
+    chosen = [order[start:end] for start, end in pairwise(bounds)]
+    return [experience.select([row for group in part for row in groups[group]]) for part in chosen]

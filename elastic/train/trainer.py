@@ -1,0 +1,288 @@
+"""GRPO with budget-constrained rollouts (Elastic Reasoning, arXiv 2505.05315).
+
+A step: draw problems and budgets, generate under them, grade, turn rewards into advantages (`collect`);
+then one or more optimizer steps on what was sampled (`step`). What a budget forced is context, never loss.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from elastic.data import Problem
+from elastic.markers import Markers
+from elastic.rewards import RewardFunction
+from elastic.rollout import OutOfContext, RolloutEngine
+from elastic.train.budgets import BudgetDraw
+from elastic.train.collect import Collector
+from elastic.train.config import TrainConfig
+from elastic.train.data_order import DataOrder
+from elastic.train.evaluation import Evaluation
+from elastic.train.experience import Experience
+from elastic.train.metrics import MetricsLog
+from elastic.train.progress import Progress
+from elastic.train.prompts import Prompts
+from elastic.train.schedule import learning_rate
+from elastic.train.seeds import Stream, generator
+from elastic.train.state import RunState, build_optimizer
+from elastic.train.step import Policy, UpdateStats, minibatches
+
+Callback = Callable[[Progress, dict[str, float]], None]
+
+_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+class Trainer:
+    """Trains a model in place.
+
+    Args:
+        config: checked already; `TrainConfig.preflight` is the caller's.
+        model: the starting model, an unmodified Hugging Face causal language model.
+        tokenizer: its tokenizer.
+        dataset: training problems.
+        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`.
+        eval_dataset: problems of the evaluations; needed where ``eval.every`` is above 0.
+        callbacks: called after each step with the progress and the step's metrics, on every process.
+        accelerator: None builds one from the configuration.
+
+    Raises:
+        ValueError: markers, prompts, budgets and model do not go together; named before anything runs.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Any,
+        tokenizer: Any,
+        dataset: Sequence[Problem],
+        reward: RewardFunction,
+        *,
+        eval_dataset: Sequence[Problem] = (),
+        callbacks: Sequence[Callback] = (),
+        accelerator: Any = None,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator = accelerator or build_accelerator(config)
+        processes = accelerator.num_processes
+        if config.rollout.prompts_per_step % processes:
+            raise ValueError(
+                f"rollout.prompts_per_step: must be a multiple of the {processes} processes, "
+                f"got {config.rollout.prompts_per_step}"
+            )
+        if config.train.minibatches > config.rollout.prompts_per_step // processes:
+            raise ValueError(
+                "train.minibatches: must be at most the groups of a process, "
+                f"{config.rollout.prompts_per_step // processes}, got {config.train.minibatches}"
+            )
+        if config.eval.every and not eval_dataset:
+            raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
+        markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
+        prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
+        budgets = BudgetDraw(config.budget, config.train.seed)
+        model.to(accelerator.device)
+        engine = RolloutEngine(model, tokenizer, markers=markers, max_rows=config.rollout.max_rows)
+        _check_prompts(engine, prompts, budgets, dataset)
+        if config.model.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
+        self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
+        optimizer = build_optimizer(model, config.optim)
+        prepared, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model = model
+        self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
+        self._collector = Collector(config, accelerator, engine, prompts, self._order, budgets, reward)
+        self._policy = Policy(
+            prepared,
+            accelerator,
+            config.loss,
+            temperature=config.rollout.temperature,
+            max_length=config.loss.max_length or budgets.largest.max_sampled,
+            accumulation_steps=config.train.accumulation_steps,
+            micro_batch_tokens=config.train.micro_batch_tokens,
+        )
+        self._evaluation = None
+        if config.eval.every:
+            self._evaluation = Evaluation(
+                *(config.eval, accelerator, engine, prompts, eval_dataset, reward, budgets.largest),
+                max_new_tokens=config.rollout.max_new_tokens,
+            )
+        self._callbacks = list(callbacks)
+        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer)
+
+    def train(self) -> Progress:
+        """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
+
+        Returns:
+            Where the run stands: all steps done.
+
+        Raises:
+            ValueError: a checkpoint of another configuration, or one where ``train.resume`` is ``never``.
+            RuntimeError: a gradient is not finite; names the step.
+        """
+        progress = self._run.resume()
+        log = None
+        if self.accelerator.is_main_process:
+            log = MetricsLog(
+                Path(self.config.train.output_dir),
+                steps=self.config.train.steps,
+                # Without a checkpoint nothing of an earlier attempt counts, not its evaluation of step 0.
+                done=progress.step if progress.step else -1,
+                console_every=self.config.logging.console_every,
+                progress=self.config.logging.progress,
+                tensorboard=self.config.logging.tensorboard,
+            )
+        try:
+            if progress.step == 0:
+                self._evaluate(0, log)
+            while progress.step < self.config.train.steps:
+                progress = self._step(progress, log)
+            self._run.save_final()
+        finally:
+            if log is not None:
+                log.close()
+        return progress
+
+    def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        start = time.perf_counter()
+        collected = self._collector.collect(progress.step, progress.position)
+        updating = time.perf_counter()
+        update, metrics = self._update(collected.experience, progress)
+        done = time.perf_counter()
+        progress = Progress(
+            step=progress.step + 1,
+            update=update,
+            position=progress.position + self.config.rollout.prompts_per_step,
+        )
+        record = {
+            "step": progress.step,
+            **collected.metrics,
+            **metrics,
+            "epoch": self._order.epoch(progress.position),
+            "tokens_per_second": collected.metrics["rollout_tokens"] / (done - start),
+            "seconds": done - start,
+            "seconds_rollout": collected.rollout_seconds,
+            "seconds_reward": collected.reward_seconds,
+            "seconds_update": done - updating,
+        }
+        if log is not None:
+            log.step(record)
+            every = self.config.logging.samples_every
+            if every and progress.step % every == 0:
+                log.samples(collected.samples(progress.step, self.config.logging.samples))
+        last = progress.step == self.config.train.steps
+        if self.config.eval.every and (progress.step % self.config.eval.every == 0 or last):
+            self._evaluate(progress.step, log)
+        for callback in self._callbacks:
+            callback(progress, record)
+        every = self.config.train.save_every
+        if every and (progress.step % every == 0 or last):
+            if log is not None:
+                log.sync()
+            self._run.save(progress)
+        return progress
+
+    def _update(self, experience: Experience, progress: Progress) -> tuple[int, dict[str, float]]:
+        """All optimizer steps on one rollout batch; returns the update counter and the means."""
+        config, update, stats, lr = self.config, progress.update, UpdateStats(), 0.0
+        if config.loss.old_logprobs == "recompute":
+            experience = replace(experience, old_logprobs=self._policy.logprobs(experience))
+        if self._reference is not None:
+            experience = replace(experience, ref_logprobs=self._policy.logprobs(experience, self._reference))
+        loop = config.train
+        for epoch in range(loop.epochs_per_batch):
+            shuffle = generator(loop.seed, Stream.MINIBATCHES, progress.step, epoch).shuffle
+            for part in minibatches(experience, loop.minibatches, shuffle):
+                updates = loop.steps * loop.epochs_per_batch * loop.minibatches
+                lr = learning_rate(config.optim, update, updates)
+                self._optimizer_step(part, lr, stats, progress.step)
+                update += 1
+        return update, self._means(stats) | {"lr": lr}
+
+    def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
+        counts = torch.tensor([part.loss_tokens, len(part)], device=self.accelerator.device)
+        num_tokens, num_rows = self.accelerator.reduce(counts, "sum").tolist()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        self.model.train()
+        self._policy.backward(part, num_tokens, num_rows, stats)
+        # Infinity: the norm alone, nothing is scaled.
+        limit = self.config.optim.max_grad_norm or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(norm):
+            raise RuntimeError(
+                f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
+            )
+        self.optimizer.step()
+        self.model.eval()
+        stats.grad_norm += norm
+        stats.updates += 1
+
+    def _means(self, stats: UpdateStats) -> dict[str, float]:
+        sums = torch.tensor([stats.loss, stats.tokens, stats.entropy, stats.clipped, stats.kl])
+        sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").tolist()
+        loss, tokens, entropy, clipped, kl = sums
+        tokens = max(tokens, 1.0)
+        means = {
+            "loss": loss / stats.updates,
+            "grad_norm": stats.grad_norm / stats.updates,
+            "clip_fraction": clipped / tokens,
+            "entropy": entropy / tokens,
+        }
+        return means | {"kl": kl / tokens} if self._reference is not None else means
+
+    def _evaluate(self, step: int, log: MetricsLog | None) -> None:
+        if self._evaluation is None:
+            return
+        start = time.perf_counter()
+        record = self._evaluation.run()
+        if log is not None:
+            log.evaluation({"step": step, **record, "seconds": time.perf_counter() - start})
+            shares = [
+                f"{name.split('/')[1]} {value:.3f}" for name, value in record.items() if "accuracy" in name
+            ]
+            log.print(f"step {step}/{self.config.train.steps}  accuracy under budgets: {', '.join(shares)}")
+
+
+def build_accelerator(config: TrainConfig) -> Accelerator:
+    """The process group, device and precision of a run.
+
+    Raises:
+        ValueError: accelerate is set up for sharded training (FSDP, DeepSpeed), which checkpoints here do
+            not cover.
+    """
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.model.device == "cpu")
+    if accelerator.distributed_type not in _DISTRIBUTED:
+        raise ValueError(
+            f"accelerate is set up for {accelerator.distributed_type}; supported: "
+            f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
+        )
+    return accelerator
+
+
+def _frozen_copy(model: Any) -> Any:
+    reference = copy.deepcopy(model).eval()
+    return reference.requires_grad_(False)
+
+
+def _check_prompts(
+    engine: RolloutEngine, prompts: Prompts, budgets: BudgetDraw, dataset: Sequence[Problem]
+) -> None:
+    """Every problem with its budget must fit the context: known now, not a hundred steps in."""
+    context = engine.limits.context
+    if context is None:
+        return
+    texts = prompts.render(dataset, prompts.longest(len(dataset)))
+    for problem, text in zip(dataset, texts, strict=True):
+        ids = engine.tokenizer.encode(text, add_special_tokens=False)
+        try:
+            budgets.largest.check_context(context, len(ids), engine.markers, engine.tokenizer)
+        except ValueError as error:
+            raise OutOfContext(f"problem '{problem.id}': {error}") from error
