@@ -42,6 +42,5 @@ TORCH_LIBRARY(elastic, m) {
       "float entropy_coef, float tau_positive, float tau_negative, SymInt? num_tokens, SymInt? num_rows, "
       "SymInt? max_length, str engine_mode, bool engine_rows, float engine_low, float engine_high) "
       "-> (Tensor loss, Tensor logprobs, Tensor entropy, Tensor clip_fraction, Tensor kl)");
-  m.def("attach_gradient(Tensor input, Tensor value, Tensor gradient) -> Tensor");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

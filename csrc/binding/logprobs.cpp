@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "binding/loss_checks.h"
+#include "cpu/huge_pages.h"
 #include "cpu/loss.h"
 #ifdef ELASTIC_WITH_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -88,6 +89,7 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, cons
   if (grad_entropy.has_value()) expect(op, "grad_entropy", *grad_entropy, targets.sizes(), dtype, logits);
   const c10::DeviceGuard guard(logits.device());
   Tensor gradient = at::empty(logits.sizes(), logits.options());
+  if (gradient.is_cpu()) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
   const auto run = [&](auto zero) {
     using A = decltype(zero);
     run_backward<A>(

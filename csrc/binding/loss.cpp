@@ -1,5 +1,6 @@
 // grpo_loss, in place and not, and the op that hands its gradient to autograd: checks, allocation, device
 // guard.
+#include "cpu/huge_pages.h"
 #include "cpu/loss.h"
 
 #include <ATen/core/Tensor.h>
@@ -195,6 +196,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(const Tenso
   const Objective objective = checked("grpo_loss", logits, /*inplace=*/false, GRPO_ARGUMENTS);
   const c10::DeviceGuard guard(logits.device());
   Tensor gradient = at::empty({needs_gradient ? logits.size(0) : 0, logits.size(1)}, logits.options());
+  if (gradient.is_cpu()) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
   auto [value, logprobs, entropy, clip_fraction, divergence] =
       compute(logits, targets, old_logprobs, row_offsets, advantages, mask, ref_logprobs, engine_logprobs,
               temperatures, temperature, objective, needs_gradient ? gradient : Tensor());
@@ -208,14 +210,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_(Tensor& logits, GR
   logits.unsafeGetTensorImpl()->bump_version();
   return compute(logits, targets, old_logprobs, row_offsets, advantages, mask, ref_logprobs, engine_logprobs,
                  temperatures, temperature, objective, logits);
-}
-
-Tensor attach_gradient(const Tensor& input, const Tensor& value, const Tensor& gradient) {
-  const char* op = "attach_gradient";
-  TORCH_CHECK_VALUE(value.numel() == 1, op, ": value: expected one element, got ", describe(value));
-  TORCH_CHECK_VALUE(gradient.sizes() == input.sizes() && gradient.scalar_type() == input.scalar_type(), op,
-                    ": gradient: expected ", describe(input), ", got ", describe(gradient));
-  return value.clone();
 }
 
 void scale_(Tensor& values, const Tensor& factor) {
@@ -246,7 +240,6 @@ void scale_(Tensor& values, const Tensor& factor) {
 void register_ops(torch::Library& m) {
   m.impl("grpo_loss", grpo_loss);
   m.impl("grpo_loss_", grpo_loss_);
-  m.impl("attach_gradient", attach_gradient);
   m.impl("scale_", scale_);
 }
 

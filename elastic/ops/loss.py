@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from elastic.ops._inputs import compute_dtype, small_float, split_temperature
 from elastic.ops.advantage import group_advantage
@@ -159,21 +160,40 @@ def grpo_loss(
         "engine_low": float(engine_low),
         "engine_high": float(engine_high),
     }
-    # Autograd sees one small op, attach_gradient, so that the in-place and the plain op need no formula of
-    # their own.
-    with torch.no_grad():
-        plain = logits.detach()
-        if inplace and needs_gradient:
-            value, *rest = torch.ops.elastic.grpo_loss_(plain, *tensors, **options)
-            gradient = plain
-        else:
-            value, *rest, gradient = torch.ops.elastic.grpo_loss(
-                plain, *tensors, **options, needs_gradient=needs_gradient
-            )
     if needs_gradient:
-        value = torch.ops.elastic.attach_gradient(logits, value, gradient)
+        value, *rest = _LossWithGradient.apply(logits, inplace, tensors, options)
+    else:
+        value, *rest, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=False)
     logprobs, entropy, clip_fraction, divergence = rest
     return GrpoOutput(value, logprobs, entropy, advantages, clip_fraction, divergence)
+
+
+class _LossWithGradient(torch.autograd.Function):
+    """The forward pass computes the gradient; backward() hands it out, scaled.
+
+    A Function and not a formula registered on the op, because the in-place op is not functional: autograd
+    takes note of where the logits came from before forward() runs, so that overwriting them (also through a
+    view of a larger tensor) leaves their history alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, inplace: bool, tensors: tuple, options: dict) -> tuple[Tensor, ...]:
+        plain = logits.detach()
+        if inplace:
+            outputs = torch.ops.elastic.grpo_loss_(plain, *tensors, **options)
+            gradient = plain
+        else:
+            *outputs, gradient = torch.ops.elastic.grpo_loss(plain, *tensors, **options, needs_gradient=True)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        torch.ops.elastic.scale_(gradient, grad)
+        return gradient, None, None, None
 
 
 def _fake_outputs(logits: Tensor) -> tuple[Tensor, ...]:
@@ -193,26 +213,6 @@ def _(logits: Tensor, *tensors: Tensor | None, **options: Any) -> tuple[Tensor, 
     return _fake_outputs(logits)
 
 
-@torch.library.register_fake("elastic::attach_gradient")
-def _(input: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    return torch.empty_like(value)
-
-
 @torch.library.register_fake("elastic::scale_")
 def _(values: Tensor, factor: Tensor) -> None:
     return None
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[2])
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-    if not ctx.needs_input_grad[0]:
-        return None, None, None
-    (gradient,) = ctx.saved_tensors
-    torch.ops.elastic.scale_(gradient, grad)
-    return gradient, None, None
-
-
-torch.library.register_autograd("elastic::attach_gradient", _backward, setup_context=_save)

@@ -1,0 +1,77 @@
+"""Interleaved comparison of variants of one job, in one process.
+
+Machines drift: clocks, neighbours, page caches. So variants alternate within every round, the order rotates
+    from
+round to round, and what is reported is the median over rounds and the median of the rounds' own ratios. CPU
+time of the process stands beside wall time; on a busy machine only the former means anything.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Variant:
+    """One way to do the job.
+
+    Attributes:
+        name: as printed.
+        run: the timed call; gets the round's number, by which it picks one of several input sets.
+        prepare: untimed, before each run, with the same number: refills what the last run overwrote.
+    """
+
+    name: str
+    run: Callable[[int], object]
+    prepare: Callable[[int], object] = lambda _: None
+
+
+@dataclass
+class Timing:
+    """Times of one variant, a value a round, in milliseconds."""
+
+    wall_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    def median_ms(self) -> tuple[float, float]:
+        """Median wall and CPU milliseconds."""
+        return statistics.median(self.wall_ms), statistics.median(self.cpu_ms)
+
+
+def compare(variants: Sequence[Variant], rounds: int, warmup: int = 1) -> dict[str, Timing]:
+    """Times every variant `rounds` times, alternating; `warmup` rounds before are thrown away."""
+    timings = {variant.name: Timing() for variant in variants}
+    for number in range(-warmup, rounds):
+        first = number % len(variants)
+        for variant in [*variants[first:], *variants[:first]]:
+            variant.prepare(number)
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = variant.run(number)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            del result  # freed outside the clock
+            if number >= 0:
+                timings[variant.name].wall_ms.append(wall * 1e3)
+                timings[variant.name].cpu_ms.append(cpu * 1e3)
+    return timings
+
+
+def ratios(timings: dict[str, Timing], slow: str, fast: str) -> tuple[float, float]:
+    """How many times faster `fast` is: medians of the rounds' wall and CPU ratios."""
+    a, b = timings[slow], timings[fast]
+    wall = statistics.median(x / y for x, y in zip(a.wall_ms, b.wall_ms, strict=True))
+    cpu = statistics.median(x / y for x, y in zip(a.cpu_ms, b.cpu_ms, strict=True))
+    return wall, cpu
+
+
+def table(timings: dict[str, Timing], baseline: str) -> str:
+    """Markdown: median times, and each variant's speed against the baseline's."""
+    lines = [
+        f"| variant | wall ms | CPU ms | {baseline} / variant, wall | CPU |",
+        "|---|---|---|---|---|",
+    ]
+    for name, timing in timings.items():
+        wall, cpu = timing.median_ms()
+        wall_ratio, cpu_ratio = ratios(timings, baseline, name)
+        lines.append(f"| {name} | {wall:.1f} | {cpu:.1f} | {wall_ratio:.2f} | {cpu_ratio:.2f} |")
+    return "\n".join(lines)
