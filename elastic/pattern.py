@@ -50,7 +50,7 @@ class Pattern:
     @property
     def last_ids(self) -> list[int]:
         """Every token that can complete the marker."""
-        return sorted({self.ids[-1], *self.last})
+        return sorted(token for token, places in self._places.items() if self.completes(places))
 
     def advance(self, match: int, token: int) -> int:
         """Places reached behind `token`; bit i: the last i + 1 tokens are the first of a marker."""
