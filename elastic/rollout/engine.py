@@ -177,6 +177,7 @@ class RolloutEngine:
             prompt_index=torch.tensor(plan.prompt_index, device=self.device),
             prompts=plan.prompts,
             markers=self.markers,
+            eos_ids=self.limits.eos_ids,
             tokenizer=self.tokenizer,
         )
 

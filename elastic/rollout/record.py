@@ -42,6 +42,7 @@ class RolloutBatch:
         prompt_index: [R] int64 into `prompts`; rows with the same index form a group.
         prompts: K lists of token ids.
         markers: the markers the budgets were enforced with.
+        eos_ids: the tokens that ended rows.
         tokenizer: what the text methods decode with; not saved.
     """
 
@@ -59,6 +60,7 @@ class RolloutBatch:
     prompt_index: Tensor
     prompts: list[list[int]]
     markers: Markers
+    eos_ids: tuple[int, ...] = ()
     tokenizer: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -102,7 +104,7 @@ class RolloutBatch:
         renumbered[used] = torch.arange(len(used))
         width = int(self.lengths[chosen].max()) if len(chosen) else 0
         tensors: dict[str, Any] = {name: getattr(self, name)[chosen] for name in TENSOR_FIELDS}
-        tensors |= {name: tensors[name][:, :width] for name in _PER_TOKEN}
+        tensors |= {name: tensors[name][:, :width] for name in PER_TOKEN_FIELDS}
         tensors["prompt_index"] = renumbered[kept].to(self.device)
         return replace(self, prompts=[self.prompts[i] for i in used], **tensors)
 
@@ -133,7 +135,7 @@ class RolloutBatch:
         tensors: dict[str, Any] = {}
         for name in TENSOR_FIELDS:
             pieces = [getattr(part, name) for part in parts]
-            if name in _PER_TOKEN:
+            if name in PER_TOKEN_FIELDS:
                 pieces = [_widen(piece, width, _PADDING.get(name, 0)) for piece in pieces]
             tensors[name] = torch.cat(pieces)
         counts = [len(part.prompts) for part in parts]
@@ -197,7 +199,7 @@ class RolloutBatch:
         records = []
         for row, length in enumerate(columns["lengths"]):
             record: dict[str, Any] = {"row": row, "prompt_tokens": self.prompt(row)}
-            record |= {name: columns[name][row][:length] for name in _PER_TOKEN}
+            record |= {name: columns[name][row][:length] for name in PER_TOKEN_FIELDS}
             record |= {name: columns[name][row] for name in _PER_ROW}
             record["finish_reason"] = FinishReason(record["finish_reason"]).text
             if self.tokenizer is not None:
@@ -237,8 +239,8 @@ class RolloutBatch:
 
 
 TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]
-_PER_TOKEN = ["tokens", "source", "phase", "logprobs", "full_logprobs"]
-_PER_ROW = [name for name in TENSOR_FIELDS if name not in _PER_TOKEN]
+PER_TOKEN_FIELDS = ["tokens", "source", "phase", "logprobs", "full_logprobs"]
+_PER_ROW = [name for name in TENSOR_FIELDS if name not in PER_TOKEN_FIELDS]
 
 
 def _widen(piece: Tensor, width: int, value: int) -> Tensor:

@@ -24,7 +24,8 @@ def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
     flat = [token for prompt in batch.prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)
     tensors["prompt_lengths"] = torch.tensor([len(prompt) for prompt in batch.prompts], dtype=torch.int64)
-    header = {"format": _FORMAT, "markers": json.dumps(_plain(batch.markers))}
+    eos_ids = json.dumps(list(batch.eos_ids))
+    header = {"format": _FORMAT, "markers": json.dumps(_plain(batch.markers)), "eos_ids": eos_ids}
     write_atomic(Path(path), save_tensors(tensors, header))
 
 
@@ -42,7 +43,8 @@ def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
     flat, lengths = tensors.pop("prompt_tokens"), tensors.pop("prompt_lengths")
     prompts = [part.tolist() for part in flat.split(lengths.tolist())] if len(lengths) else []
     markers = _markers(json.loads(header["markers"]), tokenizer)
-    return RolloutBatch(**tensors, prompts=prompts, markers=markers, tokenizer=tokenizer)
+    eos_ids = tuple(json.loads(header["eos_ids"]))
+    return RolloutBatch(**tensors, prompts=prompts, markers=markers, eos_ids=eos_ids, tokenizer=tokenizer)
 
 
 def _plain(markers: Markers) -> dict[str, Any]:

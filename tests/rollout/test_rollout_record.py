@@ -1,0 +1,221 @@
+"""The rollout record: rows, files, texts."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from small_models import make_tokenizer
+
+from elastic import (
+    Budget,
+    FinishReason,
+    Markers,
+    Phase,
+    RolloutBatch,
+    RolloutEngine,
+    Sampling,
+    Source,
+    replay,
+)
+from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
+
+BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla(6)]
+
+
+@pytest.fixture(scope="module")
+def batch(model, tokenizer):
+    engine = RolloutEngine(model, tokenizer)
+    prompts = ["ab<think>", "c<think>", "ddd<think>"]
+    return engine.generate(prompts, BUDGETS, 4, Sampling(temperature=1.0))
+
+
+def same_rows(got: RolloutBatch, expected: RolloutBatch, rows: list[int]) -> None:
+    assert len(got) == len(rows)
+    for place, row in enumerate(rows):
+        length = int(expected.lengths[row])
+        assert got.prompt(place) == expected.prompt(row)
+        for name in TENSOR_FIELDS:
+            if name == "prompt_index":
+                continue
+            one, other = getattr(got, name)[place], getattr(expected, name)[row]
+            if name in PER_TOKEN_FIELDS:
+                one, other = one[:length], other[:length]
+            assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rows"),
+    [
+        (3, [3]),
+        (-1, [11]),
+        (slice(2, 5), [2, 3, 4]),
+        (slice(None, None, 5), [0, 5, 10]),
+        ([7, 0, 7], [7, 0, 7]),
+        (torch.tensor([10, 4]), [10, 4]),
+        (torch.arange(12) % 4 == 1, [1, 5, 9]),
+        ([], []),
+        (slice(0, 0), []),
+    ],
+)
+def test_rows_can_be_chosen_every_way(batch, chosen, rows):
+    got = batch[chosen]
+    same_rows(got, batch, rows)
+    assert got.tokens.shape[1] == max((int(batch.lengths[r]) for r in rows), default=0)
+    assert sorted(set(got.prompt_index.tolist())) == list(range(len(got.prompts)))
+
+
+def test_a_row_out_of_range_is_an_index_error(batch):
+    for row in (12, -13):
+        with pytest.raises(IndexError, match="row"):
+            batch[row]
+
+
+def test_cat_keeps_rows_and_shifts_groups(batch):
+    parts = [batch[8:], batch[:3], batch[5:6]]
+    whole = RolloutBatch.cat(parts)
+    same_rows(whole, batch, [8, 9, 10, 11, 0, 1, 2, 5])
+    assert whole.group.tolist() == [0, 0, 0, 0, 1, 1, 1, 2]
+    behind = torch.arange(whole.tokens.shape[1]) >= whole.lengths[:, None]
+    assert (whole.source[behind] == Source.PAD).all()
+    assert (whole.phase[behind] == Phase.DONE).all()
+
+
+def test_cat_of_nothing_or_of_different_markers_is_refused(batch):
+    with pytest.raises(ValueError, match="batches: expected at least one"):
+        RolloutBatch.cat([])
+    with pytest.raises(ValueError, match="different markers"):
+        RolloutBatch.cat([batch, replace(batch, markers=Markers((4,), (5,)))])
+
+
+def test_a_saved_batch_loads_as_it_was(batch, tokenizer, tmp_path):
+    path = tmp_path / "rollout.safetensors"
+    batch.save(path)
+    loaded = RolloutBatch.load(path, tokenizer)
+    for name in TENSOR_FIELDS:
+        one, other = getattr(loaded, name), getattr(batch, name)
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other), name
+    assert (loaded.prompts, loaded.eos_ids) == (batch.prompts, batch.eos_ids)
+    assert loaded.markers == batch.markers
+    assert [loaded.text(row) for row in range(12)] == [batch.text(row) for row in range(12)]
+    budgets = [b for b in BUDGETS for _ in range(4)]
+    assert torch.equal(replay(loaded, budgets, loaded.markers).phase, batch.phase)
+
+
+def test_an_empty_batch_and_other_devices_round_trip(batch, tmp_path):
+    batch[[]].save(str(tmp_path / "empty"))
+    assert len(RolloutBatch.load(str(tmp_path / "empty"))) == 0
+    moved = batch.to("meta")
+    assert moved.device.type == "meta"
+    assert all(getattr(moved, name).is_meta for name in TENSOR_FIELDS)
+
+
+def test_a_write_that_fails_leaves_the_old_file(batch, tmp_path, monkeypatch):
+    path = tmp_path / "rollout.safetensors"
+    batch.save(path)
+    before = path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        batch[:2].save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["rollout.safetensors"]
+
+
+def test_other_files_are_refused(batch, tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(FileNotFoundError):
+        RolloutBatch.load(tmp_path / "none")
+    (tmp_path / "text").write_text("hello, this is no tensor file")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        RolloutBatch.load(tmp_path / "text")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 1', got None"):
+        RolloutBatch.load(tmp_path / "other")
+
+
+def test_records_are_plain_values_of_the_row(batch):
+    records = json.loads(json.dumps(batch.to_records()))
+    for row, record in enumerate(records):
+        length = int(batch.lengths[row])
+        assert record["row"] == row
+        assert record["tokens"] == batch.tokens[row, :length].tolist()
+        assert record["logprobs"] == pytest.approx(batch.logprobs[row, :length].tolist())
+        assert record["thinking_cut"] is bool(batch.thinking_cut[row])
+        assert record["finish_reason"] == FinishReason(int(batch.finish_reason[row])).text
+        assert record["prompt"] == ["ab<think>", "c<think>", "ddd<think>"][row // 4]
+        assert record["text"] == batch.text(row)
+    bare = replace(batch, tokenizer=None).to_records()
+    assert "text" not in bare[0]
+    assert bare[0]["tokens"] == records[0]["tokens"]
+
+
+def hand_made(ids: list[int], phases: str, reason: FinishReason, tokenizer) -> RolloutBatch:
+    """One row; a letter of `phases` a token: o(pening) t(hinking) c(losing) n(otice) s(olution)."""
+    phase = torch.tensor([["otcns".index(p) for p in phases]], dtype=torch.uint8)
+    assert len(ids) == phase.shape[1]
+    one = torch.zeros(1, dtype=torch.int64)
+    return RolloutBatch(
+        tokens=torch.tensor([ids]),
+        source=torch.zeros_like(phase),
+        phase=phase,
+        logprobs=torch.zeros(phase.shape),
+        full_logprobs=torch.zeros(phase.shape),
+        lengths=one + len(ids),
+        thinking_tokens=one,
+        solution_tokens=one,
+        thinking_cut=one.bool(),
+        finish_reason=torch.tensor([int(reason)], dtype=torch.uint8),
+        seeds=one,
+        prompt_index=one,
+        prompts=[[5]],
+        markers=Markers.from_tokenizer(tokenizer),
+        tokenizer=tokenizer,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "phases", "reason", "thinking", "solution"),
+    [
+        ("ab</think>c<eos>", "tttss", "STOP", "ab", "c"),
+        ("ab</think>c", "ttts", "SOLUTION_BUDGET", "ab", "c"),
+        # the solution repeats the marker: `split("</think>")[1]` would lose the answer
+        ("a</think>b</think>c<eos>", "ttssss", "STOP", "a", "b</think>c"),
+        ("a</think><think>b</think>c", "ttssss", "SOLUTION_BUDGET", "a", "<think>b</think>c"),
+        ("abx\n</think>ok", "tttccss", "SOLUTION_BUDGET", "abx\n", "ok"),
+        ("ab?cd</think>e", "ttnttts", "SOLUTION_BUDGET", "ab?cd", "e"),
+        ("abc", "ttt", "TOTAL_BUDGET", "abc", ""),
+        ("ab<eos>", "ttt", "STOP", "ab", ""),
+        ("ab</think>", "ttt", "LENGTH", "ab", ""),
+        ("</think><eos>", "ts", "STOP", "", ""),
+        ("\n<think>a</think>b", "ootts", "SOLUTION_BUDGET", "a", "b"),
+        ("\n abc<eos>", "oossss", "STOP", "", "\n abc"),
+        ("abc", "sss", "SOLUTION_BUDGET", "", "abc"),
+        ("\n<think>", "oo", "LENGTH", "", ""),
+        ("", "", "LENGTH", "", ""),
+    ],
+)
+def test_texts_are_cut_at_the_first_end_marker(tokenizer, text, phases, reason, thinking, solution):
+    batch = hand_made(tokenizer.encode(text), phases, FinishReason[reason], tokenizer)
+    assert batch.text(0) == text.removesuffix("<eos>")
+    assert (batch.thinking(0), batch.solution(0)) == (thinking, solution)
+
+
+def test_a_token_that_holds_the_marker_and_more_is_split():
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["</think>\n\n"])
+    merged = len(tokenizer) - 1
+    batch = hand_made([6, 7, merged, 8, 9], "tttss", FinishReason.LENGTH, tokenizer)
+    assert batch.text(0) == "ab</think>\n\ncd"
+    assert (batch.thinking(0), batch.solution(0)) == ("ab", "\n\ncd")
+
+
+def test_texts_need_a_tokenizer(batch):
+    with pytest.raises(ValueError, match="tokenizer: this batch has none"):
+        replace(batch, tokenizer=None).text(0)
