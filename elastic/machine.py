@@ -51,16 +51,17 @@ class Column(IntEnum):
     FORBID_REOPEN = 8
     PAD_ID = 9
     START_LENGTH = 10
-    START_WHITESPACE = 11
-    START_LAST_COUNT = 12
-    START_LAST_AT = 13
-    END_LENGTH = 14
-    CLOSING_AT = 15
-    CLOSING_MARKER_AT = 16
-    CLOSING_TAIL_AT = 17
-    EXTENSION_AT = 18
-    NOTICE_COUNT = 19
-    NOTICES_AT = 20
+    START_AT = 11
+    START_WHITESPACE = 12
+    START_LAST_COUNT = 13
+    START_LAST_AT = 14
+    END_LENGTH = 15
+    CLOSING_AT = 16
+    CLOSING_MARKER_AT = 17
+    CLOSING_TAIL_AT = 18
+    EXTENSION_AT = 19
+    NOTICE_COUNT = 20
+    NOTICES_AT = 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +244,7 @@ def _table_row(
         Column.FORBID_REOPEN: int(budget.on_reopen == "forbid"),
         Column.PAD_ID: pad_id,
         Column.START_LENGTH: len(markers.start),
+        Column.START_AT: place(markers.start),
         Column.START_WHITESPACE: next((i for i, b in enumerate(blank) if not b), len(blank)),
         Column.START_LAST_COUNT: len(last),
         Column.START_LAST_AT: place(last),

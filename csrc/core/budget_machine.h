@@ -18,13 +18,15 @@ ELASTIC_HD void finish(Row& row, int32_t reason) {
   row.finish = reason;
 }
 
-// Ends the row if a budget of sampled tokens is spent (R7, R14).
-ELASTIC_HD void check_solution_limits(Row& row, const int32_t* table) {
-  if (row.solution >= table[SOLUTION_LIMIT]) {
-    finish(row, SOLUTION_BUDGET);
-  } else if (int64_t(row.thinking) + row.solution >= table[TOTAL_LIMIT]) {
-    finish(row, TOTAL_BUDGET);
-  }
+// The finish reason of a row that may sample no further solution token (R7, R14), or RUNNING.
+ELASTIC_HD int32_t solution_spent(const Row& row, const int32_t* table) {
+  if (row.solution >= table[SOLUTION_LIMIT]) return SOLUTION_BUDGET;
+  return int64_t(row.thinking) + row.solution >= table[TOTAL_LIMIT] ? TOTAL_BUDGET : RUNNING;
+}
+
+ELASTIC_HD void end_solution_token(Row& row, const int32_t* table, bool eos) {
+  const int32_t reason = eos ? int32_t(STOP) : solution_spent(row, table);
+  if (reason != RUNNING) finish(row, reason);
 }
 
 // Forces F, or what is left of it behind an end marker in progress, whose tokens are given back (R1, R3).
@@ -123,35 +125,37 @@ ELASTIC_HD Emitted emit_extension(Row& row, const Tables& tables, const int32_t*
   return emit_forced(row, tables, table);
 }
 
-ELASTIC_HD Emitted step_opening(Row& row, const int32_t* table, const Token& token) {
-  const bool eos = token.flags & EOS;
+// White space and the start marker are free, other text opens the solution and counts there (R9). The tokens
+// of a start marker in progress count until it completes; once they have spent the solution budget, what
+// would overspend it is replaced by the rest of the marker.
+ELASTIC_HD Emitted step_opening(Row& row, const Tables& tables, const int32_t* table, Token token) {
   const int32_t begun = row.match, before = matched(begun), free_tokens = table[START_WHITESPACE];
+  uint8_t source = SAMPLED;
   // Text in front of a marker is text: such a token begins no marker here, though it may in the solution.
-  const int32_t places = token.flags & TEXT_BEFORE_START ? token.start_places & ~1 : token.start_places;
+  row.match = advance(begun, token.flags & TEXT_BEFORE_START ? token.start_places & ~1 : token.start_places);
+  if (matched(row.match) != before + 1 && before > free_tokens && solution_spent(row, table) != RUNNING) {
+    token = look_up(tables, table[table[START_AT] + before]);
+    row.match = advance(begun, token.start_places);
+    source = FORCED;
+  }
   row.last_phase = OPENING;
-  row.match = advance(begun, places);
   if (completes(row.match, table[START_LENGTH])) {
     enter_thinking(row, table);
-    return {token.id, SAMPLED};
+    return {token.id, source};
   }
-  // Tokens that can no longer belong to a start marker: white space is free, other text opens the solution.
+  // Tokens that can no longer belong to a start marker are white space, or the solution begins.
   const int32_t after = matched(row.match), dropped = before + 1 - after;
   const bool blank = after > 0 ? dropped <= free_tokens : before <= free_tokens && (token.flags & WHITESPACE);
-  if (!eos && (dropped == 0 || (blank && row.whitespace + dropped <= OPENING_WHITESPACE_LIMIT))) {
+  if (dropped == 0 || (blank && row.whitespace + dropped <= OPENING_WHITESPACE_LIMIT)) {
     row.whitespace += dropped;
     row.solution = after > free_tokens ? after - free_tokens : 0;
-    check_solution_limits(row, table);
-    return {token.id, SAMPLED};
+    return {token.id, source};
   }
   row.match = advance(begun, token.start_places);
   row.phase = row.last_phase = SOLUTION;
   row.solution += 1;
-  if (eos) {
-    finish(row, STOP);
-  } else {
-    check_solution_limits(row, table);
-  }
-  return {token.id, SAMPLED};
+  end_solution_token(row, table, token.flags & EOS);
+  return {token.id, source};
 }
 
 ELASTIC_HD Emitted step_thinking(Row& row, const Tables& tables, const int32_t* table, const Token& token) {
@@ -187,11 +191,7 @@ ELASTIC_HD Emitted step_solution(Row& row, const int32_t* table, const Token& to
   row.last_phase = SOLUTION;
   row.solution++;
   row.match = advance(row.match, token.start_places);
-  if (token.flags & EOS) {
-    finish(row, STOP);
-  } else {
-    check_solution_limits(row, table);
-  }
+  end_solution_token(row, table, token.flags & EOS);
   return {token.id, SAMPLED};
 }
 
@@ -204,7 +204,7 @@ ELASTIC_HD Emitted transition(Row& row, const Tables& tables, int64_t sampled) {
   }
   if (row.forced != 0) return emit_forced(row, tables, table);
   const Token token = look_up(tables, sampled);
-  if (row.phase == OPENING) return step_opening(row, table, token);
+  if (row.phase == OPENING) return step_opening(row, tables, table, token);
   if (row.phase == THINKING) return step_thinking(row, tables, table, token);
   return step_solution(row, table, token);
 }
@@ -225,7 +225,8 @@ ELASTIC_HD bool replay_token(Row& row, const Tables& tables, int64_t token, uint
       return false;
     }
   } else {
-    out = transition(next, tables, token);
+    // In OPENING only a token that continues no marker can have been replaced: -1 is one.
+    out = transition(next, tables, hint == FORCED && row.phase == OPENING ? -1 : token);
   }
   if (out.token != token || (hint != NO_HINT && hint != out.source)) return false;
   row = next;

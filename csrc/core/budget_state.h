@@ -40,17 +40,18 @@ enum Column : int {
   FORBID_REOPEN = 8,   // R8: on_reopen="forbid"
   PAD_ID = 9,
   START_LENGTH = 10,
-  START_WHITESPACE = 11,  // leading tokens of the start marker that are white space
-  START_LAST_COUNT = 12,  // R8: tokens that can complete the start marker ...
-  START_LAST_AT = 13,     // ... and where they stand
-  END_LENGTH = 14,
-  CLOSING_AT = 15,         // F
-  CLOSING_MARKER_AT = 16,  // the end marker in F
-  CLOSING_TAIL_AT = 17,    // behind the end marker in F
-  EXTENSION_AT = 18,
-  NOTICE_COUNT = 19,
-  NOTICES_AT = 20,  // NOTICE_COUNT pairs (used thinking tokens, column of the text), ascending
-  HEADER_WIDTH = 21,
+  START_AT = 11,          // START_LENGTH ids
+  START_WHITESPACE = 12,  // leading tokens of the start marker that are white space
+  START_LAST_COUNT = 13,  // R8: tokens that can complete the start marker ...
+  START_LAST_AT = 14,     // ... and where they stand
+  END_LENGTH = 15,
+  CLOSING_AT = 16,         // F
+  CLOSING_MARKER_AT = 17,  // the end marker in F
+  CLOSING_TAIL_AT = 18,    // behind the end marker in F
+  EXTENSION_AT = 19,
+  NOTICE_COUNT = 20,
+  NOTICES_AT = 21,  // NOTICE_COUNT pairs (used thinking tokens, column of the text), ascending
+  HEADER_WIDTH = 22,
 };
 
 // What every row shares. Host or device pointers.

@@ -87,31 +87,36 @@ class Rules:
         return self.step_solution(row, token)
 
     def step_opening(self, row: Row, token: int) -> tuple[int, Source]:
-        """R9: white space and the start marker are free, other text opens the solution."""
+        """R9: white space and the start marker are free, other text opens the solution.
+
+        The tokens of a start marker in progress count until it completes; once they have spent the solution
+        budget, what would overspend it is replaced by the rest of the marker.
+        """
         flags = self.flags(token)
-        eos = bool(flags & TokenFlag.EOS)
         begun, before, free = row.match, row.match.bit_length(), self[Column.START_WHITESPACE]
-        places = flags >> START_SHIFT & PLACES
-        # Text in front of a marker is text: such a token begins no marker here, though it may in the
-        # solution.
+        places, source = flags >> START_SHIFT & PLACES, Source.SAMPLED
+        # Text in front of a marker is text: it begins no marker here, though it may in the solution.
         row.match = advance(begun, places & ~1 if flags & TokenFlag.TEXT_BEFORE_START else places)
         row.last_phase = Phase.OPENING
+        if row.match.bit_length() != before + 1 and before > free and self.solution_spent(row):
+            token = self.table[self[Column.START_AT] + before]
+            row.match = advance(begun, self.flags(token) >> START_SHIFT & PLACES)
+            source = Source.FORCED
         after = row.match.bit_length()
         if after == self[Column.START_LENGTH]:
             self.enter_thinking(row)
-            return token, Source.SAMPLED
+            return token, source
         dropped = before + 1 - after  # tokens that can no longer belong to a start marker
         blank = dropped <= free if after else before <= free and bool(flags & TokenFlag.WHITESPACE)
-        if not eos and (dropped == 0 or (blank and row.whitespace + dropped <= OPENING_WHITESPACE_LIMIT)):
+        if dropped == 0 or (blank and row.whitespace + dropped <= OPENING_WHITESPACE_LIMIT):
             row.whitespace += dropped
-            row.solution = max(0, after - free)  # given back if the marker completes
-            self.check_limits(row)
-            return token, Source.SAMPLED
+            row.solution = max(0, after - free)
+            return token, source
         row.match = advance(begun, places)
         row.phase = row.last_phase = Phase.SOLUTION
         row.solution += 1
-        self.check_end(row, eos)
-        return token, Source.SAMPLED
+        self.end_solution_token(row, bool(flags & TokenFlag.EOS))
+        return token, source
 
     def step_thinking(self, row: Row, token: int) -> tuple[int, Source]:
         flags = self.flags(token)
@@ -146,7 +151,7 @@ class Rules:
         row.last_phase = Phase.SOLUTION
         row.solution += 1
         row.match = advance(row.match, flags >> START_SHIFT & PLACES)
-        self.check_end(row, bool(flags & TokenFlag.EOS))
+        self.end_solution_token(row, bool(flags & TokenFlag.EOS))
         return token, Source.SAMPLED
 
     def emit_forced(self, row: Row) -> tuple[int, Source]:
@@ -205,18 +210,17 @@ class Rules:
         row.forced = self[Column.CLOSING_MARKER_AT] + begun if begun else self[Column.CLOSING_AT]
         row.phase, row.match, row.cut = Phase.CLOSING, 0, 1
 
-    def check_end(self, row: Row, eos: bool) -> None:
-        if eos:
-            row.phase, row.finish = Phase.DONE, FinishReason.STOP
-        else:
-            self.check_limits(row)
+    def end_solution_token(self, row: Row, eos: bool) -> None:
+        reason = FinishReason.STOP if eos else self.solution_spent(row)
+        if reason:
+            row.phase, row.finish = Phase.DONE, reason
 
-    def check_limits(self, row: Row) -> None:
-        """R7, R14."""
+    def solution_spent(self, row: Row) -> FinishReason:
+        """R7, R14: why a row may sample no further solution token, or RUNNING."""
         if row.solution >= self[Column.SOLUTION_LIMIT]:
-            row.phase, row.finish = Phase.DONE, FinishReason.SOLUTION_BUDGET
-        elif row.thinking + row.solution >= self[Column.TOTAL_LIMIT]:
-            row.phase, row.finish = Phase.DONE, FinishReason.TOTAL_BUDGET
+            return FinishReason.SOLUTION_BUDGET
+        spent = row.thinking + row.solution >= self[Column.TOTAL_LIMIT]
+        return FinishReason.TOTAL_BUDGET if spent else FinishReason.RUNNING
 
     def replay(self, row: Row, token: int, hint: int | None) -> tuple[Row, Source] | None:
         """One token of a history (R10): the row behind it, or None if it cannot be there."""
@@ -230,7 +234,9 @@ class Rules:
             else:
                 return None
         else:
-            emitted, source = self.step(after, token)
+            # In OPENING only a token that continues no marker can have been replaced: -1 is one.
+            replaced = hint == Source.FORCED and row.phase == Phase.OPENING
+            emitted, source = self.step(after, -1 if replaced else token)
         return (after, source) if emitted == token and hint in (None, source) else None
 
 

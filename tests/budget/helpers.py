@@ -185,6 +185,7 @@ def spec_of(budget: Budget, markers: Markers, eos: set[int], blank: set[int]) ->
         at[0],
         budget.thinking,
         budget.solution,
+        list(markers.start),
         budget.total,
         eos,
         blank - eos,

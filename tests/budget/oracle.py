@@ -34,6 +34,7 @@ class Spec:
     marker_at: int
     thinking: int | None
     solution: int | None
+    start_ids: list[int]
     total: int | None = None
     eos: set[int] = field(default_factory=set)
     blank: set[int] = field(default_factory=set)
@@ -119,14 +120,17 @@ class Oracle:
         last = history[-1] if history else None
         if last and last.source == SAMPLED and last.token in s.eos:
             return STOP
-        if v.phase != THINKING:
-            if s.solution is not None and v.solution >= s.solution:
-                return SOLUTION_BUDGET
-            if s.total is not None and v.thinking + v.solution >= s.total:
-                return TOTAL_BUDGET
-        elif s.total is not None and v.thinking >= s.total:
+        if v.phase == SOLUTION:
+            return self.solution_spent(v)
+        if v.phase == THINKING and s.total is not None and v.thinking >= s.total:
             return TOTAL_BUDGET
         return RUNNING
+
+    def solution_spent(self, v: View) -> int:
+        s = self.spec
+        if s.solution is not None and v.solution >= s.solution:
+            return SOLUTION_BUDGET
+        return TOTAL_BUDGET if s.total is not None and v.thinking + v.solution >= s.total else RUNNING
 
     def texts(self, tag: str) -> list[int]:
         s = self.spec
@@ -180,6 +184,13 @@ class Oracle:
         v = self.view(history)
         if v.phase != THINKING:
             after = self.view([*history, Entry(sampled, SAMPLED, OPENING, "")]).phase
+            if v.phase == OPENING and after == SOLUTION and self.solution_spent(v):
+                # The budget is gone on half a start marker: only the rest of the marker is free.
+                tokens = [e.token for e in history]
+                begun = max(
+                    p for p in range(len(s.start)) if fits(tokens[len(tokens) - p :], s.start[:p]) or p == 0
+                )
+                return Entry(s.start_ids[begun], FORCED, OPENING, "")
             return Entry(sampled, SAMPLED, SOLUTION if after == SOLUTION else OPENING, "")
         entry = Entry(sampled, SAMPLED, THINKING, "")
         ends = self.view([*history, entry]).phase == SOLUTION
