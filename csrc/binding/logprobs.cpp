@@ -132,8 +132,8 @@ Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::
 #ifdef ELASTIC_WITH_CUDA
   if (rewards.is_cuda()) {
     check_launch(op, rewards,
-                 cuda::group_advantage(kind, rewards.const_data_ptr<float>(), offsets, groups, eps, pass_k,
-                                       advantages.mutable_data_ptr<float>(),
+                 cuda::group_advantage(kind, rewards.const_data_ptr<float>(), offsets, groups,
+                                       rewards.size(0), eps, pass_k, advantages.mutable_data_ptr<float>(),
                                        c10::cuda::getCurrentCUDAStream().stream()));
     return advantages;
   }

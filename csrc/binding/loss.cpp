@@ -1,6 +1,5 @@
 // grpo_loss, in place and not, and the op that hands its gradient to autograd: checks, allocation, device
 // guard.
-#include "cpu/huge_pages.h"
 #include "cpu/loss.h"
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +12,7 @@
 #include <limits>
 
 #include "binding/loss_checks.h"
+#include "cpu/huge_pages.h"
 #ifdef ELASTIC_WITH_CUDA
 #include <c10/cuda/CUDAStream.h>
 

@@ -62,7 +62,10 @@ ELASTIC_HD PolicyTerm<A> soft_gate_term(const Objective& o, A ratio, A advantage
 // The policy term before its constant weight. `log_ratio` is the token's, or the row's mean for gspo.
 template <class A>
 ELASTIC_HD PolicyTerm<A> policy_term(const Objective& o, A log_ratio, A logprob, A advantage) {
-  if (advantage == 0) return {0, 0, false};  // an overflowed ratio times zero would be NaN
+  if (advantage == 0) {  // an overflowed ratio times zero would be NaN; a NaN that comes in goes on
+    const A zero = log_ratio != log_ratio ? log_ratio : A(0);
+    return {zero, zero, false};
+  }
   const A ratio = std::exp(log_ratio);
   if (o.loss == Loss::SAPO) return soft_gate_term(o, ratio, advantage);
   if (o.loss != Loss::CISPO) return clipped_term(o, ratio, advantage);
@@ -114,6 +117,68 @@ ELASTIC_HD double token_scale(const Objective& o, int64_t rows, int64_t row_toke
     default:
       return 1 / (num_rows * in_row);
   }
+}
+
+// Everything about one unmasked token but its ratio.
+template <class A>
+struct TokenInput {
+  A logprob;
+  A entropy;
+  A log_ratio;  // its own
+  A advantage;
+  A weight;  // engine weight
+  A scale;   // token_scale()
+  Term<A> kl;
+};
+
+// `row_weight` is the row's engine weight where rows have one.
+template <class A>
+ELASTIC_HD TokenInput<A> token_input(const GrpoParams<A>& p, int64_t token, int64_t row, A scale,
+                                     A row_weight) {
+  const A logprob = p.logprobs[token], old = p.old_logprobs[token];
+  A weight = 1;
+  if (p.engine_logprobs != nullptr)
+    weight =
+        p.objective.engine_rows ? row_weight : engine_weight(p.objective, old - p.engine_logprobs[token]);
+  Term<A> kl{0, 0};
+  if (p.ref_logprobs != nullptr) kl = kl_term(p.objective.kl, logprob - p.ref_logprobs[token]);
+  return {logprob, p.entropy[token], logprob - old, p.advantages[row], weight, scale, kl};
+}
+
+// A token's part of the loss, and of the loss's derivatives.
+template <class A>
+struct TokenTerms {
+  A loss;
+  A slope;          // d loss / d logprob, at a fixed shared ratio
+  A entropy_slope;  // d loss / d entropy
+  A shared_slope;   // d loss / d (the row's mean log ratio), where the ratio is shared
+  A kl;
+  bool clipped;
+};
+
+// `mean_log_ratio` is the row's, read only where rows share a ratio.
+template <class A>
+ELASTIC_HD TokenTerms<A> token_terms(const Objective& o, const TokenInput<A>& in, A mean_log_ratio) {
+  const bool shared = is_row_level(o);
+  const A log_ratio = shared ? mean_log_ratio : in.log_ratio;
+  const PolicyTerm<A> policy = policy_term(o, log_ratio, in.logprob, in.advantage);
+  const A kl_ratio = o.kl_weighted ? std::exp(log_ratio) : A(1);
+  const A kl = in.kl.value != 0 ? kl_ratio * in.kl.value : A(0);  // no inf * 0
+  A value = in.weight * policy.value, slope = 0, ratio_slope = in.weight * policy.slope;
+  if (o.kl_coef != 0) {  // a KL that is only watched may be infinite
+    value += A(o.kl_coef) * kl;
+    slope += A(o.kl_coef) * kl_ratio * in.kl.slope;
+    if (o.kl_weighted) ratio_slope += A(o.kl_coef) * kl;
+  }
+  if (o.entropy_coef != 0) value -= A(o.entropy_coef) * in.entropy;
+  TokenTerms<A> terms;
+  terms.loss = in.scale * value;
+  terms.slope = in.scale * (shared ? slope : slope + ratio_slope);
+  terms.entropy_slope = -in.scale * A(o.entropy_coef);
+  terms.shared_slope = shared ? in.scale * ratio_slope : A(0);
+  terms.kl = kl;
+  terms.clipped = policy.clipped;
+  return terms;
 }
 
 }  // namespace elastic

@@ -15,53 +15,41 @@
 namespace elastic::cpu {
 namespace {
 
-// What the second phase and the final sums need of a token.
-template <class A>
-struct Token {
-  A logsumexp;
-  A slope;  // d loss / d logprob
-  A loss;   // its part of the loss, scaled
-  A kl;
-  bool clipped;
-};
-
 template <class A>
 struct Batch {
   const GrpoParams<A>& params;
-  std::vector<Token<A>> tokens;
-  std::vector<A> row_scale;         // [R]
-  std::vector<int64_t> row_tokens;  // [R] unmasked ones
-  std::vector<A> row_weight;        // [R] engine weights, where a row has one
+  std::vector<TokenTerms<A>> terms;  // [N]
+  std::vector<A> logsumexp;          // [N]
+  std::vector<A> row_scale;          // [R]
+  std::vector<A> row_weight;         // [R] engine weights, where a row has one
+  std::vector<int64_t> row_tokens;   // [R] unmasked ones
   int64_t unmasked = 0;
 
   explicit Batch(const GrpoParams<A>& p)
-      : params(p), tokens(p.view.tokens), row_scale(p.rows), row_tokens(p.rows) {
+      : params(p),
+        terms(p.view.tokens),
+        logsumexp(p.view.tokens),
+        row_scale(p.rows),
+        row_weight(p.rows, A(1)),
+        row_tokens(p.rows) {
     for (int64_t r = 0; r < p.rows; r++) {
-      for (int64_t t = p.row_offsets[r]; t < p.row_offsets[r + 1]; t++) row_tokens[r] += counts(t);
+      double mismatch = 0;
+      for (int64_t t = p.row_offsets[r]; t < p.row_offsets[r + 1]; t++) {
+        if (!counts(t)) continue;
+        row_tokens[r]++;
+        if (p.engine_logprobs != nullptr) mismatch += double(p.old_logprobs[t] - p.engine_logprobs[t]);
+      }
       unmasked += row_tokens[r];
+      if (p.objective.engine_rows) row_weight[r] = engine_weight(p.objective, A(mismatch));
     }
     for (int64_t r = 0; r < p.rows; r++)
       row_scale[r] = A(token_scale(p.objective, p.rows, row_tokens[r], unmasked));
-    if (p.engine_logprobs == nullptr || !p.objective.engine_rows) return;
-    row_weight.resize(p.rows);
-    for (int64_t r = 0; r < p.rows; r++) {
-      double sum = 0;
-      for (int64_t t = p.row_offsets[r]; t < p.row_offsets[r + 1]; t++)
-        if (counts(t)) sum += static_cast<double>(p.old_logprobs[t] - p.engine_logprobs[t]);
-      row_weight[r] = engine_weight(p.objective, A(sum));
-    }
   }
 
   bool counts(int64_t t) const { return params.mask == nullptr || params.mask[t]; }
-  A weight(int64_t t, int64_t row) const {
-    if (params.engine_logprobs == nullptr) return 1;
-    if (params.objective.engine_rows) return row_weight[row];
-    return engine_weight(params.objective, params.old_logprobs[t] - params.engine_logprobs[t]);
-  }
-  A entropy_slope(int64_t row) const { return -row_scale[row] * A(params.objective.entropy_coef); }
-  Term<A> kl(int64_t t) const {
-    if (params.ref_logprobs == nullptr) return {0, 0};
-    return kl_term(params.objective.kl, params.logprobs[t] - params.ref_logprobs[t]);
+  void set_terms(int64_t t, int64_t row, A mean_log_ratio) {
+    const TokenInput<A> in = token_input(params, t, row, row_scale[row], row_weight[row]);
+    terms[t] = token_terms(params.objective, in, mean_log_ratio);
   }
 };
 
@@ -76,55 +64,22 @@ void for_tokens(const GrpoParams<A>& p, int64_t begin, int64_t end, Fn fn) {
   }
 }
 
-// The objective of one token whose ratio is its own.
-template <class A>
-void token_objective(Batch<A>& batch, int64_t t, int64_t row) {
-  const GrpoParams<A>& p = batch.params;
-  const Objective& o = p.objective;
-  const A logprob = p.logprobs[t], scale = batch.row_scale[row], log_ratio = logprob - p.old_logprobs[t];
-  const PolicyTerm<A> policy = policy_term(o, log_ratio, logprob, p.advantages[row]);
-  Term<A> kl = batch.kl(t);
-  if (o.kl_weighted && p.ref_logprobs != nullptr) {
-    const A ratio = std::exp(log_ratio);
-    kl = {ratio * kl.value, ratio * (kl.slope + kl.value)};
-  }
-  const A weight = batch.weight(t, row), kl_coef = A(o.kl_coef);
-  Token<A>& token = batch.tokens[t];
-  token.slope = scale * (weight * policy.slope + kl_coef * kl.slope);
-  token.loss = scale * (weight * policy.value + kl_coef * kl.value - A(o.entropy_coef) * p.entropy[t]);
-  token.kl = kl.value;
-  token.clipped = policy.clipped;
-}
-
-// The objective of one completion whose tokens share the geometric mean of their ratios (gspo).
+// One completion whose tokens share the geometric mean of their ratios (gspo).
 template <class A>
 void row_objective(Batch<A>& batch, int64_t row) {
   const GrpoParams<A>& p = batch.params;
-  const Objective& o = p.objective;
   const int64_t begin = p.row_offsets[row], end = p.row_offsets[row + 1];
-  if (batch.row_tokens[row] == 0) return;
-  double sum = 0;
+  const double count = double(batch.row_tokens[row] > 0 ? batch.row_tokens[row] : 1);
+  double sum = 0, shared = 0;
   for (int64_t t = begin; t < end; t++)
-    if (batch.counts(t)) sum += static_cast<double>(p.logprobs[t] - p.old_logprobs[t]);
-  const double count = static_cast<double>(batch.row_tokens[row]);
-  const A log_ratio = A(sum / count), scale = batch.row_scale[row], kl_coef = A(o.kl_coef);
-  const A kl_ratio = o.kl_weighted ? std::exp(log_ratio) : A(1);
-  const PolicyTerm<A> policy = policy_term(o, log_ratio, A(0), p.advantages[row]);
-  double shared = 0;  // d loss / d mean log ratio
+    if (batch.counts(t)) sum += double(p.logprobs[t] - p.old_logprobs[t]);
   for (int64_t t = begin; t < end; t++) {
     if (!batch.counts(t)) continue;
-    const Term<A> kl = batch.kl(t);
-    const A weight = batch.weight(t, row);
-    Token<A>& token = batch.tokens[t];
-    token.slope = scale * kl_coef * kl_ratio * kl.slope;
-    token.kl = kl_ratio * kl.value;
-    token.loss = scale * (weight * policy.value + kl_coef * token.kl - A(o.entropy_coef) * p.entropy[t]);
-    token.clipped = policy.clipped;
-    shared +=
-        static_cast<double>(scale * (weight * policy.slope + (o.kl_weighted ? kl_coef * token.kl : A(0))));
+    batch.set_terms(t, row, A(sum / count));
+    shared += double(batch.terms[t].shared_slope);
   }
   for (int64_t t = begin; t < end; t++)
-    if (batch.counts(t)) batch.tokens[t].slope += A(shared / count);
+    if (batch.counts(t)) batch.terms[t].slope += A(shared / count);
 }
 
 // A masked token is never read: logprob, entropy and gradient are 0.
@@ -132,7 +87,6 @@ template <class T, class A>
 void skip_token(Batch<A>& batch, int64_t t, T* out) {
   batch.params.logprobs[t] = 0;
   batch.params.entropy[t] = 0;
-  batch.tokens[t] = {};
   if (out != nullptr) write_zeros(out, batch.params.view.vocab);
 }
 
@@ -151,17 +105,17 @@ RowStats<A> read_row(Batch<A>& batch, int64_t t, A* exps, A* block_max) {
   const RowStats<A> stats = row_kernels(T{}).stats(row, view.vocab, inv, exps, block_max);
   batch.params.logprobs[t] = target_logprob(stats, x, inv);
   batch.params.entropy[t] = stats.log_sum - stats.mean;
-  batch.tokens[t].logsumexp = logsumexp(stats, inv);
+  batch.logsumexp[t] = logsumexp(stats, inv);
   return stats;
 }
 
 template <class T, class A>
-void write_row(Batch<A>& batch, int64_t t, int64_t row, T* out) {
+void write_row(const Batch<A>& batch, int64_t t, T* out) {
   const GrpoParams<A>& p = batch.params;
-  const A slope = batch.tokens[t].slope, entropy_slope = batch.entropy_slope(row);
+  const A slope = batch.terms[t].slope, entropy_slope = batch.terms[t].entropy_slope;
   if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.view.vocab);
   write_gradient<T, A>(row_of<T>(p.view, t), p.view.vocab, p.view.targets[t], inv_temperature(p.view, t),
-                       batch.tokens[t].logsumexp, p.logprobs[t], p.entropy[t], slope, entropy_slope, out);
+                       batch.logsumexp[t], p.logprobs[t], p.entropy[t], slope, entropy_slope, out);
 }
 
 // One read a row: statistics, slope, gradient while the row is in L2.
@@ -181,10 +135,10 @@ void token_level(Batch<A>& batch) {
       A* exps = nullptr;
       if (keep) exps = scratch.empty() ? reinterpret_cast<A*>(out) : scratch.data();
       const RowStats<A> stats = read_row<T, A>(batch, t, exps, block_max.data());
-      token_objective(batch, t, row);
+      batch.set_terms(t, row, A(0));
       if (out == nullptr) return;
-      if (!keep) return write_row(batch, t, row, out);
-      const A slope = batch.tokens[t].slope, inv = inv_temperature(p.view, t);
+      if (!keep) return write_row(batch, t, out);
+      const A slope = batch.terms[t].slope, inv = inv_temperature(p.view, t);
       if (slope == 0) return write_zeros(out, vocab);
       row_kernels(T{}).scale_exps(exps, block_max.data(), vocab, inv, stats, -slope * inv, out);
       out[p.view.targets[t]] = static_cast<T>(-std::expm1(p.logprobs[t]) * slope * inv);
@@ -208,9 +162,8 @@ void row_level(Batch<A>& batch) {
   for (int64_t row = 0; row < p.rows; row++) row_objective(batch, row);
   if (p.gradient == nullptr) return;
   at::parallel_for(0, p.view.tokens, grain, [&](int64_t begin, int64_t end) {
-    for_tokens(p, begin, end, [&](int64_t t, int64_t row) {
-      if (batch.counts(t)) write_row(batch, t, row, gradient_row<T>(p, t));
-    });
+    for (int64_t t = begin; t < end; t++)
+      if (batch.counts(t)) write_row(batch, t, gradient_row<T>(p, t));
   });
 }
 
@@ -228,15 +181,15 @@ void grpo_loss(const GrpoParams<A>& params) {
   });
   double loss = 0, kl = 0;
   int64_t clipped = 0;
-  for (const Token<A>& token : batch.tokens) {
-    loss += static_cast<double>(token.loss);
-    kl += static_cast<double>(token.kl);
-    clipped += token.clipped;
+  for (const TokenTerms<A>& terms : batch.terms) {  // zeros where masked
+    loss += double(terms.loss);
+    kl += double(terms.kl);
+    clipped += terms.clipped;
   }
-  const double count = batch.unmasked > 0 ? static_cast<double>(batch.unmasked) : 1;
+  const double count = batch.unmasked > 0 ? double(batch.unmasked) : 1;
   *params.loss = A(loss);
   *params.kl = A(kl / count);
-  *params.clip_fraction = A(static_cast<double>(clipped) / count);
+  *params.clip_fraction = A(double(clipped) / count);
 }
 
 template void grpo_loss(const GrpoParams<float>&);

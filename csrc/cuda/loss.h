@@ -16,7 +16,7 @@ size_t grpo_scratch_bytes(int64_t tokens, int64_t rows);
 cudaError_t grpo_loss(const GrpoParams<float>& params, void* scratch, cudaStream_t stream);
 
 cudaError_t group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
-                            int64_t groups, double eps, int64_t pass_k, float* advantages,
+                            int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
                             cudaStream_t stream);
 
 // values *= *factor, and nothing at all when *factor is 1, which the device finds out without the host.
