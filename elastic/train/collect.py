@@ -142,7 +142,7 @@ class Collector:
         start = time.perf_counter()
         bounded = self._budgets.largest.max_sampled is not None
         decoded = min(rollout.max_rows, len(rows))
-        with threads_for(self._engine.model, decoded), self._accelerator.autocast():
+        with threads_for(self._engine.model, decoded):
             batch = self._engine.generate(
                 self._prompts.render(problems, lengths),
                 budget=self._budgets.draw(step, groups),

@@ -65,7 +65,7 @@ class Evaluation:
         for name, budget in self._budgets.items():
             sums = torch.zeros(len(_MEANS) + 1, dtype=torch.float64)
             if self._prompts:
-                with threads_for(self._engine.model, decoded), self._accelerator.autocast():
+                with threads_for(self._engine.model, decoded):
                     batch = self._engine.generate(
                         self._prompts,
                         budget=budget,

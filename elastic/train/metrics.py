@@ -140,8 +140,13 @@ class MetricsLog:
         self._jsonl.write(record)
         if self._events is not None:
             for name, value in record.items():
-                if name != "step" and isinstance(value, int | float):
+                if name.startswith("eval/"):
                     self._events.add_scalar(name, value, int(record["step"]))
+        if self._console_every:
+            parts = [
+                f"{name.split('/')[1]} {v:.3f}" for name, v in record.items() if name.endswith("/accuracy")
+            ]
+            self.print(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
 
     def samples(self, records: list[dict[str, Any]]) -> None:
         """Appends completions to ``samples.jsonl``."""

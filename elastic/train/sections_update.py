@@ -119,7 +119,8 @@ class LoopConfig(Section):
         accumulation_steps: micro-batches an optimizer step, of near equal size in tokens.
         micro_batch_tokens: most packed tokens of a micro-batch (a single row may exceed it); raises the
             number of micro-batches above ``accumulation_steps`` where needed. 0 for no limit.
-        mixed_precision: ``bf16`` runs rollouts and updates under autocast, over float32 weights.
+        mixed_precision: ``bf16`` runs updates under autocast over float32 weights, and rollouts on a 16-bit
+            copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
             where there is one.
         save_every: steps between checkpoints; 0 for only the final model.

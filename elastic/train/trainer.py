@@ -29,6 +29,7 @@ from elastic.train.experience import Experience
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
 from elastic.train.seeds import Stream, generator
 from elastic.train.state import RunState, build_optimizer
@@ -87,12 +88,19 @@ class Trainer:
         prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
-        engine = RolloutEngine(model, tokenizer, markers=markers, max_rows=config.rollout.max_rows)
+        self._rollout_model = RolloutModel(model, config.train.mixed_precision)
+        engine = RolloutEngine(
+            self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
+        )
         _check_prompts(engine, prompts, budgets, dataset)
-        if config.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
+        if config.model.gradient_checkpointing:
+            # transformers renamed it; the new name's default is the non-reentrant kind.
+            enable = (
+                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            )
+            enable({"use_reentrant": False})
         optimizer = build_optimizer(model, config.optim)
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.model = model
@@ -151,6 +159,7 @@ class Trainer:
 
     def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
         start = time.perf_counter()
+        self._rollout_model.sync()
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
         update, metrics = self._update(collected.experience, progress)
@@ -242,13 +251,10 @@ class Trainer:
         if self._evaluation is None:
             return
         start = time.perf_counter()
+        self._rollout_model.sync()
         record = self._evaluation.run()
         if log is not None:
             log.evaluation({"step": step, **record, "seconds": time.perf_counter() - start})
-            shares = [
-                f"{name.split('/')[1]} {value:.3f}" for name, value in record.items() if "accuracy" in name
-            ]
-            log.print(f"step {step}/{self.config.train.steps}  accuracy under budgets: {', '.join(shares)}")
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:

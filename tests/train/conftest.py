@@ -1,0 +1,29 @@
+"""Fixtures over the random model of `tiny_run`."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import build_config, build_model
+
+from elastic.tiny.vocabulary import build_tokenizer
+
+_MODEL = build_model()
+
+
+@pytest.fixture
+def model() -> Any:
+    return copy.deepcopy(_MODEL)
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture
+def make_config(tmp_path: Path):
+    """`tiny_run.build_config` with an output directory of its own."""
+    return partial(build_config, tmp_path / "run")

@@ -1,0 +1,92 @@
+"""A random model of the embedded kind that trains in milliseconds, for tests and their subprocesses.
+
+As a script: ``python tiny_run.py OUTPUT STEPS`` runs a training.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2ForCausalLM
+
+from elastic.data import Problem
+from elastic.tiny import problems
+from elastic.tiny.pretrain import config as embedded_config
+from elastic.tiny.vocabulary import build_tokenizer
+from elastic.train import TrainConfig, Trainer
+
+
+def build_model(**changes: Any) -> Qwen2ForCausalLM:
+    """The embedded architecture at hidden size 32 with 2 layers, random weights, float32."""
+    config = embedded_config()
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "layer_types": ["full_attention"] * 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    for name, value in (small | changes).items():
+        setattr(config, name, value)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Qwen2ForCausalLM(config).eval()
+
+
+def build_config(output: Path, **tables: dict[str, Any]) -> TrainConfig:
+    """A small valid configuration; keyword arguments are tables merged over it."""
+    base: dict[str, dict[str, Any]] = {
+        "model": {"path": "tiny", "device": "cpu"},
+        "data": {"source": "tiny", "count": 12},
+        "reward": {"name": "tiny"},
+        "train": {"output_dir": str(output), "steps": 3, "save_every": 0},
+        "budget": {"thinking": 6, "solution": 5},
+        "rollout": {"prompts_per_step": 4, "samples_per_prompt": 4, "temperature": 1.0, "max_rows": 8},
+        "optim": {"lr": 1e-2},
+        "logging": {"console_every": 0, "tensorboard": False},
+    }
+    for name, table in tables.items():
+        base[name] = base.get(name, {}) | table
+    return TrainConfig.from_table(base)
+
+
+def nines(response: str, answer: str) -> float:
+    """A reward that is easily learned: the share of the solution's words that are 9."""
+    words = response.split()[1:]
+    return words.count("9") / len(words) if words else 0.0
+
+
+def run(config: TrainConfig, **options: Any) -> Trainer:
+    """Trains the random model from the start; the trainer is returned after its last step."""
+    torch.manual_seed(5)
+    dataset: list[Problem] = options.pop("dataset", problems(12))
+    reward = options.pop("reward", nines)
+    model = options.pop("model", None) or build_model()
+    trainer = Trainer(config, model, build_tokenizer(), dataset, reward, **options)
+    trainer.train()
+    return trainer
+
+
+def resumable(output: Path, steps: int) -> TrainConfig:
+    """Every kind of state in play: dropout (torch's generator), Adam's moments, a schedule, a reference."""
+    return build_config(
+        output,
+        train={"steps": steps, "save_every": 2, "minibatches": 2, "epochs_per_batch": 2},
+        loss={"kl_coef": 0.01},
+        optim={"schedule": "cosine", "warmup_updates": 3},
+        budget={"draw": "random", "thinking_low": 2},
+        eval={"every": 2, "count": 4, "budgets": [[3, 4]]},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(
+        resumable(Path(sys.argv[1]), int(sys.argv[2])),
+        model=build_model(attention_dropout=0.1),
+        eval_dataset=problems(4, split="test"),
+        callbacks=[lambda *_: time.sleep(0.2)],  # leaves the killer time to hit the middle of the run
+    )
