@@ -126,12 +126,13 @@ def _phases(
     initial_phase: Sequence[int] | Tensor | None, starts_in_thinking: bool | Sequence[bool], rows: int
 ) -> Tensor:
     if initial_phase is not None:
-        phases = torch.as_tensor(initial_phase).to("cpu", torch.int32)
+        name, phases = "initial_phase", torch.as_tensor(initial_phase).to("cpu", torch.int32)
     else:
-        opened = torch.as_tensor(starts_in_thinking).expand(rows)
+        name, opened = "starts_in_thinking", torch.as_tensor(starts_in_thinking).cpu()
+        opened = opened.expand(rows) if opened.dim() == 0 else opened
         phases = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING)).to(torch.int32)
     if phases.shape != (rows,):
-        raise ValueError(f"initial_phase: expected {rows} phases, one a row, got shape {list(phases.shape)}")
+        raise ValueError(f"{name}: expected {rows} values, one a row, got shape {list(phases.shape)}")
     return phases
 
 

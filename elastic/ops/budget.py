@@ -61,7 +61,13 @@ def new_state(
     else:
         budgets = torch.as_tensor(rows, dtype=torch.int64)
     if phase is None:
-        opened = torch.as_tensor(starts_in_thinking, device=budgets.device).expand(budgets.shape)
+        opened = torch.as_tensor(starts_in_thinking, device=budgets.device)
+        if opened.dim() > 0 and opened.shape != budgets.shape:
+            raise ValueError(
+                f"new_state: starts_in_thinking: expected a bool or shape {list(budgets.shape)}, "
+                f"got {list(opened.shape)}"
+            )
+        opened = opened.expand(budgets.shape)
         phase = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING)).to(torch.int32)
     if device.type != "cpu" and budgets.device.type == "cpu" and phase.device.type == "cpu":
         # Still on the host, where the op checks the values: make the state there and copy it over.

@@ -10,7 +10,7 @@ from elastic.machine import compile_budgets
 from . import oracle
 from .helpers import EOS, PAD, ListTokenizer, cases, cases_and_streams, run, streams
 
-MANY = settings(max_examples=500)
+MANY = settings(max_examples=300)
 
 
 def first_state(case):
@@ -139,7 +139,7 @@ def test_reference_replay_equals_op_also_on_histories_that_contradict_the_budget
         assert torch.equal(a, b)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(cases=st.lists(cases(), min_size=2, max_size=4), data=st.data())
 def test_r15_rows_do_not_notice_each_other_nor_their_place_in_the_batch(cases, data):
     markers = cases[0].markers
