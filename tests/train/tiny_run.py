@@ -1,6 +1,6 @@
 """A random model of the embedded kind that trains in milliseconds, for tests and their subprocesses.
 
-As a script: ``python tiny_run.py OUTPUT STEPS`` runs a training.
+As a script: ``tiny_run.py STEPS OUTPUT`` runs `resumable`, ``tiny_run.py shared_out OUTPUT`` `shared_out`.
 """
 
 import sys
@@ -82,11 +82,26 @@ def resumable(output: Path, steps: int) -> TrainConfig:
     )
 
 
+def shared_out(output: Path) -> TrainConfig:
+    """What must not depend on the number of processes: groups, draws, counts, the whole batch's deviation."""
+    return build_config(
+        output,
+        train={"steps": 3, "save_every": 2, "accumulation_steps": 2},
+        loss={"advantage": "batch"},
+        optim={"lr": 1e-2, "eps": 1e-4},
+        budget={"draw": "random", "thinking_low": 2},
+        eval={"every": 3, "count": 3, "budgets": [[3, 4]]},
+    )
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(
-        resumable(Path(sys.argv[1]), int(sys.argv[2])),
-        model=build_model(attention_dropout=0.1),
-        eval_dataset=problems(4, split="test"),
-        callbacks=[lambda *_: time.sleep(0.2)],  # leaves the killer time to hit the middle of the run
-    )
+    kind, directory = sys.argv[1], Path(sys.argv[2])
+    held_out = problems(4, split="test")
+    if kind == "shared_out":
+        run(shared_out(directory), eval_dataset=held_out)
+    else:
+        # The pauses leave the killer time to hit the middle of the run.
+        pause = [lambda *_: time.sleep(0.2)]
+        model = build_model(attention_dropout=0.1)
+        run(resumable(directory, int(kind)), model=model, eval_dataset=held_out, callbacks=pause)
