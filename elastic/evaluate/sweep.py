@@ -1,0 +1,131 @@
+"""Methods x budgets over one list of problems, one row each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from elastic.budget import Budget, FinishReason, Phase
+from elastic.data import Problem
+from elastic.evaluate.row import Row
+from elastic.evaluate.statistics import wilson_interval
+from elastic.methods import Method, get_method
+from elastic.rollout import RolloutBatch
+from elastic.sampling import Sampling
+
+Reward = Callable[[str, str], float]
+Limits = tuple[int | None, int | None]
+
+
+class Engine(Protocol):
+    """What a sweep needs of a `RolloutEngine`."""
+
+    def generate(self, prompts: Sequence[str], budget: Budget, *, sampling: Sampling) -> RolloutBatch:
+        """One completion a prompt."""
+
+
+def sweep(
+    engine: Engine,
+    methods: Sequence[str],
+    limits: Sequence[Limits],
+    problems: Sequence[Problem],
+    reward: Reward,
+    *,
+    sampling: Sampling,
+    template: Callable[[str], str] | None = None,
+) -> Iterator[Row]:
+    """Evaluates every method at every (t, s), one sampled answer a problem, and yields rows as they are done.
+
+    All of it is checked before the first token is drawn. Problem i has the same seed in every row, so rows
+    differ by method and budget and not by luck of the draw. Methods that come to the same prompts and the
+    same budget (all of them, without limits) are decoded once.
+
+    Args:
+        engine: holds the model; all methods run on it.
+        methods: names in `elastic.methods.METHODS`.
+        limits: (t, s) pairs, in sampled tokens; (None, None) for no limit.
+        problems: at least one. Their prompts are complete, or questions where `template` is given.
+        reward: (text of the completion, right answer) to 1.0 or 0.0.
+        sampling: how tokens are drawn.
+        template: makes a prompt of a question. Needed by methods that add to the question (L1): behind the
+            template's end their words would stand in the model's turn.
+
+    Raises:
+        ValueError: unknown method, bad budget, no problems, a method that needs `template`, or a reward other
+            than 0 and 1.
+    """
+    chosen = [get_method(name) for name in methods]
+    if not problems:
+        raise ValueError("sweep: problems must not be empty")
+    for method in chosen:
+        if method.instruction and template is None:
+            raise ValueError(
+                f"sweep: {method.name} adds to the question, so it needs questions and their template"
+            )
+    plan = [(method, pair, method.budget(*pair)) for pair in limits for method in chosen]
+    return _rows(engine, plan, problems, reward, sampling, template)
+
+
+def _rows(
+    engine: Engine,
+    plan: Sequence[tuple[Method, Limits, Budget]],
+    problems: Sequence[Problem],
+    reward: Reward,
+    sampling: Sampling,
+    template: Callable[[str], str] | None,
+) -> Iterator[Row]:
+    last: tuple[Any, dict[str, Any]] | None = None
+    for method, pair, budget in plan:
+        prompts = [method.question(problem.prompt, *pair) for problem in problems]
+        if template is not None:
+            prompts = [template(prompt) for prompt in prompts]
+        key = (budget, prompts)
+        if last is None or last[0] != key:
+            batch = engine.generate(prompts, budget, sampling=sampling)
+            last = (key, measure(batch, problems, reward))
+        yield _row(method, pair, last[1])
+
+
+def measure(batch: RolloutBatch, problems: Sequence[Problem], reward: Reward) -> dict[str, Any]:
+    """What a row says about a batch of one completion a problem, in the problems' order.
+
+    Raises:
+        ValueError: a reward other than 0 and 1, for which no binomial interval exists.
+    """
+    correct = 0
+    for index, problem in enumerate(problems):
+        value = reward(batch.text(index), problem.answer)
+        if value not in (0, 1):
+            raise ValueError(
+                f"sweep: reward must be 0 or 1 to have an interval, got {value} for '{problem.id}'"
+            )
+        correct += int(value)
+    count = len(problems)
+    interval = wilson_interval(correct, count)
+    return {
+        "problems": count,
+        "accuracy": correct / count,
+        "low": interval.low,
+        "high": interval.high,
+        "tokens": batch.lengths.double().mean().item(),
+        "thinking_tokens": batch.thinking_tokens.double().mean().item(),
+        "solution_tokens": batch.solution_tokens.double().mean().item(),
+        "cut": _cut_thoughts(batch).double().mean().item(),
+    }
+
+
+def _cut_thoughts(batch: RolloutBatch) -> torch.Tensor:
+    """[R] bool: thoughts that a limit ended, closed by force or, under one hard cap, not closed at all."""
+    last = (batch.lengths - 1).clamp_min(0)[:, None]
+    unfinished = batch.phase.gather(1, last)[:, 0] < Phase.SOLUTION
+    stopped = (batch.finish_reason == FinishReason.TOTAL_BUDGET) | (
+        batch.finish_reason == FinishReason.LENGTH
+    )
+    return batch.thinking_cut | (stopped & unfinished)
+
+
+def _row(method: Method, pair: Limits, facts: dict[str, Any]) -> Row:
+    thinking, solution = pair
+    if not method.one_cap or thinking is None or solution is None:
+        return Row(method=method.name, thinking=thinking, solution=solution, total=None, **facts)
+    return Row(method=method.name, thinking=None, solution=None, total=thinking + solution, **facts)

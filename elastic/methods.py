@@ -1,0 +1,85 @@
+"""The methods that are compared: what each makes of a thinking budget t and a solution budget s.
+
+A method is a policy at inference: a `Budget`, and for L1 an instruction in the question. Which model it runs
+on is the caller's: vanilla, s1 and separate budgeting take any, L1 and E1 the one trained for them.
+Source: SPEC section 6; the papers are named at each entry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from elastic.budget import Budget
+
+
+@dataclass(frozen=True)
+class Method:
+    """One policy.
+
+    Attributes:
+        name: its key in `METHODS`, and in rows and files.
+        label: for legends.
+        limit: (t, s), neither None, to the budget of the rows.
+        one_cap: t and s only matter through their sum.
+        instruction: what is added to the question; `{total}` stands for t + s. Empty for none.
+    """
+
+    name: str
+    label: str
+    limit: Callable[[int, int], Budget]
+    one_cap: bool = False
+    instruction: str = ""
+
+    def budget(self, thinking: int | None, solution: int | None) -> Budget:
+        """The budget of the rows; unlimited where both are None.
+
+        Raises:
+            ValueError: only one of the two is None, or one is out of range.
+        """
+        if (thinking is None) != (solution is None):
+            raise ValueError(
+                f"{self.name}: give thinking and solution, or neither, got {thinking} and {solution}"
+            )
+        if thinking is None or solution is None:
+            return Budget.unlimited()
+        Budget(thinking, solution)  # the range check, for every method alike
+        return self.limit(thinking, solution)
+
+    def question(self, text: str, thinking: int | None, solution: int | None) -> str:
+        """The question with the method's instruction behind it; as it is without one or without budgets."""
+        if not self.instruction or thinking is None or solution is None:
+            return text
+        return f"{text} {self.instruction.format(total=thinking + solution)}"
+
+
+def _separate(thinking: int, solution: int) -> Budget:
+    return Budget(thinking, solution)
+
+
+def _unlimited(thinking: int, solution: int) -> Budget:
+    return Budget.unlimited()
+
+
+_TABLE = (
+    Method("vanilla", "vanilla: one cap, cut hard", lambda t, s: Budget.vanilla(t + s), one_cap=True),
+    # arXiv 2501.19393: the thinking is cut with its answer tag. Its "Wait" needs a minimum and is a matter of
+    # `Budget.s1(..., max_extensions=...)`, not of a sweep over caps.
+    Method("s1", "s1: budget forcing", Budget.s1),
+    Method("separate", "separate budgeting, untrained", _separate),
+    # arXiv 2503.04697: the model is told and nothing is enforced; N counts the whole response.
+    Method("l1_exact", "L1-Exact", _unlimited, one_cap=True, instruction="Think for {total} tokens."),
+    Method("l1_max", "L1-Max", _unlimited, one_cap=True, instruction="Think for maximum {total} tokens."),
+    # arXiv 2505.05315: separate budgeting of a model trained under one (t*, s*).
+    Method("e1", "E1: trained under budgets", _separate),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ValueError: unknown; the message lists the known ones.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got '{name}'")
+    return METHODS[name]

@@ -1,0 +1,93 @@
+"""An engine that says what it is told, so that every number of a row can be worked out by hand."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from elastic.budget import Budget, FinishReason, Phase, Source
+from elastic.markers import Markers
+from elastic.rollout import RolloutBatch
+from elastic.sampling import Sampling
+
+WORDS = ["<pad>", "<think>", "</think>", "hm", "yes", "no", "<eos>"]
+PAD, END, HM, YES, NO, EOS = 0, 2, 3, 4, 5, 6
+
+
+class Words:
+    """Decodes ids to words."""
+
+    def decode(self, ids: Sequence[int], **_: object) -> str:
+        return " ".join(WORDS[token] for token in ids)
+
+
+class ScriptedEngine:
+    """Answers `yes` after as many `hm` as the prompt has words, as far as the budget lets it.
+
+    Attributes:
+        calls: (prompts, budget, sampling) of every call.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], Budget, Sampling]] = []
+
+    def generate(self, prompts: Sequence[str], budget: Budget, *, sampling: Sampling) -> RolloutBatch:
+        self.calls.append((list(prompts), budget, sampling))
+        return batch([self._row(len(prompt.split()), budget) for prompt in prompts])
+
+    def _row(self, wanted: int, budget: Budget) -> tuple[list[int], list[int], list[int], int, bool]:
+        """(tokens, source, phase, finish reason, thinking_cut)."""
+        thinking, answer = [HM] * wanted, [YES, EOS]
+        if budget.thinking is None and budget.total is not None and budget.total <= wanted:
+            cap = budget.total
+            return [HM] * cap, [0] * cap, [int(Phase.THINKING)] * cap, FinishReason.TOTAL_BUDGET, False
+        is_cut = budget.thinking is not None and budget.thinking < wanted
+        if budget.thinking is not None and is_cut:
+            thinking, answer = thinking[: budget.thinking], [NO, EOS]
+        tokens = [*thinking, END, *answer]
+        source = [Source.SAMPLED] * len(tokens)
+        source[len(thinking)] = Source.FORCED if is_cut else Source.SAMPLED
+        phase = [Phase.THINKING] * (len(thinking) + 1) + [Phase.SOLUTION] * 2
+        phase[len(thinking)] = Phase.CLOSING if is_cut else Phase.THINKING
+        return tokens, [int(s) for s in source], [int(p) for p in phase], FinishReason.STOP, is_cut
+
+
+def batch(rows: Sequence[tuple[list[int], list[int], list[int], int, bool]]) -> RolloutBatch:
+    """Rows of (tokens, source, phase, finish reason, thinking_cut), padded into a record."""
+    width = max(len(row[0]) for row in rows)
+    tokens = torch.full((len(rows), width), PAD)
+    source = torch.full((len(rows), width), int(Source.PAD), dtype=torch.uint8)
+    phase = torch.full((len(rows), width), int(Phase.DONE), dtype=torch.uint8)
+    for index, (row_tokens, row_source, row_phase, _, _) in enumerate(rows):
+        tokens[index, : len(row_tokens)] = torch.tensor(row_tokens)
+        source[index, : len(row_tokens)] = torch.tensor(row_source, dtype=torch.uint8)
+        phase[index, : len(row_tokens)] = torch.tensor(row_phase, dtype=torch.uint8)
+    sampled = source == Source.SAMPLED
+    return RolloutBatch(
+        tokens=tokens,
+        source=source,
+        phase=phase,
+        logprobs=torch.zeros(tokens.shape),
+        full_logprobs=torch.zeros(tokens.shape),
+        lengths=(source != Source.PAD).sum(1),
+        thinking_tokens=(sampled & (phase == Phase.THINKING) & (tokens != END)).sum(1),
+        solution_tokens=(sampled & (phase == Phase.SOLUTION)).sum(1),
+        thinking_cut=torch.tensor([row[4] for row in rows]),
+        finish_reason=torch.tensor([int(row[3]) for row in rows], dtype=torch.uint8),
+        seeds=torch.arange(len(rows)),
+        prompt_index=torch.arange(len(rows)),
+        prompts=[[1]] * len(rows),
+        markers=Markers((1,), (END,), "<think>", "</think>"),
+        tokenizer=Words(),
+    )
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def graded() -> Callable[[str, str], float]:
+    """1 if the completion says the answer behind the end marker."""
+    return lambda response, answer: float(answer in response.partition("</think>")[2])
