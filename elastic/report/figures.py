@@ -55,8 +55,16 @@ def accuracy_figure(
         shares = [100 * row.accuracy for row in points]
         below = [100 * (row.accuracy - row.low) for row in points]
         above = [100 * (row.high - row.accuracy) for row in points]
-        style = {"color": colour, "marker": marker, "markersize": 5, "capsize": 3, "linewidth": 1.6}
-        axes.errorbar(tokens, shares, yerr=[below, above], label=(labels or {}).get(method, method), **style)
+        name = (labels or {}).get(method, method)
+        axes.errorbar(
+            *(tokens, shares, [below, above]),
+            color=colour,
+            marker=marker,
+            markersize=5,
+            capsize=3,
+            linewidth=1.6,
+            label=name,
+        )
         last = index == len(methods) - 1  # the line most likely on top: its labels go to the free side
         labelled: list[tuple[float, float]] = []
         for row, x, y in zip(points, tokens, shares, strict=True):
