@@ -127,7 +127,7 @@ class Decoder:
         if self.poll.broken(self.slots):
             self._raise_broken()
         longest = int((self.record[1][:-1] != Source.PAD).sum(dim=1).max())
-        return [field[:-1, :longest].clone() for field in self.record], self.final_state
+        return [field[:-1, :longest] for field in self.record], self.final_state
 
     def _forward(self) -> None:
         assert self.cache is not None

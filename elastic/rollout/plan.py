@@ -14,6 +14,7 @@ from torch import Tensor
 from elastic.budget import Budget, Phase
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
+from elastic.rollout.limits import Limits
 from elastic.sampling import Sampling, row_seeds
 
 _MAX_SEED = 2**63 - 1
@@ -21,23 +22,6 @@ _MAX_SEED = 2**63 - 1
 
 class OutOfContext(ValueError):
     """A prompt, or a prompt with everything its budget allows, is longer than the model's context."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the model can take.
-
-    Attributes:
-        context: most tokens of prompt and completion together; None where the model sets no limit.
-        vocab: logits a token.
-        eos_ids: tokens that end a row.
-        pad_id: what finished rows emit.
-    """
-
-    context: int | None
-    vocab: int
-    eos_ids: tuple[int, ...]
-    pad_id: int
 
 
 @dataclass(frozen=True)

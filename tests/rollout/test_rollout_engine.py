@@ -298,6 +298,14 @@ def test_the_model_comes_back_as_it_was(tokenizer):
     (batch.logprobs * torch.ones(1, requires_grad=True)).sum().backward()  # an ordinary tensor
 
 
+def test_a_model_trains_on_after_a_rollout(tokenizer):
+    """Nothing that was made in inference mode stays behind in the model."""
+    model = make_model("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    RolloutEngine(model, tokenizer).generate(["a<think>"], Budget(9, 9))
+    model.train()(torch.arange(9)[None]).logits.sum().backward()
+    assert model.lm_head.weight.grad.isfinite().all()
+
+
 def test_bfloat16_models_decode_in_bfloat16(tokenizer):
     model = make_model(seed=1).bfloat16()
     batch = RolloutEngine(model, tokenizer, max_rows=4).generate(

@@ -125,6 +125,16 @@ def test_max_length_is_the_context_of_budgets(model, tokenizer):
     assert int(engine.generate(["abc<think>"]).lengths[0]) <= 16
 
 
+def test_positions_that_depend_on_other_rows_need_a_max_length(tokenizer):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 32, **factors}
+    model = make_model("llama", context=64, rope_parameters=rope)
+    with pytest.raises(ValueError, match=r"max_length: llama scales positions .* beyond 32 .* got 64"):
+        RolloutEngine(model, tokenizer)
+    engine = RolloutEngine(model, tokenizer, max_length=32)
+    assert len(engine.generate(["ab<think>"], Budget(3, 3), 2)) == 2
+
+
 def test_a_tokenizer_without_the_markers_is_refused(model):
     plain = Tokenizer(models.WordLevel({"a": 0, "<eos>": 1}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>")
