@@ -119,6 +119,11 @@ class SlotCache(Cache):
         """Columns a slot has."""
         return self.slot_layers[0].max_cache_len
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the keys, which is that of the queries."""
+        return self.slot_layers[0].stores[0].dtype
+
     def _allocate(self, capacity: int) -> None:
         _check_memory(self._like, self.slots, capacity)
         for layer, (key, value) in zip(self.slot_layers, self._like, strict=True):

@@ -115,8 +115,8 @@ def forward(model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int)
     positions = slots.positions[:rows].clamp_(max=columns - 1)
     cache.cursor.move(positions, columns)
     column = torch.arange(columns, device=positions.device)
-    # Additive, in the model's dtype: SDPA would convert a boolean mask again in every layer.
-    mask = torch.zeros(rows, columns, dtype=model.dtype, device=positions.device)
+    # Additive, in the keys' dtype: SDPA would convert a boolean mask again in every layer.
+    mask = torch.zeros(rows, columns, dtype=cache.dtype, device=positions.device)
     mask.masked_fill_(column > positions[:, None], -torch.inf)
     out = model(
         slots.tokens[:rows, None],

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from small_models import make_model
+from small_models import biased, make_model, mixed_budgets
 
 import elastic.rollout.decode
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
@@ -23,32 +23,9 @@ PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think
 HOT = Sampling(temperature=1.0, seed=3)
 
 
-def mixed_budgets(rows: int, seed: int = 0) -> list[Budget]:
-    rng = random.Random(seed)
-    kinds = [
-        lambda: Budget(thinking=rng.randrange(30), solution=rng.randrange(1, 20)),
-        lambda: Budget(thinking=rng.randrange(30), solution=rng.randrange(1, 20), closing="qq</think>\n"),
-        lambda: Budget(thinking=20, solution=8, notices=((5, "mind"),), grace=4, boundary=("a", "e")),
-        lambda: Budget(thinking=20, solution=8, min_thinking=10, max_extensions=2, extension="w"),
-        lambda: Budget(thinking=12, solution=30, on_reopen="forbid"),
-        lambda: Budget.vanilla(rng.randrange(1, 40)),
-        lambda: Budget.unlimited(),
-    ]
-    return [rng.choice(kinds)() for _ in range(rows)]
-
-
 def assert_same(batch, expected, fields=FIELDS):
     for name in fields:
         assert torch.equal(getattr(batch, name), getattr(expected, name)), name
-
-
-def biased(seed: int, token: int, by: float, **options):
-    """A model that likes or avoids one token: its output head gets a bias."""
-    model = make_model(seed=seed, **options)
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
-    with torch.no_grad():
-        model.lm_head.bias[token] = by
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -141,59 +118,6 @@ def test_budgets_are_never_exceeded(model, tokenizer, seed):
             assert int(batch.thinking_tokens[row] + batch.solution_tokens[row]) <= budget.total
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
-@pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=1.0), Sampling(temperature=0.7, top_k=9, top_p=0.9, seed=1)]
-)
-def test_rollout_logprobs_equal_those_of_a_rescoring_forward(tokenizer, family, sampling):
-    model = make_model(family, seed=5)
-    batch = RolloutEngine(model, tokenizer, max_rows=10).generate(
-        PROMPTS, mixed_budgets(24, 7), 4, sampling, max_new_tokens=90
-    )
-    for row in range(len(batch)):
-        prompt, length = batch.prompt(row), int(batch.lengths[row])
-        tokens = batch.tokens[row, :length]
-        ids = torch.cat([torch.tensor(prompt), tokens])[None]
-        with torch.no_grad():
-            logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-        scored = (logits / sampling.temperature).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        sampled = batch.sampled[row, :length]
-        got = batch.full_logprobs[row, :length]
-        torch.testing.assert_close(got[sampled], scored[sampled], atol=2e-6, rtol=0)
-        assert not got[~sampled].any()
-        assert not batch.logprobs[row, :length][~sampled].any()
-        if not sampling.filters and (batch.phase[row] != Phase.SOLUTION).all():
-            assert torch.equal(batch.logprobs[row], batch.full_logprobs[row])
-
-
-def test_forbidding_to_reopen_changes_logprobs_but_not_full_logprobs(tokenizer):
-    """The mask takes the start marker out of the sampling distribution; a rescoring forward has no mask."""
-    model = biased(2, 2, 4.0)  # likes the start marker
-    budget = Budget(thinking=2, solution=40, on_reopen="forbid")
-    batch = RolloutEngine(model, tokenizer).generate(["ab<think>"], budget, 8, HOT)
-    solution = batch.sampled & (batch.phase == Phase.SOLUTION)
-    assert not (batch.tokens[solution] == 2).any()
-    assert (batch.logprobs[solution] > batch.full_logprobs[solution]).all()
-
-
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
-def test_greedy_equals_hugging_face_generate(tokenizer, family):
-    model = make_model(family, seed=4)
-    prompts = ["ab1+2=", "c", "hello0000", "x=y+z-3"]
-    engine = RolloutEngine(model, tokenizer, max_rows=3, eos_ids=[1, 40])
-    budget = Budget.unlimited(on_eos="stop")
-    batch = engine.generate(prompts, budget, sampling=Sampling(temperature=0.0), max_new_tokens=60)
-    for row, prompt in enumerate(prompts):
-        ids = torch.tensor([tokenizer.encode(prompt)])
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60, eos_token_id=[1, 40]
-        )
-        new = out[0, ids.shape[1] :]
-        assert torch.equal(batch.tokens[row, : int(batch.lengths[row])], new)
-        ended = new[-1].item() in (1, 40)
-        assert int(batch.finish_reason[row]) == (FinishReason.STOP if ended else FinishReason.LENGTH)
-
-
 def test_an_unlimited_row_ends_at_max_new_tokens_or_at_the_context(tokenizer):
     engine = RolloutEngine(biased(0, 1, -100.0, context=40), tokenizer)  # never EOS
     prompt = [10, 11, 2]
@@ -267,6 +191,13 @@ def test_on_token_reports_every_token_of_the_record_in_order(model, tokenizer):
         length = int(batch.lengths[row])
         columns = (batch.tokens[row], batch.phase[row], batch.source[row])
         assert seen[row] == list(zip(*(c[:length].tolist() for c in columns), strict=True))
+
+
+def test_a_prompt_longer_than_the_budget_takes_nothing_from_it(tokenizer):
+    engine = RolloutEngine(biased(0, 3, -100.0), tokenizer)  # never ends its thinking
+    batch = engine.generate([[7] * 60 + [2]], Budget(3, 2), sampling=HOT)
+    assert batch.thinking_tokens.tolist() == [3]
+    assert batch.source[0, :4].tolist() == [Source.SAMPLED] * 3 + [Source.FORCED]
 
 
 def test_padding_behind_a_row_says_so(expected):
