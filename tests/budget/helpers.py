@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
@@ -102,46 +102,49 @@ ANY_TOKEN = st.one_of(MARKER_TOKENS, MARKER_TOKENS, TEXT_TOKENS, st.sampled_from
 
 @st.composite
 def marker_pairs(draw) -> Markers:
-    ids = st.lists(MARKER_TOKENS, min_size=1, max_size=4)
+    # Half of them over two tokens, so that markers overlap themselves and text that merely looks like one.
+    letters = draw(st.sampled_from([(2, 3), (2, 3, 4, 5)]))
+    ids = st.lists(st.sampled_from(letters), min_size=1, max_size=4)
     start, end = draw(ids), draw(ids)
-    merged = {}
-    if draw(st.integers(0, 3)) == 0:
-        place = draw(st.integers(0, 1))
-        merged["start_merged" if draw(st.booleans()) else "end_merged"] = (
-            (frozenset({10, 11}), frozenset()) if place == 0 else (frozenset(), frozenset({10}))
-        )
-    if "start_merged" in merged and 11 in merged["start_merged"][0] and len(start) > 1:
-        merged["text_before_start"] = frozenset({11})
+    merged: dict = {}
+    side = draw(st.sampled_from(["", "", "start_merged", "end_merged"]))
+    if side:
+        first, last = draw(st.sampled_from([({10, 11}, set()), (set(), {10}), ({11}, {10})]))
+        merged[side] = (frozenset(first), frozenset(last))
+        if side == "start_merged" and 11 in first:
+            merged["text_before_start"] = frozenset({11})
     try:
         return Markers(tuple(start), tuple(end), **merged)
-    except ValueError:  # one contains the other: none for this test
-        return Markers((2,), (3,))
+    except ValueError:  # one contains the other
+        return Markers((2, 2, 3)[: len(start)], (4, 4, 5)[: len(end)], **merged)
 
 
 @st.composite
 def budgets(draw, markers: Markers) -> Budget:
     text = st.lists(st.one_of(TEXT_TOKENS, MARKER_TOKENS), max_size=3)
-    short = st.lists(st.one_of(TEXT_TOKENS, TEXT_TOKENS, MARKER_TOKENS), min_size=1, max_size=3)
+    short = st.lists(st.one_of(TEXT_TOKENS, TEXT_TOKENS, TEXT_TOKENS, MARKER_TOKENS), min_size=1, max_size=3)
     options: dict = {
         "on_eos": draw(st.sampled_from(["close", "close", "stop"])),
         "on_reopen": draw(st.sampled_from(["count", "forbid"])),
     }
-    thinking = draw(st.one_of(st.none(), st.integers(0, 9)))
-    solution = draw(st.one_of(st.none(), st.integers(1, 6)))
+    thinking = draw(st.sampled_from([None, None, 0, 0, 1, 2, 3, 4, 5, 6, 8]))
+    solution = draw(st.sampled_from([None, 1, 1, 2, 3, 4, 6]))
     if draw(st.booleans()):
-        options["closing"] = (*draw(text), *markers.end, *draw(text))
-    if thinking is not None and thinking > 0 and draw(st.booleans()):
-        options |= {"grace": draw(st.integers(1, 4)), "boundary": (9,)}
-    if draw(st.booleans()):
-        options["notices"] = tuple(
-            (draw(st.integers(0, max(0, (thinking or 6) - 1))), tuple(draw(short)))
-            for _ in range(draw(st.integers(0, 2)) if thinking != 0 else 0)
-        )
-    if thinking != 0 and draw(st.booleans()):
+        tail = draw(st.one_of(text, st.just(list(markers.start[:-1]))))
+        options["closing"] = (*draw(text), *markers.end, *tail)
+    if thinking is not None and draw(st.integers(0, 2)) == 0:
         options |= {
-            "min_thinking": draw(st.integers(1, thinking or 6)),
+            "grace": draw(st.integers(1, 6)),
+            "boundary": draw(st.sampled_from([(9,), (8, 9), (2, 9)])),
+        }
+    if thinking != 0 and draw(st.integers(0, 2)) == 0:
+        used = st.integers(0, (thinking or 6) - 1)
+        options["notices"] = tuple((draw(used), tuple(draw(short))) for _ in range(draw(st.integers(1, 3))))
+    if thinking != 0 and draw(st.integers(0, 2)) == 0:
+        options |= {
+            "min_thinking": draw(st.integers((thinking or 4) // 2 + 1, thinking or 6)),
             "extension": tuple(draw(short)),
-            "max_extensions": draw(st.integers(1, 2)),
+            "max_extensions": draw(st.integers(1, 3)),
         }
     total = None
     if draw(st.integers(0, 2)) == 0:
@@ -221,11 +224,13 @@ def cases(draw) -> Case:
     blank = draw(st.sampled_from([{6}, {6, 7}, {6, markers.start[0]}, {6, markers.end[0]}]))
     start = draw(st.sampled_from([Phase.THINKING, Phase.THINKING, Phase.OPENING]))
     budget = draw(budgets(markers))
-    case = compile_case(markers, budget, eos, blank, start)
-    if case is None:  # keep the example: the same limits with the bare closing and no texts
-        plain = Budget(budget.thinking, budget.solution, budget.total, on_eos=budget.on_eos)
-        case = compile_case(markers, plain, eos, blank, start)
-        assert case is not None
+    # A text that these markers do not allow is left out rather than the whole example.
+    for without in ({}, {"notices": ()}, {"notices": (), "min_thinking": 0, "max_extensions": 0}):
+        case = compile_case(markers, replace(budget, **without), eos, blank, start)
+        if case is not None:
+            return case
+    case = compile_case(markers, replace(budget, closing=None, **without), eos, blank, start)
+    assert case is not None
     return case
 
 
@@ -234,15 +239,26 @@ def streams(draw, markers: Markers) -> list[int]:
     """Sampled tokens: whole markers, beginnings of them, text, and now and then an EOS."""
     segments = st.one_of(
         st.just(list(markers.end)),
+        st.just([*markers.end[:-1], 0, markers.end[-1]]),
         st.integers(1, 4).map(lambda n: list(markers.end[:n])),
         st.just(list(markers.start)),
         st.integers(1, 4).map(lambda n: list(markers.start[:n])),
         st.lists(TEXT_TOKENS, min_size=1, max_size=4),
         st.lists(MARKER_TOKENS, min_size=1, max_size=3),
-        st.sampled_from([[0], [1], [10], [11], [6, 6]]),
+        st.sampled_from([[0], [1], [10], [11], [6, 6], [10, *markers.end[1:]], [11, *markers.start[1:]]]),
     )
-    opening = draw(st.sampled_from([[], [], list(markers.start), [6, *markers.start], [*markers.start[:1]]]))
-    return opening + [token for part in draw(st.lists(segments, min_size=4, max_size=14)) for token in part]
+    blanks = st.sampled_from([[], [], [6], [6] * 31, [6] * 34])
+    opening = st.sampled_from(
+        [
+            [],
+            list(markers.start),
+            [11, *markers.start[1:]],
+            [markers.start[0], *markers.start],
+            list(markers.start[:-1]),
+        ]
+    )
+    parts = [draw(blanks), draw(opening), *draw(st.lists(segments, min_size=4, max_size=14))]
+    return [token for part in parts for token in part]
 
 
 @st.composite

@@ -10,7 +10,7 @@ from elastic.machine import compile_budgets
 from . import oracle
 from .helpers import EOS, PAD, ListTokenizer, cases, cases_and_streams, run, streams
 
-MANY = settings(max_examples=300)
+MANY = settings(max_examples=400)
 
 
 def first_state(case):

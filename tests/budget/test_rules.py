@@ -243,6 +243,26 @@ def test_r09_tokens_of_a_half_matched_start_marker_count_as_solution():
     assert out.phase[-2:] == [Phase.SOLUTION] * 2
 
 
+def test_r09_white_space_that_begins_the_start_marker_is_free_as_white_space_and_as_marker():
+    markers = Markers((9, A), (END,))
+    for blanks in (1, 2, 5):
+        out = row(Budget(1, 3), [9] * blanks + [A, X, X], markers, Phase.OPENING)
+        assert out.phase == [Phase.OPENING] * (blanks + 1) + [Phase.THINKING, Phase.CLOSING]
+    out = row(Budget(1, 2), [9, 9, X, X, X], markers, Phase.OPENING)
+    assert out.tokens == [9, 9, X, X]
+    assert out.solution == 2
+
+
+def test_r09_text_joined_to_the_start_marker_is_text():
+    joined, blank = 1, 0  # tokens that hold the first piece of the marker behind a word, behind a space
+    markers = Markers(
+        (A, B), (END,), start_merged=(frozenset({joined, blank}), frozenset()), text_before_start={joined}
+    )
+    assert row(Budget(1, 2), [blank, B, X, X], markers, Phase.OPENING, eos=()).phase[2] == Phase.THINKING
+    out = row(Budget(1, 2), [joined, B, X, X], markers, Phase.OPENING, eos=())
+    assert out.phase == [Phase.SOLUTION] * 2
+
+
 def test_r09_t_zero_forces_the_closing_as_the_first_tokens_of_thinking():
     assert row(Budget(0, 1, closing=(Y, END)), [X] * 5).tokens == [Y, END, X]
     opened = row(Budget(0, 1), [START, X, X, X], start=Phase.OPENING)

@@ -114,6 +114,12 @@ def test_r12_a_notice_waits_while_an_end_marker_is_in_progress():
     assert out.tokens[:4] == [X, A, X, Y]
 
 
+def test_r12_a_notice_that_waited_until_the_budget_was_spent_is_dropped():
+    budget = Budget(3, 1, notices=((2, (Y,)),), grace=3, boundary=(DOT,))
+    out = row(budget, [X, A, A, *[X] * 9], AAB)
+    assert out.tokens == [X, A, A, X, X, X, A, A, B, X]
+
+
 def test_r12_notices_due_at_once_follow_each_other():
     out = row(Budget(4, 1, notices=((1, (Y,)), (1, (Z,)))), [X] * 9)
     assert out.tokens[:4] == [X, Y, Z, X]
