@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from elastic import ops
-from elastic.budget import Phase, Source
+from elastic.budget import Source
+from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import Prefix, SlotCache, prefill
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
@@ -25,8 +26,6 @@ OnToken = Callable[[int, int, int, int], None]  # row, token, phase, source
 
 _PREFILL_TOKENS = 8192  # of one prefill forward, padding included; a longer prompt goes alone
 _FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled when they need more
-_DTYPES = (torch.int64, torch.uint8, torch.uint8, torch.float32, torch.float32)
-_FILL = (0, int(Source.PAD), int(Phase.DONE), 0.0, 0.0)
 
 
 class Decoder:
@@ -57,15 +56,12 @@ class Decoder:
     ):
         self.model, self.plan, self.device = model, plan, device
         self.refill, self.poll, self.on_token, self.bar = refill, poll, on_token, bar
-        rows = len(plan.most)
         self.queue = deque(plan.longest_first())
         self.machine = plan.machine.to(device)
         self.slots: Slots = new_slots(slots, vocab, self.machine, device)
         self.cache: SlotCache | None = None
         self.used = slots  # n
-        self.row = [
-            -1
-        ] * slots  # row of each slot, -1 for none; a finished row stays until the slot is reused
+        self.row = [-1] * slots  # of each slot, -1 for none; a finished row stays until the slot is reused
         self.live = [False] * slots
         self.alive = 0  # how many are live
         self.start = [0] * slots  # step at which the slot's row emits its first token
@@ -79,27 +75,19 @@ class Decoder:
             self.waiting[k] += 1
         phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
         self.first_state = ops.new_state(budgets, self.machine, phase=phases)
-        seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
-        self.seeds = seeds
-        # The draws of every row's first window at once: a hundred small kernels a refill would cost more.
-        self.first_uniform = uniforms(seeds[:, None], torch.arange(WINDOW, device=device))
-        self.final_state = done_state(rows, self.machine, device)
+        self.final_state = done_state(len(plan.most), self.machine, device)
         self.done_state = self.final_state[:1].clone()
-        bounded = [n for n, own in zip(plan.most, plan.bounded, strict=True) if own]
-        self.widest = max(plan.most)
-        self.pad_id = pad_id
-        # One row and one column more than the record needs: where free slots and overshooting rows write.
-        width = max([*bounded, min(self.widest, _FIRST_COLUMNS)]) + 1
-        self.record = [
-            torch.full((rows + 1, width), fill, dtype=dtype, device=device)
-            for fill, dtype in zip((pad_id, *_FILL[1:]), _DTYPES, strict=True)
+        self.seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
+        # The draws of every row's first window at once: a hundred small kernels a refill would cost more.
+        self.first_uniform = uniforms(self.seeds[:, None], torch.arange(WINDOW, device=device))
+        # What rows with a bound may need is allocated now (SPEC R5), the others get more as they go.
+        firsts = [
+            n if own else min(n, _FIRST_COLUMNS) for n, own in zip(plan.most, plan.bounded, strict=True)
         ]
-        ends = [len(plan.prompts[k]) + n for k, n in zip(plan.prompt_index, plan.most, strict=True)]
-        first = [
-            end if own else min(end, end - n + _FIRST_COLUMNS)
-            for end, n, own in zip(ends, plan.most, plan.bounded, strict=True)
-        ]
-        self.max_columns, self.first_columns = max(ends), max(first)
+        self.record = RecordBuffer(len(plan.most), max(firsts), max(plan.most), pad_id, device)
+        prompts = [len(plan.prompts[k]) for k in plan.prompt_index]
+        self.first_columns = max(p + n for p, n in zip(prompts, firsts, strict=True))
+        self.max_columns = max(p + n for p, n in zip(prompts, plan.most, strict=True))
 
     def run(self) -> tuple[list[Tensor], Tensor]:
         """Decodes every row.
@@ -126,8 +114,7 @@ class Decoder:
         self._flush()
         if self.poll.broken(self.slots):
             self._raise_broken()
-        longest = int((self.record[1][:-1] != Source.PAD).sum(dim=1).max())
-        return [field[:-1, :longest] for field in self.record], self.final_state
+        return self.record.fields(), self.final_state
 
     def _forward(self) -> None:
         assert self.cache is not None
@@ -254,8 +241,7 @@ class Decoder:
                 on_token(self.row[slot], tokens[slot], phases[slot], sources[slot])
 
     def _raise_broken(self) -> None:
-        """The log keeps the NaN of a broken row's logprob: that says which row, and at which token."""
-        row, token = self.record[3][:-1].isnan().nonzero()[0].tolist()
+        row, token = self.record.first_nan()
         raise RuntimeError(
             f"row {row} (prompt {self.plan.prompt_index[row]}): the model's logits of its token {token} "
             "hold NaN or +inf, or nothing but -inf"
@@ -276,25 +262,12 @@ class Decoder:
         self.flushed = last
         if first == last:
             return
-        taken = [s for s in range(self.used) if self.row[s] >= 0]
-        self._widen(max(min(last - self.start[s], self.plan.most[self.row[s]]) for s in taken))
-        width = self.record[0].shape[1]
-        nobody = len(self.record[0]) - 1
-        rows = torch.tensor([r if r >= 0 else nobody for r in self.row[: self.used]], device=self.device)
-        begin = torch.tensor([first - start for start in self.start[: self.used]], device=self.device)
-        columns = begin + torch.arange(last - first, device=self.device)[:, None]
-        index = (rows * width + columns.clamp_(max=width - 1)).view(-1)
+        longest = max(
+            min(last - self.start[s], self.plan.most[self.row[s]])
+            for s in range(self.used)
+            if self.row[s] >= 0
+        )
         entries = slice(first % WINDOW, (last - 1) % WINDOW + 1)
-        for field, log in zip(self.record, self.slots.log, strict=True):
-            field.view(-1).index_copy_(0, index, log[entries, : self.used].reshape(-1))
-
-    def _widen(self, longest: int) -> None:
-        """Makes room for `longest` tokens a row, keeping the last column for what nobody reads."""
-        width = self.record[0].shape[1]
-        if longest < width:
-            return
-        wider = min(2 * longest, self.widest) + 1
-        for i, old in enumerate(self.record):
-            fill = self.pad_id if i == 0 else _FILL[i]
-            self.record[i] = old.new_full((len(old), wider), fill)
-            self.record[i][:, : width - 1] = old[:, : width - 1]
+        begins = [first - start for start in self.start[: self.used]]
+        log = [part[entries, : self.used] for part in self.slots.log]
+        self.record.write(log, self.row[: self.used], begins, longest)

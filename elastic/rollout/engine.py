@@ -74,9 +74,10 @@ class RolloutEngine:
                 f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
             )
         check_servable(model)
-        missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(model.forward).parameters]
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside an adapter
+        missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(base.forward).parameters]
         if missing:
-            raise ValueError(f"model: {type(model).__name__}.forward takes no {', '.join(missing)}")
+            raise ValueError(f"model: {type(base).__name__}.forward takes no {', '.join(missing)}")
         self.model, self.tokenizer = model, tokenizer
         self.markers = Markers.from_tokenizer(tokenizer) if markers is None else markers
         self.max_rows, self.refill_rows, self.progress = max_rows, refill_rows, progress

@@ -165,6 +165,33 @@ def test_what_is_no_causal_model_is_refused(tokenizer):
         RolloutEngine(other, tokenizer)
 
 
+class Adapter(torch.nn.Module):
+    """Wraps a model as adapter libraries do: forward takes anything, attributes are the model's."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = model
+
+    def forward(self, *args, **kwargs):
+        return self.base_model(*args, **kwargs)
+
+    def get_base_model(self):
+        return self.base_model
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.base_model, name)
+
+
+def test_a_model_inside_an_adapter_is_served(model, tokenizer):
+    batches = [
+        RolloutEngine(m, tokenizer).generate(["a<think>"], Budget(9, 9)) for m in (model, Adapter(model))
+    ]
+    assert torch.equal(batches[0].tokens, batches[1].tokens)
+
+
 def test_sampling_defaults_are_those_of_the_class(model, tokenizer):
     engine = RolloutEngine(model, tokenizer)
     one, other = (engine.generate(["a<think>"], Budget(9, 9), 4, sampling=s) for s in (None, Sampling()))

@@ -1,0 +1,68 @@
+"""The record while it is being written. R rows, T columns, n slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from elastic.budget import Phase, Source
+
+_DTYPES = (torch.int64, torch.uint8, torch.uint8, torch.float32, torch.float32)
+_FILLS = (int(Source.PAD), int(Phase.DONE), 0.0, 0.0)
+
+
+class RecordBuffer:
+    """Fields tokens, source, phase, logprobs, full_logprobs of R rows; columns grow as rows do.
+
+    There is one row and one column more than the record has: free slots and rows that overshoot write there.
+
+    Args:
+        columns: to begin with.
+        most: columns that the longest row can need.
+    """
+
+    def __init__(self, rows: int, columns: int, most: int, pad_id: int, device: torch.device):
+        self._most, self._fills = most, (pad_id, *_FILLS)
+        self._fields = [
+            torch.full((rows + 1, columns + 1), fill, dtype=dtype, device=device)
+            for fill, dtype in zip(self._fills, _DTYPES, strict=True)
+        ]
+
+    def write(self, log: Sequence[Tensor], rows: Sequence[int], begins: Sequence[int], longest: int) -> None:
+        """Copies some steps of the log.
+
+        Args:
+            log: the five fields, each [steps, n].
+            rows: row of each slot, -1 for none.
+            begins: column of each slot's first token here.
+            longest: tokens that any of the rows has now.
+        """
+        self._widen(longest)
+        nobody, last = (size - 1 for size in self._fields[0].shape)
+        device = self._fields[0].device
+        row = torch.tensor([r if r >= 0 else nobody for r in rows], device=device)
+        column = torch.tensor(begins, device=device) + torch.arange(len(log[0]), device=device)[:, None]
+        index = (row * (last + 1) + column.clamp_(max=last)).view(-1)
+        for field, values in zip(self._fields, log, strict=True):
+            field.view(-1).index_copy_(0, index, values.reshape(-1))
+
+    def _widen(self, longest: int) -> None:
+        last = self._fields[0].shape[1] - 1
+        if longest <= last:
+            return
+        wider = min(2 * longest, self._most) + 1
+        for i, old in enumerate(self._fields):
+            self._fields[i] = old.new_full((len(old), wider), self._fills[i])
+            self._fields[i][:, :last] = old[:, :last]
+
+    def first_nan(self) -> tuple[int, int]:
+        """Row and column of the first logprob that is NaN: the log keeps those of broken rows."""
+        row, column = self._fields[3][:-1].isnan().nonzero()[0].tolist()
+        return row, column
+
+    def fields(self) -> list[Tensor]:
+        """Each [R, T], T of the longest row."""
+        longest = int((self._fields[1][:-1] != Source.PAD).sum(dim=1).max())
+        return [field[:-1, :longest] for field in self._fields]
