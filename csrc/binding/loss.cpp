@@ -221,13 +221,11 @@ void scale_(Tensor& values, const Tensor& factor) {
     check_logits(op, values, /*written=*/true);
     TORCH_CHECK_TYPE(factor.scalar_type() == at::kFloat, op, ": factor: expected float32, got ",
                      describe(factor));
-    TORCH_CHECK_VALUE(values.is_contiguous(), op, ": values: expected a contiguous tensor, got strides ",
-                      values.strides());
     const c10::DeviceGuard guard(values.device());
     values.unsafeGetTensorImpl()->bump_version();
-    const cudaError_t error =
-        cuda::scale(scalar_type(values), values.mutable_data_ptr(), values.numel(),
-                    factor.const_data_ptr<float>(), c10::cuda::getCurrentCUDAStream().stream());
+    const cudaError_t error = cuda::scale(scalar_type(values), values.mutable_data_ptr(), values.size(0),
+                                          values.size(1), values.stride(0), factor.const_data_ptr<float>(),
+                                          c10::cuda::getCurrentCUDAStream().stream());
     TORCH_CHECK(error == cudaSuccess, op, ": launch failed for ", describe(values), ": ",
                 cudaGetErrorString(error));
     return;

@@ -62,12 +62,12 @@ __global__ void __launch_bounds__(GROUP_THREADS, 1)
 }
 
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS) scale_kernel(T* values, int64_t count, const float* factor) {
+__global__ void __launch_bounds__(ROW_THREADS)
+    scale_kernel(T* values, int64_t vocab, int64_t row_stride, const float* factor) {
   const float f = *factor;
   if (f == 1) return;  // backward() of the loss itself: a launch, no traffic
-  const int64_t step = static_cast<int64_t>(gridDim.x) * ROW_THREADS;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * ROW_THREADS + threadIdx.x; i < count; i += step)
-    store_float(values + i, load_float(values[i]) * f);
+  T* row = values + static_cast<int64_t>(blockIdx.x) * row_stride;
+  for (int64_t i = threadIdx.x; i < vocab; i += ROW_THREADS) store_float(row + i, load_float(row[i]) * f);
 }
 
 dim3 grid_of(int64_t tokens) { return dim3(static_cast<unsigned>(tokens)); }
@@ -93,14 +93,13 @@ cudaError_t group_advantage(Advantage kind, const float* rewards, const int64_t*
                 kind, rewards, group_offsets, groups, rows, eps, pass_k, advantages);
 }
 
-cudaError_t scale(Scalar dtype, void* values, int64_t count, const float* factor, cudaStream_t stream) {
-  constexpr int64_t MOST_BLOCKS = 4096;  // enough to fill any GPU; threads stride over the rest
-  const int64_t blocks = (count + ROW_THREADS - 1) / ROW_THREADS;
-  const dim3 grid = grid_of(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS);
+cudaError_t scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
+                  const float* factor, cudaStream_t stream) {
+  const dim3 grid = grid_of(rows), block(ROW_THREADS);
   if (dtype == Scalar::BF16)
-    return launch(scale_kernel<Bf16>, grid, dim3(ROW_THREADS), 0, stream, static_cast<Bf16*>(values), count,
+    return launch(scale_kernel<Bf16>, grid, block, 0, stream, static_cast<Bf16*>(values), vocab, row_stride,
                   factor);
-  return launch(scale_kernel<float>, grid, dim3(ROW_THREADS), 0, stream, static_cast<float*>(values), count,
+  return launch(scale_kernel<float>, grid, block, 0, stream, static_cast<float*>(values), vocab, row_stride,
                 factor);
 }
 

@@ -19,7 +19,9 @@ cudaError_t group_advantage(Advantage kind, const float* rewards, const int64_t*
                             int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
                             cudaStream_t stream);
 
-// values *= *factor, and nothing at all when *factor is 1, which the device finds out without the host.
-cudaError_t scale(Scalar dtype, void* values, int64_t count, const float* factor, cudaStream_t stream);
+// Rows of values *= *factor, and nothing at all when *factor is 1, which the device finds out without the
+// host.
+cudaError_t scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
+                  const float* factor, cudaStream_t stream);
 
 }  // namespace elastic::cuda

@@ -9,14 +9,25 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
+def check_tensor(op: str, name: str, tensor: Tensor, beside: Tensor) -> None:
+    """Raises TypeError unless `tensor` is one, ValueError unless it lives on the device of `beside`.
+
+    The dispatcher would pick a kernel by the highest device among the arguments before the op can object.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.device != beside.device:
+        raise ValueError(f"{op}: {name}: expected a tensor on {beside.device}, got one on {tensor.device}")
+
+
 def small_float(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
     """`tensor`, a float a token or a row, detached, contiguous and in the kernels' dtype.
 
     Raises:
         TypeError: not a tensor, or not floating point.
+        ValueError: on another device.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name}: expected a tensor, got {type(tensor).__name__}")
+    check_tensor(op, name, tensor, logits)
     if not tensor.is_floating_point():
         raise TypeError(f"{op}: {name}: expected a floating point tensor, got {tensor.dtype}")
     return tensor.detach().to(compute_dtype(logits)).contiguous()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from elastic.ops._inputs import check_tensor
+
 
 def group_advantage(
     rewards: Tensor, group_offsets: Tensor, kind: str = "group", eps: float = 1e-4, *, pass_k: int = 4
@@ -45,6 +47,8 @@ def group_advantage(
             (CPU) a reward that is NaN or infinite. On CUDA contents are not read back: such a reward makes
             its group NaN.
     """
+    check_tensor("group_advantage", "rewards", rewards, rewards)
+    check_tensor("group_advantage", "group_offsets", group_offsets, rewards)
     rewards = rewards.detach()
     if rewards.dtype == torch.bfloat16:
         rewards = rewards.float()

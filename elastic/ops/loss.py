@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from elastic.ops._inputs import compute_dtype, small_float, split_temperature
+from elastic.ops._inputs import check_tensor, compute_dtype, small_float, split_temperature
 from elastic.ops.advantage import group_advantage
 from elastic.reference.loss import GrpoOutput
 
@@ -115,6 +115,11 @@ def grpo_loss(
             an id out of range or an unfitting offset makes the loss NaN.
     """
     op = "grpo_loss"
+    check_tensor(op, "logits", logits, logits)
+    check_tensor(op, "targets", targets, logits)
+    check_tensor(op, "row_offsets", row_offsets, logits)
+    if mask is not None:
+        check_tensor(op, "mask", mask, logits)
     scalar_temperature, temperatures = split_temperature(op, logits, temperature)
     if (advantages is None) == (rewards is None) or (rewards is None) != (group_offsets is None):
         raise ValueError(f"{op}: advantages: expected exactly one of advantages and (rewards, group_offsets)")

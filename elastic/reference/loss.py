@@ -70,7 +70,7 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
         if deviation == 0:
             return torch.zeros_like(group)
         all_others_wrong = comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
-        return torch.where(right, (1 - mean) / deviation, (1 - mean - all_others_wrong) / deviation).to(group)
+        return (1 - mean - all_others_wrong * (~right).to(group)) / deviation
     raise ValueError(f"group_advantage: kind: unknown kind {kind!r}")
 
 

@@ -1,0 +1,112 @@
+"""Batches for the loss tests, and comparisons that look at NaN placement and name the worst place."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
+
+# The relative error a gradient may have in norm, and loss, logprobs, entropy in absolute terms, against
+# float64. float32: an exp and a sum of a few hundred terms, each good to about 1e-7, on logprobs near -20
+# (ulp 2e-6). bfloat16: outputs are rounded to 8 bits (2^-9 each); scalars are computed in float32 from the
+# same bfloat16 logits.
+GRADIENT_ERROR = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float64: 1e-12}
+VALUE_ERROR = {torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float64: 1e-12}
+
+
+@dataclass
+class Batch:
+    """A packed batch: logits [N, V], targets, old_logprobs, ref_logprobs, engine_logprobs, mask [N],
+    row_offsets [R + 1], rewards [R], group_offsets [K + 1]."""
+
+    logits: Tensor
+    targets: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    engine_logprobs: Tensor
+    mask: Tensor
+    row_offsets: Tensor
+    rewards: Tensor
+    group_offsets: Tensor
+
+    def double(self) -> "Batch":
+        """The same values, in float64."""
+        floats = {k: v.double() for k, v in vars(self).items() if v.is_floating_point()}
+        return replace(self, **floats)
+
+    def positional(self, logits: Tensor) -> tuple[Tensor, ...]:
+        return logits, self.targets, self.old_logprobs, self.row_offsets
+
+    def keywords(self) -> dict[str, Any]:
+        return {"rewards": self.rewards, "group_offsets": self.group_offsets, "mask": self.mask}
+
+
+def random_batch(
+    dtype: torch.dtype = torch.float32,
+    *,
+    lengths: tuple[int, ...] = (3, 0, 7, 4, 5),
+    groups: tuple[int, ...] = (2, 3),
+    vocab: int = 301,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> Batch:
+    """Ratios spread over both sides of a 0.2 clip; one row empty, a third of the tokens masked; V odd."""
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(lengths)
+    logits = (torch.randn(n, vocab, generator=generator) * 3).to(dtype)
+    targets = torch.randint(vocab, (n,), generator=generator)
+    wide = torch.log_softmax(logits.double() / temperature, -1).gather(1, targets[:, None])[:, 0]
+    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def near(x: Tensor, spread: float) -> Tensor:
+        return (x + spread * torch.randn(n, generator=generator)).to(accumulator)
+
+    old = near(wide, 0.4)
+    return Batch(
+        logits,
+        targets,
+        old,
+        near(wide, 0.4),
+        near(old, 0.5),
+        torch.rand(n, generator=generator) > 0.3,
+        offsets(lengths),
+        torch.randint(2, (len(lengths),), generator=generator).to(accumulator),
+        offsets(groups),
+    )
+
+
+def offsets(lengths: tuple[int, ...]) -> Tensor:
+    return torch.tensor([sum(lengths[:i]) for i in range(len(lengths) + 1)])
+
+
+def loss_and_gradient(op: Any, logits: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+    """The op's output and the logits' gradient of `.loss`."""
+    leaf = logits.detach().clone().requires_grad_()
+    output = op(leaf, *args, **kwargs)
+    (gradient,) = torch.autograd.grad(output.loss, leaf)
+    return output, gradient
+
+
+def assert_near(got: Tensor, expected: Tensor, error: float, what: str) -> None:
+    """NaN and inf in the same places, the rest within an absolute error."""
+    got, expected = got.double(), expected.double()
+    assert got.shape == expected.shape, f"{what}: shape {list(got.shape)} instead of {list(expected.shape)}"
+    assert torch.equal(got.isnan(), expected.isnan()), f"{what}: NaN elsewhere"
+    assert torch.equal(got.isinf(), expected.isinf()), f"{what}: inf elsewhere"
+    off = torch.where(expected.isfinite(), got - expected, 0.0).abs().flatten()
+    if off.numel() and off.max() > error:
+        worst = int(off.argmax())
+        have, want = got.flatten()[worst], expected.flatten()[worst]
+        raise AssertionError(f"{what}: off by {off.max():.2e} at {worst}: {have} instead of {want}")
+
+
+def assert_gradient_near(got: Tensor, expected: Tensor, error: float) -> None:
+    """Relative error in norm, over all elements."""
+    got, expected = got.double(), expected.double()
+    assert got.shape == expected.shape
+    assert torch.isfinite(got).all(), "gradient: not finite"
+    relative = (got - expected).norm() / expected.norm().clamp(min=1e-30)
+    assert relative <= error, f"gradient: relative error {relative:.2e}, allowed {error:.0e}"
