@@ -9,6 +9,7 @@ import torch
 from tiny_run import build_config, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train.checkpoint import (
     newest_checkpoint,
     rng_state,
@@ -115,7 +116,8 @@ def test_final_model_loads_with_transformers(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
     for (name, a), b in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
         assert torch.equal(a, b), name
-    assert AutoTokenizer.from_pretrained(tmp_path / "final").convert_tokens_to_ids("</think>") > 0
+    text = "<bos> 1 + 2 = ? <think>"
+    assert AutoTokenizer.from_pretrained(tmp_path / "final").encode(text) == build_tokenizer().encode(text)
 
 
 def test_checkpoint_of_another_configuration_is_refused(tmp_path):

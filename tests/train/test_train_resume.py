@@ -47,7 +47,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_sigkill_of_a_subprocess_and_resume_gives_identical_weights_and_metrics(tmp_path, uninterrupted):
-    command = [sys.executable, str(SCRIPT), str(STEPS), str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), str(tmp_path), str(STEPS)]
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
     try:

@@ -1,6 +1,6 @@
-"""A random model of the embedded kind that trains in milliseconds, for tests and their subprocesses.
+"""A random model over the embedded vocabulary that trains in milliseconds, for tests and a subprocess.
 
-As a script: ``tiny_run.py STEPS OUTPUT`` runs `resumable`, ``tiny_run.py shared_out OUTPUT`` `shared_out`.
+As a script: ``tiny_run.py OUTPUT STEPS`` runs `resumable`.
 """
 
 import sys
@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from elastic.data import Problem
 from elastic.tiny import problems
-from elastic.tiny.pretrain import config as embedded_config
-from elastic.tiny.vocabulary import build_tokenizer
+from elastic.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import TrainConfig, Trainer
 
 
-def build_model(**changes: Any) -> Qwen2ForCausalLM:
-    """The embedded architecture at hidden size 32 with 2 layers, random weights, float32."""
-    config = embedded_config()
-    small = {
+def build_model(**changes: Any) -> LlamaForCausalLM:
+    """Random weights, float32; 2 layers of hidden size 32 over the embedded vocabulary."""
+    config = {
+        "vocab_size": len(IDS),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
-        "layer_types": ["full_attention"] * 2,
         "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        "bos_token_id": IDS["<bos>"],
+        "eos_token_id": IDS["<eos>"],
+        "pad_token_id": IDS["<pad>"],
     }
-    for name, value in (small | changes).items():
-        setattr(config, name, value)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Qwen2ForCausalLM(config).eval()
+        return LlamaForCausalLM(LlamaConfig(**config | changes)).eval()
 
 
 def build_config(output: Path, **tables: dict[str, Any]) -> TrainConfig:
@@ -96,12 +96,9 @@ def shared_out(output: Path) -> TrainConfig:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kind, directory = sys.argv[1], Path(sys.argv[2])
-    held_out = problems(4, split="test")
-    if kind == "shared_out":
-        run(shared_out(directory), eval_dataset=held_out)
-    else:
-        # The pauses leave the killer time to hit the middle of the run.
-        pause = [lambda *_: time.sleep(0.2)]
-        model = build_model(attention_dropout=0.1)
-        run(resumable(directory, int(kind)), model=model, eval_dataset=held_out, callbacks=pause)
+    run(
+        resumable(Path(sys.argv[1]), int(sys.argv[2])),
+        model=build_model(attention_dropout=0.1),
+        eval_dataset=problems(4, split="test"),
+        callbacks=[lambda *_: time.sleep(0.2)],  # leaves the killer time to hit the middle of the run
+    )

@@ -1,0 +1,89 @@
+"""`elastic train CONFIG.toml`: from a file to a trained model on disk."""
+
+import json
+
+import pytest
+from tiny_run import build_model
+
+from elastic.tiny.vocabulary import build_tokenizer
+from elastic.train import train_from_config
+
+CONFIG = """
+[model]
+path = "{root}/model"
+device = "cpu"
+
+[data]
+source = "{root}/train.jsonl"
+
+[reward]
+name = "math"
+
+[budget]
+thinking = 4
+solution = 6
+closing = "{closing}"
+
+[rollout]
+prompts_per_step = {prompts}
+samples_per_prompt = 2
+temperature = 1.0
+
+[optim]
+lr = 1e-3
+
+[train]
+output_dir = "{root}/run"
+steps = 2
+save_every = 1
+
+[eval]
+every = 2
+source = "{root}/test.json"
+count = 2
+
+[logging]
+console_every = 0
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    model = build_model()
+    model.save_pretrained(tmp_path / "model")
+    build_tokenizer().save_pretrained(tmp_path / "model")
+    items = [{"question": f"<bos> {n} + 1 = ? <think>", "answer": n + 1} for n in range(4)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tmp_path / "test.json").write_text(json.dumps(items))
+
+    def write(**values):
+        path = tmp_path / "config.toml"
+        path.write_text(CONFIG.format(**{"root": tmp_path, "prompts": 2, "closing": "bare"} | values))
+        return path
+
+    return write
+
+
+def test_file_trains_a_local_model_on_a_local_file(config_file, tmp_path):
+    progress = train_from_config(config_file())
+    assert (progress.step, progress.update, progress.position) == (2, 2, 4)
+    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-00000001",
+        "step-00000002",
+    ]
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 1, 2, 2]
+
+
+def test_more_prompts_than_the_file_has_is_refused(config_file):
+    with pytest.raises(
+        ValueError, match=r"rollout.prompts_per_step: must be at most the 4 problems of .*, got 5"
+    ):
+        train_from_config(config_file(prompts=5))
+
+
+def test_closing_without_the_end_marker_is_refused_before_a_step(config_file, tmp_path):
+    with pytest.raises(ValueError, match=r"ok \. now"):
+        train_from_config(config_file(closing="ok . now"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
