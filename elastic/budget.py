@@ -7,18 +7,17 @@ machine.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from elastic import budget_checks as checks
+from elastic.budget_checks import Text
+
 if TYPE_CHECKING:
     from elastic.machine import Machine
     from elastic.markers import Markers
-
-# Counts are 32-bit on the device; a budget plus its grace stays far below.
-LARGEST_BUDGET = 2**30
 
 
 class Source(IntEnum):
@@ -69,8 +68,6 @@ CLOSINGS: dict[str, str | None] = {
     "s1": "\n{end}\n\nFinal Answer:",
 }
 
-Text = str | tuple[int, ...]
-
 
 class _Default(int):
     """An integer that can be told apart from the same number given by the caller."""
@@ -85,7 +82,9 @@ class Budget:
 
     Attributes:
         thinking: most sampled thinking tokens (t), 0 allowed; None is unlimited.
-        solution: most sampled solution tokens (s), at least 1, EOS included; None is unlimited.
+        solution: most sampled solution tokens (s), at least 1, EOS included; None is unlimited. A row that
+            opens its own thinking may spend them on the beginning of a start marker; what would overspend
+            them is then replaced by the rest of the marker (R9).
         total: most sampled tokens of both phases (c). With `thinking=None` it cuts hard wherever the row is
             (the vanilla method, R14), and `solution` must be None, which is then its default.
         closing: F, what is forced when thinking is cut (R1): a key of `CLOSINGS`, or a text with the end
@@ -126,16 +125,16 @@ class Budget:
             self._set("solution", None if hard_cut else int(_DEFAULT_SOLUTION))
         for name, least in (("thinking", 0), ("solution", 1), ("total", 1)):
             value = getattr(self, name)
-            self._set(name, None if value is None else _integer(name, value, least, " or None"))
+            self._set(name, None if value is None else checks.integer(name, value, least, " or None"))
         for name in ("min_thinking", "max_extensions", "grace"):
-            self._set(name, _integer(name, getattr(self, name), 0))
-        _choice("on_eos", self.on_eos, ("close", "stop"))
-        _choice("on_reopen", self.on_reopen, ("count", "forbid"))
+            self._set(name, checks.integer(name, getattr(self, name), 0))
+        checks.choice("on_eos", self.on_eos, ("close", "stop"))
+        checks.choice("on_reopen", self.on_reopen, ("count", "forbid"))
         if self.closing is not None:
-            self._set("closing", _text("closing", self.closing))
-        self._set("extension", _text("extension", self.extension))
-        self._set("notices", _notices(self.notices))
-        self._set("boundary", _boundary(self.boundary))
+            self._set("closing", checks.text("closing", self.closing))
+        self._set("extension", checks.text("extension", self.extension))
+        self._set("notices", checks.notices(self.notices))
+        self._set("boundary", checks.boundary(self.boundary))
         self._check_together()
 
     def _set(self, name: str, value: Any) -> None:
@@ -266,55 +265,3 @@ class Budget:
                 f"solution={self.solution}, total={self.total} do not fit the model's context of "
                 f"{context_tokens}"
             )
-
-
-def _integer(name: str, value: Any, least: int, otherwise: str = "") -> int:
-    expected = f"{name}: expected an integer from {least} to {LARGEST_BUDGET}{otherwise}, got {value!r}"
-    if isinstance(value, bool):
-        raise ValueError(expected)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(expected) from None
-    if not least <= number <= LARGEST_BUDGET:
-        raise ValueError(expected)
-    return number
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-
-
-def _text(name: str, value: Any) -> Text:
-    """A non-empty string, or token ids as a tuple."""
-    text = value if isinstance(value, str) else _ids(name, value)
-    if not text:
-        raise ValueError(f"{name}: expected a text or token ids, got {value!r}")
-    return text
-
-
-def _ids(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, Sequence):
-        raise ValueError(f"{name}: expected a text or token ids, got {value!r}")
-    return tuple(_integer(f"{name}, token id", item, 0) for item in value)
-
-
-def _notices(value: Any) -> tuple[tuple[int, Text], ...]:
-    notices = []
-    for item in value:
-        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
-            raise ValueError(f"notices: expected pairs (used thinking tokens, text), got {item!r}")
-        notices.append(
-            (_integer("notices, used thinking tokens", item[0], 0), _text("notices, text", item[1]))
-        )
-    return tuple(sorted(notices, key=lambda notice: notice[0]))
-
-
-def _boundary(value: Any) -> tuple[str | int, ...] | None:
-    if value is None:
-        return None
-    items = (value,) if isinstance(value, str) else tuple(value)
-    if not items or "" in items:
-        raise ValueError(f"boundary: expected texts or token ids, none of them empty, got {value!r}")
-    return tuple(item if isinstance(item, str) else _integer("boundary, token id", item, 0) for item in items)

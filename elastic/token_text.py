@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-# Decoding a vocabulary of 150,000 tokens one by one takes about a second, and budgets are compiled often.
+# Decoding a vocabulary takes a good part of a second, and budgets are compiled often.
 _TEXTS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 
 
@@ -54,16 +54,19 @@ def check_ids(tokenizer: Any, ids: Sequence[int], text: str, name: str) -> None:
 
 def token_texts(tokenizer: Any) -> list[str]:
     """The text of every id of the vocabulary, "" for special tokens. Cached for the tokenizer's life."""
-    if tokenizer in _TEXTS:
-        return _TEXTS[tokenizer]
     count = len(tokenizer)
-    texts = tokenizer.batch_decode(
-        [[i] for i in range(count)], skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    for i, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(count)))):
-        # SentencePiece decoders drop a leading space, which is all there is of a white space token.
-        if piece is not None and not texts[i] and piece:
-            texts[i] = piece.replace("\u2581", " ")
+    if tokenizer in _TEXTS and len(_TEXTS[tokenizer]) == count:  # tokens may have been added since
+        return _TEXTS[tokenizer]
+    ids = [[i] for i in range(count)]
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # one call instead of one a token
+    if backend is not None:
+        texts = backend.decode_batch(ids, skip_special_tokens=False)
+    else:
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    # SentencePiece decoders drop a leading space, which is all there is of a white space token.
+    empty = [i for i, text in enumerate(texts) if not text]
+    for i, piece in zip(empty, tokenizer.convert_ids_to_tokens(empty), strict=True):
+        texts[i] = "" if piece is None else piece.replace("\u2581", " ")
     for i in tokenizer.all_special_ids:
         if i < count:
             texts[i] = ""

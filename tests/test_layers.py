@@ -16,6 +16,7 @@ LEAVES: set[str] = {
     "pattern",
     "token_text",
     "forced_text",
+    "budget_checks",
     "reference",
     "_extension",
 }
@@ -28,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "forced_text": {"budget", "markers", "token_text"},
     "machine": {"budget", "markers", "forced_text", "token_text"},
     "annotation": {"budget", "machine", "markers", "ops"},
-    "budget": {"machine", "markers"},
+    "budget_checks": set(),
+    "budget": {"budget_checks", "machine", "markers"},
     "sampling": set(),
     "files": set(),
     "threads": set(),

@@ -20,6 +20,17 @@ def test_a_special_token_is_one_id_with_no_other_spelling():
     assert tokenizer.decode(markers.end) == "</think>"
 
 
+def test_an_added_token_that_is_not_special_works_as_well():
+    tokenizer = bpe(TRACES)
+    assert len(Markers.from_tokenizer(tokenizer).end) > 1
+    tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen3 has them; the vocabulary has grown since
+    markers = Markers.from_tokenizer(tokenizer)
+    assert (len(markers.start), len(markers.end)) == (1, 1)
+    assert markers.initial_phase(tokenizer.encode("hello <think>\n")) == Phase.THINKING
+    budget = Budget(3, 3, closing="\nTime is up.\n</think>\n\n")
+    assert markers.end[0] in machine_for(budget, markers).tables[0].tolist()
+
+
 def test_a_marker_of_several_tokens_is_recognised_in_every_context():
     tokenizer = bpe(TRACES)
     markers = Markers.from_tokenizer(tokenizer)
