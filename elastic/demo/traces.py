@@ -7,15 +7,14 @@ from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.demo.config import DemoConfig
 from elastic.report.traces import Pair, completion, traces_text
-from elastic.rollout import RolloutEngine
+from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 
-_CANDIDATES = 16  # problems a trace is picked from
+_CANDIDATES = 24  # problems a trace is picked from
 _INTRODUCTION = (
     "Three test problems before and after training. Under a budget: the first problem, not shown already, "
-    "whose thought the budget cuts before training; without a budget: the first one. How the trained model "
-    "does on it plays no part in the choice."
+    "that exactly one of the two models gets right, whichever it is; without a budget: the first one left."
 )
 
 
@@ -39,21 +38,22 @@ def traces(
         budget = Budget.unlimited() if thinking is None else Budget(thinking, config.solution)
         with threads_for(before.model, len(few)):
             batches = [engine.generate(prompts, budget, sampling=sampling) for engine in (before, after)]
-        cut = batches[0].thinking_cut.tolist()
-        free = [index for index in range(len(few)) if index not in taken] or [0]
-        index = next((i for i in free if cut[i] or thinking is None), free[0])
+        right = [_right(batch, few) for batch in batches]
+        left = [index for index in range(len(few)) if index not in taken] or [0]
+        differing = [index for index in left if right[0][index] != right[1][index]]
+        index = left[0] if thinking is None or not differing else differing[0]
         taken.add(index)
         problem = few[index]
         completions = tuple(
-            completion(
-                batch,
-                index,
-                before.tokenizer.decode,
-                heading=heading,
-                correct=tiny.reward(batch.text(index), problem.answer) == 1.0,
+            completion(batch, index, before.tokenizer.decode, heading=heading, correct=correct[index])
+            for batch, correct, heading in zip(
+                batches, right, ("before, untrained", "after, E1"), strict=True
             )
-            for batch, heading in zip(batches, ("before, untrained", "after, E1"), strict=True)
         )
         limit = "no budget" if thinking is None else f"t = {thinking}, s = {config.solution}"
         pairs.append(Pair(f"test problem {index + 1}, {limit}", problem.prompt, problem.answer, completions))
     return traces_text(pairs, _INTRODUCTION)
+
+
+def _right(batch: RolloutBatch, problems: Sequence[Problem]) -> list[bool]:
+    return [tiny.reward(batch.text(index), problem.answer) == 1.0 for index, problem in enumerate(problems)]
