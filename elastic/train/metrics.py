@@ -133,7 +133,7 @@ class MetricsLog:
                     self._events.add_scalar(name, value, step)
         self._bar.update()
         if self._console_every and (step % self._console_every == 0 or step == self._steps):
-            self.print(console_line(record, self._steps))
+            self.say(console_line(record, self._steps))
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Logs accuracies under budgets; step 0 is the starting model."""
@@ -146,7 +146,7 @@ class MetricsLog:
             parts = [
                 f"{name.split('/')[1]} {v:.3f}" for name, v in record.items() if name.endswith("/accuracy")
             ]
-            self.print(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
+            self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
 
     def samples(self, records: list[dict[str, Any]]) -> None:
         """Appends completions to ``samples.jsonl``."""
@@ -155,9 +155,10 @@ class MetricsLog:
         for record in records:
             self._samples.write(record)
 
-    def print(self, line: str) -> None:
-        """A console line that does not tear the progress bar."""
-        self._bar.write(line, file=sys.stderr)
+    def say(self, line: str) -> None:
+        """A console line that does not tear the progress bar; nothing where ``console_every`` is 0."""
+        if self._console_every:
+            self._bar.write(line, file=sys.stderr)
 
     def sync(self) -> None:
         """Puts the files on the disk."""

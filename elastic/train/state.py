@@ -126,11 +126,13 @@ class RunState:
             save_checkpoint(self._output, progress, self._config.to_dict(), write, keep)
         self._accelerator.wait_for_everyone()
 
-    def save_final(self) -> None:
-        """Writes the trained model and its tokenizer as a Hugging Face directory."""
+    def save_final(self) -> Path:
+        """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
+        final = self._output / FINAL_DIRECTORY
         if self._accelerator.is_main_process:
-            write_directory(self._output / FINAL_DIRECTORY, self._write_model)
+            write_directory(final, self._write_model)
         self._accelerator.wait_for_everyone()
+        return final
 
     def _write_model(self, directory: Path) -> None:
         with quiet_transformers():

@@ -149,9 +149,13 @@ class Trainer:
         try:
             if progress.step == 0:
                 self._evaluate(0, log)
+            elif log is not None:
+                log.say(f"going on after step {progress.step} of {self.config.train.steps}")
             while progress.step < self.config.train.steps:
                 progress = self._step(progress, log)
-            self._run.save_final()
+            final = self._run.save_final()
+            if log is not None:
+                log.say(f"the trained model is in {final}")
         finally:
             if log is not None:
                 log.close()
