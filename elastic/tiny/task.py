@@ -34,6 +34,11 @@ STEP_CHECK_SHARE = 0.15  # of verbose steps
 CHECK_SHARE = 0.6  # of thoughts that go through the sum a second time
 COMPUTING_SHARE = 0.25  # of solutions that write steps
 SLIP_SHARE = 0.008  # of steps
+UNOPENED_SHARE = 0.1  # of cut thoughts: stopped before their first word
+
+
+CHECK_OPENING = ("wait", "check", ":")
+CHECK_CLOSING = ("ok", ".")
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,13 @@ def _apply(value: int, operation: str, digit: int) -> int:
 
 
 def sums(rng: random.Random, split: str = "train") -> Iterator[Sum]:
-    """Endless random sums of one split, lengths uniform.
+    """Endless random sums of one split, their number of operations uniform."""
+    while True:
+        yield draw(rng, rng.randint(MIN_OPERATIONS, MAX_OPERATIONS), split)
+
+
+def draw(rng: random.Random, operations: int, split: str = "train") -> Sum:
+    """A random sum of one split with so many operations.
 
     The splits are disjoint by construction, whatever the seeds: a checksum of the problem's text decides
     which split it belongs to, and the other split's problems are passed over.
@@ -94,19 +105,15 @@ def sums(rng: random.Random, split: str = "train") -> Iterator[Sum]:
         ValueError: ``split`` is neither ``train`` nor ``test``.
     """
     if split not in ("train", "test"):
-        raise ValueError(f"sums: split must be 'train' or 'test', got {split!r}")
+        raise ValueError(f"draw: split must be 'train' or 'test', got {split!r}")
     while True:
-        operations = rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)
-        # The length stays when the draw belongs to the other split, so both splits have every length.
-        while True:
-            candidate = Sum(
-                tuple(rng.randrange(10) for _ in range(operations + 1)),
-                tuple(rng.choice("+-") for _ in range(operations)),
-            )
-            is_test = zlib.crc32(candidate.prompt.encode()) % _TEST_SHARE == 0
-            if is_test == (split == "test"):
-                break
-        yield candidate
+        candidate = Sum(
+            tuple(rng.randrange(10) for _ in range(operations + 1)),
+            tuple(rng.choice("+-") for _ in range(operations)),
+        )
+        is_test = zlib.crc32(candidate.prompt.encode()) % _TEST_SHARE == 0
+        if is_test == (split == "test"):
+            return candidate
 
 
 def problems(n: int, seed: int = 0, split: str = "train") -> list[Problem]:
@@ -116,7 +123,7 @@ def problems(n: int, seed: int = 0, split: str = "train") -> list[Problem]:
         n: how many, at least 0.
         seed: any integer.
         split: ``train`` for pretraining and reinforcement learning, ``test`` for evaluation. No problem
-            is in both (see ``sums``).
+            is in both (see ``draw``).
 
     Raises:
         ValueError: ``n`` is negative or ``split`` unknown.
@@ -171,7 +178,7 @@ def trace(rng: random.Random, item: Sum) -> Trace:
     thinking, result = list(first.words), first.result
     if rng.random() < CHECK_SHARE:
         second = _Pass(rng, item, rng.random() < VERBOSE_CHECK_SHARE)
-        thinking += ["wait", "check", ":", *second.words, "ok", "."]
+        thinking += [*CHECK_OPENING, *second.words, *CHECK_CLOSING]
         result = second.result
     steps: list[str] = []
     if rng.random() < COMPUTING_SHARE:
@@ -183,20 +190,25 @@ def trace(rng: random.Random, item: Sum) -> Trace:
 def cut_trace(rng: random.Random, item: Sum, goes_on_share: float) -> Trace:
     """A thought that was stopped somewhere, and the solution behind it.
 
+    A solution in haste states the value written last, also when that belongs to an unfinished second pass.
+
     Args:
         rng: the source of all randomness.
         item: the problem.
-        goes_on_share: how often the solution does the missing steps; otherwise it states the running
-            value as its answer.
+        goes_on_share: how often the solution does the missing steps of the pass that was stopped; otherwise
+            it states the running value as its answer.
     """
     first = _Pass(rng, item, rng.random() < VERBOSE_SHARE)
-    words = list(first.words)
+    words, current, start = list(first.words), first, 0
+    second = None
     if rng.random() < CHECK_SHARE:
         second = _Pass(rng, item, rng.random() < VERBOSE_CHECK_SHARE)
-        words += ["wait", "check", ":", *second.words, "ok", "."]
-    length = rng.randrange(len(words))
-    steps_done = sum(end <= length for end in first.done)
-    value = first.values[steps_done - 1] if steps_done else item.digits[0]
+        words += [*CHECK_OPENING, *second.words, *CHECK_CLOSING]
+    length = 0 if rng.random() < UNOPENED_SHARE else rng.randrange(len(words))
+    if second is not None and length > len(first.words) + len(CHECK_OPENING):
+        current, start = second, len(first.words) + len(CHECK_OPENING)
+    steps_done = sum(end <= length - start for end in current.done)
+    value = current.values[steps_done - 1] if steps_done else item.digits[0]
     steps: list[str] = []
     if rng.random() < goes_on_share:
         steps = terse_steps(item, steps_done, value)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from elastic import tiny
 from elastic.tiny import pretrain
-from elastic.tiny.task import END, problems
+from elastic.tiny.task import END, MAX_OPERATIONS, problems
 from elastic.tiny.vocabulary import IDS, SPECIAL, WORDS
 
 THREE_MB = 3_000_000
@@ -26,7 +26,7 @@ def test_checkpoint_is_smaller_than_three_megabytes() -> None:
 
 def test_checkpoint_is_a_standard_model(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, _ = loaded
-    assert model.config.model_type == "qwen2"
+    assert model.config.model_type == "qwen3"
     assert model.dtype == torch.float32
     assert not model.training
     assert model.generation_config.eos_token_id == IDS["<eos>"]
@@ -124,9 +124,17 @@ def test_pretraining_refuses_zero_steps() -> None:
 
 def test_cut_thoughts_are_context_not_something_to_imitate() -> None:
     seen = 0
-    for ids, labels in (row for row, _ in zip(pretrain.rows(random.Random(0)), range(200), strict=False)):
+    rng = random.Random(0)
+    for _ in range(200):
+        ids, labels = pretrain.row(rng, 6)
         first = next(index for index, label in enumerate(labels) if label >= 0)
         assert labels[first:] == ids[first:]
         assert ids[first - 1] in (IDS["<think>"], IDS[END])
         seen += ids[first - 1] == IDS[END]
     assert 20 < seen < 80
+
+
+def test_curriculum_grows_to_every_length() -> None:
+    lengths = [pretrain.curriculum(step, 100) for step in range(100)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1] == MAX_OPERATIONS

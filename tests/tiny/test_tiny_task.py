@@ -114,18 +114,24 @@ def test_solution_steps_are_always_right() -> None:
     assert all(is_right(step) for steps in computing for step in steps)
 
 
+def last_pass(written: Trace) -> tuple[str, ...]:
+    """The words of the pass that was being written when the thought was cut."""
+    opening = " ".join(written.thinking).partition(" wait check : ")
+    return tuple((opening[2] or opening[0]).split())
+
+
 def test_solution_behind_a_cut_goes_on_where_the_thought_stopped() -> None:
     went_on = 0
     for item, written in drawn_cut(5, 300, goes_on_share=1.0):
-        before, after = steps_of(written.thinking), steps_of(written.solution)
+        before, after = steps_of(last_pass(written)), steps_of(written.solution)
         operations = len(item.operations)
         if not after:
-            assert len(before) >= operations
+            assert len(before) == operations
             continue
         went_on += 1
-        doubted = "wait" in written.thinking[-8:]
-        if doubted:
-            before = before[:-1]  # a step whose check was cut is done again
+        if len(before) + len(after) > operations:
+            # a step whose check was cut, even before its first word, is done again
+            assert after[0][:3] == before.pop()[:3]
         assert len(before) + len(after) == operations
         assert after[0][0] == (before[-1][3] if before else item.digits[0])
         assert written.solution[-4:-1] == ("answer", "is", str(after[-1][3]))
@@ -137,7 +143,12 @@ def test_hasty_solution_behind_a_cut_states_the_running_value() -> None:
     for item, written in drawn_cut(6, 400, goes_on_share=0.0):
         assert len(written.solution) == 4
         right.append(written.solution[2] == str(item.answer))
-    assert 0.1 < sum(right) / len(right) < 0.7  # right where the first pass was complete
+    assert 0.02 < sum(right) / len(right) < 0.25  # by chance, or between two passes
+
+
+def test_some_thoughts_are_cut_before_their_first_word() -> None:
+    empty = sum(not written.thinking for _, written in drawn_cut(7, 400, goes_on_share=0.5))
+    assert 20 < empty < 80
 
 
 RIGHT = "3 + 4 7 , </think> answer is 7 <eos>"
