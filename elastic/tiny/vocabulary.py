@@ -19,6 +19,8 @@ WORDS = (
 )
 IDS = {word: index for index, word in enumerate(WORDS)}
 MAX_LENGTH = 1024
+# A bare sum as a user's message becomes a prompt whose thinking is open.
+CHAT_TEMPLATE = "{{ bos_token }} {{ messages[-1]['content'] }} <think>"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -39,4 +41,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=[START, END],
         model_max_length=MAX_LENGTH,
         clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
     )
