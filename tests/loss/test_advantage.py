@@ -55,10 +55,11 @@ def test_advantage_values(ops, dtype, kind, rewards, groups, options, expected):
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -3.7])
-def test_equal_rewards_and_lonely_rows_give_exactly_zero(ops, kind, reward):
-    # Seven times 0.1 does not sum to 0.7 in binary: the mean is off by an ulp, the advantage may not be.
-    rewards = torch.full((8,), reward)
-    assert torch.equal(ops.group_advantage(rewards, offsets((7, 1)), kind), torch.zeros(8))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rewards_and_lonely_rows_give_exactly_zero(ops, kind, reward, dtype):
+    # Three times 0.1 is not 0.3 in binary: the mean is off by an ulp, the advantage may not be.
+    rewards = torch.full((8,), reward, dtype=dtype)
+    assert torch.equal(ops.group_advantage(rewards, offsets((3, 4, 1)), kind), torch.zeros(8, dtype=dtype))
 
 
 @IMPLEMENTATIONS

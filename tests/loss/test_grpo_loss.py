@@ -15,6 +15,7 @@ from .batches import (
     VALUE_ERROR,
     Batch,
     assert_gradient_near,
+    assert_matches_reference,
     assert_near,
     loss_and_gradient,
     random_batch,
@@ -136,6 +137,45 @@ def test_ids_of_probability_zero_get_no_gradient(dtype, loss, entropy_coef):
         entropy_coef=entropy_coef,
     )
     assert (gradient[:, ::4] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.01])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_whole_blocks_of_probability_zero_get_no_gradient(dtype, entropy_coef, inplace):
+    batch = random_batch(dtype, vocab=12_400)  # blocks of 4,096: the first and the third hold nothing
+    batch.logits[:, :4096] = -torch.inf
+    batch.logits[:, 8192:12_288] = -torch.inf
+    batch.targets = 4096 + batch.targets % 4096
+    assert_matches_reference(batch, entropy_coef=entropy_coef)
+    leaf = batch.logits.clone().requires_grad_()
+    logits = leaf.view(leaf.shape)
+    loss = ops.grpo_loss(
+        *batch.positional(logits), **batch.keywords(), entropy_coef=entropy_coef, inplace=inplace
+    )
+    (gradient,) = torch.autograd.grad(loss.loss, leaf)
+    assert (gradient[:, :4096] == 0).all()
+    assert (gradient[:, 8192:12_288] == 0).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_kl_that_is_only_watched_does_not_touch_the_loss(loss):
+    batch = random_batch()
+    plain = loss_and_gradient(
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, max_length=9
+    )
+    batch.ref_logprobs[batch.mask.nonzero()[0]] = -torch.inf  # an infinite KL
+    watched = loss_and_gradient(
+        ops.grpo_loss,
+        *batch.positional(batch.logits),
+        **batch.keywords(),
+        loss=loss,
+        max_length=9,
+        ref_logprobs=batch.ref_logprobs,
+    )
+    assert watched[0].kl.item() == torch.inf
+    assert torch.equal(watched[0].loss, plain[0].loss)
+    assert torch.equal(watched[1], plain[1])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
