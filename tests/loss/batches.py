@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elastic import ops, reference
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 
@@ -110,3 +112,20 @@ def assert_gradient_near(got: Tensor, expected: Tensor, error: float) -> None:
     assert torch.isfinite(got).all(), "gradient: not finite"
     relative = (got - expected).norm() / expected.norm().clamp(min=1e-30)
     assert relative <= error, f"gradient: relative error {relative:.2e}, allowed {error:.0e}"
+
+
+def assert_matches_reference(batch: Batch, **options) -> None:
+    """Every output and the gradient, against the reference in float64 on the same values."""
+    dtype = batch.logits.dtype
+    exact = batch.double()
+
+    def run(op, b):
+        given = {k: getattr(b, k) if v is ... else v for k, v in options.items()}
+        return loss_and_gradient(op.grpo_loss, *b.positional(b.logits), **{**b.keywords(), **given})
+
+    expected, expected_gradient = run(reference, exact)
+    got, gradient = run(ops, batch)
+    for name in got._fields:
+        assert_near(getattr(got, name).detach(), getattr(expected, name).detach(), VALUE_ERROR[dtype], name)
+    assert gradient.dtype == dtype
+    assert_gradient_near(gradient, expected_gradient, GRADIENT_ERROR[dtype])
