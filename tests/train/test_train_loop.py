@@ -144,7 +144,6 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_pa
     ("tables", "message"),
     [
         ({"model": {"end_marker": "</reason>"}}, "</reason>"),
-        ({"data": {"chat": "on"}}, "data.chat: 'on', but the tokenizer has no chat template"),
         ({"data": {"system": "Be brief."}}, "data.system: needs the chat template"),
         ({"reward": {"length": "l1-max"}}, "reward.length: 'l1-max' adds a sentence"),
         (
@@ -158,6 +157,14 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_pa
 def test_what_does_not_fit_the_model_is_refused_before_anything_runs(tmp_path, tables, message):
     with pytest.raises(ValueError, match=message):
         run(build_config(tmp_path, **tables))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_chat_without_a_template_is_refused_before_anything_runs(tmp_path):
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match=r"data\.chat: .on., but the tokenizer has no chat template"):
+        run(build_config(tmp_path, data={"chat": "on"}), tokenizer=tokenizer)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 

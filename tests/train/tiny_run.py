@@ -65,7 +65,8 @@ def run(config: TrainConfig, **options: Any) -> Trainer:
     dataset: list[Problem] = options.pop("dataset", problems(12))
     reward = options.pop("reward", nines)
     model = options.pop("model", None) or build_model()
-    trainer = Trainer(config, model, build_tokenizer(), dataset, reward, **options)
+    tokenizer = options.pop("tokenizer", None) or build_tokenizer()
+    trainer = Trainer(config, model, tokenizer, dataset, reward, **options)
     trainer.train()
     return trainer
 
