@@ -1,8 +1,8 @@
 // Picks the instruction set of the CPU kernels at run time.
 //
-// A file csrc/cpu/NAME_kernel.cpp is compiled once per instruction set with CPU_CAPABILITY=DEFAULT|AVX2|AVX512.
-// It defines one table of function pointers, `const NameKernels ELASTIC_ISA_SYMBOL(name_kernels)`, and
-// callers reach the right one through ELASTIC_SELECT(name_kernels).
+// A file csrc/cpu/NAME_kernel.cpp is compiled once per instruction set with
+// CPU_CAPABILITY=DEFAULT|AVX2|AVX512. It defines one table of function pointers, `const NameKernels
+// ELASTIC_ISA_SYMBOL(name_kernels)`, and callers reach the right one through ELASTIC_SELECT(name_kernels).
 #pragma once
 
 namespace elastic::cpu {
@@ -25,9 +25,9 @@ const char* isa_name(Isa isa);
   extern const Type name##_DEFAULT; \
   extern const Type name##_AVX2;    \
   extern const Type name##_AVX512;
-#define ELASTIC_SELECT(name)                                                    \
-  (::elastic::cpu::active_isa() == ::elastic::cpu::Isa::AVX512 ? name##_AVX512  \
-   : ::elastic::cpu::active_isa() == ::elastic::cpu::Isa::AVX2 ? name##_AVX2    \
+#define ELASTIC_SELECT(name)                                                   \
+  (::elastic::cpu::active_isa() == ::elastic::cpu::Isa::AVX512 ? name##_AVX512 \
+   : ::elastic::cpu::active_isa() == ::elastic::cpu::Isa::AVX2 ? name##_AVX2   \
                                                                : name##_DEFAULT)
 #else
 #define ELASTIC_DECLARE(Type, name) extern const Type name##_DEFAULT;
