@@ -37,15 +37,15 @@ class DemoConfig:
     """
 
     seed: int = 0
-    thinking: int = 40
+    thinking: int = 56
     solution: int = 24
-    thinking_budgets: tuple[int, ...] = (0, 8, 16, 20, 32, 40, 48, 60, 96, 128)
-    problems: int = 1024
+    thinking_budgets: tuple[int, ...] = (0, 8, 16, 28, 40, 48, 56, 64, 84, 128)
+    problems: int = 512
     temperature: float = 1.0
-    steps: int = 150
+    steps: int = 120
     prompts_per_step: int = 24
     samples_per_prompt: int = 8
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     max_rows: int = 64
     save_every: int = 25
 
