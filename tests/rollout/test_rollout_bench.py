@@ -1,0 +1,41 @@
+"""The rollout bench compares the same work, and stops where a method does not do it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # bench/ is not part of the installed package
+from bench.rollout import SIZES, Method, build, check, make_requests, methods  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=["budgets", "natural"])
+def setting(request):
+    model = build("tiny", request.param == "natural")
+    return methods(model, 4), SIZES["tiny"]["vocab_size"], request.param
+
+
+def test_the_methods_do_the_same_work(setting):
+    found, vocab, lengths = setting
+    check(found, 4, vocab, lengths, group=2)
+
+
+def test_a_method_that_does_less_stops_the_bench(setting):
+    found, vocab, lengths = setting
+    own = found["engine"]
+
+    def shorter(requests, seed, sampling):
+        return [tokens[:-1] for tokens in own.run(requests, seed, sampling)]
+
+    with pytest.raises(AssertionError, match=r"engine|differ"):
+        check({**found, "engine": Method(shorter, own.on_eos)}, 4, vocab, lengths, group=1)
+
+
+def test_requests_of_one_prompt_stand_together():
+    requests = make_requests(12, 512, "budgets", group=4, on_eos="stop")
+    assert [requests[i].prompt is requests[i - 1].prompt for i in range(1, 12)] == (
+        [True] * 3 + [False] + [True] * 3 + [False] + [True] * 3
+    )
+    totals = [r.budget.max_sampled for r in requests]
+    assert min(totals) >= 7
+    assert max(totals) <= 127
