@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # bench/ is not part of the installed package
-from bench.rollout import SIZES, Method, build, check, make_requests, methods  # noqa: E402
+from bench.rollout import SIZES, Method, build, check, make_requests, methods
 
 
 @pytest.fixture(scope="module", params=["budgets", "natural"])
