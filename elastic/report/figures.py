@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from elastic.evaluate import Row
 from elastic.files import write_atomic
@@ -84,11 +85,13 @@ def accuracy_figure(
                 ha="right" if last else "left",
                 fontsize=7,
                 color=colour,
+                # A white edge keeps a label readable where it crosses a line.
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )
     axes.plot([], [], marker="*", markersize=11, color="black", linestyle="none", label="no budget")
     axes.set_xlabel("tokens used per answer (mean; thinking, markers and solution)")
     axes.set_ylabel(f"accuracy, % of {rows[0].problems} problems (bars: 95 % interval)")
-    axes.set_ylim(0, 103)
+    axes.set_ylim(-4, 104)  # room for labels at both ends
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.set_title(title)
