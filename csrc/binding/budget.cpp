@@ -59,7 +59,13 @@ void check_state(const char* op, const Tensor& state, int64_t rows, const Tensor
   check(op, "state", state, at::kInt, 2, beside);
   check_size(op, "state", state, 0, rows);
   check_size(op, "state", state, 1, STATE_WIDTH);
-  if (!state.is_cpu()) return;
+  if (!state.is_cpu()) {
+    // Kernels move a row's state as two 16-byte words.
+    TORCH_CHECK_VALUE(rows == 0 || reinterpret_cast<uintptr_t>(state.const_data_ptr()) % 16 == 0, op,
+                      ": state: expected rows aligned to 16 bytes, got storage offset ",
+                      state.storage_offset());
+    return;
+  }
   const int32_t* data = state.const_data_ptr<int32_t>();
   for (int64_t r = 0; r < rows; r++) {
     TORCH_CHECK_VALUE(data[r * STATE_WIDTH] >= 0 && data[r * STATE_WIDTH] < tables.size(0), op,

@@ -2,11 +2,13 @@
 //
 // budget_step is one block whatever the batch: up to 1,024 rows a thread each, beyond that threads stride.
 // One block can count the rows still running with __syncthreads_count and store the count once: no atomics,
-// no memset before, no second launch. Bytes a row: 32 of state read and written, 8 of token read and written,
-// 1 of source, and the few table entries the row's phase looks at.
+// no memset before, no second launch. Bytes a row: 32 of state read and written as two 16-byte words each, 8
+// of token read and written, 1 of source, and the few table entries the row's phase looks at.
 //
 // force_logits writes V elements for a forced row and none, or a few, for the others: each block reads the
-// row's 32 bytes of state first and leaves at once where there is nothing to force or to mask.
+// row's 32 bytes of state first and leaves at once where there is nothing to force or to mask. A forced row
+// is filled with 16-byte stores by the blocks of its grid column; its elements before the first 16-byte
+// boundary and behind the last go one by one. The stores are plain: the sampler reads the row next, from L2.
 #include "cuda/budget.h"
 #include "cuda/common.cuh"
 
@@ -16,7 +18,8 @@ namespace {
 constexpr int ROW_THREADS = 128;
 constexpr int STEP_THREADS = 1024;
 constexpr int FORCE_THREADS = 256;
-constexpr int FORCE_PER_THREAD = 16;
+constexpr int FORCE_VECTORS_PER_THREAD = 4;
+constexpr int64_t FORCE_VECTORS = int64_t(FORCE_THREADS) * FORCE_VECTORS_PER_THREAD;  // of a block
 
 __global__ void __launch_bounds__(ROW_THREADS) new_state_kernel(budget::NewStateParams p) {
   const int64_t r = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
@@ -36,6 +39,42 @@ __global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::St
 }
 
 template <class Bits>
+struct alignas(16) Vector {
+  static constexpr int LANES = 16 / sizeof(Bits);
+  Bits lanes[LANES];
+};
+
+// Fills a row with -inf but for 0 at `forced`; `block` of the row's blocks does its share.
+template <class Bits>
+__device__ __forceinline__ void fill_forced(Bits* row, int64_t vocab, int64_t forced, Bits negative_infinity,
+                                            int64_t block) {
+  constexpr int LANES = Vector<Bits>::LANES;
+  // Rows of an odd vocabulary, or of a slice, begin anywhere.
+  const int64_t misaligned = int64_t(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(Bits));
+  const int64_t to_boundary = misaligned == 0 ? 0 : LANES - misaligned;
+  const int64_t head = to_boundary < vocab ? to_boundary : vocab;
+  const int64_t vectors = (vocab - head) / LANES;
+  Vector<Bits> fill;
+#pragma unroll
+  for (int i = 0; i < LANES; i++) fill.lanes[i] = negative_infinity;
+  Vector<Bits>* body = reinterpret_cast<Vector<Bits>*>(row + head);
+#pragma unroll
+  for (int i = 0; i < FORCE_VECTORS_PER_THREAD; i++) {
+    const int64_t v = block * FORCE_VECTORS + i * FORCE_THREADS + threadIdx.x;
+    if (v >= vectors) break;
+    body[v] = fill;
+    const int64_t first = head + v * LANES;
+    if (forced >= first && forced < first + LANES) row[forced] = Bits(0);  // behind this thread's own store
+  }
+  if (block > 0) return;
+  const int64_t tail = head + vectors * LANES;
+  for (int64_t v = threadIdx.x; v < head; v += FORCE_THREADS)
+    row[v] = v == forced ? Bits(0) : negative_infinity;
+  for (int64_t v = tail + threadIdx.x; v < vocab; v += FORCE_THREADS)
+    row[v] = v == forced ? Bits(0) : negative_infinity;
+}
+
+template <class Bits>
 __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::ForceParams p) {
   const int64_t r = blockIdx.x;
   const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
@@ -43,19 +82,11 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   Bits* logits = static_cast<Bits*>(p.logits) + r * p.row_stride;
   const Bits negative_infinity = Bits(p.negative_infinity);
   const int32_t forced = budget::next_forced(row, table);
-  if (forced < 0) {
-    if (blockIdx.y > 0 || !budget::forbids_start(row, table)) return;
-    const int32_t* last = table + table[budget::START_LAST_AT];
-    for (int32_t i = int32_t(threadIdx.x); i < table[budget::START_LAST_COUNT]; i += FORCE_THREADS) {
-      if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
-    }
-    return;
-  }
-  const int64_t first = int64_t(blockIdx.y) * FORCE_THREADS * FORCE_PER_THREAD + threadIdx.x;
-#pragma unroll
-  for (int i = 0; i < FORCE_PER_THREAD; i++) {
-    const int64_t v = first + i * FORCE_THREADS;
-    if (v < p.vocab) logits[v] = v == forced ? Bits(0) : negative_infinity;
+  if (forced >= 0) return fill_forced(logits, p.vocab, forced, negative_infinity, blockIdx.y);
+  if (blockIdx.y > 0 || !budget::forbids_start(row, table)) return;
+  const int32_t* last = table + table[budget::START_LAST_AT];
+  for (int32_t i = int32_t(threadIdx.x); i < table[budget::START_LAST_COUNT]; i += FORCE_THREADS) {
+    if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
   }
 }
 
@@ -80,7 +111,7 @@ Error budget_step(const budget::StepParams& p, Stream stream) {
 }
 
 Error force_logits(const budget::ForceParams& p, Stream stream) {
-  constexpr int64_t tile = int64_t(FORCE_THREADS) * FORCE_PER_THREAD;
+  const int64_t tile = FORCE_VECTORS * 16 / p.element_bytes;
   const dim3 grid(unsigned(p.rows), unsigned((p.vocab + tile - 1) / tile));
   const dim3 block(FORCE_THREADS);
   if (p.element_bytes == 2) return launch(force_logits_kernel<uint16_t>, grid, block, 0, stream, p);

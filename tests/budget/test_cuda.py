@@ -50,19 +50,43 @@ def test_cuda_counts_active_rows_at_every_batch_size(cuda, rows):
     assert torch.equal(a, b.cpu())
 
 
+# Part of a block's tile, one tile of 2-byte elements and a bit more, many of any.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("vocab", [100, 4096, 4097, 151_936])  # part of a tile, one, one and a bit, many
-def test_cuda_forces_logits_like_the_cpu(cuda, dtype, vocab):
+@pytest.mark.parametrize("vocab", [100, 8192, 8193, 151_936])
+@pytest.mark.parametrize("first", [0, 1, 5])  # where rows begin within 16 bytes; the stride moves that on
+def test_cuda_forces_logits_like_the_cpu(cuda, dtype, vocab, first):
     machine, index = mixed_batch(33)
     there = machine.to(cuda)
     a = ops.new_state(index, machine)
     for _ in range(4):
         ops.budget_step_(torch.full((33,), X), a, machine)
-    logits = torch.randn(33, vocab + 3).to(dtype)
+    logits = torch.randn(33, vocab + 9).to(dtype)
     device_logits = logits.to(cuda)
-    ops.force_logits_(logits[:, :vocab], a, machine)
-    ops.force_logits_(device_logits[:, :vocab], a.to(cuda), there)
+    ops.force_logits_(logits[:, first : first + vocab], a, machine)
+    ops.force_logits_(device_logits[:, first : first + vocab], a.to(cuda), there)
     assert torch.equal(logits, device_logits.cpu())
+
+
+@pytest.mark.parametrize("vocab", [6, 40, 8192, 20_001])  # 6: less than a 16-byte word
+def test_cuda_forces_the_last_and_the_first_token_of_a_row(cuda, vocab):
+    for token in (0, 1, vocab - 2, vocab - 1):
+        markers = Markers((START,), (token,))
+        machine, index = compile_budgets([Budget(0, 5)], markers, None, [3], 3)  # the end marker at once
+        logits = torch.randn(3, vocab, device=cuda)
+        there = machine.to(cuda)
+        ops.force_logits_(logits, ops.new_state(index.expand(3), there), there)
+        expected = torch.full((3, vocab), -torch.inf)
+        expected[:, token] = 0
+        assert torch.equal(logits.cpu(), expected)
+
+
+def test_state_off_a_16_byte_boundary_is_refused(cuda):
+    machine, index = mixed_batch(4)
+    there = machine.to(cuda)
+    state = torch.empty(33, dtype=torch.int32, device=cuda)[1:].view(4, 8)
+    state.copy_(ops.new_state(index, there))
+    with pytest.raises(ValueError, match="budget_step_: state: expected rows aligned to 16 bytes"):
+        ops.budget_step_(torch.full((4,), X, device=cuda), state, there)
 
 
 def test_cuda_replay_equals_cpu(cuda):
@@ -76,29 +100,53 @@ def test_cuda_replay_equals_cpu(cuda):
         assert torch.equal(a, b.cpu())
 
 
-def test_cuda_step_is_captured_in_a_graph_and_never_synchronises(cuda):
-    machine, index = mixed_batch(64)
+@pytest.mark.parametrize("rows", [64, 2000])
+def test_cuda_step_is_captured_in_a_graph(cuda, rows):
+    machine, index = mixed_batch(rows)
     there = machine.to(cuda)
     first = ops.new_state(index, there)
-    state, tokens = first.clone(), torch.full((64,), X, device=cuda)
-    logits = torch.zeros(64, 100, device=cuda)
+    state, tokens = first.clone(), torch.full((rows,), X, device=cuda)
+    logits = torch.zeros(rows, 101, device=cuda, dtype=torch.bfloat16)
     active = torch.zeros(1, dtype=torch.int32, device=cuda)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def region():
+        logits.fill_(1)
         tokens.fill_(X)
         ops.force_logits_(logits, state, there)
-        ops.budget_step_(tokens, state, there, active=active)
+        return ops.budget_step_(tokens, state, there, active=active)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        region()  # loads the kernels, which a capture may not
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        source = region()
     state.copy_(first)
     expected = ops.new_state(index, machine)
     for _ in range(12):
         graph.replay()
-        want = torch.full((64,), X)
-        ops.budget_step_(want, expected, machine)
+        forced, want = torch.ones(rows, 101, dtype=torch.bfloat16), torch.full((rows,), X)
+        ops.force_logits_(forced, expected, machine)
+        came_from = ops.budget_step_(want, expected, machine)
+        assert torch.equal(logits.cpu(), forced)
         assert torch.equal(tokens.cpu(), want)
+        assert torch.equal(source.cpu(), came_from)
+        assert torch.equal(state.cpu(), expected)
+        assert active.item() == int((~ops.is_done(expected)).sum())
+
+
+def test_cuda_step_never_synchronises(cuda):
+    machine, index = mixed_batch(64)
+    there = machine.to(cuda)
+    state, tokens = ops.new_state(index, there), torch.full((64,), X, device=cuda)
+    logits = torch.zeros(64, 100, device=cuda)
+    active = torch.zeros(1, dtype=torch.int32, device=cuda)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ops.budget_step_(tokens, state, there, active=active)
         ops.force_logits_(logits, state, there)
+        ops.budget_step_(tokens, state, there, active=active)
         ops.forced_next(state, there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
