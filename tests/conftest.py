@@ -1,15 +1,26 @@
 """Fixtures and settings shared by every test."""
 
+import importlib.util
 import os
 
 import pytest
 import torch
-from hypothesis import settings
 
 # Tiny tensors: a second OpenMP thread costs more than it gives on a shared machine.
 torch.set_num_threads(1)
-settings.register_profile("default", deadline=None, derandomize=True)
-settings.load_profile("default")
+# `make gpu` runs the tests marked cuda with what a GPU machine happens to have.
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    settings.register_profile("default", deadline=None, derandomize=True)
+    settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the `cuda` fixture carry the marker `cuda`: `pytest -m cuda`."""
+    for item in items:
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("cuda")
 
 
 @pytest.fixture

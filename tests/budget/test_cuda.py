@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 
 from elastic import Budget, Markers, ops
 from elastic.machine import compile_budgets
 
-from .helpers import EOS, PAD, cases_and_streams
-
 START, END = 2, 3
+EOS, PAD = 0, 99
 ONE = Markers((START,), (END,))
 X, Y = 6, 7
 
@@ -18,20 +16,6 @@ def mixed_batch(rows):
     budgets = [Budget(i % 7, 1 + i % 5, closing=(Y, END, Y), on_reopen="forbid") for i in range(rows)]
     machine, index = compile_budgets(budgets, ONE, None, [EOS], PAD)
     return machine, index
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(both=cases_and_streams())
-def test_cuda_equals_cpu_on_random_budgets_and_streams(cuda, both):
-    case, stream = both
-    here, there = case.machine, case.machine.to(cuda)
-    phase = torch.tensor([int(case.start)], dtype=torch.int32)
-    a, b = ops.new_state(1, here, phase=phase), ops.new_state(1, there, phase=phase.to(cuda))
-    for token in stream:
-        t, u = torch.tensor([token]), torch.tensor([token], device=cuda)
-        assert torch.equal(ops.budget_step_(t, a, here), ops.budget_step_(u, b, there).cpu())
-        assert torch.equal(t, u.cpu())
-    assert torch.equal(a, b.cpu())
 
 
 @pytest.mark.parametrize("rows", [1, 31, 256, 1024, 1025, 3000])  # a warp, a block, more rows than threads
