@@ -7,9 +7,9 @@
 #include <ATen/ops/full.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
-#ifdef ELASTIC_WITH_CUDA
-#include <c10/cuda/CUDAStream.h>
 
+#include "binding/device.h"
+#ifdef ELASTIC_WITH_CUDA
 #include "cuda/budget.h"
 #endif
 
@@ -59,7 +59,7 @@ void check_state(const char* op, const Tensor& state, int64_t rows, const Tensor
   check(op, "state", state, at::kInt, 2, beside);
   check_size(op, "state", state, 0, rows);
   check_size(op, "state", state, 1, STATE_WIDTH);
-  if (!state.is_cpu()) {
+  if (runs_on_cuda(state)) {
     // Kernels move a row's state as two 16-byte words.
     TORCH_CHECK_VALUE(rows == 0 || reinterpret_cast<uintptr_t>(state.const_data_ptr()) % 16 == 0, op,
                       ": state: expected rows aligned to 16 bytes, got storage offset ",
@@ -75,21 +75,17 @@ void check_state(const char* op, const Tensor& state, int64_t rows, const Tensor
 }
 
 #ifdef ELASTIC_WITH_CUDA
-void check_launch(const char* kernel, at::IntArrayRef shape, cudaError_t error) {
-  TORCH_CHECK(error == cudaSuccess, kernel, ": launch failed for shape ", shape, ": ",
-              cudaGetErrorString(error));
-}
-#define ELASTIC_RUN(name, tensor, params)                                                                \
-  do {                                                                                                   \
-    const auto& p_ = (params);                                                                           \
-    if ((tensor).is_cpu()) {                                                                             \
-      cpu::name(p_);                                                                                     \
-    } else {                                                                                             \
-      check_launch(#name, (tensor).sizes(), cuda::name(p_, c10::cuda::getCurrentCUDAStream().stream())); \
-    }                                                                                                    \
+#define ELASTIC_RUN(op, name, tensor, params)                         \
+  do {                                                                \
+    const auto& p_ = (params);                                        \
+    if (runs_on_cuda(tensor)) {                                       \
+      check_launch((op), (tensor), cuda::name(p_, current_stream())); \
+    } else {                                                          \
+      cpu::name(p_);                                                  \
+    }                                                                 \
   } while (0)
 #else
-#define ELASTIC_RUN(name, tensor, params) cpu::name(params)
+#define ELASTIC_RUN(op, name, tensor, params) cpu::name(params)
 #endif
 
 Tensor new_state(const Tensor& budgets, const Tensor& phases, const Tensor& tables) {
@@ -99,7 +95,7 @@ Tensor new_state(const Tensor& budgets, const Tensor& phases, const Tensor& tabl
   check(op, "phases", phases, at::kInt, 1, tables);
   const int64_t rows = budgets.size(0);
   check_size(op, "phases", phases, 0, rows);
-  if (tables.is_cpu()) {
+  if (!runs_on_cuda(tables)) {
     for (int64_t r = 0; r < rows; r++) {
       const int64_t b = budgets.const_data_ptr<int64_t>()[r];
       TORCH_CHECK_VALUE(b >= 0 && b < view.count, op, ": budgets: expected indices below ", view.count,
@@ -116,7 +112,7 @@ Tensor new_state(const Tensor& budgets, const Tensor& phases, const Tensor& tabl
   const budget::NewStateParams params{view, budgets.const_data_ptr<int64_t>(),
                                       phases.const_data_ptr<int32_t>(), state.mutable_data_ptr<int32_t>(),
                                       rows};
-  ELASTIC_RUN(new_state, tables, params);
+  ELASTIC_RUN(op, new_state, tables, params);
   return state;
 }
 
@@ -139,7 +135,7 @@ Tensor budget_step_(Tensor& tokens, Tensor& state, const Tensor& tables, const T
                                   source.mutable_data_ptr<uint8_t>(),
                                   active.has_value() ? active->mutable_data_ptr<int32_t>() : nullptr,
                                   rows};
-  ELASTIC_RUN(budget_step, tokens, params);
+  ELASTIC_RUN(op, budget_step, tokens, params);
   return source;
 }
 
@@ -174,7 +170,7 @@ void force_logits_(Tensor& logits, const Tensor& state, const Tensor& tables) {
   const budget::ForceParams params{
       view,           logits.mutable_data_ptr(), state.const_data_ptr<int32_t>(), logits.size(0),
       logits.size(1), logits.stride(0),          int32_t(logits.element_size()),  negative_infinity};
-  ELASTIC_RUN(force_logits, logits, params);
+  ELASTIC_RUN(op, force_logits, logits, params);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> replay(const Tensor& tokens, const Tensor& lengths,
@@ -193,7 +189,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> replay(const Tensor& tokens, const Te
     check_size(op, "source", *source, 0, rows);
     check_size(op, "source", *source, 1, length);
   }
-  if (tokens.is_cpu()) {
+  if (!runs_on_cuda(tokens)) {
     for (int64_t r = 0; r < rows; r++) {
       const int64_t n = lengths.const_data_ptr<int64_t>()[r];
       TORCH_CHECK_VALUE(n >= 0 && n <= length, op, ": lengths: expected 0 to ", length, ", got ", n,
@@ -216,25 +212,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> replay(const Tensor& tokens, const Te
                                     mismatch.mutable_data_ptr<int64_t>(),
                                     rows,
                                     length};
-  ELASTIC_RUN(replay, tokens, params);
+  ELASTIC_RUN(op, replay, tokens, params);
   return {phase, read, after, mismatch};
 }
 
-TORCH_LIBRARY_IMPL(elastic, CPU, m) {
+void register_ops(torch::Library& m) {
   m.impl("new_state", new_state);
   m.impl("budget_step_", budget_step_);
   m.impl("force_logits_", force_logits_);
   m.impl("replay", replay);
 }
 
-#ifdef ELASTIC_WITH_CUDA
-TORCH_LIBRARY_IMPL(elastic, CUDA, m) {
-  m.impl("new_state", new_state);
-  m.impl("budget_step_", budget_step_);
-  m.impl("force_logits_", force_logits_);
-  m.impl("replay", replay);
-}
-#endif
+ELASTIC_REGISTER(register_ops)
 
 }  // namespace
 }  // namespace elastic

@@ -1,8 +1,8 @@
 // Every op schema of the package. Implementations register themselves beside their checks, in the other
 // files of this directory; fake kernels and autograd are registered in elastic/ops/.
-#include <torch/library.h>
+#include "binding/device.h"
 
-TORCH_LIBRARY(elastic, m) {
+ELASTIC_LIBRARY(m) {
   // ---- budget machine (csrc/binding/budget.cpp, elastic/ops/budget.py) ----
   m.def("new_state(Tensor budgets, Tensor phases, Tensor tables) -> Tensor");
   m.def(

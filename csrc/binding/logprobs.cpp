@@ -7,12 +7,11 @@
 
 #include <cmath>
 
+#include "binding/device.h"
 #include "binding/loss_checks.h"
 #include "cpu/huge_pages.h"
 #include "cpu/loss.h"
 #ifdef ELASTIC_WITH_CUDA
-#include <c10/cuda/CUDAStream.h>
-
 #include "cuda/loss.h"
 #endif
 
@@ -21,20 +20,12 @@ namespace {
 
 using at::Tensor;
 
-#ifdef ELASTIC_WITH_CUDA
-void check_launch(const char* op, const Tensor& tensor, cudaError_t error) {
-  TORCH_CHECK(error == cudaSuccess, op, ": launch failed for ", describe(tensor), ": ",
-              cudaGetErrorString(error));
-}
-#endif
-
 template <class A>
 void run_logprobs(const Tensor& logits, const LogprobParams<A>& params) {
 #ifdef ELASTIC_WITH_CUDA
   if constexpr (std::is_same_v<A, float>)
-    if (logits.is_cuda())
-      return check_launch("token_logprobs", logits,
-                          cuda::token_logprobs(params, c10::cuda::getCurrentCUDAStream().stream()));
+    if (runs_on_cuda(logits))
+      return check_launch("token_logprobs", logits, cuda::token_logprobs(params, current_stream()));
 #endif
   cpu::token_logprobs(params);
 }
@@ -43,9 +34,9 @@ template <class A>
 void run_backward(const Tensor& logits, const LogprobBackwardParams<A>& params) {
 #ifdef ELASTIC_WITH_CUDA
   if constexpr (std::is_same_v<A, float>)
-    if (logits.is_cuda())
+    if (runs_on_cuda(logits))
       return check_launch("token_logprobs_backward", logits,
-                          cuda::token_logprobs_backward(params, c10::cuda::getCurrentCUDAStream().stream()));
+                          cuda::token_logprobs_backward(params, current_stream()));
 #endif
   cpu::token_logprobs_backward(params);
 }
@@ -89,7 +80,7 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, cons
   if (grad_entropy.has_value()) expect(op, "grad_entropy", *grad_entropy, targets.sizes(), dtype, logits);
   const c10::DeviceGuard guard(logits.device());
   Tensor gradient = at::empty(logits.sizes(), logits.options());
-  if (gradient.is_cpu()) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
+  if (!runs_on_cuda(gradient)) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
   const auto run = [&](auto zero) {
     using A = decltype(zero);
     run_backward<A>(
@@ -119,7 +110,7 @@ Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::
   const char* op = "group_advantage";
   const Advantage kind = advantage_kind(op, kind_name);
   TORCH_CHECK_VALUE(rewards.dim() == 1, op, ": rewards: expected [R], got ", describe(rewards));
-  const bool wide = rewards.scalar_type() == at::kDouble && rewards.is_cpu();
+  const bool wide = rewards.scalar_type() == at::kDouble && !runs_on_cuda(rewards);
   expect(op, "rewards", rewards, rewards.sizes(), wide ? at::kDouble : at::kFloat, rewards);
   check_offsets(op, "group_offsets", group_offsets, rewards.size(0), "R", rewards);
   TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0, op, ": eps: expected a finite value of at least 0, got ",
@@ -130,11 +121,11 @@ Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::
   const c10::DeviceGuard guard(rewards.device());
   Tensor advantages = at::empty_like(rewards);
 #ifdef ELASTIC_WITH_CUDA
-  if (rewards.is_cuda()) {
-    check_launch(op, rewards,
-                 cuda::group_advantage(kind, rewards.const_data_ptr<float>(), offsets, groups,
-                                       rewards.size(0), eps, pass_k, advantages.mutable_data_ptr<float>(),
-                                       c10::cuda::getCurrentCUDAStream().stream()));
+  if (runs_on_cuda(rewards)) {
+    check_launch(
+        op, rewards,
+        cuda::group_advantage(kind, rewards.const_data_ptr<float>(), offsets, groups, rewards.size(0), eps,
+                              pass_k, advantages.mutable_data_ptr<float>(), current_stream()));
     return advantages;
   }
 #endif
@@ -159,10 +150,7 @@ void register_ops(torch::Library& m) {
   m.impl("group_advantage", group_advantage);
 }
 
-TORCH_LIBRARY_IMPL(elastic, CPU, m) { register_ops(m); }
-#ifdef ELASTIC_WITH_CUDA
-TORCH_LIBRARY_IMPL(elastic, CUDA, m) { register_ops(m); }
-#endif
+ELASTIC_REGISTER(register_ops)
 
 }  // namespace
 }  // namespace elastic

@@ -11,11 +11,10 @@
 #include <cmath>
 #include <limits>
 
+#include "binding/device.h"
 #include "binding/loss_checks.h"
 #include "cpu/huge_pages.h"
 #ifdef ELASTIC_WITH_CUDA
-#include <c10/cuda/CUDAStream.h>
-
 #include "cuda/loss.h"
 #endif
 
@@ -81,14 +80,11 @@ template <class A>
 void run(const Tensor& logits, const GrpoParams<A>& params) {
 #ifdef ELASTIC_WITH_CUDA
   if constexpr (std::is_same_v<A, float>)
-    if (logits.is_cuda()) {
+    if (runs_on_cuda(logits)) {
       const auto bytes = static_cast<int64_t>(cuda::grpo_scratch_bytes(params.view.tokens, params.rows));
       Tensor scratch = at::empty({bytes}, logits.options().dtype(at::kByte));
-      const cudaError_t error =
-          cuda::grpo_loss(params, scratch.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream().stream());
-      TORCH_CHECK(error == cudaSuccess, "grpo_loss: launch failed for ", describe(logits), ": ",
-                  cudaGetErrorString(error));
-      return;
+      return check_launch("grpo_loss", logits,
+                          cuda::grpo_loss(params, scratch.mutable_data_ptr(), current_stream()));
     }
 #endif
   cpu::grpo_loss(params);
@@ -196,7 +192,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(const Tenso
   const Objective objective = checked("grpo_loss", logits, /*inplace=*/false, GRPO_ARGUMENTS);
   const c10::DeviceGuard guard(logits.device());
   Tensor gradient = at::empty({needs_gradient ? logits.size(0) : 0, logits.size(1)}, logits.options());
-  if (gradient.is_cpu()) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
+  if (!runs_on_cuda(gradient)) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
   auto [value, logprobs, entropy, clip_fraction, divergence] =
       compute(logits, targets, old_logprobs, row_offsets, advantages, mask, ref_logprobs, engine_logprobs,
               temperatures, temperature, objective, needs_gradient ? gradient : Tensor());
@@ -217,18 +213,16 @@ void scale_(Tensor& values, const Tensor& factor) {
   TORCH_CHECK_VALUE(factor.numel() == 1 && factor.device() == values.device(), op,
                     ": factor: expected one element on ", values.device(), ", got ", describe(factor));
 #ifdef ELASTIC_WITH_CUDA
-  if (values.is_cuda()) {
+  if (runs_on_cuda(values)) {
     check_logits(op, values, /*written=*/true);
     TORCH_CHECK_TYPE(factor.scalar_type() == at::kFloat, op, ": factor: expected float32, got ",
                      describe(factor));
     const c10::DeviceGuard guard(values.device());
     values.unsafeGetTensorImpl()->bump_version();
-    const cudaError_t error = cuda::scale(scalar_type(values), values.mutable_data_ptr(), values.size(0),
-                                          values.size(1), values.stride(0), factor.const_data_ptr<float>(),
-                                          c10::cuda::getCurrentCUDAStream().stream());
-    TORCH_CHECK(error == cudaSuccess, op, ": launch failed for ", describe(values), ": ",
-                cudaGetErrorString(error));
-    return;
+    return check_launch(
+        op, values,
+        cuda::scale(scalar_type(values), values.mutable_data_ptr(), values.size(0), values.size(1),
+                    values.stride(0), factor.const_data_ptr<float>(), current_stream()));
   }
 #endif
   const double f = factor.item<double>();
@@ -241,10 +235,7 @@ void register_ops(torch::Library& m) {
   m.impl("scale_", scale_);
 }
 
-TORCH_LIBRARY_IMPL(elastic, CPU, m) { register_ops(m); }
-#ifdef ELASTIC_WITH_CUDA
-TORCH_LIBRARY_IMPL(elastic, CUDA, m) { register_ops(m); }
-#endif
+ELASTIC_REGISTER(register_ops)
 
 }  // namespace
 }  // namespace elastic

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "binding/device.h"
+
 namespace elastic {
 namespace {
 
@@ -53,9 +55,9 @@ void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntA
 
 void check_logits(const char* op, const at::Tensor& logits, bool written) {
   const at::ScalarType dtype = logits.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || (dtype == at::kDouble && logits.is_cpu()),
-                   op, ": logits: expected float32, bfloat16 or, on the CPU, float64, got ",
-                   describe(logits));
+  TORCH_CHECK_TYPE(
+      dtype == at::kFloat || dtype == at::kBFloat16 || (dtype == at::kDouble && !runs_on_cuda(logits)), op,
+      ": logits: expected float32, bfloat16 or, on the CPU, float64, got ", describe(logits));
   TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [N, V], got ", describe(logits));
   TORCH_CHECK_VALUE(logits.size(0) == 0 || logits.size(1) > 0, op,
                     ": logits: expected a vocabulary of at least one id, got ", describe(logits));
@@ -70,7 +72,7 @@ void check_offsets(const char* op, const char* name, const at::Tensor& offsets, 
   TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.size(0) >= 1, op, ": ", name,
                     ": expected one dimension of at least one offset, got ", describe(offsets));
   expect(op, name, offsets, offsets.sizes(), at::kLong, beside);
-  if (!offsets.is_cpu()) return;
+  if (runs_on_cuda(offsets)) return;
   const int64_t* data = offsets.const_data_ptr<int64_t>();
   const int64_t last = offsets.size(0) - 1;
   TORCH_CHECK_VALUE(data[0] == 0, op, ": ", name, ": expected to start at 0, got ", data[0]);
@@ -85,7 +87,7 @@ void check_targets(const char* op, const at::Tensor& logits, const at::Tensor& t
                    const std::optional<at::Tensor>& mask) {
   expect(op, "targets", targets, {logits.size(0)}, at::kLong, logits);
   if (mask.has_value()) expect(op, "mask", *mask, {logits.size(0)}, at::kBool, logits);
-  if (!logits.is_cpu()) return;
+  if (runs_on_cuda(logits)) return;
   const int64_t* ids = targets.const_data_ptr<int64_t>();
   const bool* counts = optional_ptr<bool>(mask);
   for (int64_t t = 0; t < logits.size(0); t++)
@@ -103,7 +105,7 @@ void check_temperature(const char* op, const at::Tensor& logits, double temperat
   check_positive(op, "temperature", temperature);
   if (!temperatures.has_value()) return;
   expect(op, "temperature", *temperatures, {logits.size(0)}, float_type(logits), logits);
-  if (!logits.is_cpu()) return;
+  if (runs_on_cuda(logits)) return;
   for (int64_t t = 0; t < logits.size(0); t++) {
     const double value = temperatures->scalar_type() == at::kDouble
                              ? temperatures->const_data_ptr<double>()[t]

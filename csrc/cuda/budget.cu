@@ -11,6 +11,7 @@
 // boundary and behind the last go one by one. The stores are plain: the sampler reads the row next, from L2.
 #include "cuda/budget.h"
 #include "cuda/common.cuh"
+#include "cuda/memory.cuh"
 
 namespace elastic::cuda {
 namespace {
@@ -37,12 +38,6 @@ __global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::St
   }
   if (threadIdx.x == 0 && p.active != nullptr) *p.active = active;
 }
-
-template <class Bits>
-struct alignas(16) Vector {
-  static constexpr int LANES = 16 / sizeof(Bits);
-  Bits lanes[LANES];
-};
 
 // Fills a row with -inf but for 0 at `forced`; `block` of the row's blocks does its share.
 template <class Bits>
@@ -99,28 +94,28 @@ dim3 blocks_for(int64_t rows) { return dim3(unsigned((rows + ROW_THREADS - 1) / 
 
 }  // namespace
 
-Error new_state(const budget::NewStateParams& p, Stream stream) {
-  return launch(new_state_kernel, blocks_for(p.rows), dim3(ROW_THREADS), 0, stream, p);
+LaunchResult new_state(const budget::NewStateParams& p, cudaStream_t stream) {
+  return launch<new_state_kernel>({blocks_for(p.rows), dim3(ROW_THREADS)}, stream, p);
 }
 
-Error budget_step(const budget::StepParams& p, Stream stream) {
+LaunchResult budget_step(const budget::StepParams& p, cudaStream_t stream) {
   // An empty batch still stores its count of zero.
   const int64_t rows = p.rows < 1 ? 1 : p.rows;
   const unsigned threads = rows >= STEP_THREADS ? STEP_THREADS : unsigned((rows + WARP - 1) / WARP * WARP);
-  return launch(budget_step_kernel, dim3(1), dim3(threads), 0, stream, p);
+  return launch<budget_step_kernel>({dim3(1), dim3(threads)}, stream, p);
 }
 
-Error force_logits(const budget::ForceParams& p, Stream stream) {
+LaunchResult force_logits(const budget::ForceParams& p, cudaStream_t stream) {
   const int64_t tile = FORCE_VECTORS * 16 / p.element_bytes;
   const dim3 grid(unsigned(p.rows), unsigned((p.vocab + tile - 1) / tile));
   const dim3 block(FORCE_THREADS);
-  if (p.element_bytes == 2) return launch(force_logits_kernel<uint16_t>, grid, block, 0, stream, p);
-  if (p.element_bytes == 4) return launch(force_logits_kernel<uint32_t>, grid, block, 0, stream, p);
-  return launch(force_logits_kernel<uint64_t>, grid, block, 0, stream, p);
+  if (p.element_bytes == 2) return launch<force_logits_kernel<uint16_t>>({grid, block}, stream, p);
+  if (p.element_bytes == 4) return launch<force_logits_kernel<uint32_t>>({grid, block}, stream, p);
+  return launch<force_logits_kernel<uint64_t>>({grid, block}, stream, p);
 }
 
-Error replay(const budget::ReplayParams& p, Stream stream) {
-  return launch(replay_kernel, blocks_for(p.rows), dim3(ROW_THREADS), 0, stream, p);
+LaunchResult replay(const budget::ReplayParams& p, cudaStream_t stream) {
+  return launch<replay_kernel>({blocks_for(p.rows), dim3(ROW_THREADS)}, stream, p);
 }
 
 }  // namespace elastic::cuda

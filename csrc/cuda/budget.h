@@ -2,15 +2,14 @@
 // launch's own error. Nothing here waits, allocates or reads device memory, so a CUDA graph may capture it.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "core/budget_params.h"
+#include "cuda/launch_result.h"
 
 namespace elastic::cuda {
 
-cudaError_t new_state(const budget::NewStateParams& params, cudaStream_t stream);
-cudaError_t budget_step(const budget::StepParams& params, cudaStream_t stream);
-cudaError_t force_logits(const budget::ForceParams& params, cudaStream_t stream);
-cudaError_t replay(const budget::ReplayParams& params, cudaStream_t stream);
+LaunchResult new_state(const budget::NewStateParams& params, cudaStream_t stream);
+LaunchResult budget_step(const budget::StepParams& params, cudaStream_t stream);
+LaunchResult force_logits(const budget::ForceParams& params, cudaStream_t stream);
+LaunchResult replay(const budget::ReplayParams& params, cudaStream_t stream);
 
 }  // namespace elastic::cuda

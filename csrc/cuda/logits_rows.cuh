@@ -14,7 +14,7 @@
 namespace elastic::cuda {
 
 constexpr int ROW_THREADS = 256;
-constexpr size_t ROW_SMEM = ROW_THREADS * sizeof(double);  // the widest thing a block reduces
+constexpr size_t ROW_SMEM = ROW_THREADS / WARP * sizeof(double);  // the widest thing a block reduces
 
 // bfloat16 as it lies in memory; conversions by bits, so that both compilers agree.
 struct Bf16 {

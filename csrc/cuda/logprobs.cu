@@ -70,37 +70,36 @@ __global__ void __launch_bounds__(ROW_THREADS)
   for (int64_t i = threadIdx.x; i < vocab; i += ROW_THREADS) store_float(row + i, load_float(row[i]) * f);
 }
 
-dim3 grid_of(int64_t tokens) { return dim3(static_cast<unsigned>(tokens)); }
+dim3 blocks(int64_t count) { return dim3(static_cast<unsigned>(count)); }
 
 }  // namespace
 
-cudaError_t token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
-  const auto kernel = p.view.dtype == Scalar::BF16 ? logprobs_kernel<Bf16> : logprobs_kernel<float>;
-  return launch(kernel, grid_of(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM, stream, p);
+LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
+  const Grid grid{blocks(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM};
+  if (p.view.dtype == Scalar::BF16) return launch<logprobs_kernel<Bf16>>(grid, stream, p);
+  return launch<logprobs_kernel<float>>(grid, stream, p);
 }
 
-cudaError_t token_logprobs_backward(const LogprobBackwardParams<float>& p, cudaStream_t stream) {
-  const auto kernel =
-      p.view.dtype == Scalar::BF16 ? logprobs_backward_kernel<Bf16> : logprobs_backward_kernel<float>;
-  return launch(kernel, grid_of(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM, stream, p);
+LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cudaStream_t stream) {
+  const Grid grid{blocks(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM};
+  if (p.view.dtype == Scalar::BF16) return launch<logprobs_backward_kernel<Bf16>>(grid, stream, p);
+  return launch<logprobs_backward_kernel<float>>(grid, stream, p);
 }
 
-cudaError_t group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
-                            int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
-                            cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  return launch(group_advantage_kernel, dim3(1), dim3(GROUP_THREADS), GROUP_THREADS * sizeof(double), stream,
-                kind, rewards, group_offsets, groups, rows, eps, pass_k, advantages);
+LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
+                             int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
+                             cudaStream_t stream) {
+  const Grid grid{blocks(rows > 0 ? 1 : 0), dim3(GROUP_THREADS), GROUP_THREADS / WARP * sizeof(double)};
+  return launch<group_advantage_kernel>(grid, stream, kind, rewards, group_offsets, groups, rows, eps, pass_k,
+                                        advantages);
 }
 
-cudaError_t scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
-                  const float* factor, cudaStream_t stream) {
-  const dim3 grid = grid_of(rows), block(ROW_THREADS);
+LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
+                   const float* factor, cudaStream_t stream) {
+  const Grid grid{blocks(rows), dim3(ROW_THREADS)};
   if (dtype == Scalar::BF16)
-    return launch(scale_kernel<Bf16>, grid, block, 0, stream, static_cast<Bf16*>(values), vocab, row_stride,
-                  factor);
-  return launch(scale_kernel<float>, grid, block, 0, stream, static_cast<float*>(values), vocab, row_stride,
-                factor);
+    return launch<scale_kernel<Bf16>>(grid, stream, static_cast<Bf16*>(values), vocab, row_stride, factor);
+  return launch<scale_kernel<float>>(grid, stream, static_cast<float*>(values), vocab, row_stride, factor);
 }
 
 }  // namespace elastic::cuda

@@ -157,7 +157,7 @@ Scratch split(void* memory, int64_t tokens, int64_t rows) {
   return s;
 }
 
-dim3 grid_of(int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); }
+dim3 blocks(int64_t count) { return dim3(static_cast<unsigned>(count)); }
 
 }  // namespace
 
@@ -166,22 +166,23 @@ size_t grpo_scratch_bytes(int64_t tokens, int64_t rows) {
          (sizeof(TokenTerms<float>) + sizeof(float)) * static_cast<size_t>(tokens);
 }
 
-cudaError_t grpo_loss(const Params& p, void* memory, cudaStream_t stream) {
+LaunchResult grpo_loss(const Params& p, void* memory, cudaStream_t stream) {
   const Scratch s = split(memory, p.view.tokens, p.rows);
   const bool bf16 = p.view.dtype == Scalar::BF16;
-  const dim3 rows = grid_of(p.rows), tokens = grid_of(p.view.tokens), one(1);
-  constexpr size_t count_smem = COUNT_THREADS * sizeof(double), sum_smem = SUM_THREADS * sizeof(double);
-  const auto read = bf16 ? read_tokens_kernel<Bf16> : read_tokens_kernel<float>;
-  const auto write = bf16 ? write_tokens_kernel<Bf16> : write_tokens_kernel<float>;
-  Error error = launch(count_rows_kernel, rows, dim3(COUNT_THREADS), count_smem, stream, p, s);
-  if (error == cudaSuccess) error = launch(scale_rows_kernel, one, dim3(SUM_THREADS), sum_smem, stream, p, s);
-  if (error == cudaSuccess) error = launch(read, tokens, dim3(ROW_THREADS), ROW_SMEM, stream, p, s);
-  if (error == cudaSuccess)
-    error = launch(objective_kernel, rows, dim3(COUNT_THREADS), count_smem, stream, p, s);
-  if (error == cudaSuccess && p.gradient != nullptr)
-    error = launch(write, tokens, dim3(ROW_THREADS), ROW_SMEM, stream, p, s);
-  if (error == cudaSuccess) error = launch(sum_tokens_kernel, one, dim3(SUM_THREADS), sum_smem, stream, p, s);
-  return error;
+  const Grid rows{blocks(p.rows), dim3(COUNT_THREADS), COUNT_THREADS / WARP * sizeof(double)};
+  const Grid tokens{blocks(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM};
+  const Grid one{blocks(1), dim3(SUM_THREADS), SUM_THREADS / WARP * sizeof(double)};
+  LaunchResult result = launch<count_rows_kernel>(rows, stream, p, s);
+  if (result) result = launch<scale_rows_kernel>(one, stream, p, s);
+  if (result)
+    result = bf16 ? launch<read_tokens_kernel<Bf16>>(tokens, stream, p, s)
+                  : launch<read_tokens_kernel<float>>(tokens, stream, p, s);
+  if (result) result = launch<objective_kernel>(rows, stream, p, s);
+  if (result && p.gradient != nullptr)
+    result = bf16 ? launch<write_tokens_kernel<Bf16>>(tokens, stream, p, s)
+                  : launch<write_tokens_kernel<float>>(tokens, stream, p, s);
+  if (result) result = launch<sum_tokens_kernel>(one, stream, p, s);
+  return result;
 }
 
 }  // namespace elastic::cuda

@@ -2,26 +2,25 @@
 // launch's own error. Nothing here waits, allocates or reads device memory, so a CUDA graph may capture it.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "core/loss_params.h"
+#include "cuda/launch_result.h"
 
 namespace elastic::cuda {
 
-cudaError_t token_logprobs(const LogprobParams<float>& params, cudaStream_t stream);
-cudaError_t token_logprobs_backward(const LogprobBackwardParams<float>& params, cudaStream_t stream);
+LaunchResult token_logprobs(const LogprobParams<float>& params, cudaStream_t stream);
+LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& params, cudaStream_t stream);
 
 // Bytes grpo_loss needs at `scratch` for N tokens and R rows.
 size_t grpo_scratch_bytes(int64_t tokens, int64_t rows);
-cudaError_t grpo_loss(const GrpoParams<float>& params, void* scratch, cudaStream_t stream);
+LaunchResult grpo_loss(const GrpoParams<float>& params, void* scratch, cudaStream_t stream);
 
-cudaError_t group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
-                            int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
-                            cudaStream_t stream);
+LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
+                             int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
+                             cudaStream_t stream);
 
 // Rows of values *= *factor, and nothing at all when *factor is 1, which the device finds out without the
 // host.
-cudaError_t scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
-                  const float* factor, cudaStream_t stream);
+LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
+                   const float* factor, cudaStream_t stream);
 
 }  // namespace elastic::cuda
