@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench gpu clean
 
 setup: $(VENV)/built
 
@@ -37,6 +37,10 @@ format: setup
 bench: setup
 	$(BIN)/python -m bench.grpo_loss
 	$(BIN)/python -m bench.rollout
+
+# On a GPU machine, with its own python and no network: `make gpu STEPS="build bench" MINUTES=5 OUT=folder`.
+gpu:
+	$(PYTHON) -m bench.gpu $(if $(STEPS),--steps $(STEPS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf build dist *.egg-info elastic/*.so $(VENV)/built

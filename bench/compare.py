@@ -1,15 +1,27 @@
 """Interleaved comparison of variants of one job, in one process.
 
 Machines drift: clocks, neighbours, page caches. So variants alternate within every round, the order rotates
-    from
-round to round, and what is reported is the median over rounds and the median of the rounds' own ratios. CPU
-time of the process stands beside wall time; on a busy machine only the former means anything.
+from round to round, and what is reported is the median over rounds and the median of the rounds' own ratios.
+CPU time of the process stands beside wall time; on a busy machine only the former means anything.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+# Runs a call once; its wall (or device) and CPU milliseconds.
+Clock = Callable[[Callable[[], object]], tuple[float, float]]
+
+
+def host_clock(call: Callable[[], object]) -> tuple[float, float]:
+    """The host's clocks."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    del result  # freed outside the clock
+    return wall * 1e3, cpu * 1e3
 
 
 @dataclass
@@ -38,21 +50,27 @@ class Timing:
         """Median wall and CPU milliseconds."""
         return statistics.median(self.wall_ms), statistics.median(self.cpu_ms)
 
+    def iqr_ms(self) -> float:
+        """Distance of the quartiles of the wall milliseconds; 0 for a single round."""
+        if len(self.wall_ms) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.wall_ms, n=4, method="inclusive")
+        return high - low
 
-def compare(variants: Sequence[Variant], rounds: int, warmup: int = 1) -> dict[str, Timing]:
+
+def compare(
+    variants: Sequence[Variant], rounds: int, warmup: int = 1, clock: Clock = host_clock
+) -> dict[str, Timing]:
     """Times every variant `rounds` times, alternating; `warmup` rounds before are thrown away."""
     timings = {variant.name: Timing() for variant in variants}
     for number in range(-warmup, rounds):
         first = number % len(variants)
         for variant in [*variants[first:], *variants[:first]]:
             variant.prepare(number)
-            wall, cpu = time.perf_counter(), time.process_time()
-            result = variant.run(number)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            del result  # freed outside the clock
+            wall, cpu = clock(partial(variant.run, number))
             if number >= 0:
-                timings[variant.name].wall_ms.append(wall * 1e3)
-                timings[variant.name].cpu_ms.append(cpu * 1e3)
+                timings[variant.name].wall_ms.append(wall)
+                timings[variant.name].cpu_ms.append(cpu)
     return timings
 
 

@@ -1,0 +1,144 @@
+"""Every op once on small shapes, held to the CPU: `python -m bench.gpu.every_op`.
+
+What compute-sanitizer watches, so it is short: each shape is there for a code path. Exits with 1 where a
+result is wrong.
+"""
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from elastic import Budget, Markers, _extension, ops
+from elastic.machine import compile_budgets
+
+LOSSES = ("grpo", "dapo", "gspo", "cispo", "sapo")
+# Odd: rows off a 16-byte boundary. 4,096: whole tiles. 20,011: several tiles and an end.
+VOCABULARIES = (37, 4096, 20_011)
+# The table's own choice; a row streamed; a row in one block; rows in clusters.
+LAUNCHES = ((-1, 0), (0, 256), (1, 256), (2, 256), (8, 512))
+TOKENS = 6
+
+
+def assert_same(name: str, got: Tensor, expected: Tensor, limit: float) -> None:
+    error = ((got.cpu().double() - expected.double()).abs() / expected.double().abs().clamp(min=1)).max()
+    assert error < limit, f"{name} off by {error:.1e}, expected less than {limit:.0e}"
+
+
+def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(vocab)
+    logits = (torch.randn(TOKENS, vocab + 3, generator=generator) * 2).to(dtype)[:, :vocab]  # strided rows
+    targets = torch.randint(vocab, (TOKENS,), generator=generator)
+    old = -torch.rand(TOKENS, generator=generator) * 5
+    mask = torch.tensor([True, True, False, True, True, True])
+    offsets, groups = torch.tensor([0, 2, 3, TOKENS]), torch.tensor([0, 3])
+    rewards = torch.tensor([1.0, 0.0, 0.5])
+    limit = 1e-4 if dtype == torch.float32 else 2e-2
+
+    def both(loss: str, inplace: bool, there: torch.device) -> tuple[Tensor, Tensor]:
+        leaf = logits.detach().to(there).requires_grad_()
+        out = ops.grpo_loss(
+            leaf.clone() if inplace else leaf,
+            targets.to(there),
+            old.to(there),
+            offsets.to(there),
+            rewards=rewards.to(there),
+            group_offsets=groups.to(there),
+            mask=mask.to(there),
+            loss=loss,
+            entropy_coef=0.01,
+            inplace=inplace,
+        )
+        return out.loss.detach(), torch.autograd.grad(out.loss, leaf)[0]
+
+    for loss in LOSSES:
+        for inplace in (False, True):
+            value, gradient = both(loss, inplace, device)
+            expected, expected_gradient = both(loss, False, torch.device("cpu"))
+            assert_same(f"{loss}: loss", value, expected, limit)
+            assert_same(f"{loss}: gradient", gradient, expected_gradient, limit)
+    results = []
+    for there in (device, torch.device("cpu")):
+        leaf = logits.detach().to(there).requires_grad_()
+        logprobs, entropy = ops.token_logprobs(leaf, targets.to(there), 0.7)
+        (gradient,) = torch.autograd.grad((logprobs - 0.5 * entropy).sum(), leaf)
+        results.append((logprobs.detach(), entropy.detach(), gradient))
+    for name, got, expected in zip(("logprobs", "entropy", "their gradient"), *results, strict=True):
+        assert_same(name, got, expected, limit)
+
+
+def linear_op(device: torch.device, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(TOKENS, 32, generator=generator).to(dtype)
+    weight = (torch.randn(301, 32, generator=generator) * 0.2).to(dtype)
+    targets = torch.randint(301, (TOKENS,), generator=generator)
+    results = []
+    for there in (device, torch.device("cpu")):
+        leaves = [hidden.to(there).requires_grad_(), weight.to(there).requires_grad_()]
+        rest = (targets, torch.full((TOKENS,), -5.0), torch.tensor([0, 2, TOKENS]), torch.tensor([1.0, -1.0]))
+        loss = ops.linear_grpo_loss(*leaves, *(x.to(there) for x in rest), chunk_tokens=4).loss
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    for name, got, expected in zip(("loss", "dHidden", "dWeight"), *results, strict=True):
+        assert_same(f"linear: {name}", got, expected, 1e-4 if dtype == torch.float32 else 2e-2)
+
+
+def decode_ops(device: torch.device, rows: int) -> None:
+    budgets = [Budget(i % 4, 1 + i % 3, closing=(7, 3, 7), on_reopen="forbid") for i in range(rows)]
+    machine, index = compile_budgets(budgets, Markers((2,), (3,)), None, [0], 1)
+    results = []
+    for there in (device, torch.device("cpu")):
+        on = machine.to(there)
+        state, history = ops.new_state(index, on), []
+        active = torch.zeros(1, dtype=torch.int32, device=there)
+        for step in range(8):
+            logits = torch.zeros(rows, 143, device=there)[:, step % 3 :]
+            ops.force_logits_(logits, state, on)
+            tokens = (torch.arange(rows, device=there) + step) % 9
+            source = ops.budget_step_(tokens, state, on, active=active)
+            history.append((logits, tokens.clone(), source, state.clone(), active.clone()))
+        emitted = torch.stack([tokens for _, tokens, *_ in history], dim=1)
+        lengths = torch.full((rows,), 8, device=there)
+        history.append(tuple(ops.replay(emitted, lengths, ops.new_state(index, on), on)))
+        results.append([part.cpu() for parts in history for part in parts])
+    for got, expected in zip(*results, strict=True):
+        assert torch.equal(got, expected), "a decode op differs from the CPU's"
+
+
+def sample_op(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
+    logits = (torch.randn(5, vocab, generator=torch.Generator().manual_seed(2)) * 3).to(dtype)
+    for options in ({}, {"top_k": 20}, {"top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.0}):
+        drawn = []
+        for there in (device, torch.device("cpu")):
+            seeds, positions = (torch.arange(5, device=there) for _ in range(2))
+            drawn.append(ops.sample(logits.to(there), seeds, positions, **options))
+        assert torch.equal(drawn[0].tokens.cpu(), drawn[1].tokens), f"sample: other tokens, {options}"
+        assert_same(f"sample: logprobs, {options}", drawn[0].logprobs, drawn[1].logprobs, 1e-4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    device = torch.device(parser.parse_args().device)
+    set_launch = getattr(_extension.load_extension(), "set_row_launch", None)
+    dtypes = (torch.float32, torch.bfloat16)
+    for launch in LAUNCHES if set_launch and device.type == "cuda" else LAUNCHES[:1]:
+        if set_launch:
+            set_launch(*launch)
+        for vocab in VOCABULARIES:
+            for dtype in dtypes:
+                loss_ops(device, vocab, dtype)
+    if set_launch:
+        set_launch(*LAUNCHES[0])
+    for rows in (1, 33, 1030):  # one warp, two, more rows than a block has threads
+        decode_ops(device, rows)
+    if hasattr(ops, "linear_grpo_loss"):
+        for dtype in dtypes:
+            linear_op(device, dtype)
+    if hasattr(ops, "sample"):
+        for vocab in VOCABULARIES:
+            sample_op(device, vocab, torch.float32)
+    print("every op agrees with the CPU")
+
+
+if __name__ == "__main__":
+    main()

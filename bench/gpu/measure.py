@@ -1,0 +1,122 @@
+"""Measures ops one after another and keeps what it has after each: `python -m bench.gpu.measure`.
+
+A process of its own: an op that takes the device down takes only this process with it, and the caller starts
+another for the rest (`bench.gpu.steps`).
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.gpu import decode_jobs, linear_jobs, loss_jobs, tune
+from bench.gpu.device import Device
+from bench.gpu.job import Job, error_of, run_job
+from bench.results import write
+from elastic import _extension, ops
+
+BF16, F32 = torch.bfloat16, torch.float32
+QWEN, LLAMA = 151_936, 128_256
+NO_RESULTS: dict[str, Any] = {"done": [], "results": [], "errors": [], "tuning": [], "bytes_per_ms": None}
+
+
+def bench_jobs(tiny: bool) -> dict[str, Callable[[Device], Job]]:
+    """Makers of the jobs by name, in the order they run; `tiny` ones drive the code on a CPU."""
+    n, half, v = (16, 8, 301) if tiny else (8192, 2048, QWEN)
+    rows, linear = (4, (16, 8, 61)) if tiny else (256, (16_384, 1536, QWEN))
+    low = F32 if tiny else BF16
+    jobs: dict[str, Callable[[Device], Job]] = {
+        "copy": lambda d: loss_jobs.copy_job(d, n, v, low),
+        "grpo_loss bfloat16": lambda d: loss_jobs.loss_job(d, n, v, low),
+        "grpo_loss float32": lambda d: loss_jobs.loss_job(d, half, v, F32),
+        "token_logprobs bfloat16": lambda d: loss_jobs.logprobs_job(d, n, v, low),
+        "token_logprobs float32": lambda d: loss_jobs.logprobs_job(d, half, v, F32),
+        "budget_step_": lambda d: decode_jobs.budget_job(d, rows),
+        "force_logits_ bfloat16": lambda d: decode_jobs.force_job(d, rows, v, low),
+    }
+    if hasattr(ops, "linear_grpo_loss"):
+        jobs["linear_grpo_loss"] = lambda d: linear_jobs.linear_job(d, *linear, low)
+    if hasattr(ops, "sample"):
+        jobs["sample bfloat16"] = lambda d: decode_jobs.sample_job(d, rows, v, low, 1.0)
+        jobs["sample float32"] = lambda d: decode_jobs.sample_job(d, rows, v, F32, 1.0)
+        jobs["sample float32 top_p"] = lambda d: decode_jobs.sample_job(d, rows, v, F32, 0.95)
+    return jobs
+
+
+def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
+    """Tokens, vocabulary and dtype of each sweep by name."""
+    if tiny:
+        return {"301 float32": (8, 301, F32)}
+    sizes = {BF16: 4096, F32: 2048}
+    return {
+        f"{v} {loss_jobs.name_of(dtype)}": (n, v, dtype) for v in (QWEN, LLAMA) for dtype, n in sizes.items()
+    }
+
+
+def set_row_launch() -> tune.SetLaunch | None:
+    return getattr(_extension.load_extension(), "set_row_launch", None)
+
+
+def names(kind: str, tiny: bool) -> list[str]:
+    return list(bench_jobs(tiny) if kind == "bench" else tune_jobs(tiny))
+
+
+def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, kept: dict[str, Any]) -> bool:
+    """Adds what one job gave to `kept`; returns whether the device survived it."""
+    if kind == "tune":
+        set_launch = set_row_launch()
+        if set_launch is None:
+            raise RuntimeError("elastic._C has no set_row_launch: the launch cannot be chosen")
+        tokens, vocab, dtype = tune_jobs(tiny)[name]
+        found = tune.sweep(device, set_launch, tokens, vocab, dtype, rounds)
+        kept["tuning"] += [asdict(choice) for choice in found]
+        return True
+    outcome = run_job(bench_jobs(tiny)[name](device), device, rounds, kept["bytes_per_ms"])
+    if name == "copy" and outcome.rows:
+        kept["bytes_per_ms"] = max(row["bytes"] / row["median_ms"] for row in outcome.rows)
+        for row in outcome.rows:
+            row["ceiling_share"] = row["bytes"] / row["median_ms"] / kept["bytes_per_ms"]
+    kept["results"] += outcome.rows
+    kept["errors"] += outcome.errors
+    return not outcome.device_lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("bench", "tune"))
+    parser.add_argument("--list", action="store_true", help="print the names of the jobs and leave")
+    parser.add_argument("--only", nargs="+", default=[], help="names of jobs")
+    parser.add_argument("--out", type=Path, help="JSON, extended after each job")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(f"job: {name}" for name in names(args.kind, args.tiny)))
+        return
+    if args.out is None:
+        parser.error("--out is needed")
+    device = Device(args.device)
+    kept = json.loads(args.out.read_text()) if args.out.exists() else NO_RESULTS
+    for name in args.only:
+        print(f"{args.kind}: {name}", flush=True)
+        alive = True
+        # Making a job allocates and computes inputs, which may fail, too; see `run_job`.
+        try:
+            alive = measure_one(args.kind, name, device, args.rounds, args.tiny, kept)
+        except Exception as error:
+            kept["errors"].append(error_of(Job(args.kind, name, "", []), "all", error))
+            alive = not device.lost()
+        kept["done"].append(name)
+        write(args.out, kept)
+        device.release()
+        if not alive:
+            raise SystemExit(f"{args.kind}: {name}: the device was lost")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What `make gpu` prints: the steps, the measured figures beside their targets, the launches to take over."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.gpu.launches import Choice, best, lines
+
+# Milliseconds on an H200, by op, start of the shape, dtype and variant: the target, and the floor it was set
+# from: bytes at 4.3 TB/s, or matrix products at 790 TFLOP/s.
+TARGETS = {
+    ("budget_step_", "B=256", "int32", "elastic, call after call"): (0.003, 0.002),
+    ("budget_step_", "B=256", "int32", "elastic, graph node"): (0.003, 0.001),
+    ("sample", "B=256 V=151936", "bfloat16", "elastic"): (0.028, 0.0181),
+    ("sample", "B=256 V=151936 top_p=0.95", "float32", "elastic"): (0.048, 0.0362),
+    ("grpo_loss", "N=8192 V=151936", "bfloat16", "elastic, in place"): (1.30, 1.158),
+    ("token_logprobs", "N=8192 V=151936", "bfloat16", "elastic"): (0.650, 0.579),
+    ("linear_grpo_loss", "N=16384 H=1536 V=151936", "bfloat16", "elastic, chunks of 4096"): (34.0, 29.0),
+}
+
+
+def cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, columns padded to their widest cell."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)])
+
+
+def bench_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row a variant; targets are those of an H200, and `over` is by how much a figure misses its target."""
+    head = (
+        "op",
+        "shape",
+        "dtype",
+        "variant",
+        "ms",
+        "IQR",
+        "x eager",
+        "ceiling",
+        "peak MB",
+        "floor",
+        "target",
+        "over",
+    )
+    rows = []
+    for r in results:
+        target, floor = TARGETS.get((r["op"], r["shape"], r["dtype"], r["variant"]), (None, None))
+        over = None if target is None else r["median_ms"] / target - 1
+        peak = None if r["peak_bytes"] is None else r["peak_bytes"] / 1e6
+        rows.append(
+            (
+                r["op"],
+                r["shape"],
+                r["dtype"],
+                r["variant"],
+                f"{r['median_ms']:.4f}",
+                f"{r['iqr_ms']:.4f}",
+                cell(r["ratio_to_eager"], ".2f"),
+                cell(r["ceiling_share"], ".0%"),
+                cell(peak, ".0f"),
+                cell(floor, ".4g"),
+                cell(target, ".4g"),
+                cell(over, "+.0%"),
+            )
+        )
+    return table(head, rows)
+
+
+def ceiling_line(results: Sequence[dict[str, Any]]) -> str:
+    """The measured ceiling of memory traffic, which shares refer to."""
+    rates = [r["bytes"] / r["median_ms"] / 1e9 for r in results if r["op"] == "copy"]
+    return f"ceiling: {max(rates):.2f} TB/s of bytes read and written" if rates else "ceiling: not measured"
+
+
+def tuning_text(tuning: Sequence[dict[str, Any]]) -> str:
+    """Every launch, the fastest of each op and size, and lines for a table in C++."""
+    choices = [Choice(**entry) for entry in tuning]
+    fastest = best(choices)
+    rows = [
+        (
+            c.op,
+            c.dtype,
+            str(c.vocab),
+            "table" if c.cluster < 0 else "streamed" if c.cluster == 0 else str(c.cluster),
+            str(c.threads or "-"),
+            cell(c.median_ms, ".4f"),
+            c.why,
+        )
+        for c in choices
+    ]
+    head = ("op", "dtype", "V", "cluster", "threads", "ms", "")
+    return f"{table(head, rows)}\n\nfastest:\n{lines(fastest)}"
+
+
+def step_table(steps: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        (name, step["status"], f"{step.get('seconds', 0):.0f}", step["detail"][:150])
+        for name, step in steps.items()
+    ]
+    return table(("step", "result", "s", ""), rows)
+
+
+def text(run: dict[str, Any]) -> str:
+    """The whole report of a run."""
+    parts = []
+    if run["tuning"]:
+        parts.append(tuning_text(run["tuning"]))
+    if run["results"]:
+        parts += [ceiling_line(run["results"]), bench_table(run["results"])]
+    for error in run["errors"]:
+        parts.append(
+            f"FAILED {error['op']} {error.get('shape', '')} {error.get('dtype', '')}, {error['variant']}: "
+            f"{error['error']}"
+        )
+    return "\n\n".join([*parts, step_table(run["steps"])])

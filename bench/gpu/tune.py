@@ -1,0 +1,83 @@
+"""The launch table of the row kernels, measured: cluster size x threads for each dtype and vocabulary.
+
+`elastic._C.set_row_launch(cluster, threads)` overrides the table of csrc/cuda/row_launch.cu; (-1, 0) is the
+table again, cluster 0 streams the row instead of keeping it in shared memory.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.compare import Variant, compare
+from bench.gpu.device import Device
+from bench.gpu.inputs import Inputs
+from bench.gpu.launches import TABLE, Choice
+from bench.gpu.loss_jobs import fused_loss, name_of, with_gradient
+from elastic import ops
+
+CHOICES = [TABLE, *((cluster, threads) for cluster in (0, 1, 2, 4, 8, 16) for threads in (256, 512, 1024))]
+SetLaunch = Callable[[int, int], bool]
+
+
+def sweep(
+    device: Device, set_launch: SetLaunch, tokens: int, vocab: int, dtype: torch.dtype, rounds: int
+) -> list[Choice]:
+    """Times `grpo_loss` in place and `token_logprobs` under every launch that rows of this size fit into."""
+    inputs = Inputs.random(tokens, vocab, dtype, device, seed=11)
+    work = inputs.logits.clone()
+
+    def loss(_: int) -> Tensor:
+        return with_gradient(lambda x, i: fused_loss(x, i, inplace=True), work, inputs)[0]
+
+    def logprobs(_: int) -> Tensor:
+        with torch.no_grad():
+            return ops.token_logprobs(inputs.logits, inputs.targets)[0]
+
+    found = []
+    try:
+        for op, call in (("grpo_loss", loss), ("token_logprobs", logprobs)):
+            found += _sweep_one(op, call, device, set_launch, inputs, work, rounds)
+    finally:
+        set_launch(*TABLE)
+    return found
+
+
+def _sweep_one(
+    op: str,
+    call: Callable[[int], Tensor],
+    device: Device,
+    set_launch: SetLaunch,
+    inputs: Inputs,
+    work: Tensor,
+    rounds: int,
+) -> list[Choice]:
+    dtype, vocab = name_of(inputs.logits.dtype), inputs.logits.shape[1]
+    variants, choices = [], {}
+    expected: Tensor | None = None
+    for cluster, threads in CHOICES:
+        choice = Choice(op, dtype, vocab, cluster, threads, None)
+        choices[f"{cluster} x {threads}"] = choice
+
+        def prepare(_: int, cluster: int = cluster, threads: int = threads) -> None:
+            work.copy_(inputs.logits)
+            device.flush_cache()
+            if not set_launch(cluster, threads):
+                raise ValueError(f"set_row_launch: refused {cluster} x {threads}")
+
+        try:
+            prepare(0)
+            result = call(0)
+            device.synchronize()
+        except (RuntimeError, ValueError) as error:  # the row does not fit into such a cluster
+            if device.lost():
+                raise
+            choice.why = str(error).split("\n")[0]
+            continue
+        if expected is None:
+            expected = result
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5, equal_nan=False)
+        variants.append(Variant(f"{cluster} x {threads}", call, prepare))
+    for name, timing in compare(variants, rounds, warmup=1, clock=device.clock).items():
+        choices[name].median_ms = timing.median_ms()[0]
+    return list(choices.values())

@@ -1,0 +1,180 @@
+"""`make gpu` as a command: without a GPU, with steps that fail, with processes that die."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from bench.gpu import __main__ as command
+from bench.gpu import processes, steps
+from bench.gpu.processes import Done
+from bench.results import ROOT, ROW
+
+TINY = ["--device", "cpu", "--tiny", "--rounds", "1"]
+
+
+def results(folder):
+    (path,) = folder.glob("gpu-*.json")
+    return json.loads(path.read_text())
+
+
+def test_without_a_gpu_it_says_so_in_one_line_and_fails(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main([]) != 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "make gpu: needs a CUDA GPU" in err
+
+
+def test_a_dry_run_measures_every_op_prints_a_table_and_keeps_it(tmp_path, capsys):
+    assert command.main([*TINY, "--steps", "bench", "--out", str(tmp_path)]) == 0
+    run = results(tmp_path)
+    assert {"machine", "versions", "commit", "date", "results"} <= set(run)
+    assert {r["op"] for r in run["results"]} >= {
+        "copy",
+        "grpo_loss",
+        "token_logprobs",
+        "budget_step_",
+        "force_logits_",
+    }
+    assert all(tuple(r) == ROW for r in run["results"])
+    assert run["errors"] == []
+    printed = capsys.readouterr().out
+    assert "ceiling: " in printed
+    assert "| elastic, in place" in printed
+
+
+def test_each_step_is_on_disk_before_the_next_begins_and_no_failure_stops_the_rest(
+    tmp_path, monkeypatch, capsys
+):
+    seen = []
+
+    def first(context, limit_s):
+        return {"status": "failed", "detail": "broken", "errors": [{"op": "x", "variant": "y", "error": "z"}]}
+
+    def second(context, limit_s):
+        seen.append(results(tmp_path)["steps"])
+        return {"status": "unavailable", "detail": "not here"}
+
+    monkeypatch.setattr(command, "STEPS", {"build": (first, 60), "test": (second, 60)})
+    assert command.main([*TINY, "--steps", "build", "test", "--out", str(tmp_path)]) == 1
+    assert list(seen[0]) == ["build"]
+    assert results(tmp_path)["errors"] == [{"op": "x", "variant": "y", "error": "z"}]
+    printed = capsys.readouterr().out
+    assert "FAILED x" in printed
+    assert "not here" in printed
+
+
+def test_steps_that_there_is_no_time_for_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "STEPS", {"build": (lambda *_: {"status": "passed", "detail": ""}, 60)})
+    assert command.main([*TINY, "--minutes", "0", "--steps", "build", "--out", str(tmp_path)]) == 1
+    assert results(tmp_path)["steps"]["build"]["status"] == "not run"
+
+
+def test_a_command_is_killed_at_its_limit_with_what_it_started():
+    code = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '60'])"
+    began = time.monotonic()
+    done = processes.run([sys.executable, "-c", code], 1.0, show=False)
+    assert time.monotonic() - began < 30  # not the minute that the child would hold the pipe
+    assert done.code is None
+    assert done.lines == ["begun"]
+
+
+def test_a_job_that_takes_its_process_down_costs_only_itself(tmp_path, monkeypatch):
+    """Of three jobs the second kills the process, once after the first was kept, once as the first of all."""
+
+    def run(argv, limit_s, environment=None, show=True):
+        if "--list" in argv:
+            return Done(0, ["a warning", "job: a", "job: b b", "job: c"], 0.1)
+        out = tmp_path / "bench.json"
+        kept = json.loads(out.read_text()) if out.exists() else {"done": [], "errors": [], "results": []}
+        for name in argv[argv.index("--only") + 1 :]:
+            if name == "b b":
+                return Done(-11, ["Segmentation fault"], 1.0)
+            kept["done"].append(name)
+            kept["results"].append({"op": name})
+            out.write_text(json.dumps(kept))
+        return Done(0, [], 1.0)
+
+    monkeypatch.setattr(processes, "run", run)
+    record = steps.bench(steps.Context("cpu", tmp_path), 60)
+    assert [r["op"] for r in record["results"]] == ["a", "c"]
+    assert record["status"] == "failed"
+    assert record["errors"] == [
+        {"op": "bench", "variant": "b b", "error": "exit status -11: Segmentation fault"}
+    ]
+
+
+def test_jobs_that_time_ran_out_for_are_errors(tmp_path, monkeypatch):
+    def run(argv, limit_s, environment=None, show=True):
+        return Done(0, ["job: a"], 0.1) if "--list" in argv else Done(None, [], limit_s)
+
+    monkeypatch.setattr(processes, "run", run)
+    record = steps.bench(steps.Context("cpu", tmp_path), 60)
+    assert record["errors"] == [{"op": "a", "variant": "all", "error": "not measured: time was up"}]
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "status", "detail"),
+    [
+        (0, ["========= ERROR SUMMARY: 0 errors"], "passed", "ERROR SUMMARY: 0 errors"),
+        (
+            86,
+            ["========= Invalid __global__ write", "========= ERROR SUMMARY: 1 error"],
+            "failed",
+            "ERROR SUMMARY: 1 error",
+        ),
+        (
+            255,
+            ["========= COMPUTE-SANITIZER", "========= Error: Device not supported."],
+            "unavailable",
+            "Error: Device not supported.",
+        ),
+        (0, ["every op agrees with the CPU"], "unavailable", "every op agrees with the CPU"),
+        (None, ["========= COMPUTE-SANITIZER"], "unavailable", "not done after 9 s"),
+    ],
+)
+def test_what_a_sanitizer_found_is_told_from_one_that_does_not_work(code, lines, status, detail):
+    record = steps.of_sanitizer(Done(code, lines, 9.0))
+    assert (record["status"], record["detail"]) == (status, detail)
+
+
+def test_cuda_tests_are_found_by_their_fixture_and_what_they_lack_is_named():
+    found, missing = steps.cuda_test_files()
+    assert "tests/budget/test_cuda.py" in found
+    assert "tests/loss/test_cuda_loss.py" in found
+    assert "tests/test_files.py" not in found
+    assert missing == {}  # everything is installed where this runs
+    assert steps.imports("import a.b\nfrom c.d import e\nfrom . import f\ndef g():\n    import h\n") == {
+        "a",
+        "c",
+    }
+
+
+def test_test_counts_are_read_from_the_report(tmp_path):
+    report = tmp_path / "tests.xml"
+    report.write_text(
+        "<testsuites><testsuite><testcase classname='a' name='t1'/><testcase classname='a' name='t2'>"
+        "<failure/></testcase><testcase classname='b' name='t3'><error/></testcase></testsuite></testsuites>"
+    )
+    assert steps.test_counts(report) == {"tests": 3, "failures": ["a::t2", "b::t3"]}
+
+
+def test_the_command_starts_where_nothing_is_built_yet():
+    code = "import sys; sys.modules['elastic._C'] = None; import bench.gpu.__main__; print('started')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "started", done.stderr
+
+
+def test_every_op_agrees_with_the_cpu():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu.every_op", "--device", "cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "every op agrees with the CPU", done.stderr

@@ -1,0 +1,188 @@
+"""The benches that `make gpu` runs, driven on the CPU: what is wrong is refused, what fails is reported."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bench.gpu.device import Device
+from bench.gpu.inputs import Exact, Inputs, assert_near
+from bench.gpu.job import Candidate, Job, run_job
+from bench.gpu.launches import Choice, best, lines
+from bench.gpu.measure import bench_jobs
+from bench.gpu.report import TARGETS
+from bench.gpu.tune import CHOICES, sweep
+from bench.results import ROOT, ROW, row
+
+CPU = Device("cpu")
+
+
+def job_of(*candidates):
+    return Job("double", "N=3", "float32", candidates, bytes=24)
+
+
+def test_a_candidate_that_fails_or_is_wrong_is_reported_and_the_others_are_timed():
+    x = torch.ones(3)
+
+    def wrong(result):
+        assert torch.equal(result, 2 * x), "not doubled"
+
+    def missing():
+        raise ImportError("no such library")
+
+    outcome = run_job(
+        job_of(
+            Candidate("eager", lambda: lambda _: x + x, wrong),
+            Candidate("library", missing),
+            Candidate("triple", lambda: lambda _: 3 * x, wrong),
+            Candidate("late", lambda: lambda _: torch.ones(2) + x),
+            Candidate("product", lambda: lambda _: 2 * x, wrong, repeats=2),
+        ),
+        CPU,
+        rounds=3,
+        bytes_per_ms=1e6,
+    )
+    assert [r["variant"] for r in outcome.rows] == ["eager", "product"]
+    errors = {e["variant"]: e["error"] for e in outcome.errors}
+    assert errors["library"] == "ImportError: no such library"
+    assert errors["triple"] == "AssertionError: not doubled"
+    assert errors["late"].startswith("RuntimeError")
+    assert not outcome.device_lost
+
+
+def test_a_row_has_the_keys_that_all_benches_share():
+    outcome = run_job(job_of(Candidate("eager", lambda: lambda _: None)), CPU, 2, None)
+    assert tuple(outcome.rows[0]) == ROW
+    assert outcome.rows[0]["ratio_to_eager"] == 1
+    assert outcome.rows[0]["ceiling_share"] is None
+    with pytest.raises(ValueError, match="got \\['speed'\\]"):
+        row(speed=1)
+
+
+def test_figures_are_of_one_call_where_a_candidate_makes_several():
+    clock = iter(float(i) for i in range(100))
+
+    class Fixed(Device):
+        def clock(self, call):
+            call()
+            next(clock)
+            return 6.0, 6.0
+
+    rows = run_job(
+        job_of(
+            Candidate("eager", lambda: lambda _: None), Candidate("thrice", lambda: lambda _: None, repeats=3)
+        ),
+        Fixed("cpu"),
+        rounds=2,
+        bytes_per_ms=6.0,
+    ).rows
+    assert [r["median_ms"] for r in rows] == [6, 2]
+    assert [r["ratio_to_eager"] for r in rows] == [1, 3]
+    assert [r["ceiling_share"] for r in rows] == pytest.approx([24 / 6 / 6, 24 / 2 / 6])
+
+
+def test_the_cpu_runs_every_job_without_an_error():
+    ops_and_variants = set()
+    for make in bench_jobs(tiny=True).values():
+        outcome = run_job(make(CPU), CPU, rounds=1, bytes_per_ms=None)
+        assert outcome.errors == []
+        ops_and_variants |= {(r["op"], r["variant"]) for r in outcome.rows}
+    # Graph nodes and ops that are not there yet aside, every target is a row's.
+    there = {op for op, _ in ops_and_variants}
+    targets = {(op, variant) for op, _, _, variant in TARGETS if op in there and "graph" not in variant}
+    assert targets <= ops_and_variants
+
+
+def test_a_gradient_that_is_wrong_in_one_token_or_nowhere_finite_is_refused():
+    inputs = Inputs.random(16, 301, torch.float32, CPU, seed=1)
+    exact = Exact.of(inputs)
+    gradient = torch.zeros(16, 301)
+    gradient[inputs.sample()] = exact.gradient.float()
+    exact.check(exact.loss.float(), gradient)
+    with pytest.raises(AssertionError, match="gradient off by"):
+        exact.check(exact.loss.float(), gradient.clone().index_fill_(0, torch.tensor([15]), 0.0))
+    with pytest.raises(AssertionError, match="gradient off by nan"):
+        exact.check(exact.loss.float(), gradient * torch.nan)
+    with pytest.raises(AssertionError, match="loss off by"):
+        exact.check(exact.loss.float() + 0.01, gradient)
+    with pytest.raises(AssertionError, match="off by nan"):
+        assert_near("x", torch.tensor([torch.nan]), torch.zeros(1).double())
+
+
+def test_triton_peers_are_right():
+    """Under Triton's interpreter, in a process of its own: the variable is read when Triton is imported."""
+    pytest.importorskip("triton")
+    code = """
+import torch
+from bench.gpu.device import Device
+from bench.gpu.inputs import Exact, Inputs, assert_near, exact_logprobs
+from bench.gpu.triton_loss import logprobs_and_entropy, loss_and_gradient
+for dtype in (torch.float32, torch.bfloat16):
+    inputs = Inputs.random(16, 301, dtype, Device("cpu"), 1)
+    exact = Exact.of(inputs)
+    for inplace in (False, True):
+        exact.check(*loss_and_gradient(inputs.logits.clone(), inputs, inplace=inplace, block=64, warps=4))
+    got = logprobs_and_entropy(inputs.logits, inputs.targets, block=64, warps=4)
+    for a, b in zip(got, exact_logprobs(inputs.logits, inputs.targets)):
+        assert_near("statistics", a, b)
+print("right")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "right", done.stderr
+
+
+def test_a_sweep_leaves_the_table_as_it_was_and_says_what_does_not_fit():
+    asked = []
+
+    def set_launch(cluster, threads):
+        asked.append((cluster, threads))
+        if cluster == 16:
+            raise RuntimeError("grpo_loss: launch failed: cluster misconfiguration")
+        return cluster != 8
+
+    choices = sweep(CPU, set_launch, 8, 301, torch.float32, rounds=1)
+    assert asked[-1] == (-1, 0)
+    assert len(choices) == 2 * len(CHOICES)
+    why = {c.cluster: c.why for c in choices}
+    assert "misconfiguration" in why[16]
+    assert "refused 8" in why[8]
+    assert why[4] == ""
+    assert {c.cluster for c in choices if c.median_ms is None} == {8, 16}
+
+
+def test_a_sweep_that_changes_the_loss_stops(monkeypatch):
+    launched = []
+
+    def set_launch(cluster, threads):
+        launched.append(cluster)
+        return True
+
+    from bench.gpu import tune
+
+    right = tune.fused_loss
+    monkeypatch.setattr(tune, "fused_loss", lambda *a, **k: right(*a, **k) * (1 + (launched[-1] == 4)))
+    with pytest.raises(AssertionError):
+        sweep(CPU, set_launch, 8, 301, torch.float32, rounds=1)
+    assert launched[-1] == -1
+
+
+def test_the_fastest_launch_is_chosen_and_written_as_a_line_of_the_table():
+    choices = [
+        Choice("grpo_loss", "bfloat16", 151_936, -1, 0, 1.4),
+        Choice("grpo_loss", "bfloat16", 151_936, 8, 256, 1.25),
+        Choice("grpo_loss", "bfloat16", 151_936, 4, 512, 1.3),
+        Choice("grpo_loss", "bfloat16", 151_936, 16, 256, None, "does not fit"),
+        Choice("token_logprobs", "float32", 128_256, 0, 512, 0.5),
+    ]
+    assert lines(best(choices)).split("\n") == [
+        "    {Scalar::BF16, 151936, true, 8, 256},  // grpo_loss: 1.250 ms, the table's own 1.400 ms",
+        "    {Scalar::F32, 128256, false, 0, 512},  // token_logprobs: 0.500 ms",
+    ]
