@@ -1,0 +1,197 @@
+// The writing half of a row pass: what is decided about a row once its statistics are known, and the
+// gradient.
+#pragma once
+
+#include "cuda/row_stats.cuh"
+
+namespace elastic::cuda {
+
+// What a task says about a row before anything of it is read.
+template <class T>
+struct Row {
+  const T* logits;  // [V]
+  T* gradient;      // [V], may be the logits, or null
+  int32_t vocab;
+  float inv_temperature;
+  float softcap;  // 0: none
+  bool counted;   // false: the row is not read, its gradient is zero
+};
+
+// What is written, decided by one thread for the whole CTA: 2^d (a + b d) with d = u - shift, times the
+// softcap's slope. The target's own element has cancellation to avoid and comes ready.
+enum class Emit : int32_t { NOTHING, ZEROS, SLOPES, ENTROPY_SLOPES };
+struct Plan {
+  Emit emit;
+  int32_t target;
+  float target_slope;
+  float shift;
+  float a;
+  float b;
+};
+
+__device__ __forceinline__ Plan zeros_plan() {
+  Plan plan{};
+  plan.emit = Emit::ZEROS;
+  return plan;
+}
+
+// d/dx of logprob d_logprob + entropy d_entropy; p = 2^(u - shift) density, density = 2^-log2_sum. `target` <
+// 0: none.
+template <bool SOFTCAP>
+__device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform, float shift, float density,
+                                            float log2_sum, int32_t target, float target_cap_slope,
+                                            float logprob, float entropy, float d_logprob, float d_entropy) {
+  const float inv = transform.inv_temperature;
+  const float a = -(d_logprob + d_entropy * entropy) * inv, b = -d_entropy * inv * LN_2;
+  const float q = expf(logprob), entropy_part = q > 0.f ? q * (entropy + logprob) * d_entropy : 0.f;
+  Plan plan;
+  plan.emit = d_entropy != 0.f ? Emit::ENTROPY_SLOPES : Emit::SLOPES;
+  plan.target = target;
+  plan.target_slope = (-expm1f(logprob) * d_logprob - entropy_part) * inv * target_cap_slope;
+  plan.shift = shift;
+  plan.a = fmaf(-b, log2_sum, a) * density;
+  plan.b = b * density;
+  return plan;
+}
+
+// The same from a row's saved logsumexp (in nats) instead of its statistics. `logprob` is the target's, or
+// NaN.
+template <bool SOFTCAP>
+__device__ __forceinline__ Plan saved_plan(const Transform<SOFTCAP>& transform, float logsumexp,
+                                           int32_t target, float logprob, float entropy, float d_logprob,
+                                           float d_entropy) {
+  // u of a logit equal to logsumexp, as a float, with what its rounding lost: p has the digits of logsumexp.
+  const float inv = transform.inv_temperature, logit = logsumexp / inv, shift = logit * transform.scale;
+  const float log2_sum = fmaf(logit, transform.scale, -shift) - fmaf(logit, inv, -logsumexp) * LOG2_E;
+  float cap_slope = 1.f;
+  if constexpr (SOFTCAP) {  // from the logprob: in place the logit may be gone
+    const float tanh = (logprob + logsumexp) / inv * transform.inv_cap;
+    cap_slope = fmaf(-tanh, tanh, 1.f);
+  }
+  return slopes_plan(transform, shift, exp2f(-log2_sum), log2_sum, target, cap_slope, logprob, entropy,
+                     d_logprob, d_entropy);
+}
+
+// One thread's share of a CTA's vectors, units in the order in which they are read.
+template <int AHEAD, class Load, class Use>
+__device__ __forceinline__ void each_vector(int32_t begin, int32_t end, const Load& load, const Use& use) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) % WARP;
+  for (int32_t v = begin + lane; v < end; v += WARP * AHEAD) {
+    Vec16 q[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+      if (AHEAD == 1 || v + WARP * i < end) q[i] = load(v + WARP * i);
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+      if (AHEAD == 1 || v + WARP * i < end) use(v + WARP * i, q[i]);
+  }
+}
+
+// Elements of a row outside its vectors, one for each of the first lanes of the row's first warp, or -1.
+__device__ __forceinline__ int32_t loose_element(const RowLayout& layout, int32_t vocab) {
+  const int32_t t = static_cast<int32_t>(threadIdx.x);
+  if (t < layout.head) return t;
+  return t < layout.head + layout.tail ? vocab - layout.tail + (t - layout.head) : -1;
+}
+
+// A row that is written: its elements, and as vectors those behind the first `head`.
+template <class T>
+struct WrittenRow {
+  Span<T> elements;
+  Span<Vec16> vectors;
+  int32_t head;
+
+  __device__ __forceinline__ WrittenRow(T* row, int32_t vocab, const RowLayout& layout)
+      : elements(row, vocab),
+        vectors(reinterpret_cast<Vec16*>(row + layout.head), layout.vectors),
+        head(layout.head) {}
+
+  // ALIGNED: the row lies like the one that the layout is of with respect to 16 bytes; always so in place.
+  template <bool ALIGNED>
+  __device__ __forceinline__ void store(int32_t v, const float (&x)[PER_VECTOR<T>]) const {
+    constexpr int E = PER_VECTOR<T>;
+    if constexpr (ALIGNED) {
+      store_streaming(&vectors[v], pack<T>(x));
+    } else {
+#pragma unroll
+      for (int i = 0; i < E; i++) elements[head + v * E + i] = from_float<T>(x[i]);
+    }
+  }
+};
+
+// One of `parts` equal parts of a row becomes zero.
+template <class T>
+__device__ __forceinline__ void write_zeros(T* row, int32_t vocab, int part, int parts) {
+  const RowLayout layout = RowLayout::of<T>(row, vocab);
+  const WrittenRow<T> out(row, vocab, layout);
+  const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
+  if (loose >= 0) out.elements[loose] = from_float<T>(0.f);
+  const int32_t threads = static_cast<int32_t>(blockDim.x);
+  for (int64_t v = part * threads + static_cast<int32_t>(threadIdx.x); v < layout.vectors;
+       v += parts * threads)
+    store_streaming(&out.vectors[v], Vec16{});
+}
+
+template <bool SOFTCAP, class T>
+__device__ __forceinline__ void capped(const Transform<SOFTCAP>& transform, const Vec16& q,
+                                       float (&x)[PER_VECTOR<T>]) {
+  unpack<T>(q, x);
+  if constexpr (SOFTCAP)
+#pragma unroll
+    for (int i = 0; i < PER_VECTOR<T>; i++) x[i] = transform.capped(x[i]);
+}
+
+template <bool ENTROPY, bool SOFTCAP, int E>
+__device__ __forceinline__ void slopes(const Transform<SOFTCAP>& transform, const Plan& plan, float (&x)[E]) {
+#pragma unroll
+  for (int i = 0; i < E; i++) {
+    float cap_slope;
+    const float d = fmaf(transform.capped(x[i], cap_slope), transform.scale, -plan.shift);
+    const float e = exp2_fast(d);
+    x[i] = ENTROPY ? e * fmaf(fmaxf(d, NEGLIGIBLE), plan.b, plan.a) : e * plan.a;
+    if constexpr (SOFTCAP) x[i] *= cap_slope;
+  }
+}
+
+// This CTA's share of the gradient row: units [first, first + units), where `load` finds the logits.
+template <class Load, bool SOFTCAP, class T>
+__device__ __forceinline__ void emit_row(const Load& load, const RowLayout& layout, const Row<T>& row,
+                                         const Transform<SOFTCAP>& transform, const Plan& plan, int rank,
+                                         int log2_units, int32_t loose) {
+  constexpr int E = PER_VECTOR<T>;
+  const int warp = static_cast<int>(threadIdx.x) / WARP, warps = static_cast<int>(blockDim.x) / WARP;
+  const int units = 1 << log2_units, first_unit = rank << log2_units;
+  const bool aligned =
+      (reinterpret_cast<uintptr_t>(row.gradient) - reinterpret_cast<uintptr_t>(row.logits)) % sizeof(Vec16) ==
+      0;
+  const WrittenRow<T> out(row.gradient, row.vocab, layout);
+  const auto emit = [&](auto entropy, auto like_logits) {
+    for (int u = warp; u < units; u += warps)
+      each_vector<Load::AHEAD>(layout.begin(first_unit + u), layout.begin(first_unit + u + 1), load,
+                               [&](int32_t v, const Vec16& q) {
+                                 float x[E];
+                                 unpack<T>(q, x);
+                                 slopes<decltype(entropy)::value>(transform, plan, x);
+                                 out.template store<decltype(like_logits)::value>(v, x);
+                               });
+    if (loose >= 0) {
+      float x[1] = {to_float(row.logits[loose])};
+      slopes<decltype(entropy)::value>(transform, plan, x);
+      out.elements[loose] = from_float<T>(x[0]);
+    }
+  };
+  const bool entropy = plan.emit == Emit::ENTROPY_SLOPES;
+  if (aligned && !entropy) emit(std::false_type{}, std::true_type{});
+  if (aligned && entropy) emit(std::true_type{}, std::true_type{});
+  if (!aligned && !entropy) emit(std::false_type{}, std::false_type{});
+  if (!aligned && entropy) emit(std::true_type{}, std::false_type{});
+  // The target again, by the thread that has just written it.
+  const int32_t body = plan.target - layout.head, v = body / E, u = layout.unit > 0 ? v / layout.unit : 0;
+  const bool in_body = body >= 0 && v < layout.vectors;
+  const bool mine = in_body ? u >> log2_units == rank && (u & (units - 1)) % warps == warp &&
+                                  (v - layout.begin(u)) % WARP == static_cast<int32_t>(threadIdx.x) % WARP
+                            : plan.target >= 0 && loose == plan.target;
+  if (mine) out.elements[plan.target] = from_float<T>(plan.target_slope);
+}
+
+}  // namespace elastic::cuda

@@ -1,0 +1,90 @@
+// The launch table of the row pass.
+//
+// A row in shared memory is cut into as few slices as let four CTAs share an SM: while one of them waits for
+// memory or for its cluster, the others compute. Four times 256 threads of 64 registers also fill the SM.
+// Rows that are too long for that get fewer and larger CTAs, then 16 of them, then go streamed. A streamed
+// row that is read twice has the SM to itself, so that the rows in flight stay in L2 between their two reads.
+// Not measured yet: `make gpu` sweeps the choices.
+#include <atomic>
+#include <mutex>
+
+#include "cuda/common.cuh"
+#include "cuda/row_launch.h"
+#include "cuda/row_stats.cuh"
+
+namespace elastic::cuda {
+namespace {
+
+constexpr int MAX_DEVICES = 64;
+constexpr size_t RESERVED_BYTES = 1024;  // of shared memory, by the driver, for every CTA
+constexpr int SM_THREADS = 1024;         // at 64 registers
+
+struct Device {
+  bool clusters;
+  size_t cta_bytes;  // shared memory that one CTA may have
+  size_t sm_bytes;   // that all CTAs of an SM have
+};
+
+std::atomic<int> chosen_cluster{-1}, chosen_threads{0};
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  return cudaDeviceGetAttribute(&value, name, device) == cudaSuccess ? value : 0;
+}
+
+Device query(int device) {
+  return {attribute(cudaDevAttrComputeCapabilityMajor, device) >= 9,
+          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)),
+          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))};
+}
+
+size_t shared_bytes(Scalar dtype, int64_t vocab, int cluster) {
+  const int64_t per_vector = dtype == Scalar::F32 ? 4 : 8;
+  const int64_t unit = (vocab / per_vector + UNITS - 1) / UNITS;  // vectors; most where the row is aligned
+  return ROW_HEADER_BYTES + static_cast<size_t>(unit) * (UNITS / cluster) * sizeof(Vec16);
+}
+
+RowLaunch streamed(bool rereads) {
+  return {false, 1, rereads ? SM_THREADS : SM_THREADS / 2, ROW_HEADER_BYTES};
+}
+
+RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
+  if (!device.clusters) return streamed(rereads);
+  RowLaunch best = streamed(rereads);
+  size_t most = 0;  // CTAs an SM
+  for (int cluster = 1; cluster <= 16 && most < 4; cluster *= 2) {
+    const size_t bytes = shared_bytes(dtype, vocab, cluster);
+    const size_t ctas = bytes > device.cta_bytes ? 0 : device.sm_bytes / (bytes + RESERVED_BYTES);
+    if (ctas <= most || (cluster == 16 && most > 0)) continue;  // 16 CTAs rarely find room at once
+    most = ctas;
+    best = {true, cluster, ctas >= 3 ? 256 : ctas == 2 ? 512 : 1024, bytes};
+  }
+  return best;
+}
+
+}  // namespace
+
+RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
+  // Queried once a device: its answers cost microseconds each.
+  static std::once_flag known[MAX_DEVICES];
+  static Device devices[MAX_DEVICES];
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= MAX_DEVICES) device = 0;
+  std::call_once(known[device], [&] { devices[device] = query(device); });
+  const int cluster = chosen_cluster, threads = chosen_threads;
+  RowLaunch shape = cluster < 0 ? from_table(devices[device], dtype, vocab, rereads) : streamed(rereads);
+  if (cluster > 0) shape = {true, cluster, 256, shared_bytes(dtype, vocab, cluster)};
+  if (threads > 0) shape.threads = threads;
+  return shape;
+}
+
+bool set_row_launch(int cluster, int threads) {
+  const bool known = cluster == -1 || cluster == 0 || cluster == 1 || cluster == 2 || cluster == 4 ||
+                     cluster == 8 || cluster == 16;
+  if (!known || threads < 0 || threads > SM_THREADS || threads % WARP != 0) return false;
+  chosen_cluster = cluster;
+  chosen_threads = threads;
+  return true;
+}
+
+}  // namespace elastic::cuda

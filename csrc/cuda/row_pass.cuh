@@ -1,0 +1,205 @@
+// One row of logits, once: load -> statistics -> combine -> emit. Loss and logprobs are tasks of this pass.
+//
+// Storage. Resident (sm_90 and newer): the row lies in the shared memory of a cluster of CTAs, a slice each.
+// One thread asks for the slice in four bulk copies on four barriers; statistics run on what has landed while
+// the rest is under way; the gradient is computed from the same slice and streamed out. Memory sees one read
+// and, with a gradient, one write. Streamed: plain 16-byte loads, four in flight a thread; the second read of
+// the row finds it in L2 as long as a row times the CTAs in flight fits there.
+// Peers. Cluster: every CTA reads all units' statistics through distributed shared memory and combines them
+// itself: the objective is a few hundred instructions of one thread, less than a second trip to a peer.
+// Solo: one CTA has the whole row.
+//
+// Rows need no alignment: elements before the first and behind the last whole vector are lanes of their own.
+// In place is safe: a vector is written by the thread that read it last, and the target's logit is read
+// before the barrier that every write lies behind.
+#pragma once
+
+#include "cuda/row_emit.cuh"
+#include "cuda/row_launch.h"
+
+namespace elastic::cuda {
+
+constexpr int MAX_ROW_THREADS = 1024;  // with it ptxas keeps 64 registers: 1,024 threads an SM, any split
+constexpr int LOG2_CHUNKS = 2, CHUNKS = 1 << LOG2_CHUNKS;
+
+struct Cluster {
+  static __device__ __forceinline__ int rank() { return static_cast<int>(cluster_rank()); }
+  static __device__ __forceinline__ void sync() { cluster_sync(); }
+  static __device__ __forceinline__ void arrive() { cluster_arrive(); }
+  static __device__ __forceinline__ void wait() { cluster_wait(); }
+  template <class S>
+  static __device__ __forceinline__ const S* of(S* shared, int rank) {
+    return peer(shared, static_cast<unsigned>(rank));
+  }
+};
+
+struct Solo {
+  static __device__ __forceinline__ int rank() { return 0; }
+  static __device__ __forceinline__ void sync() { __syncthreads(); }
+  static __device__ __forceinline__ void arrive() {}
+  static __device__ __forceinline__ void wait() {}
+  template <class S>
+  static __device__ __forceinline__ const S* of(S* shared, int) {
+    return shared;
+  }
+};
+
+template <class Inputs>
+struct RowShared {
+  Barrier landed[CHUNKS];
+  UnitStats unit[UNITS];
+  Plan plan;
+  Inputs inputs;
+};
+
+// The slice of the row that this CTA holds: units [first_unit, first_unit + units).
+struct Resident {
+  static constexpr int AHEAD = 1;
+  Span<Vec16> slice;
+  Barrier* landed;
+  int32_t first;
+  int log2_chunk;  // units a chunk
+
+  template <class T, class Inputs>
+  __device__ __forceinline__ Resident(const T* logits, const RowLayout& layout, int first_unit,
+                                      int log2_units, RowShared<Inputs>* shared)
+      : slice(reinterpret_cast<Vec16*>(reinterpret_cast<char*>(shared) + ROW_HEADER_BYTES),
+              layout.begin(first_unit + (1 << log2_units)) - layout.begin(first_unit)),
+        landed(shared->landed),
+        first(layout.begin(first_unit)),
+        log2_chunk(log2_units - LOG2_CHUNKS) {
+    if (threadIdx.x != 0) return;
+    for (int c = 0; c < CHUNKS; c++) barrier_init(landed + c, 1);
+    barrier_init_fence();
+    for (int c = 0; c < CHUNKS; c++) {
+      const int u = first_unit + (c << log2_chunk);
+      const int32_t begin = layout.begin(u), end = layout.begin(u + (1 << log2_chunk));
+      const uint32_t bytes = static_cast<uint32_t>(end - begin) * sizeof(Vec16);
+      barrier_expect_bytes(landed + c, bytes);
+      if (bytes > 0)
+        bulk_copy(&slice[begin - first], reinterpret_cast<const Vec16*>(logits + layout.head) + begin, bytes,
+                  landed + c);
+    }
+  }
+  __device__ __forceinline__ void wait(int unit) const { barrier_wait(landed + (unit >> log2_chunk), 0); }
+  __device__ __forceinline__ Vec16 operator()(int32_t v) const { return slice[v - first]; }
+};
+
+struct Streamed {
+  static constexpr int AHEAD = 4;
+  const Vec16* body;
+
+  template <class T, class... Unused>
+  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout, Unused...)
+      : body(reinterpret_cast<const Vec16*>(logits + layout.head)) {}
+  __device__ __forceinline__ void wait(int) const {}
+  __device__ __forceinline__ Vec16 operator()(int32_t v) const { return body[v]; }
+};
+
+template <class Storage, class Peers, class Task>
+__global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log2_ranks) {
+  using T = typename Task::Element;
+  static_assert(sizeof(RowShared<typename Task::Inputs>) <= ROW_HEADER_BYTES);
+  constexpr int E = PER_VECTOR<T>;
+  constexpr bool SOFTCAP = Task::SOFTCAP;
+  auto* shared = block_smem<RowShared<typename Task::Inputs>>();
+  const int rank = Peers::rank(), ranks = 1 << log2_ranks;
+  const int64_t index = blockIdx.x >> log2_ranks;
+  const Row<T> row = task.row(index);
+  if (!row.counted) {
+    if (rank == 0 && threadIdx.x == 0) task.skip(index);
+    if (row.gradient != nullptr) write_zeros(row.gradient, row.vocab, rank, ranks);
+    return;
+  }
+
+  // load
+  const RowLayout layout = RowLayout::of<T>(row.logits, row.vocab);
+  const int log2_units = LOG2_UNITS - log2_ranks, units = 1 << log2_units, first_unit = rank << log2_units;
+  const Storage load(row.logits, layout, first_unit, log2_units, shared);
+  const Transform<SOFTCAP> transform(row.inv_temperature, row.softcap);
+  __syncthreads();
+  if (threadIdx.x == 0) shared->inputs = task.inputs(index, row);
+
+  // statistics
+  const int warp = static_cast<int>(threadIdx.x) / WARP, warps = static_cast<int>(blockDim.x) / WARP;
+  const Span<UnitStats> unit_stats(shared->unit, units);
+  const int32_t loose = rank == 0 ? loose_element(layout, row.vocab) : -1;
+  for (int u = warp; u < units; u += warps) {
+    Online stats;
+    if (u == 0 && loose >= 0) {
+      const float x[1] = {transform.capped(to_float(row.logits[loose]))};
+      stats.add(x, transform.scale);
+    }
+    load.wait(u);
+    each_vector<Storage::AHEAD>(layout.begin(first_unit + u), layout.begin(first_unit + u + 1), load,
+                                [&](int32_t, const Vec16& q) {
+                                  float x[E];
+                                  capped<SOFTCAP, T>(transform, q, x);
+                                  stats.add(x, transform.scale);
+                                });
+    stats.join_warp();
+    if (threadIdx.x % WARP == 0) unit_stats[u] = {stats.max, stats.sum, stats.weighted, 0.f};
+  }
+  Peers::sync();
+
+  // combine
+  if (warp == 0) {
+    constexpr int PER_LANE = UNITS / WARP;
+    Online all;
+    UnitStats unit[PER_LANE];
+    float top = LOWEST;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+      const int u = static_cast<int>(threadIdx.x) * PER_LANE + i;
+      unit[i] = Peers::of(shared->unit, u >> log2_units)[u & (units - 1)];
+      top = fmaxf(top, unit[i].max);
+    }
+    Peers::arrive();  // this CTA has read what it needs of its peers; before combine's stores, which it would
+                      // wait for
+    all.max = top;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+      Online one{unit[i].max, unit[i].sum, unit[i].weighted};
+      one.rescale(top);
+      all.sum += one.sum;
+      all.weighted += one.weighted;
+    }
+    all.join_warp();
+    if (threadIdx.x == 0)
+      shared->plan = task.combine(index, shared->inputs, row, RowStats(all), transform, rank == 0);
+  } else {
+    Peers::arrive();
+  }
+  __syncthreads();
+
+  // emit
+  const Plan plan = shared->plan;
+  if (plan.emit == Emit::ZEROS) {
+    write_zeros(row.gradient, row.vocab, rank, ranks);
+  } else if (plan.emit != Emit::NOTHING) {
+    emit_row(load, layout, row, transform, plan, rank, log2_units, loose);
+  }
+  Peers::wait();  // peers may still be reading this CTA's statistics
+}
+
+// The gradient of rows whose statistics are known: 1 read, 1 write. 2^log2_parts CTAs a row, which need
+// nothing of one another; the task plans from the numbers of the row alone, for in place a peer may have
+// written.
+template <class Task>
+__global__ void __launch_bounds__(MAX_ROW_THREADS) gradient_kernel(Task task, int log2_parts) {
+  using T = typename Task::Element;
+  auto* shared = block_smem<Plan>();
+  const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
+  const int64_t index = blockIdx.x >> log2_parts;
+  const Row<T> row = task.row(index);
+  if (!row.counted) return write_zeros(row.gradient, row.vocab, part, parts);
+  const RowLayout layout = RowLayout::of<T>(row.logits, row.vocab);
+  const Transform<Task::SOFTCAP> transform(row.inv_temperature, row.softcap);
+  if (threadIdx.x == 0) *shared = task.plan(index, transform);
+  __syncthreads();
+  const Plan plan = *shared;
+  const int32_t loose = part == 0 ? loose_element(layout, row.vocab) : -1;
+  emit_row(Streamed(row.logits, layout), layout, row, transform, plan, part, LOG2_UNITS - log2_parts, loose);
+}
+
+}  // namespace elastic::cuda

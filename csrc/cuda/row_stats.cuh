@@ -1,0 +1,123 @@
+// Softmax statistics of a row, in one pass and in an order that no launch shape changes.
+//
+// The row is cut into UNITS stretches of equal length. One warp takes a unit, a lane every 32nd vector of it
+// with a running maximum of its own; five shuffles join the lanes; the units are joined by one warp, in a
+// fixed tree. So the result depends on the row alone, not on cluster size, number of threads or storage.
+//
+// All exponents are in base 2: u = z log2(e) for the scaled logit z. Everything is relative to `max`, the
+// largest u as this very float, so that its rounding cancels between statistics and gradient. A u below
+// LOWEST counts as -inf. NaN and +inf need no branch: they end up in `sum`.
+#pragma once
+
+#include "cuda/cluster.cuh"
+#include "cuda/logit.cuh"
+
+namespace elastic::cuda {
+
+constexpr int LOG2_UNITS = 7, UNITS = 1 << LOG2_UNITS;
+constexpr float LOWEST = -1e30f;
+// What the float sum of a row cannot tell from 0, in logprob and entropy: a certain token reads exactly 0.
+constexpr float RESOLUTION = 2.4e-7f;
+// 2^NEGLIGIBLE is 0, and times NEGLIGIBLE it still is: keeps 0 * -inf out of the entropy.
+constexpr float NEGLIGIBLE = -200.f;
+
+// Where the elements of a row lie: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
+struct RowLayout {
+  int32_t head;
+  int32_t tail;
+  int32_t vectors;
+  int32_t unit;  // vectors a unit; the last units may be shorter or empty
+
+  template <class T>
+  static __device__ __forceinline__ RowLayout of(const T* row, int32_t vocab) {
+    constexpr int E = PER_VECTOR<T>;
+    const int32_t past = static_cast<int32_t>(reinterpret_cast<uintptr_t>(row) / sizeof(T)) & (E - 1);
+    const int32_t gap = (E - past) & (E - 1), head = gap < vocab ? gap : vocab;
+    const int32_t vectors = (vocab - head) / E;
+    return {head, vocab - head - vectors * E, vectors, (vectors + UNITS - 1) / UNITS};
+  }
+  __device__ __forceinline__ int32_t begin(int u) const { return u * unit < vectors ? u * unit : vectors; }
+};
+
+struct Max {
+  __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+struct Online {
+  float max = LOWEST;
+  float sum = 0.f;       // of 2^(u - max)
+  float weighted = 0.f;  // of 2^(u - max) (u - max)
+
+  __device__ __forceinline__ void rescale(float to) {
+    const float delta = max - to, factor = exp2_fast(delta);
+    weighted = factor * fmaf(delta, sum, weighted);
+    sum = factor * sum;
+    max = to;
+  }
+
+  // x: capped logits; u = x scale.
+  template <int E>
+  __device__ __forceinline__ void add(const float (&x)[E], float scale) {
+    float top[E];
+#pragma unroll
+    for (int i = 0; i < E; i++) top[i] = x[i];
+#pragma unroll
+    for (int width = E / 2; width > 0; width /= 2)
+#pragma unroll
+      for (int i = 0; i < width; i++) top[i] = fmaxf(top[i], top[i + width]);
+    rescale(fmaxf(max, top[0] * scale));
+    float e[E], odd = 0.f;  // two chains, half the latency
+#pragma unroll
+    for (int i = 0; i < E; i++) {
+      const float d = fmaf(x[i], scale, -max), bounded = fmaxf(d, NEGLIGIBLE);
+      e[i] = exp2_fast(d);
+      if (i % 2 == 0)
+        weighted = fmaf(e[i], bounded, weighted);
+      else
+        odd = i == 1 ? e[i] * bounded : fmaf(e[i], bounded, odd);
+    }
+    weighted += odd;
+#pragma unroll
+    for (int width = E / 2; width > 0; width /= 2)
+#pragma unroll
+      for (int i = 0; i < width; i++) e[i] += e[i + width];
+    sum += e[0];
+  }
+
+  // The whole warp's, in every lane.
+  __device__ __forceinline__ void join_warp() {
+    rescale(warp_reduce(max, Max()));
+    sum = warp_reduce(sum, Sum());
+    weighted = warp_reduce(weighted, Sum());
+  }
+};
+
+// One unit's statistics in shared memory: sixteen bytes, one access.
+struct alignas(16) UnitStats {
+  float max, sum, weighted, unused;
+};
+
+// log2 p = u - max - log2_sum. NaN in every field for a row with NaN, +inf, or nothing but -inf.
+struct RowStats {
+  float max;
+  float log2_sum;
+  float sum;
+  float entropy;  // in nats
+
+  __device__ __forceinline__ explicit RowStats(const Online& row) {
+    const bool legal = row.sum > 0.f && row.max < INFINITY;
+    max = legal ? row.max : NAN;
+    sum = legal ? row.sum : NAN;
+    log2_sum = log2f(sum);
+    const float h = (log2_sum - row.weighted / sum) * LN_2;
+    entropy = h < RESOLUTION ? 0.f : h;
+  }
+  // Of the element with scaled logit u = x scale.
+  __device__ __forceinline__ float logprob(float x, float scale) const {
+    const float l = (fmaf(x, scale, -max) - log2_sum) * LN_2;
+    return l > -RESOLUTION ? 0.f : l;
+  }
+  __device__ __forceinline__ float logsumexp() const { return (max + log2_sum) * LN_2; }
+};
+
+}  // namespace elastic::cuda
