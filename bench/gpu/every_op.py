@@ -27,7 +27,7 @@ def assert_same(name: str, got: Tensor, expected: Tensor, limit: float) -> None:
 
 def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(vocab)
-    logits = (torch.randn(TOKENS, vocab + 3, generator=generator) * 2).to(dtype)[:, :vocab]  # strided rows
+    padded = (torch.randn(TOKENS, vocab + 3, generator=generator) * 2).to(dtype)  # rows get a stride
     targets = torch.randint(vocab, (TOKENS,), generator=generator)
     old = -torch.rand(TOKENS, generator=generator) * 5
     mask = torch.tensor([True, True, False, True, True, True])
@@ -36,9 +36,9 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
     limit = 1e-4 if dtype == torch.float32 else 2e-2
 
     def both(loss: str, inplace: bool, there: torch.device) -> tuple[Tensor, Tensor]:
-        leaf = logits.detach().to(there).requires_grad_()
+        leaf = padded.to(there, copy=True).requires_grad_()
         out = ops.grpo_loss(
-            leaf.clone() if inplace else leaf,
+            leaf[:, :vocab],
             targets.to(there),
             old.to(there),
             offsets.to(there),
@@ -59,8 +59,8 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
             assert_same(f"{loss}: gradient", gradient, expected_gradient, limit)
     results = []
     for there in (device, torch.device("cpu")):
-        leaf = logits.detach().to(there).requires_grad_()
-        logprobs, entropy = ops.token_logprobs(leaf, targets.to(there), 0.7)
+        leaf = padded.to(there, copy=True).requires_grad_()
+        logprobs, entropy = ops.token_logprobs(leaf[:, :vocab], targets.to(there), 0.7)
         (gradient,) = torch.autograd.grad((logprobs - 0.5 * entropy).sum(), leaf)
         results.append((logprobs.detach(), entropy.detach(), gradient))
     for name, got, expected in zip(("logprobs", "entropy", "their gradient"), *results, strict=True):
@@ -124,7 +124,7 @@ def main() -> None:
     for launch in LAUNCHES if set_launch and device.type == "cuda" else LAUNCHES[:1]:
         if set_launch:
             set_launch(*launch)
-        for vocab in VOCABULARIES:
+        for vocab in VOCABULARIES if launch == LAUNCHES[0] else VOCABULARIES[-1:]:
             for dtype in dtypes:
                 loss_ops(device, vocab, dtype)
     if set_launch:

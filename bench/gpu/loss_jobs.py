@@ -42,7 +42,6 @@ def copy_job(device: Device, tokens: int, vocab: int, dtype: torch.dtype) -> Job
             Candidate("read + write in place", lambda: lambda _: target.neg_()),
         ],
         bytes=2 * nbytes(source),
-        baseline="device to device",
     )
 
 
