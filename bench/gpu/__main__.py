@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bench.gpu import report
+from bench.gpu.launches import Choice, best
 from bench.gpu.steps import STEPS, Context
 from bench.results import ROOT, facts, write
 
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = step(context, limit) if limit > 1 else {"status": "not run", "detail": "time was up"}
         for key in ("results", "tuning", "errors"):
             run[key] += record.pop(key, [])
+        run["launch_table"] = best([Choice(**entry) for entry in run["tuning"]])
         run["steps"][name] = {**record, "seconds": time.monotonic() - start}
         write(path, run)
     print(f"\n{report.text(run)}\n\n{path}")

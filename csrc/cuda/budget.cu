@@ -41,18 +41,18 @@ __global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::St
 
 // Fills a row with -inf but for 0 at `forced`; `block` of the row's blocks does its share.
 template <class Bits>
-__device__ __forceinline__ void fill_forced(Bits* row, int64_t vocab, int64_t forced, Bits negative_infinity,
-                                            int64_t block) {
+__device__ __forceinline__ void fill_forced(Span<Bits> row, int64_t vocab, int64_t forced,
+                                            Bits negative_infinity, int64_t block) {
   constexpr int LANES = Vector<Bits>::LANES;
   // Rows of an odd vocabulary, or of a slice, begin anywhere.
-  const int64_t misaligned = int64_t(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(Bits));
+  const int64_t misaligned = int64_t(reinterpret_cast<uintptr_t>(row.data()) % 16 / sizeof(Bits));
   const int64_t to_boundary = misaligned == 0 ? 0 : LANES - misaligned;
   const int64_t head = to_boundary < vocab ? to_boundary : vocab;
   const int64_t vectors = (vocab - head) / LANES;
   Vector<Bits> fill;
 #pragma unroll
   for (int i = 0; i < LANES; i++) fill.lanes[i] = negative_infinity;
-  Vector<Bits>* body = reinterpret_cast<Vector<Bits>*>(row + head);
+  const Span<Vector<Bits>> body(reinterpret_cast<Vector<Bits>*>(row.data() + head), vectors);
 #pragma unroll
   for (int i = 0; i < FORCE_VECTORS_PER_THREAD; i++) {
     const int64_t v = block * FORCE_VECTORS + i * FORCE_THREADS + threadIdx.x;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   const int64_t r = blockIdx.x;
   const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
   const int32_t* table = p.tables.rows + row.budget * p.tables.width;
-  Bits* logits = static_cast<Bits*>(p.logits) + r * p.row_stride;
+  const Span<Bits> logits(static_cast<Bits*>(p.logits) + r * p.row_stride, p.vocab);
   const Bits negative_infinity = Bits(p.negative_infinity);
   const int32_t forced = budget::next_forced(row, table);
   if (forced >= 0) return fill_forced(logits, p.vocab, forced, negative_infinity, blockIdx.y);
