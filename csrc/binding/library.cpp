@@ -2,6 +2,20 @@
 // files of this directory; fake kernels and autograd are registered in elastic/ops/.
 #include "binding/device.h"
 
+// Shared by the GRPO losses; binding/grpo.h has the same list in C++.
+#define GRPO_ARGUMENTS                                                                               \
+  "Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor? advantages, Tensor? rewards, "   \
+  "Tensor? group_offsets, Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, "             \
+  "Tensor? temperatures, *, float temperature, float? softcap, str advantage, float advantage_eps, " \
+  "SymInt pass_k, str loss, float clip_low, float clip_high, float? delta, float? dual_clip, float " \
+  "kl_coef, "                                                                                        \
+  "str kl, bool kl_weighted, float entropy_coef, float tau_positive, float tau_negative, "           \
+  "SymInt? num_tokens, SymInt? num_rows, SymInt? max_length, str engine_mode, bool engine_rows, "    \
+  "float engine_low, float engine_high, bool skip_zero_advantage"
+// advantages is [0] where they were given
+#define GRPO_RESULTS \
+  "Tensor loss, Tensor logprobs, Tensor entropy, Tensor advantages, Tensor clip_fraction, Tensor kl"
+
 ELASTIC_LIBRARY(m) {
   // ---- budget machine (csrc/binding/budget.cpp, elastic/ops/budget.py) ----
   m.def("new_state(Tensor budgets, Tensor phases, Tensor tables) -> Tensor");
@@ -17,30 +31,16 @@ ELASTIC_LIBRARY(m) {
   m.def(
       "group_advantage(Tensor rewards, Tensor group_offsets, str kind, float eps, SymInt pass_k) -> Tensor");
   m.def(
-      "token_logprobs(Tensor logits, Tensor targets, float temperature, Tensor? temperatures=None) "
+      "token_logprobs(Tensor logits, Tensor targets, float temperature, Tensor? temperatures=None, "
+      "float? softcap=None) "
       "-> (Tensor logprobs, Tensor entropy, Tensor logsumexp)");
   m.def(
       "token_logprobs_backward(Tensor logits, Tensor targets, Tensor logsumexp, Tensor entropy, "
-      "Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? temperatures=None) -> Tensor");
-  m.def(
-      "grpo_loss(Tensor logits, Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor advantages, "
-      "Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, Tensor? temperatures, *, float "
-      "temperature, str loss, "
-      "float clip_low, float clip_high, float? delta, float? dual_clip, float kl_coef, str kl, bool "
-      "kl_weighted, "
-      "float entropy_coef, float tau_positive, float tau_negative, SymInt? num_tokens, SymInt? num_rows, "
-      "SymInt? max_length, str engine_mode, bool engine_rows, float engine_low, float engine_high, bool "
-      "needs_gradient) "
-      "-> (Tensor loss, Tensor logprobs, Tensor entropy, Tensor clip_fraction, Tensor kl, Tensor gradient)");
-  m.def(  // writes the gradient over the logits
-      "grpo_loss_(Tensor(a!) logits, Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor "
-      "advantages, "
-      "Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, Tensor? temperatures, *, float "
-      "temperature, str loss, "
-      "float clip_low, float clip_high, float? delta, float? dual_clip, float kl_coef, str kl, bool "
-      "kl_weighted, "
-      "float entropy_coef, float tau_positive, float tau_negative, SymInt? num_tokens, SymInt? num_rows, "
-      "SymInt? max_length, str engine_mode, bool engine_rows, float engine_low, float engine_high) "
-      "-> (Tensor loss, Tensor logprobs, Tensor entropy, Tensor clip_fraction, Tensor kl)");
+      "Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? temperatures=None, "
+      "float? softcap=None) -> Tensor");
+  m.def("grpo_loss(Tensor logits, " GRPO_ARGUMENTS ", bool needs_gradient) -> (" GRPO_RESULTS
+        ", Tensor gradient)");
+  m.def("grpo_loss_(Tensor(a!) logits, " GRPO_ARGUMENTS  // writes the gradient over the logits
+        ") -> (" GRPO_RESULTS ")");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

@@ -3,9 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
-#include <torch/library.h>
-
-#include <cmath>
 
 #include "binding/device.h"
 #include "binding/loss_checks.h"
@@ -41,22 +38,48 @@ void run_backward(const Tensor& logits, const LogprobBackwardParams<A>& params) 
   cpu::token_logprobs_backward(params);
 }
 
+void check_all(const char* op, const Tensor& logits, const Tensor& targets, double temperature,
+               const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
+  check_logits(op, logits, /*written=*/false);
+  check_targets(op, logits.size(0), logits.size(1), logits, targets, std::nullopt);
+  check_temperature(op, logits.size(0), logits, temperature, temperatures);
+  if (softcap.has_value()) check_positive(op, "softcap", *softcap);
+}
+
+template <class A>
+Softmax<A> softmax_of(const Tensor& logits, const Tensor& targets, double temperature,
+                      const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
+  return {logits.size(1), targets.const_data_ptr<int64_t>(), temperature, optional_ptr<A>(temperatures),
+          softcap.value_or(0)};
+}
+
+// All tokens; `gradient` undefined: none.
+LogitsChunk whole(const Tensor& logits, const Tensor& gradient) {
+  return {scalar_type(logits),
+          logits.const_data_ptr(),
+          logits.stride(0),
+          gradient.defined() ? gradient.mutable_data_ptr() : nullptr,
+          logits.size(1),
+          logits.size(0),
+          0,
+          nullptr};
+}
+
 std::tuple<Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& targets,
                                                   double temperature,
-                                                  const std::optional<Tensor>& temperatures) {
+                                                  const std::optional<Tensor>& temperatures,
+                                                  std::optional<double> softcap) {
   const char* op = "token_logprobs";
-  check_logits(op, logits, /*written=*/false);
-  check_targets(op, logits, targets, std::nullopt);
-  check_temperature(op, logits, temperature, temperatures);
+  check_all(op, logits, targets, temperature, temperatures, softcap);
   const c10::DeviceGuard guard(logits.device());
   const auto options = logits.options().dtype(float_type(logits));
   Tensor logprobs = at::empty({logits.size(0)}, options), entropy = at::empty_like(logprobs),
          logsumexp = at::empty_like(logprobs);
   const auto run = [&](auto zero) {
     using A = decltype(zero);
-    run_logprobs<A>(
-        logits, {logits_view<A>(logits, targets, temperature, temperatures), logprobs.mutable_data_ptr<A>(),
-                 entropy.mutable_data_ptr<A>(), logsumexp.mutable_data_ptr<A>()});
+    run_logprobs<A>(logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap),
+                             whole(logits, {}), logprobs.mutable_data_ptr<A>(), entropy.mutable_data_ptr<A>(),
+                             logsumexp.mutable_data_ptr<A>()});
   };
   if (logits.scalar_type() == at::kDouble)
     run(double{});
@@ -68,11 +91,9 @@ std::tuple<Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Te
 Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, const Tensor& logsumexp,
                                const Tensor& entropy, const std::optional<Tensor>& grad_logprobs,
                                const std::optional<Tensor>& grad_entropy, double temperature,
-                               const std::optional<Tensor>& temperatures) {
+                               const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
   const char* op = "token_logprobs_backward";
-  check_logits(op, logits, /*written=*/false);
-  check_targets(op, logits, targets, std::nullopt);
-  check_temperature(op, logits, temperature, temperatures);
+  check_all(op, logits, targets, temperature, temperatures, softcap);
   const at::ScalarType dtype = float_type(logits);
   expect(op, "logsumexp", logsumexp, targets.sizes(), dtype, logits);
   expect(op, "entropy", entropy, targets.sizes(), dtype, logits);
@@ -84,9 +105,9 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, cons
   const auto run = [&](auto zero) {
     using A = decltype(zero);
     run_backward<A>(
-        logits, {logits_view<A>(logits, targets, temperature, temperatures), logsumexp.const_data_ptr<A>(),
-                 entropy.const_data_ptr<A>(), optional_ptr<A>(grad_logprobs), optional_ptr<A>(grad_entropy),
-                 gradient.mutable_data_ptr()});
+        logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap), whole(logits, gradient),
+                 logsumexp.const_data_ptr<A>(), entropy.const_data_ptr<A>(), optional_ptr<A>(grad_logprobs),
+                 optional_ptr<A>(grad_entropy)});
   };
   if (logits.scalar_type() == at::kDouble)
     run(double{});
@@ -95,27 +116,14 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, cons
   return gradient;
 }
 
-Advantage advantage_kind(const char* op, std::string_view name) {
-  if (name == "group") return Advantage::GROUP;
-  if (name == "none") return Advantage::NONE;
-  if (name == "batch") return Advantage::BATCH;
-  if (name == "rloo") return Advantage::RLOO;
-  if (name == "maxrl") return Advantage::MAXRL;
-  if (name == "passk") return Advantage::PASSK;
-  TORCH_CHECK_VALUE(false, op, ": kind: expected group, none, batch, rloo, maxrl or passk, got '", name, "'");
-}
-
 Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::string_view kind_name,
                        double eps, int64_t pass_k) {
   const char* op = "group_advantage";
-  const Advantage kind = advantage_kind(op, kind_name);
+  const Advantage kind = advantage_kind(op, "kind", kind_name);
   TORCH_CHECK_VALUE(rewards.dim() == 1, op, ": rewards: expected [R], got ", describe(rewards));
   const bool wide = rewards.scalar_type() == at::kDouble && !runs_on_cuda(rewards);
   expect(op, "rewards", rewards, rewards.sizes(), wide ? at::kDouble : at::kFloat, rewards);
-  check_offsets(op, "group_offsets", group_offsets, rewards.size(0), "R", rewards);
-  TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0, op, ": eps: expected a finite value of at least 0, got ",
-                    eps);
-  TORCH_CHECK_VALUE(pass_k >= 1, op, ": pass_k: expected at least 1, got ", pass_k);
+  check_rewards(op, rewards, group_offsets, "eps", eps, pass_k);
   const int64_t* offsets = group_offsets.const_data_ptr<int64_t>();
   const int64_t groups = group_offsets.size(0) - 1;
   const c10::DeviceGuard guard(rewards.device());
@@ -131,11 +139,8 @@ Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::
 #endif
   const auto run = [&](auto zero) {
     using A = decltype(zero);
-    const A* data = rewards.const_data_ptr<A>();
-    for (int64_t i = 0; i < rewards.size(0); i++)
-      TORCH_CHECK_VALUE(std::isfinite(data[i]), op, ": rewards: expected finite values, got ", data[i],
-                        " in row ", i);
-    cpu::group_advantage<A>(kind, data, offsets, groups, eps, pass_k, advantages.mutable_data_ptr<A>());
+    cpu::group_advantage<A>(kind, rewards.const_data_ptr<A>(), offsets, groups, eps, pass_k,
+                            advantages.mutable_data_ptr<A>());
   };
   if (wide)
     run(double{});

@@ -53,12 +53,19 @@ void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntA
                     tensor.strides());
 }
 
+void check_float(const char* op, const char* name, const at::Tensor& tensor) {
+  const at::ScalarType dtype = tensor.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf ||
+                       (dtype == at::kDouble && !runs_on_cuda(tensor)),
+                   op, ": ", name, ": expected float32, bfloat16, float16 or, on the CPU, float64, got ",
+                   describe(tensor));
+}
+
 void check_logits(const char* op, const at::Tensor& logits, bool written) {
-  const at::ScalarType dtype = logits.scalar_type();
-  TORCH_CHECK_TYPE(
-      dtype == at::kFloat || dtype == at::kBFloat16 || (dtype == at::kDouble && !runs_on_cuda(logits)), op,
-      ": logits: expected float32, bfloat16 or, on the CPU, float64, got ", describe(logits));
+  check_float(op, "logits", logits);
   TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [N, V], got ", describe(logits));
+  TORCH_CHECK_VALUE(logits.size(0) <= MOST_ROWS && logits.size(1) <= MOST_ROWS, op,
+                    ": logits: expected at most ", MOST_ROWS, " rows and ids, got ", describe(logits));
   TORCH_CHECK_VALUE(logits.size(0) == 0 || logits.size(1) > 0, op,
                     ": logits: expected a vocabulary of at least one id, got ", describe(logits));
   TORCH_CHECK_VALUE(logits.size(1) <= 1 || logits.stride(1) == 1, op,
@@ -83,16 +90,16 @@ void check_offsets(const char* op, const char* name, const at::Tensor& offsets, 
                     ", got ", data[last]);
 }
 
-void check_targets(const char* op, const at::Tensor& logits, const at::Tensor& targets,
-                   const std::optional<at::Tensor>& mask) {
-  expect(op, "targets", targets, {logits.size(0)}, at::kLong, logits);
-  if (mask.has_value()) expect(op, "mask", *mask, {logits.size(0)}, at::kBool, logits);
-  if (runs_on_cuda(logits)) return;
+void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tensor& beside,
+                   const at::Tensor& targets, const std::optional<at::Tensor>& mask) {
+  expect(op, "targets", targets, {tokens}, at::kLong, beside);
+  if (mask.has_value()) expect(op, "mask", *mask, {tokens}, at::kBool, beside);
+  if (runs_on_cuda(beside)) return;
   const int64_t* ids = targets.const_data_ptr<int64_t>();
   const bool* counts = optional_ptr<bool>(mask);
-  for (int64_t t = 0; t < logits.size(0); t++)
-    TORCH_CHECK_VALUE((ids[t] >= 0 && ids[t] < logits.size(1)) || (counts != nullptr && !counts[t]), op,
-                      ": targets: expected ids in [0, ", logits.size(1), "), got ", ids[t], " at token ", t);
+  for (int64_t t = 0; t < tokens; t++)
+    TORCH_CHECK_VALUE((ids[t] >= 0 && ids[t] < vocab) || (counts != nullptr && !counts[t]), op,
+                      ": targets: expected ids in [0, ", vocab, "), got ", ids[t], " at token ", t);
 }
 
 void check_positive(const char* op, const char* name, double value) {
@@ -100,18 +107,44 @@ void check_positive(const char* op, const char* name, double value) {
                     ": expected a finite value above 0, got ", value);
 }
 
-void check_temperature(const char* op, const at::Tensor& logits, double temperature,
+void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
                        const std::optional<at::Tensor>& temperatures) {
   check_positive(op, "temperature", temperature);
   if (!temperatures.has_value()) return;
-  expect(op, "temperature", *temperatures, {logits.size(0)}, float_type(logits), logits);
-  if (runs_on_cuda(logits)) return;
-  for (int64_t t = 0; t < logits.size(0); t++) {
+  expect(op, "temperature", *temperatures, {tokens}, float_type(beside), beside);
+  if (runs_on_cuda(beside)) return;
+  for (int64_t t = 0; t < tokens; t++) {
     const double value = temperatures->scalar_type() == at::kDouble
                              ? temperatures->const_data_ptr<double>()[t]
                              : temperatures->const_data_ptr<float>()[t];
     TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op,
                       ": temperature: expected finite values above 0, got ", value, " at token ", t);
+  }
+}
+
+Advantage advantage_kind(const char* op, const char* argument, std::string_view name) {
+  if (name == "group") return Advantage::GROUP;
+  if (name == "none") return Advantage::NONE;
+  if (name == "batch") return Advantage::BATCH;
+  if (name == "rloo") return Advantage::RLOO;
+  if (name == "maxrl") return Advantage::MAXRL;
+  if (name == "passk") return Advantage::PASSK;
+  TORCH_CHECK_VALUE(false, op, ": ", argument, ": expected group, none, batch, rloo, maxrl or passk, got '",
+                    name, "'");
+}
+
+void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& group_offsets,
+                   const char* eps_name, double eps, int64_t pass_k) {
+  check_offsets(op, "group_offsets", group_offsets, rewards.size(0), "R", rewards);
+  TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0, op, ": ", eps_name,
+                    ": expected a finite value of at least 0, got ", eps);
+  TORCH_CHECK_VALUE(pass_k >= 1, op, ": pass_k: expected at least 1, got ", pass_k);
+  if (runs_on_cuda(rewards)) return;
+  const bool wide = rewards.scalar_type() == at::kDouble;
+  for (int64_t i = 0; i < rewards.size(0); i++) {
+    const double value = wide ? rewards.const_data_ptr<double>()[i] : rewards.const_data_ptr<float>()[i];
+    TORCH_CHECK_VALUE(std::isfinite(value), op, ": rewards: expected finite values, got ", value, " in row ",
+                      i);
   }
 }
 
@@ -123,6 +156,8 @@ Scalar scalar_type(const at::Tensor& logits) {
   switch (logits.scalar_type()) {
     case at::kBFloat16:
       return Scalar::BF16;
+    case at::kHalf:
+      return Scalar::F16;
     case at::kDouble:
       return Scalar::F64;
     default:

@@ -9,6 +9,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/loss_params.h"
 
@@ -20,8 +21,14 @@ std::string describe(const at::Tensor& tensor);
 void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
             at::ScalarType dtype, const at::Tensor& beside);
 
-// [N, V] float32, bfloat16 or (CPU) float64; rows may be strided, elements of a row not. `written`: rows must
-// not overlap either.
+// Most tokens, rows and ids of one call: a launch has no larger grid, and no larger batch fits a device.
+constexpr int64_t MOST_ROWS = (int64_t{1} << 31) - 1;
+
+// float32, bfloat16, float16 or (CPU) float64.
+void check_float(const char* op, const char* name, const at::Tensor& tensor);
+
+// check_float and [N, V]; rows may be strided, elements of a row not. `written`: rows must not overlap
+// either.
 void check_logits(const char* op, const at::Tensor& logits, bool written);
 
 // [count + 1] int64 from 0 to `end`, never decreasing.
@@ -29,11 +36,16 @@ void check_offsets(const char* op, const char* name, const at::Tensor& offsets, 
                    const char* end_name, const at::Tensor& beside);
 
 // Ids of tokens that count must be in [0, V); the others are never read.
-void check_targets(const char* op, const at::Tensor& logits, const at::Tensor& targets,
-                   const std::optional<at::Tensor>& mask);
+void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tensor& beside,
+                   const at::Tensor& targets, const std::optional<at::Tensor>& mask);
+
+// All but dtype and shape of the rewards.
+void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& group_offsets,
+                   const char* eps_name, double eps, int64_t pass_k);
+Advantage advantage_kind(const char* op, const char* argument, std::string_view name);
 
 void check_positive(const char* op, const char* name, double value);
-void check_temperature(const char* op, const at::Tensor& logits, double temperature,
+void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
                        const std::optional<at::Tensor>& temperatures);
 
 // float32, or float64 for float64 logits.
@@ -43,15 +55,6 @@ Scalar scalar_type(const at::Tensor& logits);
 template <class A>
 const A* optional_ptr(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<A>() : nullptr;
-}
-
-template <class A>
-LogitsView<A> logits_view(const at::Tensor& logits, const at::Tensor& targets, double temperature,
-                          const std::optional<at::Tensor>& temperatures) {
-  return {scalar_type(logits), logits.const_data_ptr(),
-          logits.stride(0),    logits.size(0),
-          logits.size(1),      targets.const_data_ptr<int64_t>(),
-          temperature,         optional_ptr<A>(temperatures)};
 }
 
 }  // namespace elastic

@@ -1,14 +1,16 @@
 // What the loss ops are told: plain structs, filled by csrc/binding, read by csrc/cpu and csrc/cuda.
 //
 // N tokens of a packed batch, R rows (completions), K groups, V vocabulary. A is the type of every per-token
-// and per-row float: float for float32 and bfloat16 logits, double for float64 ones.
+// and per-row float: double for float64 logits, float for the others.
 #pragma once
 
 #include <cstdint>
 
+#include "core/host_device.h"
+
 namespace elastic {
 
-enum class Scalar : int32_t { F32, BF16, F64 };
+enum class Scalar : int32_t { F32, BF16, F16, F64 };
 enum class Loss : int32_t { GRPO, BNPO, DR_GRPO, DAPO, GSPO, CISPO, SAPO };
 enum class Kl : int32_t { K1, K2, K3 };
 enum class Advantage : int32_t { GROUP, NONE, BATCH, RLOO, MAXRL, PASSK };
@@ -39,55 +41,81 @@ struct Objective {
   double engine_high;
 };
 
-// Logits and how a row of them is read.
+// How a token's logits x become its distribution: softmax(softcap tanh(x / softcap) / temperature).
 template <class A>
-struct LogitsView {
-  Scalar dtype;
-  const void* logits;      // [N, V], last stride 1
-  int64_t row_stride;      // elements
-  int64_t tokens;          // N
+struct Softmax {
   int64_t vocab;           // V
   const int64_t* targets;  // [N]
   double temperature;      // of every token, unless
   const A* temperatures;   // [N] or null
+  double softcap;          // 0: none
 };
+
+// Logits of n tokens that are at hand, and where their gradient goes.
+struct LogitsChunk {
+  Scalar dtype;
+  const void* logits;       // [n, V], last stride 1
+  int64_t row_stride;       // elements
+  void* gradient;           // [n, V], dtype of the logits; may be the logits; null: none
+  int64_t gradient_stride;  // elements
+  int64_t tokens;           // n
+  int64_t first;            // row i is token first + i, unless
+  const int64_t* index;     // [n] the rows' tokens, all different, or null
+};
+
+ELASTIC_HD int64_t token_of(const LogitsChunk& chunk, int64_t i) {
+  return chunk.index != nullptr ? chunk.index[i] : chunk.first + i;
+}
 
 template <class A>
 struct LogprobParams {
-  LogitsView<A> view;
-  A* logprobs;   // [N]
-  A* entropy;    // [N]
-  A* logsumexp;  // [N]
+  Softmax<A> softmax;
+  LogitsChunk chunk;  // all N tokens
+  A* logprobs;        // [N]
+  A* entropy;         // [N]
+  A* logsumexp;       // [N]
 };
 
 template <class A>
 struct LogprobBackwardParams {
-  LogitsView<A> view;
+  Softmax<A> softmax;
+  LogitsChunk chunk;       // all N tokens, with a gradient
   const A* logsumexp;      // [N]
   const A* entropy;        // [N]
   const A* grad_logprobs;  // [N] or null
   const A* grad_entropy;   // [N] or null
-  void* gradient;          // [N, V] contiguous, dtype of the logits
 };
 
+// A batch of the GRPO loss, whose logits come in chunks. Stages, in this order: grpo_begin; grpo_chunk for
+// every chunk; where rows share a ratio (is_row_level) grpo_rows and grpo_chunk_gradient for every chunk;
+// grpo_end. Chunks together hold every token once; tokens whose Work is SKIP (grpo_scratch.h) may be left
+// out.
 template <class A>
 struct GrpoParams {
-  LogitsView<A> view;
-  void* gradient;              // [N, V], dtype of the logits; may be the logits; null: loss only
-  int64_t gradient_stride;     // elements between rows
-  int64_t rows;                // R
-  const int64_t* row_offsets;  // [R + 1]
-  const bool* mask;            // [N] or null: every token counts
-  const A* old_logprobs;       // [N]
-  const A* ref_logprobs;       // [N] or null
-  const A* engine_logprobs;    // [N] or null: the policy term is not weighted
-  const A* advantages;         // [R]
+  Softmax<A> softmax;
+  int64_t tokens;                // N
+  int64_t rows;                  // R
+  const int64_t* row_offsets;    // [R + 1]
+  const bool* mask;              // [N] or null: every token counts
+  const A* old_logprobs;         // [N]
+  const A* ref_logprobs;         // [N] or null
+  const A* engine_logprobs;      // [N] or null: the policy term is not weighted
+  const A* rewards;              // [R] or null: advantages are given
+  const int64_t* group_offsets;  // [K + 1], with rewards
+  int64_t groups;                // K
+  Advantage advantage;           // with rewards, as the next two
+  double advantage_eps;
+  int64_t pass_k;
+  A* advantages;  // [R], read; with rewards written by grpo_begin
   Objective objective;
-  A* logprobs;       // [N]
-  A* entropy;        // [N]
-  A* loss;           // scalar
-  A* clip_fraction;  // scalar
-  A* kl;             // scalar
+  bool needs_gradient;       // false: chunks have none
+  bool skip_zero_advantage;  // tokens that cannot have a gradient are not read
+  A* logprobs;               // [N]
+  A* entropy;                // [N]
+  A* loss;                   // scalar
+  A* clip_fraction;          // scalar
+  A* kl;                     // scalar
+  void* scratch;             // grpo_scratch_bytes<A>(N, R), aligned to 8
 };
 
 }  // namespace elastic

@@ -7,66 +7,169 @@
 
 #include "core/loss_params.h"
 #include "cpu/loss_kernel.h"
+#include "cpu/softcap_kernel.h"
 
 namespace elastic::cpu {
 
-// Kernels for T = float, c10::BFloat16 or double.
-inline const RowKernels<float, float>& row_kernels(float) { return ELASTIC_SELECT(loss_kernels).f32; }
-inline const RowKernels<c10::BFloat16, float>& row_kernels(c10::BFloat16) {
-  return ELASTIC_SELECT(loss_kernels).bf16;
+// The member of a table of kernels for T = float, c10::BFloat16, c10::Half or double.
+template <class Table>
+const auto& for_type(const Table& table, float) {
+  return table.f32;
 }
-inline const RowKernels<double, double>& row_kernels(double) { return ELASTIC_SELECT(loss_kernels).f64; }
-
-// Calls fn(T{}) with the C++ type of the logits. Float accumulators serve float32 and bfloat16.
-template <class Fn>
-void with_logits_type(const LogitsView<float>& view, Fn fn) {
-  if (view.dtype == Scalar::BF16)
-    fn(c10::BFloat16{});
-  else
-    fn(float{});
+template <class Table>
+const auto& for_type(const Table& table, c10::BFloat16) {
+  return table.bf16;
 }
-template <class Fn>
-void with_logits_type(const LogitsView<double>&, Fn fn) {
-  fn(double{});
+template <class Table>
+const auto& for_type(const Table& table, c10::Half) {
+  return table.f16;
+}
+template <class Table>
+const auto& for_type(const Table& table, double) {
+  return table.f64;
 }
 
-template <class T, class A>
-const T* row_of(const LogitsView<A>& view, int64_t token) {
-  return static_cast<const T*>(view.logits) + token * view.row_stride;
+// Calls fn(T{}) with the C++ type of the logits; A as in loss_params.h.
+template <class A, class Fn>
+void with_logits_type(Scalar dtype, Fn fn) {
+  if constexpr (sizeof(A) == sizeof(double)) {
+    fn(double{});
+  } else {
+    switch (dtype) {
+      case Scalar::BF16:
+        return fn(c10::BFloat16{});
+      case Scalar::F16:
+        return fn(c10::Half{});
+      default:
+        fn(float{});
+    }
+  }
+}
+
+template <class T>
+const T* row_of(const LogitsChunk& chunk, int64_t i) {
+  return static_cast<const T*>(chunk.logits) + i * chunk.row_stride;
+}
+
+template <class T>
+T* gradient_row(const LogitsChunk& chunk, int64_t i) {
+  return chunk.gradient == nullptr ? nullptr : static_cast<T*>(chunk.gradient) + i * chunk.gradient_stride;
 }
 
 template <class A>
-A inv_temperature(const LogitsView<A>& view, int64_t token) {
-  return view.temperatures != nullptr ? 1 / view.temperatures[token] : A(1 / view.temperature);
-}
-
-// The logprob of x = the target's logit. At most 0: the maximum is exact and log_sum is never negative.
-template <class A>
-A target_logprob(const RowStats<A>& stats, A x, A inv) {
-  return (x - stats.max) * inv - stats.log_sum;
-}
-
-template <class A>
-A logsumexp(const RowStats<A>& stats, A inv) {
-  return stats.max * inv + stats.log_sum;
-}
-
-// d/dx of l * d_logprob + H * d_entropy for one row, given its logsumexp:
-//   ((x == target) - p) d_logprob - p (log p + H) d_entropy, over the temperature.
-// The target's logit must have been read before if out is the row: `logprob` is passed in.
-template <class T, class A>
-void write_gradient(const T* row, int64_t vocab, int64_t target, A inv, A lse, A logprob, A entropy,
-                    A d_logprob, A d_entropy, T* out) {
-  const A a = -(d_logprob + d_entropy * entropy) * inv, b = -d_entropy * inv;
-  row_kernels(T{}).gradient(row, vocab, inv, lse, a, b, out);
-  const A p = std::exp(logprob), entropy_part = p > 0 ? p * (entropy + logprob) * d_entropy : A(0);
-  out[target] = static_cast<T>((-std::expm1(logprob) * d_logprob - entropy_part) * inv);
+A inv_temperature(const Softmax<A>& softmax, int64_t token) {
+  return softmax.temperatures != nullptr ? 1 / softmax.temperatures[token] : A(1 / softmax.temperature);
 }
 
 template <class T>
 void write_zeros(T* out, int64_t vocab) {
   std::memset(static_cast<void*>(out), 0, static_cast<size_t>(vocab) * sizeof(T));
 }
+
+// What a row says about its target. The logprob is at most 0: the maximum is exact, log_sum never negative.
+template <class A>
+struct TargetStats {
+  A logprob;
+  A entropy;
+  A logsumexp;
+};
+
+// One thread's way through rows of logits; owns the scratch rows that 16-bit logits and a soft cap need.
+// T is how logits lie in memory, A how they are computed.
+template <class T, class A>
+class RowPass {
+ public:
+  explicit RowPass(const Softmax<A>& softmax)
+      : softmax_(softmax),
+        kernels_(for_type(ELASTIC_SELECT(loss_kernels), T{})),
+        computed_(for_type(ELASTIC_SELECT(loss_kernels), A{})),
+        softcap_(for_type(ELASTIC_SELECT(softcap_kernels), T{})) {}
+
+  // With `out`, exps are kept, there or in scratch, for write_kept(); out may be the row.
+  TargetStats<A> read(const T* row, int64_t token, T* out = nullptr) {
+    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+    const A inv = inv_temperature(softmax_, token);
+    A* exps = out != nullptr ? exps_for(out) : nullptr;
+    A x;
+    if (is_capped()) {
+      const A* z = capped(row);
+      x = z[target];
+      stats_ = computed_.stats(z, n, inv, exps, block_max_.data());
+    } else {
+      x = static_cast<A>(row[target]);  // before exps overwrite it
+      stats_ = kernels_.stats(row, n, inv, exps, block_max_.data());
+    }
+    return {(x - stats_.max) * inv - stats_.log_sum, stats_.log_sum - stats_.mean,
+            stats_.max * inv + stats_.log_sum};
+  }
+
+  // out = slope * d logprob / dx, right after read(row, token, out).
+  void write_kept(int64_t token, A logprob, A slope, T* out) {
+    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+    const A inv = inv_temperature(softmax_, token);
+    const A at_target = -std::expm1(logprob) * slope * inv;  // 1 - p without cancellation
+    A* exps = exps_for(out);
+    if (!is_capped()) {
+      kernels_.scale_exps(exps, block_max_.data(), n, inv, stats_, -slope * inv, out);
+      out[target] = static_cast<T>(at_target);
+      return;
+    }
+    computed_.scale_exps(exps, block_max_.data(), n, inv, stats_, -slope * inv, exps);
+    exps[target] = at_target;
+    softcap_.backward(exps, z_.data(), n, A(softmax_.softcap), out);
+  }
+
+  // out = d_logprob * d logprob / dx + d_entropy * d entropy / dx from the row itself, which out may be:
+  //   ((x == target) - p) d_logprob - p (log p + H) d_entropy, over the temperature.
+  void write(const T* row, int64_t token, const TargetStats<A>& stats, A d_logprob, A d_entropy, T* out) {
+    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+    const A inv = inv_temperature(softmax_, token);
+    const A a = -(d_logprob + d_entropy * stats.entropy) * inv, b = -d_entropy * inv;
+    const A p = std::exp(stats.logprob);
+    const A entropy_part = p > 0 ? p * (stats.entropy + stats.logprob) * d_entropy : A(0);
+    const A at_target = (-std::expm1(stats.logprob) * d_logprob - entropy_part) * inv;
+    if (!is_capped()) {
+      kernels_.gradient(row, n, inv, stats.logsumexp, a, b, out);
+      out[target] = static_cast<T>(at_target);
+      return;
+    }
+    scratch_.resize(n);
+    computed_.gradient(capped(row), n, inv, stats.logsumexp, a, b, scratch_.data());
+    scratch_[target] = at_target;
+    softcap_.backward(scratch_.data(), z_.data(), n, A(softmax_.softcap), out);
+  }
+
+  // The logprob of `token` from its row and logsumexp.
+  A logprob(const T* row, int64_t token, A logsumexp) const {
+    A x = static_cast<A>(row[softmax_.targets[token]]);
+    if (is_capped()) x = A(softmax_.softcap) * std::tanh(x / A(softmax_.softcap));
+    return x * inv_temperature(softmax_, token) - logsumexp;
+  }
+
+ private:
+  bool is_capped() const { return softmax_.softcap > 0; }
+
+  const A* capped(const T* row) {
+    z_.resize(softmax_.vocab);
+    softcap_.forward(row, softmax_.vocab, A(softmax_.softcap), z_.data());
+    return z_.data();
+  }
+
+  A* exps_for(T* out) {
+    block_max_.resize(loss_blocks(softmax_.vocab));
+    if constexpr (sizeof(T) == sizeof(A))
+      if (!is_capped()) return reinterpret_cast<A*>(out);
+    scratch_.resize(softmax_.vocab);
+    return scratch_.data();
+  }
+
+  const Softmax<A>& softmax_;
+  const RowKernels<T, A>& kernels_;
+  const RowKernels<A, A>& computed_;
+  const SoftcapRow<T, A>& softcap_;
+  RowStats<A> stats_{};
+  std::vector<A> scratch_, block_max_, z_;
+};
 
 // How many tokens a thread should take at least: about 64k elements, well above the cost of waking it.
 inline int64_t token_grain(int64_t vocab) { return vocab > 65536 ? 1 : 65536 / (vocab > 0 ? vocab : 1); }

@@ -1,198 +1,169 @@
-// grpo_loss on the CPU: per token the row's statistics, the objective's slope, the gradient; threads share
-// out tokens, and sums run in index order afterwards, so results do not depend on the number of threads.
+// The stages of the GRPO loss on the CPU: per token the row's statistics, the objective's slope, the
+// gradient. Threads share out tokens, and sums run in index order afterwards, so results do not depend on the
+// number of threads.
 //
 // A token-level objective without entropy bonus knows the token's slope as soon as its row was read: exps are
-// stored on the way (in the output row, or in a float32 scratch row for bfloat16) and scaled, all in L2.
+// stored on the way (in the output row, or in a float32 scratch row for 16-bit logits) and scaled, all in L2.
 // gspo and the entropy bonus need a second read: gspo because no slope is known before the whole completion
 // was seen, the bonus because its gradient has log p in it, which stored exps do not give back cheaply.
 #include "cpu/loss.h"
 
 #include <ATen/Parallel.h>
 
-#include "core/grpo_objective.h"
+#include "core/grpo_scratch.h"
 #include "cpu/logits_rows.h"
 
 namespace elastic::cpu {
 namespace {
 
 template <class A>
-struct Batch {
-  const GrpoParams<A>& params;
-  std::vector<TokenTerms<A>> terms;  // [N]
-  std::vector<A> logsumexp;          // [N]
-  std::vector<A> row_scale;          // [R]
-  std::vector<A> row_weight;         // [R] engine weights, where a row has one
-  std::vector<int64_t> row_tokens;   // [R] unmasked ones
-  int64_t unmasked = 0;
-
-  explicit Batch(const GrpoParams<A>& p)
-      : params(p),
-        terms(p.view.tokens),
-        logsumexp(p.view.tokens),
-        row_scale(p.rows),
-        row_weight(p.rows, A(1)),
-        row_tokens(p.rows) {
-    for (int64_t r = 0; r < p.rows; r++) {
-      double mismatch = 0;
-      for (int64_t t = p.row_offsets[r]; t < p.row_offsets[r + 1]; t++) {
-        if (!counts(t)) continue;
-        row_tokens[r]++;
-        if (p.engine_logprobs != nullptr) mismatch += double(p.old_logprobs[t] - p.engine_logprobs[t]);
-      }
-      unmasked += row_tokens[r];
-      if (p.objective.engine_rows) row_weight[r] = engine_weight(p.objective, A(mismatch));
-    }
-    for (int64_t r = 0; r < p.rows; r++)
-      row_scale[r] = A(token_scale(p.objective, p.rows, row_tokens[r], unmasked));
-  }
-
-  bool counts(int64_t t) const { return params.mask == nullptr || params.mask[t]; }
-  void set_terms(int64_t t, int64_t row, A mean_log_ratio) {
-    const TokenInput<A> in = token_input(params, t, row, row_scale[row], row_weight[row]);
-    terms[t] = token_terms(params.objective, in, mean_log_ratio);
-  }
-};
-
-// Calls fn(token, row) for every token of [begin, end).
-template <class A, class Fn>
-void for_tokens(const GrpoParams<A>& p, int64_t begin, int64_t end, Fn fn) {
-  int64_t row = 0;
-  while (row < p.rows && p.row_offsets[row + 1] <= begin) row++;
-  for (int64_t t = begin; t < end; t++) {
-    while (p.row_offsets[row + 1] <= t) row++;
-    fn(t, row);
-  }
+void set_terms(const GrpoParams<A>& p, const GrpoScratch<A>& s, int64_t token, A mean_log_ratio) {
+  const int64_t row = s.row_of[token];
+  const RowState<A>& state = s.rows[row];
+  const TokenInput<A> in = token_input(p, token, row, state.scale, state.weight);
+  s.terms[token] = token_terms(p.objective, in, mean_log_ratio);
 }
 
 // One completion whose tokens share the geometric mean of their ratios (gspo).
 template <class A>
-void row_objective(Batch<A>& batch, int64_t row) {
-  const GrpoParams<A>& p = batch.params;
+void row_objective(const GrpoParams<A>& p, const GrpoScratch<A>& s, int64_t row) {
   const int64_t begin = p.row_offsets[row], end = p.row_offsets[row + 1];
-  const double count = double(batch.row_tokens[row] > 0 ? batch.row_tokens[row] : 1);
+  const double count = double(s.rows[row].tokens > 0 ? s.rows[row].tokens : 1);
   double sum = 0, shared = 0;
   for (int64_t t = begin; t < end; t++)
-    if (batch.counts(t)) sum += double(p.logprobs[t] - p.old_logprobs[t]);
+    if (s.work[t] != Work::SKIP) sum += double(p.logprobs[t] - p.old_logprobs[t]);
   for (int64_t t = begin; t < end; t++) {
-    if (!batch.counts(t)) continue;
-    batch.set_terms(t, row, A(sum / count));
-    shared += double(batch.terms[t].shared_slope);
+    if (s.work[t] == Work::SKIP) continue;
+    set_terms(p, s, t, A(sum / count));
+    shared += double(s.terms[t].shared_slope);
   }
   for (int64_t t = begin; t < end; t++)
-    if (batch.counts(t)) batch.terms[t].slope += A(shared / count);
+    if (s.work[t] != Work::SKIP) s.terms[t].slope += A(shared / count);
 }
 
-// A masked token is never read: logprob, entropy and gradient are 0.
+// Writes a token's gradient from its terms, reading its row once more.
 template <class T, class A>
-void skip_token(Batch<A>& batch, int64_t t, T* out) {
-  batch.params.logprobs[t] = 0;
-  batch.params.entropy[t] = 0;
-  if (out != nullptr) write_zeros(out, batch.params.view.vocab);
+void write_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s, const T* row,
+               int64_t token, T* out) {
+  const A slope = s.terms[token].slope, entropy_slope = s.terms[token].entropy_slope;
+  if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.softmax.vocab);
+  const TargetStats<A> stats{p.logprobs[token], p.entropy[token], s.logsumexp[token]};
+  pass.write(row, token, stats, slope, entropy_slope, out);
 }
 
+// Reads a row once; if tokens do not share ratios, writes its gradient while the row is in L2.
 template <class T, class A>
-T* gradient_row(const GrpoParams<A>& p, int64_t t) {
-  return p.gradient == nullptr ? nullptr : static_cast<T*>(p.gradient) + t * p.gradient_stride;
+void chunk_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s, const LogitsChunk& chunk,
+               int64_t i) {
+  const int64_t token = token_of(chunk, i);
+  const T* row = row_of<T>(chunk, i);
+  T* out = is_row_level(p.objective) ? nullptr : gradient_row<T>(chunk, i);
+  const Work work = s.work[token];
+  if (work == Work::SKIP) {
+    if (out != nullptr) write_zeros(out, p.softmax.vocab);
+    return;
+  }
+  const bool keep = out != nullptr && work == Work::LEARN && p.objective.entropy_coef == 0;
+  const TargetStats<A> stats = pass.read(row, token, keep ? out : nullptr);
+  p.logprobs[token] = stats.logprob;
+  p.entropy[token] = stats.entropy;
+  s.logsumexp[token] = stats.logsumexp;
+  if (is_row_level(p.objective)) return;
+  set_terms(p, s, token, A(0));
+  if (out == nullptr) return;
+  const A slope = s.terms[token].slope;
+  if (!keep)
+    write_row(pass, p, s, row, token, out);
+  else if (slope == 0)
+    write_zeros(out, p.softmax.vocab);
+  else
+    pass.write_kept(token, stats.logprob, slope, out);
 }
 
-// Fills logprobs, entropy and the token's logsumexp; returns the statistics.
-template <class T, class A>
-RowStats<A> read_row(Batch<A>& batch, int64_t t, A* exps, A* block_max) {
-  const LogitsView<A>& view = batch.params.view;
-  const T* row = row_of<T>(view, t);
-  const A inv = inv_temperature(view, t),
-          x = static_cast<A>(row[view.targets[t]]);  // before exps overwrite it
-  const RowStats<A> stats = row_kernels(T{}).stats(row, view.vocab, inv, exps, block_max);
-  batch.params.logprobs[t] = target_logprob(stats, x, inv);
-  batch.params.entropy[t] = stats.log_sum - stats.mean;
-  batch.logsumexp[t] = logsumexp(stats, inv);
-  return stats;
-}
-
-template <class T, class A>
-void write_row(const Batch<A>& batch, int64_t t, T* out) {
-  const GrpoParams<A>& p = batch.params;
-  const A slope = batch.terms[t].slope, entropy_slope = batch.terms[t].entropy_slope;
-  if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.view.vocab);
-  write_gradient<T, A>(row_of<T>(p.view, t), p.view.vocab, p.view.targets[t], inv_temperature(p.view, t),
-                       batch.logsumexp[t], p.logprobs[t], p.entropy[t], slope, entropy_slope, out);
-}
-
-// One read a row: statistics, slope, gradient while the row is in L2.
-template <class T, class A>
-void token_level(Batch<A>& batch) {
-  const GrpoParams<A>& p = batch.params;
-  const int64_t vocab = p.view.vocab;
-  const bool keep_exps = p.gradient != nullptr && p.objective.entropy_coef == 0;
-  at::parallel_for(0, p.view.tokens, token_grain(vocab), [&](int64_t begin, int64_t end) {
-    std::vector<A> block_max(keep_exps ? loss_blocks(vocab) : 0);
-    std::vector<A> scratch(keep_exps && sizeof(T) < sizeof(A) ? vocab : 0);
-    for_tokens(p, begin, end, [&](int64_t t, int64_t row) {
-      T* out = gradient_row<T>(p, t);
-      if (!batch.counts(t)) return skip_token(batch, t, out);
-      // Without advantage and KL there is no gradient to prepare for; the logprob is still reported.
-      const bool keep = keep_exps && (p.advantages[row] != 0 || p.objective.kl_coef != 0);
-      A* exps = nullptr;
-      if (keep) exps = scratch.empty() ? reinterpret_cast<A*>(out) : scratch.data();
-      const RowStats<A> stats = read_row<T, A>(batch, t, exps, block_max.data());
-      batch.set_terms(t, row, A(0));
-      if (out == nullptr) return;
-      if (!keep) return write_row(batch, t, out);
-      const A slope = batch.terms[t].slope, inv = inv_temperature(p.view, t);
-      if (slope == 0) return write_zeros(out, vocab);
-      row_kernels(T{}).scale_exps(exps, block_max.data(), vocab, inv, stats, -slope * inv, out);
-      out[p.view.targets[t]] = static_cast<T>(-std::expm1(p.logprobs[t]) * slope * inv);
+// Calls fn(pass, i) for every row of a chunk, in threads, with one RowPass<T, A> a thread.
+template <class A, class Fn>
+void for_rows(const GrpoParams<A>& p, const LogitsChunk& chunk, Fn fn) {
+  with_logits_type<A>(chunk.dtype, [&](auto type) {
+    at::parallel_for(0, chunk.tokens, token_grain(p.softmax.vocab), [&](int64_t begin, int64_t end) {
+      RowPass<decltype(type), A> pass(p.softmax);
+      for (int64_t i = begin; i < end; i++) fn(pass, i);
     });
-  });
-}
-
-// Two reads a row: all statistics, then the completions' slopes, then the gradients.
-template <class T, class A>
-void row_level(Batch<A>& batch) {
-  const GrpoParams<A>& p = batch.params;
-  const int64_t grain = token_grain(p.view.vocab);
-  at::parallel_for(0, p.view.tokens, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++) {
-      if (batch.counts(t))
-        read_row<T, A>(batch, t, nullptr, nullptr);
-      else
-        skip_token(batch, t, gradient_row<T>(p, t));
-    }
-  });
-  for (int64_t row = 0; row < p.rows; row++) row_objective(batch, row);
-  if (p.gradient == nullptr) return;
-  at::parallel_for(0, p.view.tokens, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++)
-      if (batch.counts(t)) write_row(batch, t, gradient_row<T>(p, t));
   });
 }
 
 }  // namespace
 
 template <class A>
-void grpo_loss(const GrpoParams<A>& params) {
-  Batch<A> batch(params);
-  with_logits_type(params.view, [&](auto type) {
-    using T = decltype(type);
-    if (is_row_level(params.objective))
-      row_level<T>(batch);
-    else
-      token_level<T>(batch);
-  });
-  double loss = 0, kl = 0;
-  int64_t clipped = 0;
-  for (const TokenTerms<A>& terms : batch.terms) {  // zeros where masked
-    loss += double(terms.loss);
-    kl += double(terms.kl);
-    clipped += terms.clipped;
+void grpo_begin(const GrpoParams<A>& p) {
+  if (p.rewards != nullptr)
+    group_advantage(p.advantage, p.rewards, p.group_offsets, p.groups, p.advantage_eps, p.pass_k,
+                    p.advantages);
+  const GrpoScratch<A> s = grpo_scratch(p);
+  int64_t unmasked = 0;
+  for (int64_t row = 0; row < p.rows; row++) {
+    int64_t tokens = 0;
+    double mismatch = 0;
+    for (int64_t t = p.row_offsets[row]; t < p.row_offsets[row + 1]; t++) {
+      const bool counted = counts(p, t);
+      tokens += counted;
+      if (counted && p.engine_logprobs != nullptr)
+        mismatch += double(p.old_logprobs[t] - p.engine_logprobs[t]);
+      s.row_of[t] = row;
+      s.work[t] = work_of(p, counted, p.advantages[row]);
+      s.terms[t] = unset_terms<A>(s.work[t]);
+      p.logprobs[t] = p.entropy[t] = s.terms[t].loss;
+    }
+    s.rows[row] = {tokens, A(0), p.objective.engine_rows ? engine_weight(p.objective, A(mismatch)) : A(1)};
+    unmasked += tokens;
   }
-  const double count = batch.unmasked > 0 ? double(batch.unmasked) : 1;
-  *params.loss = A(loss);
-  *params.kl = A(kl / count);
-  *params.clip_fraction = A(double(clipped) / count);
+  *s.unmasked = unmasked;
+  for (int64_t row = 0; row < p.rows; row++)
+    s.rows[row].scale = A(token_scale(p.objective, p.rows, s.rows[row].tokens, unmasked));
 }
 
-template void grpo_loss(const GrpoParams<float>&);
-template void grpo_loss(const GrpoParams<double>&);
+template <class A>
+void grpo_chunk(const GrpoParams<A>& p, const LogitsChunk& chunk) {
+  const GrpoScratch<A> s = grpo_scratch(p);
+  for_rows(p, chunk, [&](auto& pass, int64_t i) { chunk_row(pass, p, s, chunk, i); });
+}
+
+template <class A>
+void grpo_rows(const GrpoParams<A>& p) {
+  const GrpoScratch<A> s = grpo_scratch(p);
+  for (int64_t row = 0; row < p.rows; row++) row_objective(p, s, row);
+}
+
+template <class A>
+void grpo_chunk_gradient(const GrpoParams<A>& p, const LogitsChunk& chunk) {
+  const GrpoScratch<A> s = grpo_scratch(p);
+  for_rows(p, chunk, [&]<class T>(RowPass<T, A>& pass, int64_t i) {
+    write_row(pass, p, s, row_of<T>(chunk, i), token_of(chunk, i), gradient_row<T>(chunk, i));
+  });
+}
+
+template <class A>
+void grpo_end(const GrpoParams<A>& p) {
+  const GrpoScratch<A> s = grpo_scratch(p);
+  double loss = 0, kl = 0;
+  int64_t clipped = 0;
+  for (int64_t t = 0; t < p.tokens; t++) {
+    loss += double(s.terms[t].loss);
+    kl += double(s.terms[t].kl);
+    clipped += s.terms[t].clipped;
+  }
+  const double count = *s.unmasked > 0 ? double(*s.unmasked) : 1;
+  *p.loss = A(loss);
+  *p.kl = A(kl / count);
+  *p.clip_fraction = A(double(clipped) / count);
+}
+
+#define ELASTIC_INSTANTIATE(A)                                                 \
+  template void grpo_begin(const GrpoParams<A>&);                              \
+  template void grpo_chunk(const GrpoParams<A>&, const LogitsChunk&);          \
+  template void grpo_rows(const GrpoParams<A>&);                               \
+  template void grpo_chunk_gradient(const GrpoParams<A>&, const LogitsChunk&); \
+  template void grpo_end(const GrpoParams<A>&);
+ELASTIC_INSTANTIATE(float)
+ELASTIC_INSTANTIATE(double)
 
 }  // namespace elastic::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 
 #include <cstdint>
 
@@ -38,6 +39,7 @@ struct RowKernels {
 struct LossKernels {
   RowKernels<float, float> f32;
   RowKernels<c10::BFloat16, float> bf16;
+  RowKernels<c10::Half, float> f16;
   RowKernels<double, double> f64;
 };
 

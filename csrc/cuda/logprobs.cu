@@ -1,17 +1,14 @@
-// token_logprobs, its backward, and group_advantage. One block a row of logits; one block for all groups.
-#include "core/group_advantage.h"
+// token_logprobs, its backward, and the scaling of a gradient. One block a row of logits.
 #include "cuda/logits_rows.cuh"
 #include "cuda/loss.h"
 
 namespace elastic::cuda {
 namespace {
 
-constexpr int GROUP_THREADS = 256;
-
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS) logprobs_kernel(LogprobParams<float> p) {
+__global__ void __launch_bounds__(ROW_THREADS, 4) logprobs_kernel(LogprobParams<float> p) {
   const int64_t token = blockIdx.x;
-  const TargetStats stats = target_stats<T>(p.view, token);
+  const TargetStats stats = target_stats(p.softmax, row_of<T>(p.chunk, token), token);
   if (threadIdx.x != 0) return;
   p.logprobs[token] = stats.logprob;
   p.entropy[token] = stats.entropy;
@@ -19,54 +16,26 @@ __global__ void __launch_bounds__(ROW_THREADS) logprobs_kernel(LogprobParams<flo
 }
 
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS) logprobs_backward_kernel(LogprobBackwardParams<float> p) {
-  const int64_t token = blockIdx.x, target = p.view.targets[token];
-  T* out = static_cast<T*>(p.gradient) + token * p.view.vocab;
+__global__ void __launch_bounds__(ROW_THREADS, 4) logprobs_backward_kernel(LogprobBackwardParams<float> p) {
+  const int64_t token = blockIdx.x, target = p.softmax.targets[token];
+  const T* row = row_of<T>(p.chunk, token);
+  T* out = gradient_row<T>(p.chunk, token);
   const float d_logprob = p.grad_logprobs != nullptr ? p.grad_logprobs[token] : 0.f;
   const float d_entropy = p.grad_entropy != nullptr ? p.grad_entropy[token] : 0.f;
-  if (d_logprob == 0 && d_entropy == 0) return write_zeros(out, p.view.vocab);
-  const T* row = row_of<T>(p.view, token);
-  const float inv = inv_temperature(p.view, token);
-  const bool known = target >= 0 && target < p.view.vocab;
+  if (d_logprob == 0 && d_entropy == 0) return write_zeros(out, p.softmax.vocab);
+  const Transform f = transform_of(p.softmax, token);
+  const bool known = target >= 0 && target < p.softmax.vocab;
   const float logsumexp = known ? p.logsumexp[token] : NAN;
-  const float logprob = known ? load_float(row[target]) * inv - logsumexp : NAN;
-  write_gradient(row, p.view.vocab, target, inv, logsumexp, logprob, p.entropy[token], d_logprob, d_entropy,
-                 out);
-}
-
-// Rewards are few: one block, a thread a group. Rows that no legal group covers stay NaN. The second bound:
-// with the first alone ptxas saves registers until it spills.
-__global__ void __launch_bounds__(GROUP_THREADS, 1)
-    group_advantage_kernel(Advantage kind, const float* rewards, const int64_t* offsets, int64_t groups,
-                           int64_t rows, double eps, int64_t pass_k, float* advantages) {
-  double* scratch = block_smem<double>();
-  const int64_t first = threadIdx.x;
-  double sum = 0, squares = 0;
-  for (int64_t r = first; r < rows; r += GROUP_THREADS) {
-    advantages[r] = NAN;
-    sum += static_cast<double>(rewards[r]);
-  }
-  const double mean = block_reduce<GROUP_THREADS>(sum, scratch, Sum()) / static_cast<double>(rows);
-  for (int64_t r = first; r < rows; r += GROUP_THREADS) {
-    const double d = static_cast<double>(rewards[r]) - mean;
-    squares += d * d;
-  }
-  squares = block_reduce<GROUP_THREADS>(squares, scratch, Sum());
-  const double deviation = rows > 1 ? sqrt(squares / static_cast<double>(rows - 1)) : 0;
-  if (offsets[0] != 0 || offsets[groups] != rows) return;
-  for (int64_t k = first; k < groups; k += GROUP_THREADS) {
-    const int64_t begin = offsets[k], end = offsets[k + 1];
-    if (begin < 0 || end < begin || end > rows) continue;
-    group_advantages(kind, rewards + begin, end - begin, eps, pass_k, deviation, advantages + begin);
-  }
+  const float logprob = known ? f.cap(load_float(row[target])) * f.inv_temperature - logsumexp : NAN;
+  write_gradient(row, p.softmax, token, {logprob, p.entropy[token], logsumexp}, d_logprob, d_entropy, out);
 }
 
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS)
-    scale_kernel(T* values, int64_t vocab, int64_t row_stride, const float* factor) {
+__global__ void __launch_bounds__(ROW_THREADS, 4)
+    scale_kernel(void* values, int64_t vocab, int64_t row_stride, const float* factor) {
   const float f = *factor;
   if (f == 1) return;  // backward() of the loss itself: a launch, no traffic
-  T* row = values + static_cast<int64_t>(blockIdx.x) * row_stride;
+  T* row = static_cast<T*>(values) + static_cast<int64_t>(blockIdx.x) * row_stride;
   for (int64_t i = threadIdx.x; i < vocab; i += ROW_THREADS) store_float(row + i, load_float(row[i]) * f);
 }
 
@@ -75,31 +44,19 @@ dim3 blocks(int64_t count) { return dim3(static_cast<unsigned>(count)); }
 }  // namespace
 
 LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
-  const Grid grid{blocks(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  if (p.view.dtype == Scalar::BF16) return launch<logprobs_kernel<Bf16>>(grid, stream, p);
-  return launch<logprobs_kernel<float>>(grid, stream, p);
+  const Grid grid{blocks(p.chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
+  return ELASTIC_LAUNCH(p.chunk.dtype, logprobs_kernel, grid, stream, p);
 }
 
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cudaStream_t stream) {
-  const Grid grid{blocks(p.view.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  if (p.view.dtype == Scalar::BF16) return launch<logprobs_backward_kernel<Bf16>>(grid, stream, p);
-  return launch<logprobs_backward_kernel<float>>(grid, stream, p);
-}
-
-LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
-                             int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
-                             cudaStream_t stream) {
-  const Grid grid{blocks(rows > 0 ? 1 : 0), dim3(GROUP_THREADS), GROUP_THREADS / WARP * sizeof(double)};
-  return launch<group_advantage_kernel>(grid, stream, kind, rewards, group_offsets, groups, rows, eps, pass_k,
-                                        advantages);
+  const Grid grid{blocks(p.chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
+  return ELASTIC_LAUNCH(p.chunk.dtype, logprobs_backward_kernel, grid, stream, p);
 }
 
 LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
                    const float* factor, cudaStream_t stream) {
   const Grid grid{blocks(rows), dim3(ROW_THREADS)};
-  if (dtype == Scalar::BF16)
-    return launch<scale_kernel<Bf16>>(grid, stream, static_cast<Bf16*>(values), vocab, row_stride, factor);
-  return launch<scale_kernel<float>>(grid, stream, static_cast<float*>(values), vocab, row_stride, factor);
+  return ELASTIC_LAUNCH(dtype, scale_kernel, grid, stream, values, vocab, row_stride, factor);
 }
 
 }  // namespace elastic::cuda

@@ -10,9 +10,14 @@ namespace elastic::cuda {
 LaunchResult token_logprobs(const LogprobParams<float>& params, cudaStream_t stream);
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& params, cudaStream_t stream);
 
-// Bytes grpo_loss needs at `scratch` for N tokens and R rows.
-size_t grpo_scratch_bytes(int64_t tokens, int64_t rows);
-LaunchResult grpo_loss(const GrpoParams<float>& params, void* scratch, cudaStream_t stream);
+// The stages of the GRPO loss (core/loss_params.h). Launches: begin 2, chunk 1, rows 1, chunk_gradient 1,
+// end 1.
+LaunchResult grpo_begin(const GrpoParams<float>& params, cudaStream_t stream);
+LaunchResult grpo_chunk(const GrpoParams<float>& params, const LogitsChunk& chunk, cudaStream_t stream);
+LaunchResult grpo_rows(const GrpoParams<float>& params, cudaStream_t stream);
+LaunchResult grpo_chunk_gradient(const GrpoParams<float>& params, const LogitsChunk& chunk,
+                                 cudaStream_t stream);
+LaunchResult grpo_end(const GrpoParams<float>& params, cudaStream_t stream);
 
 LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t* group_offsets,
                              int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,

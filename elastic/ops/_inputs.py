@@ -38,3 +38,8 @@ def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> t
     if isinstance(temperature, Tensor):
         return 1.0, small_float(op, "temperature", temperature, logits)
     return float(temperature), None
+
+
+def optional_float(value: float | None) -> float | None:
+    """The op's `float?` argument; the dispatcher takes no integers for it under torch.compile."""
+    return None if value is None else float(value)

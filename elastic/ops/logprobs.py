@@ -5,24 +5,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import check_tensor, compute_dtype, split_temperature
+from elastic.ops._inputs import check_tensor, compute_dtype, optional_float, split_temperature
 
 
 def token_logprobs(
-    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0
+    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0, *, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """Logprob of each row's target and entropy of each row's distribution, both differentiable.
 
-    With z = logits / temperature: logprob = z[target] - logsumexp(z), entropy = -sum p log p in nats. An id
-    of probability zero (logit -inf) adds nothing. Logits are read once forward, and once backward, which
-    writes the gradient in the logits' dtype. Computed in float32 (float64 for float64), never above 0;
-    deterministic.
+    With z = logits / temperature, or softcap tanh(logits / softcap) / temperature: logprob = z[target] -
+    logsumexp(z), entropy = -sum p log p in nats. An id of probability zero (logit -inf and no softcap) adds
+    nothing. Logits are read once forward, and once backward, which writes the gradient in the logits' dtype.
+    Computed in float32 (float64 for float64), never above 0; deterministic.
 
     Args:
-        logits: [N, V] float32 or bfloat16, CPU or CUDA (float64 too on the CPU). Rows may be strided, the
-            last stride must be 1.
+        logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU). Rows may be
+            strided, the last stride must be 1. N and V below 2^31, their product as large as memory.
         targets: [N] int64 in [0, V).
         temperature: above 0; one for all rows or [N].
+        softcap: above 0; the bound of the logits in models that cap them (Gemma 2, arXiv 2408.00118).
 
     Returns:
         logprobs [N] and entropy [N], float32 (float64 for float64 logits). N = 0 gives empty tensors. A row
@@ -30,19 +31,25 @@ def token_logprobs(
 
     Raises:
         TypeError: a dtype is not one of the above.
-        ValueError: wrong shape, stride or device, temperature <= 0, or (CPU) an id out of range. On CUDA ids
-            are not read back: the logprob of an id out of range is NaN.
+        ValueError: wrong shape, stride or device, temperature or softcap <= 0, or (CPU) an id out of range.
+            On CUDA ids are not read back: the logprob of an id out of range is NaN.
     """
     check_tensor("token_logprobs", "logits", logits, logits)
     check_tensor("token_logprobs", "targets", targets, logits)
     scalar, per_token = split_temperature("token_logprobs", logits, temperature)
-    logprobs, entropy, _ = torch.ops.elastic.token_logprobs(logits, targets, scalar, per_token)
+    logprobs, entropy, _ = torch.ops.elastic.token_logprobs(
+        logits, targets, scalar, per_token, optional_float(softcap)
+    )
     return logprobs, entropy
 
 
 @torch.library.register_fake("elastic::token_logprobs")
 def _(
-    logits: Tensor, targets: Tensor, temperature: float, temperatures: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    temperatures: Tensor | None = None,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     def out() -> Tensor:
         return logits.new_empty(logits.shape[0], dtype=compute_dtype(logits))
@@ -60,14 +67,14 @@ def _(
     grad_entropy: Tensor | None,
     temperature: float,
     temperatures: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
-    logits, targets, temperature, temperatures = inputs
+    logits, targets, ctx.temperature, temperatures, ctx.softcap = inputs
     _, entropy, logsumexp = output
-    ctx.temperature = temperature
     ctx.save_for_backward(logits, targets, logsumexp, entropy, temperatures)
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(logsumexp)
@@ -86,8 +93,9 @@ def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | Non
             None if grad_entropy is None else grad_entropy.contiguous(),
             ctx.temperature,
             temperatures,
+            ctx.softcap,
         )
-    return gradient, None, None, None
+    return gradient, None, None, None, None
 
 
 torch.library.register_autograd("elastic::token_logprobs", _backward, setup_context=_save)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from elastic.ops._inputs import check_tensor, compute_dtype, small_float, split_temperature
-from elastic.ops.advantage import group_advantage
+from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
+from elastic.ops._inputs import check_tensor
 from elastic.reference.loss import GrpoOutput
 
 
@@ -42,9 +42,11 @@ def grpo_loss(
     kl_weighted: bool = False,
     entropy_coef: float = 0.0,
     temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
     num_tokens: int | None = None,
     num_rows: int | None = None,
     max_length: int | None = None,
+    skip_zero_advantage: bool = False,
     inplace: bool = False,
 ) -> GrpoOutput:
     """Policy loss of a packed batch of completions; its gradient on the logits is computed along with it.
@@ -77,15 +79,19 @@ def grpo_loss(
     Masked tokens (forced ones: pass `source == SAMPLED`) are never read: they get no loss, ratio, KL or
     entropy and a gradient of exact zeros, whatever they hold. A row with no unmasked token still counts among
     the rows. Tokens whose gradient is zero (A = 0 without KL and entropy bonus) report their logprob, and
-    their row is zero-filled. The result does not depend on the number of threads; sums run in index order.
+    their row is zero-filled; with `skip_zero_advantage` they are not read either and report 0, though they
+    still count in every denominator. The result does not depend on the number of threads; sums run in index
+    order.
 
-    On the CPU logits are read once and the gradient written once (twice read for gspo or an entropy bonus).
+    Advantages, counts and factors are computed in the same call, on the logits' device. On the CPU logits
+    are read once and the gradient written once (twice read for gspo or an entropy bonus).
     If gradients are off or the logits need none, nothing is written. backward() multiplies the stored
     gradient by the incoming one, in place, unless that is 1; after a scaled backward a second one raises.
 
     Args:
-        logits: [N, V] float32 or bfloat16, CPU or CUDA (float64 too on the CPU); rows may be strided, the
-            last stride must be 1. Row t predicts targets[t].
+        logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); rows may be
+            strided, the last stride must be 1. N and V below 2^31, their product as large as memory. Row
+            t predicts targets[t]. In float16 gradients below 6e-8 are 0: a GradScaler's factor comes later.
         targets: [N] int64; unmasked ones in [0, V).
         old_logprobs: [N] float, logprobs under the policy that sampled, at the same temperature.
         row_offsets: [R + 1] int64, from 0 to N; row r holds tokens row_offsets[r] up to row_offsets[r + 1].
@@ -95,10 +101,12 @@ def grpo_loss(
         ref_logprobs: [N] float, needed where kl_coef is not 0.
         engine_logprobs: [N] float, the sampling engine's own; old_logprobs are then the trainer's.
         temperature: of the softmax, above 0; one or [N] float.
+        softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
         num_tokens: dapo, cispo: unmasked tokens of the whole optimizer step, over micro-batches and
             processes; default this call's. Others ignore it.
         num_rows: grpo, gspo, sapo, dr_grpo: rows of the whole optimizer step; default this call's R.
         max_length: dr_grpo's fixed length, which it needs.
+        skip_zero_advantage: do not read tokens that can have no gradient.
         inplace: write the gradient over `logits`, whose contents are lost; no second [N, V] tensor is
             allocated. A saved-for-backward copy of these logits elsewhere in the graph makes backward()
             raise.
@@ -116,61 +124,51 @@ def grpo_loss(
     """
     op = "grpo_loss"
     check_tensor(op, "logits", logits, logits)
-    check_tensor(op, "targets", targets, logits)
-    check_tensor(op, "row_offsets", row_offsets, logits)
-    if mask is not None:
-        check_tensor(op, "mask", mask, logits)
-    scalar_temperature, temperatures = split_temperature(op, logits, temperature)
-    if (advantages is None) == (rewards is None) or (rewards is None) != (group_offsets is None):
-        raise ValueError(f"{op}: advantages: expected exactly one of advantages and (rewards, group_offsets)")
-    if engine_level not in ("token", "row"):
-        raise ValueError(f"{op}: engine_level: expected token or row, got {engine_level!r}")
-    if advantages is None:
-        assert rewards is not None  # the check above; mypy cannot follow it
-        assert group_offsets is not None
-        rewards = small_float(op, "rewards", rewards, logits)
-        advantages = group_advantage(rewards, group_offsets, advantage, advantage_eps, pass_k=pass_k)
-    advantages = small_float(op, "advantages", advantages, logits)
+    tensors, options = grpo_arguments(
+        op,
+        logits,
+        targets,
+        old_logprobs,
+        row_offsets,
+        advantages,
+        rewards=rewards,
+        group_offsets=group_offsets,
+        advantage=advantage,
+        advantage_eps=advantage_eps,
+        pass_k=pass_k,
+        mask=mask,
+        ref_logprobs=ref_logprobs,
+        engine_logprobs=engine_logprobs,
+        engine_mode=engine_mode,
+        engine_level=engine_level,
+        engine_low=engine_low,
+        engine_high=engine_high,
+        loss=loss,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        delta=delta,
+        dual_clip=dual_clip,
+        tau_positive=tau_positive,
+        tau_negative=tau_negative,
+        kl_coef=kl_coef,
+        kl=kl,
+        kl_weighted=kl_weighted,
+        entropy_coef=entropy_coef,
+        temperature=temperature,
+        softcap=softcap,
+        num_tokens=num_tokens,
+        num_rows=num_rows,
+        max_length=max_length,
+        skip_zero_advantage=skip_zero_advantage,
+    )
     needs_gradient = torch.is_grad_enabled() and logits.requires_grad
     if inplace and needs_gradient and logits.is_leaf:
         raise ValueError(f"{op}: inplace: expected logits that an op computed, got a leaf")
-    tensors = (
-        targets,
-        small_float(op, "old_logprobs", old_logprobs, logits),
-        row_offsets,
-        advantages,
-        mask,
-        None if ref_logprobs is None else small_float(op, "ref_logprobs", ref_logprobs, logits),
-        None if engine_logprobs is None else small_float(op, "engine_logprobs", engine_logprobs, logits),
-        temperatures,
-    )
-    options = {
-        "temperature": scalar_temperature,
-        "loss": loss,
-        "clip_low": float(clip_low),
-        "clip_high": float(clip_high),
-        "delta": delta,
-        "dual_clip": dual_clip,
-        "kl_coef": float(kl_coef),
-        "kl": kl,
-        "kl_weighted": kl_weighted,
-        "entropy_coef": float(entropy_coef),
-        "tau_positive": float(tau_positive),
-        "tau_negative": float(tau_negative),
-        "num_tokens": num_tokens,
-        "num_rows": num_rows,
-        "max_length": max_length,
-        "engine_mode": engine_mode,
-        "engine_rows": engine_level == "row",
-        "engine_low": float(engine_low),
-        "engine_high": float(engine_high),
-    }
     if needs_gradient:
-        value, *rest = _LossWithGradient.apply(logits, inplace, tensors, options)
+        outputs = _LossWithGradient.apply(logits, inplace, tensors, options)
     else:
-        value, *rest, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=False)
-    logprobs, entropy, clip_fraction, divergence = rest
-    return GrpoOutput(value, logprobs, entropy, advantages, clip_fraction, divergence)
+        *outputs, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=False)
+    return grpo_output(outputs, tensors)
 
 
 class _LossWithGradient(torch.autograd.Function):
@@ -201,21 +199,15 @@ class _LossWithGradient(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def _fake_outputs(logits: Tensor) -> tuple[Tensor, ...]:
-    n, dtype = logits.shape[0], compute_dtype(logits)
-    scalar, per_token = (), (n,)
-    return tuple(logits.new_empty(s, dtype=dtype) for s in (scalar, per_token, per_token, scalar, scalar))
-
-
 @torch.library.register_fake("elastic::grpo_loss")
 def _(logits: Tensor, *tensors: Tensor | None, needs_gradient: bool, **options: Any) -> tuple[Tensor, ...]:
     rows = logits.shape[0] if needs_gradient else 0
-    return *_fake_outputs(logits), logits.new_empty((rows, logits.shape[1]))
+    return *fake_grpo_outputs(logits, tensors), logits.new_empty((rows, logits.shape[1]))
 
 
 @torch.library.register_fake("elastic::grpo_loss_")
 def _(logits: Tensor, *tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
-    return _fake_outputs(logits)
+    return fake_grpo_outputs(logits, tensors)
 
 
 @torch.library.register_fake("elastic::scale_")

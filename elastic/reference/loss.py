@@ -3,7 +3,7 @@ benches.
 
 Dimensions: N tokens of a packed batch, R rows (completions), K groups, V vocabulary. Same arguments and
     results as
-`elastic.ops`, but everything is computed in the dtype it comes in (bfloat16 logits in float32), and nothing
+`elastic.ops`, but everything is computed in the dtype it comes in (16-bit logits in float32), and nothing
 is checked: this is the readable statement that the fused ops are held to. Hand-written values guard it in
     turn.
 """
@@ -75,11 +75,13 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
 
 
 def token_logprobs(
-    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0
+    logits: Tensor, targets: Tensor, temperature: float | Tensor = 1.0, *, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """[N] logprob of each target and [N] entropy of each row."""
-    if logits.dtype == torch.bfloat16:
+    if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
     if isinstance(temperature, Tensor):
         temperature = temperature.to(logits)[:, None]
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
@@ -119,9 +121,11 @@ def grpo_loss(
     kl_weighted: bool = False,
     entropy_coef: float = 0.0,
     temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
     num_tokens: int | None = None,
     num_rows: int | None = None,
     max_length: int | None = None,
+    skip_zero_advantage: bool = False,
     inplace: bool = False,
 ) -> GrpoOutput:
     """See `elastic.ops.grpo_loss`. `inplace` changes nothing here: autograd owns the gradient."""
@@ -138,10 +142,14 @@ def grpo_loss(
     def row_sum(x: Tensor) -> Tensor:
         return x.new_zeros(rows).index_add(0, row_of_token, x)
 
-    def masked(x: Tensor) -> Tensor:  # before any exp: inf * 0 must not appear
-        return torch.where(mask, x, 0.0)
+    read = mask
+    if skip_zero_advantage and kl_coef == 0 and entropy_coef == 0:
+        read = mask & (advantages[row_of_token] != 0)
 
-    logprobs, entropy = token_logprobs(logits, torch.where(mask, targets, 0), temperature)
+    def masked(x: Tensor) -> Tensor:  # before any exp: inf * 0 must not appear
+        return torch.where(read, x, 0.0)
+
+    logprobs, entropy = token_logprobs(logits, torch.where(mask, targets, 0), temperature, softcap=softcap)
     logprobs, entropy = masked(logprobs), masked(entropy)
     old = masked(old_logprobs.to(logprobs))
     tokens_in_row = row_sum(mask.to(logprobs)).clamp(min=1)

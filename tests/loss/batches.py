@@ -8,15 +8,15 @@ from torch import Tensor
 
 from elastic import ops, reference
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 
 # The relative error a gradient may have in norm, and loss, logprobs, entropy in absolute terms, against
 # float64. float32: an exp and a sum of a few hundred terms, each good to about 1e-7, on logprobs near -20
-# (ulp 2e-6). bfloat16: outputs are rounded to 8 bits (2^-9 each); scalars are computed in float32 from the
-# same bfloat16 logits.
-GRADIENT_ERROR = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float64: 1e-12}
-VALUE_ERROR = {torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float64: 1e-12}
+# (ulp 2e-6). 16 bits: outputs are rounded to 8 or 11 bits (2^-9 or 2^-12 each; float16's subnormals a little
+# more); scalars are computed in float32 from the same logits.
+GRADIENT_ERROR = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float64: 1e-12}
+VALUE_ERROR = {torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5, torch.float64: 1e-12}
 
 
 @dataclass
@@ -54,13 +54,14 @@ def random_batch(
     vocab: int = 301,
     seed: int = 0,
     temperature: float = 1.0,
+    softcap: float | None = None,
 ) -> Batch:
     """Ratios spread over both sides of a 0.2 clip; one row empty, a third of the tokens masked; V odd."""
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
     logits = (torch.randn(n, vocab, generator=generator) * 3).to(dtype)
     targets = torch.randint(vocab, (n,), generator=generator)
-    wide = torch.log_softmax(logits.double() / temperature, -1).gather(1, targets[:, None])[:, 0]
+    wide = reference.token_logprobs(logits.double(), targets, temperature, softcap=softcap)[0]
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
 
     def near(x: Tensor, spread: float) -> Tensor:

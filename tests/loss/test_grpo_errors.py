@@ -27,9 +27,9 @@ REWARDS = {"advantages": None, "rewards": ones(R), "group_offsets": torch.tensor
 BAD = [
     # logits
     (
-        {"logits": torch.zeros(N, V).half()},
+        {"logits": torch.zeros(N, V, dtype=torch.float8_e5m2)},
         TypeError,
-        r"logits: expected float32, bfloat16 .* got \[6, 37\] float16",
+        r"logits: expected float32, bfloat16, float16 .* got \[6, 37\] Float8_e5m2",
     ),
     ({"logits": torch.zeros(N, V, dtype=torch.int64)}, TypeError, "logits: expected float32"),
     ({"logits": [[0.0] * V] * N}, TypeError, "logits: expected a tensor, got list"),
@@ -109,7 +109,10 @@ BAD = [
         ValueError,
         "advantages: expected exactly one of advantages and",
     ),
-    ({**REWARDS, "rewards": ones(3)}, ValueError, "group_offsets: expected to end at R = 3, got 2"),
+    ({**REWARDS, "rewards": ones(3)}, ValueError, r"rewards: expected \[2\] float32 on cpu, got \[3\]"),
+    ({**REWARDS, "rewards": torch.tensor([1, math.nan])}, ValueError, "rewards: expected finite .* in row 1"),
+    ({**REWARDS, "advantage_eps": -1.0}, ValueError, "advantage_eps: expected .* at least 0, got -1"),
+    ({**REWARDS, "pass_k": 0}, ValueError, "pass_k: expected at least 1, got 0"),
     (
         {**REWARDS, "group_offsets": torch.tensor([0, 1])},
         ValueError,
@@ -118,7 +121,7 @@ BAD = [
     (
         {**REWARDS, "advantage": "gae"},
         ValueError,
-        "kind: expected group, none, batch, rloo, maxrl or passk, got 'gae'",
+        "advantage: expected group, none, batch, rloo, maxrl or passk, got 'gae'",
     ),  # names
     ({"loss": "ppo"}, ValueError, "loss: expected grpo, bnpo, dr_grpo, dapo, gspo, cispo or sapo, got 'ppo'"),
     ({"kl": "k4"}, ValueError, "kl: expected k1, k2 or k3, got 'k4'"),
@@ -133,6 +136,8 @@ BAD = [
         ValueError,
         "temperature: expected finite values above 0, got 0 at token 0",
     ),
+    ({"softcap": 0.0}, ValueError, "softcap: expected a finite value above 0, got 0"),
+    ({"softcap": math.inf}, ValueError, "softcap: expected a finite value above 0, got inf"),
     ({"clip_low": -0.1}, ValueError, r"clip_low: expected a value in \[0, 1\], got -0.1"),
     ({"clip_low": 1.5}, ValueError, r"clip_low: expected a value in \[0, 1\], got 1.5"),
     ({"clip_high": -0.1}, ValueError, "clip_high: expected .* at least 0, got -0.1"),
@@ -161,7 +166,9 @@ def test_bad_input_is_named(changes, error, message):
 def test_bad_input_leaves_the_logits_alone(changes, error, message):
     given = arguments(**changes)
     if not isinstance(given["logits"], torch.Tensor) or not given["logits"].is_floating_point():
-        given["logits"] = torch.zeros(N, V).half()  # an integer tensor cannot ask for a gradient
+        given["logits"] = torch.zeros(
+            N, V, dtype=torch.float8_e5m2
+        )  # an integer tensor cannot ask for a gradient
     leaf = given["logits"].clone().requires_grad_()
     given["logits"] = leaf.as_strided(leaf.shape, leaf.stride())
     with pytest.raises(error):

@@ -42,6 +42,10 @@ def test_every_loss_and_kl_matches_float64(loss, kl, weighted, dtype):
 OPTIONS = [
     {"entropy_coef": 0.02},
     {"temperature": 0.7},
+    {"softcap": 4.0},
+    {"softcap": 4.0, "temperature": 0.7, "entropy_coef": 0.02},
+    {"skip_zero_advantage": True},
+    {"skip_zero_advantage": True, "ref_logprobs": ...},
     {"delta": 1.3},
     {"delta": 0.9},
     {"dual_clip": 1.1},
@@ -62,7 +66,8 @@ OPTIONS = [
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
 def test_every_option_matches_float64(loss, options, dtype):
-    batch = random_batch(dtype, seed=5, temperature=options.get("temperature", 1.0))
+    sampled = {key: options[key] for key in ("temperature", "softcap") if key in options}
+    batch = random_batch(dtype, seed=5, **sampled)
     assert_matches_reference(batch, loss=loss, max_length=9, **options)
 
 

@@ -20,14 +20,14 @@ def case(dtype, vocab, rows=6, seed=0):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vocab", VOCABULARIES)
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_values_and_gradients_match_float64(dtype, vocab, temperature):
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.6}, {"softcap": 3.0, "temperature": 0.6}], ids=str)
+def test_values_and_gradients_match_float64(dtype, vocab, options):
     logits, targets, generator = case(dtype, vocab)
     weights = torch.randn(2, len(targets), generator=generator, dtype=torch.float64)
 
     def run(op, x):
         x = x.clone().requires_grad_()
-        logprobs, entropy = op(x, targets, temperature)
+        logprobs, entropy = op(x, targets, **options)
         total = (weights[0] * logprobs).sum() + (weights[1] * entropy).sum()
         return logprobs.detach(), entropy.detach(), torch.autograd.grad(total, x)[0]
 
@@ -140,9 +140,11 @@ def test_gradcheck():
     logits, targets, generator = case(torch.float64, 7)
     temperature = torch.rand(len(targets), generator=generator) + 0.5
     for t in (0.7, temperature):
-        assert torch.autograd.gradcheck(
-            lambda x, t=t: ops.token_logprobs(x, targets, t), logits.requires_grad_()
-        )
+        for cap in (None, 5.0):
+            assert torch.autograd.gradcheck(
+                lambda x, t=t, cap=cap: ops.token_logprobs(x, targets, t, softcap=cap),
+                logits.requires_grad_(),
+            )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,7 +153,9 @@ def test_opcheck(dtype):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     for temperatures in (None, torch.full((len(targets),), 0.5, dtype=wide)):
         x = logits.clone().requires_grad_()
-        torch.library.opcheck(torch.ops.elastic.token_logprobs.default, (x, targets, 1.0, temperatures))
+        for cap in (None, 5.0):
+            arguments = (x, targets, 1.0, temperatures, cap)
+            torch.library.opcheck(torch.ops.elastic.token_logprobs.default, arguments)
     _, entropy, logsumexp = torch.ops.elastic.token_logprobs(logits, targets, 1.0)
     torch.library.opcheck(
         torch.ops.elastic.token_logprobs_backward.default,
@@ -192,10 +196,11 @@ BAD = [
         "targets: expected a tensor on cpu, got one on meta",
     ),
     ({"targets": [0] * N}, TypeError, "targets: expected a tensor, got list"),
-    ({"logits": torch.zeros(N, 37).half()}, TypeError, "logits: expected float32, bfloat16 .* float16"),
+    ({"logits": torch.zeros(N, 37).int()}, TypeError, "logits: expected float32, bfloat16, float16 .* int32"),
     ({"logits": torch.zeros(N * 37)}, ValueError, r"logits: expected \[N, V\], got \[222\]"),
     ({"logits": torch.zeros(37, N).t()}, ValueError, "logits: expected a last dimension of stride 1"),
     ({"logits": torch.zeros(N, 0)}, ValueError, "logits: expected a vocabulary of at least one id"),
+    ({"softcap": -2.0}, ValueError, "softcap: expected a finite value above 0, got -2"),
     ({"temperature": 0.0}, ValueError, "temperature: expected a finite value above 0, got 0"),
     ({"temperature": -1.0}, ValueError, "temperature: expected a finite value above 0, got -1"),
     ({"temperature": torch.inf}, ValueError, "temperature: expected a finite value above 0, got inf"),
