@@ -14,6 +14,7 @@ from bench.gpu.device import Device
 from bench.gpu.inputs import assert_near
 from bench.gpu.job import Candidate, Job
 from bench.gpu.loss_jobs import name_of, nbytes
+from bench.results import installed
 from elastic import Budget, Markers, ops
 from elastic.machine import compile_budgets
 
@@ -146,6 +147,17 @@ def sample_job(device: Device, rows: int, vocab: int, dtype: torch.dtype, top_p:
         drawn = ops.sample(logits[number % 4], seeds, positions, top_p=top_p)
         return drawn.tokens, drawn.full_logprobs
 
+    def peer() -> Callable[[int], tuple[Tensor, Tensor]]:
+        from flashinfer.sampling import sampling_from_probs, top_p_sampling_from_probs
+
+        def run(number: int) -> tuple[Tensor, Tensor]:
+            probs = torch.softmax(logits[number % 4].float(), dim=-1)
+            drawn = top_p_sampling_from_probs(probs, top_p) if top_p < 1 else sampling_from_probs(probs)
+            tokens = drawn.long()
+            return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
+
+        return run
+
     def check(result: tuple[Any, Any]) -> None:
         tokens, logprobs = result
         assert tokens.min() >= 0, "a negative token"
@@ -155,13 +167,11 @@ def sample_job(device: Device, rows: int, vocab: int, dtype: torch.dtype, top_p:
         likelier = (exact.exp() * (exact > exact.gather(1, tokens[:, None]))).sum(-1)
         assert likelier.max() < top_p + 1e-3, "a token outside the nucleus"
 
-    return Job(
-        "sample",
-        f"B={rows} V={vocab}" + (f" top_p={top_p}" if top_p < 1 else ""),
-        name_of(dtype),
-        [
-            Candidate("eager", lambda: eager, check, flush),
-            Candidate("elastic", lambda: fused, check, flush),
-        ],
-        bytes=nbytes(logits[0]),
-    )
+    candidates = [
+        Candidate("eager", lambda: eager, check, flush),
+        Candidate("elastic", lambda: fused, check, flush),
+    ]
+    if device.is_cuda and installed("flashinfer-python"):
+        candidates.append(Candidate("flashinfer", peer, check, flush))
+    shape = f"B={rows} V={vocab}" + (f" top_p={top_p}" if top_p < 1 else "")
+    return Job("sample", shape, name_of(dtype), candidates, bytes=nbytes(logits[0]))
