@@ -47,6 +47,7 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
             mask=mask.to(there),
             loss=loss,
             entropy_coef=0.01,
+            softcap=20.0 if loss == "dapo" else None,
             inplace=inplace,
         )
         return out.loss.detach(), torch.autograd.grad(out.loss, leaf)[0]
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     device = torch.device(parser.parse_args().device)
     set_launch = getattr(_extension.load_extension(), "set_row_launch", None)
-    dtypes = (torch.float32, torch.bfloat16)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
     for launch in LAUNCHES if set_launch and device.type == "cuda" else LAUNCHES[:1]:
         if set_launch:
             set_launch(*launch)
@@ -132,7 +133,7 @@ def main() -> None:
     for rows in (1, 33, 1030):  # one warp, two, more rows than a block has threads
         decode_ops(device, rows)
     if hasattr(ops, "linear_grpo_loss"):
-        for dtype in dtypes:
+        for dtype in dtypes[:2]:
             linear_op(device, dtype)
     if hasattr(ops, "sample"):
         for vocab in VOCABULARIES:
