@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "core/loss_params.h"
@@ -74,6 +75,24 @@ struct TargetStats {
   A logsumexp;
 };
 
+// A row of floats that begins where a cache line does: stores that straddle two cost a fifth of the whole op.
+template <class A>
+class ScratchRow {
+ public:
+  A* resize(int64_t n) {  // the same size again keeps the contents
+    constexpr size_t LINE_BYTES = 64;
+    memory_.resize(static_cast<size_t>(n) * sizeof(A) + LINE_BYTES);
+    void* at = memory_.data();
+    size_t room = memory_.size();
+    return data_ = static_cast<A*>(std::align(LINE_BYTES, static_cast<size_t>(n) * sizeof(A), at, room));
+  }
+  A* data() const { return data_; }
+
+ private:
+  std::vector<char> memory_;
+  A* data_ = nullptr;
+};
+
 // One thread's way through rows of logits; owns the scratch rows that 16-bit logits and a soft cap need.
 // T is how logits lie in memory, A how they are computed.
 template <class T, class A>
@@ -94,10 +113,10 @@ class RowPass {
     if (is_capped()) {
       const A* z = capped(row);
       x = z[target];
-      stats_ = computed_.stats(z, n, inv, exps, block_max_.data());
+      stats_ = computed_.stats(z, n, inv, exps, shifts_.data());
     } else {
       x = static_cast<A>(row[target]);  // before exps overwrite it
-      stats_ = kernels_.stats(row, n, inv, exps, block_max_.data());
+      stats_ = kernels_.stats(row, n, inv, exps, shifts_.data());
     }
     return {(x - stats_.max) * inv - stats_.log_sum, stats_.log_sum - stats_.mean,
             stats_.max * inv + stats_.log_sum};
@@ -110,11 +129,11 @@ class RowPass {
     const A at_target = -std::expm1(logprob) * slope * inv;  // 1 - p without cancellation
     A* exps = exps_for(out);
     if (!is_capped()) {
-      kernels_.scale_exps(exps, block_max_.data(), n, inv, stats_, -slope * inv, out);
+      kernels_.scale_exps(exps, shifts_.data(), n, inv, stats_, -slope * inv, out);
       out[target] = static_cast<T>(at_target);
       return;
     }
-    computed_.scale_exps(exps, block_max_.data(), n, inv, stats_, -slope * inv, exps);
+    computed_.scale_exps(exps, shifts_.data(), n, inv, stats_, -slope * inv, exps);
     exps[target] = at_target;
     softcap_.backward(exps, z_.data(), n, A(softmax_.softcap), out);
   }
@@ -133,10 +152,10 @@ class RowPass {
       out[target] = static_cast<T>(at_target);
       return;
     }
-    scratch_.resize(n);
-    computed_.gradient(capped(row), n, inv, stats.logsumexp, a, b, scratch_.data());
-    scratch_[target] = at_target;
-    softcap_.backward(scratch_.data(), z_.data(), n, A(softmax_.softcap), out);
+    A* gradient = scratch_.resize(n);
+    computed_.gradient(capped(row), n, inv, stats.logsumexp, a, b, gradient);
+    gradient[target] = at_target;
+    softcap_.backward(gradient, z_.data(), n, A(softmax_.softcap), out);
   }
 
   // The logprob of `token` from its row and logsumexp.
@@ -150,17 +169,16 @@ class RowPass {
   bool is_capped() const { return softmax_.softcap > 0; }
 
   const A* capped(const T* row) {
-    z_.resize(softmax_.vocab);
-    softcap_.forward(row, softmax_.vocab, A(softmax_.softcap), z_.data());
-    return z_.data();
+    A* z = z_.resize(softmax_.vocab);
+    softcap_.forward(row, softmax_.vocab, A(softmax_.softcap), z);
+    return z;
   }
 
   A* exps_for(T* out) {
-    block_max_.resize(loss_blocks(softmax_.vocab));
+    shifts_.resize(loss_blocks(softmax_.vocab));
     if constexpr (sizeof(T) == sizeof(A))
       if (!is_capped()) return reinterpret_cast<A*>(out);
-    scratch_.resize(softmax_.vocab);
-    return scratch_.data();
+    return scratch_.resize(softmax_.vocab);
   }
 
   const Softmax<A>& softmax_;
@@ -168,7 +186,8 @@ class RowPass {
   const RowKernels<A, A>& computed_;
   const SoftcapRow<T, A>& softcap_;
   RowStats<A> stats_{};
-  std::vector<A> scratch_, block_max_, z_;
+  std::vector<A> shifts_;
+  ScratchRow<A> scratch_, z_;
 };
 
 // How many tokens a thread should take at least: about 64k elements, well above the cost of waking it.

@@ -1,8 +1,9 @@
 // Row kernels of the loss ops, compiled once per instruction set.
 //
-// A row is cut into blocks of 4,096 elements, which stay in L1 while they are visited twice: maximum, then
-// exp / sum / entropy. Storing exp(z - block max) leaves one multiplication an element for the gradient, with
-// one factor a block, so the whole op costs one exp an element and a row is read from memory once. Bytes per
+// A row is read from memory once, in blocks of 4,096 elements: e = 2^t, sum e and sum e t in one pass, with t
+// relative to a shift found in the row's first block. A block that exceeds the shift by much is done again,
+// relative to its own maximum, which happens once or twice a row at most where logits come from a model.
+// Storing e leaves one multiplication an element for the gradient, with one factor a block. Bytes per
 // element, forward and gradient: read 4 + write 4 (float32), read 2 + write 2 (16 bits).
 //
 // exp errs by a few ulp; the sums average that out, and the tests hold the op to float64. No std::
@@ -13,6 +14,13 @@
 
 namespace elastic::cpu {
 namespace {
+
+// How far t may rise above 0 before a block is done again: the rounding of t grows with it.
+constexpr float HEADROOM = 8;
+
+// How far ahead of the arithmetic memory is fetched; the hardware's own prefetcher stops at page ends.
+constexpr int64_t AHEAD_BYTES = 4096;
+constexpr int64_t LINE_BYTES = 64;
 
 template <class T>
 float block_maximum(const T* p, int64_t n) {
@@ -38,36 +46,46 @@ float block_maximum(const T* p, int64_t n) {
 }
 
 struct BlockSums {
-  float exps;     // sum e
-  float entropy;  // sum e z
+  float max;   // of x; a NaN may be missed here, and shows in the sums
+  float exps;  // sum e
+  float logs;  // sum e t
 };
 
-// One vector's share: e = exp((x - max) / temperature), and the two sums.
+// One vector's share: e = 2^t, t = (x - shift) scale, and the sums.
 struct Accumulator {
-  Vec exps = Vec(0.f), entropy = Vec(0.f);
-  Vec add(const Vec& x, const Vec& shift, const Vec& inv_temperature) {
-    const Vec z = at::vec::clamp_min((x - shift) * inv_temperature, Vec(LOWEST_Z));
-    const Vec e = exp_bounded(z);
+  Vec max = Vec(LOW), exps = Vec(0.f), logs = Vec(0.f);
+  Vec add(const Vec& x, const Vec& shift, const Vec& scale) {
+    max = at::vec::clamp_min(x, max);
+    const Vec t = at::vec::clamp_min((x - shift) * scale, Vec(LOWEST_T));
+    const Vec e = exp2_bounded(t);
     exps = exps + e;
-    entropy = at::vec::fmadd(e, z, entropy);
+    logs = at::vec::fmadd(e, t, logs);
     return e;
+  }
+  void add(const Accumulator& other) {
+    max = at::vec::clamp_min(other.max, max);
+    exps = exps + other.exps;
+    logs = logs + other.logs;
   }
 };
 
+// With STORE, out gets the exps, in the order of lanes that scale_exps expects; it may be p.
 template <bool STORE, class T>
-BlockSums block_sums(const T* p, int64_t n, float shift, float inv_temperature, float* out) {
-  const Vec vshift(shift), vinv(inv_temperature);
+BlockSums block_sums(const T* p, int64_t n, float shift, float scale, float* out) {
+  const Vec vshift(shift), vscale(scale);
   Accumulator s0, s1, s2, s3;
   Vec a, b;
   int64_t i = 0;
   for (; i + 2 * STEP <= n; i += 2 * STEP) {
     Vec c, d;
-    load_pair(p + i, a, b);
-    load_pair(p + i + STEP, c, d);
-    a = s0.add(a, vshift, vinv);
-    b = s1.add(b, vshift, vinv);
-    c = s2.add(c, vshift, vinv);
-    d = s3.add(d, vshift, vinv);
+    for (int64_t byte = 0; byte < static_cast<int64_t>(2 * STEP * sizeof(T)); byte += LINE_BYTES)
+      __builtin_prefetch(reinterpret_cast<const char*>(p + i) + AHEAD_BYTES + byte);
+    load_lanes(p + i, a, b);
+    load_lanes(p + i + STEP, c, d);
+    a = s0.add(a, vshift, vscale);
+    b = s1.add(b, vshift, vscale);
+    c = s2.add(c, vshift, vscale);
+    d = s3.add(d, vshift, vscale);
     if constexpr (STORE) {
       store_pair(out + i, a, b);
       store_pair(out + i + STEP, c, d);
@@ -76,11 +94,11 @@ BlockSums block_sums(const T* p, int64_t n, float shift, float inv_temperature, 
   for (; i < n; i += STEP) {
     const bool whole = i + STEP <= n;
     if (whole)
-      load_pair(p + i, a, b);
+      load_lanes(p + i, a, b);
     else
       load_rest(p + i, n - i, a, b);
-    a = s0.add(a, vshift, vinv);
-    b = s1.add(b, vshift, vinv);
+    a = s0.add(a, vshift, vscale);
+    b = s1.add(b, vshift, vscale);
     if constexpr (STORE) {
       if (whole)
         store_pair(out + i, a, b);
@@ -88,69 +106,74 @@ BlockSums block_sums(const T* p, int64_t n, float shift, float inv_temperature, 
         store_rest(out + i, n - i, a, b);
     }
   }
-  return {sum_of((s0.exps + s1.exps) + (s2.exps + s3.exps)),
-          sum_of((s0.entropy + s1.entropy) + (s2.entropy + s3.entropy))};
+  s0.add(s1);
+  s2.add(s3);
+  s0.add(s2);
+  return {max_of(s0.max), sum_of(s0.exps), sum_of(s0.logs)};
 }
 
-// Joins blocks in index order: sums relative to the running maximum, in double (38 blocks a row).
-struct Merge {
-  double max = -INFINITY, exps = 0, entropy = 0;
-  bool bad = false;  // NaN or +inf was seen
+// Joins blocks in index order, in double: sums relative to one shift, in units of x.
+struct RowSums {
+  double shift = 0, exps = 0, logs = 0;
+  float max = LOW;
 
-  void add(double block_max, double block_exps, double block_entropy, double inv_temperature) {
-    if (!(block_max < INFINITY)) bad = true;
-    if (bad || block_max == -INFINITY) return;
-    if (max == -INFINITY) {
-      max = block_max, exps = block_exps, entropy = block_entropy;
-    } else if (block_max > max) {
-      const double z = (max - block_max) * inv_temperature, f = ::exp(z);
-      entropy = (entropy + z * exps) * f + block_entropy;
-      exps = exps * f + block_exps;
-      max = block_max;
-    } else {
-      const double z = (block_max - max) * inv_temperature, f = ::exp(z);
-      entropy += (block_entropy + z * block_exps) * f;
-      exps += block_exps * f;
-    }
+  void move(double to, double scale) {
+    const double rise = (shift - to) * scale, factor = ::exp2(rise);
+    logs = exps > 0 ? (logs + rise * exps) * factor : 0;  // at first there is nothing to move, and no shift
+    exps = exps > 0 ? exps * factor : 0;
+    shift = to;
   }
-
-  template <class A>
-  RowStats<A> stats() const {
-    if (bad || max == -INFINITY) return {A(NAN), A(NAN), A(NAN)};
-    return {A(max), A(::log(exps)), A(entropy / exps)};
+  void add(const BlockSums& block) {
+    exps += double(block.exps);
+    logs += double(block.logs);
+    max = block.max > max ? block.max : max;
+  }
+  // NaN in every field for NaN, +inf, or nothing but -inf.
+  RowStats<float> stats(double inv_temperature) const {
+    if (!(exps > 0)) return {NAN, NAN, NAN};
+    const double drop = (shift - double(max)) * inv_temperature, log_sum = ::log(exps) + drop;
+    return {max, float(log_sum < 0 ? 0 : log_sum), float(double(LN_2) * logs / exps + drop)};
   }
 };
 
 template <class T>
-RowStats<float> stats(const T* row, int64_t n, float inv_temperature, float* exps, float* block_max) {
-  Merge merge;
+RowStats<float> stats(const T* row, int64_t n, float inv_temperature, float* exps, float* shifts) {
+  const float scale = inv_temperature * LOG2_E;
+  RowSums sums;
+  bool started = false;  // whether anything above -inf was seen
   for (int64_t begin = 0, block = 0; begin < n; begin += LOSS_BLOCK, block++) {
     const int64_t length = n - begin < LOSS_BLOCK ? n - begin : LOSS_BLOCK;
-    const float max = block_maximum(row + begin, length);
-    const float shift = max == LOW ? 0.f : max;  // a block of -inf: exp(-inf - 0), not exp(-inf + inf)
-    BlockSums sums;
-    if (exps != nullptr) {
-      sums = block_sums<true>(row + begin, length, shift, inv_temperature, exps + begin);
-      block_max[block] = max;
-    } else {
-      sums = block_sums<false>(row + begin, length, shift, inv_temperature, nullptr);
+    const auto sums_at = [&](float shift) {
+      return exps != nullptr ? block_sums<true>(row + begin, length, shift, scale, exps + begin)
+                             : block_sums<false>(row + begin, length, shift, scale, nullptr);
+    };
+    if (!started) {
+      const float max = block_maximum(row + begin, length);
+      started = max != LOW;
+      sums.shift = started ? double(max) : 0;  // -inf - 0, not -inf + inf
     }
-    merge.add(max, sums.exps, sums.entropy, inv_temperature);
+    BlockSums found = sums_at(static_cast<float>(sums.shift));
+    if ((found.max - static_cast<float>(sums.shift)) * scale > HEADROOM) {
+      sums.move(double(found.max), double(scale));
+      found = sums_at(found.max);
+    }
+    sums.add(found);
+    if (exps != nullptr) shifts[block] = static_cast<float>(sums.shift);
   }
-  return merge.stats<float>();
+  return sums.stats(double(inv_temperature));
 }
 
 template <class T>
-void scale_exps(const float* exps, const float* block_max, int64_t n, float inv_temperature,
+void scale_exps(const float* exps, const float* shifts, int64_t n, float inv_temperature,
                 const RowStats<float>& stats, float factor, T* out) {
   for (int64_t begin = 0, block = 0; begin < n; begin += LOSS_BLOCK, block++) {
     const int64_t end = n - begin < LOSS_BLOCK ? n : begin + LOSS_BLOCK;
-    const Vec f(factor * ::expf((block_max[block] - stats.max) * inv_temperature - stats.log_sum));
+    const Vec f(factor * ::expf((shifts[block] - stats.max) * inv_temperature - stats.log_sum));
     Vec a, b;
     int64_t i = begin;
     for (; i + STEP <= end; i += STEP) {
       load_pair(exps + i, a, b);
-      store_pair(out + i, a * f, b * f);
+      store_lanes(out + i, a * f, b * f);
     }
     if (i < end) {
       load_rest(exps + i, end - i, a, b);
@@ -161,17 +184,17 @@ void scale_exps(const float* exps, const float* block_max, int64_t n, float inv_
 
 template <class T>
 void gradient(const T* row, int64_t n, float inv_temperature, float logsumexp, float a, float b, T* out) {
-  const Vec inv(inv_temperature), shift(-logsumexp), va(a), vb(b), lowest(LOWEST_Z);
+  const Vec inv(inv_temperature), shift(-logsumexp), va(a), vb(b);
   // p (a + b log p), 0 where p is 0
   const auto slope = [&](const Vec& x) {
-    const Vec logp = at::vec::clamp_min(at::vec::fmadd(x, inv, shift), lowest);
-    return exp_bounded(logp) * at::vec::fmadd(vb, logp, va);
+    const Vec logp = at::vec::clamp_min(at::vec::fmadd(x, inv, shift), Vec(LOWEST_T * LN_2));
+    return exp2_bounded(logp * Vec(LOG2_E)) * at::vec::fmadd(vb, logp, va);
   };
   Vec x, y;
   int64_t i = 0;
   for (; i + STEP <= n; i += STEP) {
-    load_pair(row + i, x, y);
-    store_pair(out + i, slope(x), slope(y));
+    load_lanes(row + i, x, y);
+    store_lanes(out + i, slope(x), slope(y));
   }
   if (i < n) {
     load_rest(row + i, n - i, x, y);
@@ -181,7 +204,7 @@ void gradient(const T* row, int64_t n, float inv_temperature, float logsumexp, f
 
 // float64 serves gradcheck: plain loops.
 RowStats<double> stats_f64(const double* row, int64_t n, double inv_temperature, double* exps,
-                           double* block_max) {
+                           double* shifts) {
   double max = -INFINITY, sum = 0, entropy = 0;
   for (int64_t i = 0; i < n; i++) max = row[i] > max || row[i] != row[i] ? row[i] : max;
   for (int64_t i = 0; i < n && max > -INFINITY && max < INFINITY; i++) {
@@ -191,15 +214,14 @@ RowStats<double> stats_f64(const double* row, int64_t n, double inv_temperature,
     if (exps != nullptr) exps[i] = e;
   }
   if (exps != nullptr)
-    for (int64_t block = 0; block < loss_blocks(n); block++) block_max[block] = max;
-  Merge merge;
-  merge.add(max, sum, entropy, inv_temperature);
-  return merge.stats<double>();
+    for (int64_t block = 0; block < loss_blocks(n); block++) shifts[block] = max;
+  if (!(sum > 0)) return {NAN, NAN, NAN};  // NaN, +inf, nothing but -inf
+  return {max, ::log(sum), entropy / sum};
 }
 
-void scale_exps_f64(const double* exps, const double* block_max, int64_t n, double inv_temperature,
+void scale_exps_f64(const double* exps, const double* shifts, int64_t n, double inv_temperature,
                     const RowStats<double>& stats, double factor, double* out) {
-  const double f = factor * ::exp((block_max[0] - stats.max) * inv_temperature - stats.log_sum);
+  const double f = factor * ::exp((shifts[0] - stats.max) * inv_temperature - stats.log_sum);
   for (int64_t i = 0; i < n; i++) out[i] = exps[i] * f;
 }
 

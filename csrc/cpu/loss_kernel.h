@@ -26,12 +26,13 @@ struct RowStats {
 // T is how logits lie in memory, A how they are computed.
 template <class T, class A>
 struct RowKernels {
-  // Reads a row. `exps` null: statistics only. Otherwise exps[i] = exp((x - max of i's block) / temperature),
-  // and block_max [loss_blocks(n)] gets those maxima; exps may be the row itself.
-  RowStats<A> (*stats)(const T* row, int64_t n, A inv_temperature, A* exps, A* block_max);
+  // Reads a row. `exps` null: statistics only. Otherwise exps gets exp((x - shift of x's block) /
+  // temperature) of every x of a block, in an order of its own, and shifts [loss_blocks(n)]; exps may be the
+  // row itself.
+  RowStats<A> (*stats)(const T* row, int64_t n, A inv_temperature, A* exps, A* shifts);
   // out[i] = factor p[i], from what stats() stored; out may be exps.
-  void (*scale_exps)(const A* exps, const A* block_max, int64_t n, A inv_temperature,
-                     const RowStats<A>& stats, A factor, T* out);
+  void (*scale_exps)(const A* exps, const A* shifts, int64_t n, A inv_temperature, const RowStats<A>& stats,
+                     A factor, T* out);
   // out[i] = p[i] (a + b log p[i]) from the row itself, one more exp an element; out may be the row.
   void (*gradient)(const T* row, int64_t n, A inv_temperature, A logsumexp, A a, A b, T* out);
 };

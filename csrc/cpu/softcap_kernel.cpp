@@ -15,7 +15,7 @@ Vec tanh_of(const Vec& u) {
   p = at::vec::fmadd(p, square, Vec(1.33314422036e-1f));
   p = at::vec::fmadd(p, square, Vec(-3.33332819422e-1f));
   const Vec near = at::vec::fmadd(p * square, u, u);
-  const Vec e = exp_bounded(at::vec::clamp_min(Vec(-2.f) * size, Vec(LOWEST_Z)));
+  const Vec e = exp2_bounded(at::vec::clamp_min(Vec(-2.f * LOG2_E) * size, Vec(LOWEST_T)));
   const Vec far = (one - e) / (one + e) * Vec::blendv(one, Vec(-1.f), u < zero);
   return Vec::blendv(far, near, size < Vec(0.625f));
 }
