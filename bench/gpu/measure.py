@@ -16,6 +16,7 @@ import torch
 from bench.gpu import decode_jobs, linear_jobs, loss_jobs, tune
 from bench.gpu.device import Device
 from bench.gpu.job import Job, error_of, run_job
+from bench.gpu.launches import TABLE, Choice
 from bench.results import write
 from elastic import _extension, ops
 
@@ -61,6 +62,12 @@ def set_row_launch() -> tune.SetLaunch | None:
     return getattr(_extension.load_extension(), "set_row_launch", None)
 
 
+def shape_of_table(choice: Choice) -> str:
+    """What the table gives rows of this size."""
+    shape = _extension.load_extension().row_launch(choice.dtype, choice.vocab, choice.op == "grpo_loss")
+    return f"cluster {shape['cluster'] if shape['resident'] else 0}, {shape['threads']} threads"
+
+
 def names(kind: str, tiny: bool) -> list[str]:
     return list(bench_jobs(tiny) if kind == "bench" else tune_jobs(tiny))
 
@@ -73,6 +80,9 @@ def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, k
             raise RuntimeError("elastic._C has no set_row_launch: the launch cannot be chosen")
         tokens, vocab, dtype = tune_jobs(tiny)[name]
         found = tune.sweep(device, set_launch, tokens, vocab, dtype, rounds)
+        for choice in found:
+            if (choice.cluster, choice.threads) == TABLE and choice.median_ms is not None:
+                choice.why = shape_of_table(choice)
         kept["tuning"] += [asdict(choice) for choice in found]
         return True
     outcome = run_job(bench_jobs(tiny)[name](device), device, rounds, kept["bytes_per_ms"])

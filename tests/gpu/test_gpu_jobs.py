@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from bench.gpu import measure
 from bench.gpu.device import Device
 from bench.gpu.inputs import Exact, Inputs, assert_near
 from bench.gpu.job import Candidate, Job, run_job
@@ -164,6 +166,17 @@ def test_a_sweep_leaves_the_table_as_it_was_and_says_what_does_not_fit():
     assert "refused 8" in why[8]
     assert why[4] == ""
     assert {c.cluster for c in choices if c.median_ms is None} == {8, 16}
+
+
+def test_a_sweep_tells_what_the_table_chose(monkeypatch):
+    shape = {"resident": True, "cluster": 8, "threads": 256, "shared_bytes": 40_000}
+    extension = SimpleNamespace(set_row_launch=lambda *_: True, row_launch=lambda *_: shape)
+    monkeypatch.setattr(measure._extension, "load_extension", lambda: extension)
+    kept = {"tuning": []}
+    assert measure.measure_one("tune", "301 float32", CPU, 1, True, kept)
+    tables = [entry for entry in kept["tuning"] if entry["cluster"] == -1]
+    assert {entry["op"] for entry in tables} == {"grpo_loss", "token_logprobs"}
+    assert {entry["why"] for entry in tables} == {"cluster 8, 256 threads"}
 
 
 def test_a_sweep_that_changes_the_loss_stops(monkeypatch):
