@@ -131,18 +131,44 @@ struct TokenInput {
   Term<A> kl;
 };
 
-// `row_weight` is the row's engine weight where rows have one.
+// What is known about a token before its logits are read.
+template <class A>
+struct TokenGiven {
+  A old_logprob;
+  A ref_logprob;     // read only with p.ref_logprobs
+  A engine_logprob;  // read only with p.engine_logprobs
+  A advantage;
+  A scale;
+  A row_weight;  // the row's engine weight, where rows have one
+};
+
+template <class A>
+ELASTIC_HD TokenGiven<A> token_given(const GrpoParams<A>& p, int64_t token, int64_t row, A scale,
+                                     A row_weight) {
+  return {p.old_logprobs[token],
+          p.ref_logprobs != nullptr ? p.ref_logprobs[token] : A(0),
+          p.engine_logprobs != nullptr ? p.engine_logprobs[token] : A(0),
+          p.advantages[row],
+          scale,
+          row_weight};
+}
+
+template <class A>
+ELASTIC_HD TokenInput<A> token_input(const GrpoParams<A>& p, const TokenGiven<A>& given, A logprob,
+                                     A entropy) {
+  A weight = 1;
+  if (p.engine_logprobs != nullptr)
+    weight = p.objective.engine_rows ? given.row_weight
+                                     : engine_weight(p.objective, given.old_logprob - given.engine_logprob);
+  Term<A> kl{0, 0};
+  if (p.ref_logprobs != nullptr) kl = kl_term(p.objective.kl, logprob - given.ref_logprob);
+  return {logprob, entropy, logprob - given.old_logprob, given.advantage, weight, given.scale, kl};
+}
+
 template <class A>
 ELASTIC_HD TokenInput<A> token_input(const GrpoParams<A>& p, int64_t token, int64_t row, A scale,
                                      A row_weight) {
-  const A logprob = p.logprobs[token], old = p.old_logprobs[token];
-  A weight = 1;
-  if (p.engine_logprobs != nullptr)
-    weight =
-        p.objective.engine_rows ? row_weight : engine_weight(p.objective, old - p.engine_logprobs[token]);
-  Term<A> kl{0, 0};
-  if (p.ref_logprobs != nullptr) kl = kl_term(p.objective.kl, logprob - p.ref_logprobs[token]);
-  return {logprob, p.entropy[token], logprob - old, p.advantages[row], weight, scale, kl};
+  return token_input(p, token_given(p, token, row, scale, row_weight), p.logprobs[token], p.entropy[token]);
 }
 
 // A token's part of the loss, and of the loss's derivatives.

@@ -111,7 +111,7 @@ template <class T>
 constexpr int PER_VECTOR = int(sizeof(Vec16) / sizeof(T));
 
 template <class T>
-__device__ __forceinline__ void unpack(const Vec16& v, float (&x)[PER_VECTOR<T>]) {
+__device__ __forceinline__ void unpack(const Vec16& v, float* x) {
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     if constexpr (sizeof(T) == 4)

@@ -1,62 +1,124 @@
-// token_logprobs, its backward, and the scaling of a gradient. One block a row of logits.
-#include "cuda/logits_rows.cuh"
+// token_logprobs, its backward, and the scaling of a gradient that is already written.
+//
+// token_logprobs is a row pass (row_pass.cuh) without a gradient: one read a logit. The backward plans from
+// the saved logsumexp: one read and one write, or only a write where nothing flows back. scale: one read and
+// one write, or nothing where the factor is 1.
 #include "cuda/loss.h"
+#include "cuda/row_launch.cuh"
 
 namespace elastic::cuda {
 namespace {
 
-template <class T>
-__global__ void __launch_bounds__(ROW_THREADS, 4) logprobs_kernel(LogprobParams<float> p) {
-  const int64_t token = blockIdx.x;
-  const TargetStats stats = target_stats(p.softmax, row_of<T>(p.chunk, token), token);
-  if (threadIdx.x != 0) return;
-  p.logprobs[token] = stats.logprob;
-  p.entropy[token] = stats.entropy;
-  p.logsumexp[token] = stats.logsumexp;
-}
+template <class T, bool SOFTCAP>
+struct LogprobTask : LogitsTask<T, SOFTCAP> {
+  LogprobParams<float> p;
+
+  struct Inputs {
+    float logit;  // the target's
+    int32_t target;
+  };
+
+  explicit LogprobTask(const LogprobParams<float>& p) : p(p) {}
+
+  __device__ __forceinline__ Row<T> row(int64_t i) const {
+    return this->row_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, /*counted=*/true);
+  }
+  __device__ __forceinline__ void skip(int64_t) const {}
+
+  __device__ __forceinline__ Inputs inputs(int64_t i, const Row<T>& row) const {
+    const int32_t target = this->target_of(p.softmax, i);
+    return {target >= 0 ? to_float(row.logits[target]) : NAN, target};
+  }
+
+  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const Row<T>&, const RowStats& stats,
+                                          const Transform<SOFTCAP>& transform, bool writes) const {
+    if (writes) {
+      p.logprobs[i] = in.target >= 0 ? stats.logprob(transform.capped(in.logit), transform.scale) : NAN;
+      p.entropy[i] = stats.entropy;
+      p.logsumexp[i] = stats.logsumexp();
+    }
+    return Plan{};
+  }
+};
+
+template <class T, bool SOFTCAP>
+struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
+  LogprobBackwardParams<float> p;
+
+  explicit LogprobBackwardTask(const LogprobBackwardParams<float>& p) : p(p) {}
+
+  __device__ __forceinline__ float d_logprob(int64_t i) const {
+    return p.grad_logprobs != nullptr ? p.grad_logprobs[i] : 0.f;
+  }
+  __device__ __forceinline__ float d_entropy(int64_t i) const {
+    return p.grad_entropy != nullptr ? p.grad_entropy[i] : 0.f;
+  }
+  __device__ __forceinline__ Row<T> row(int64_t i) const {
+    const bool flows = d_logprob(i) != 0 || d_entropy(i) != 0;
+    return this->row_of(p.softmax, p.chunk, i, i, /*with_gradient=*/true, flows);
+  }
+  __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
+    const int32_t target = this->target_of(p.softmax, i);
+    const float logsumexp = target >= 0 ? p.logsumexp[i] : NAN;
+    float logprob = NAN;
+    if (target >= 0) {
+      const T* row = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
+      const float l = fmaf(transform.capped(to_float(row[target])), transform.inv_temperature, -logsumexp);
+      logprob = l > 0.f ? 0.f : l;
+    }
+    return saved_plan(transform, logsumexp, target, logprob, p.entropy[i], d_logprob(i), d_entropy(i));
+  }
+};
 
 template <class T>
-__global__ void __launch_bounds__(ROW_THREADS, 4) logprobs_backward_kernel(LogprobBackwardParams<float> p) {
-  const int64_t token = blockIdx.x, target = p.softmax.targets[token];
-  const T* row = row_of<T>(p.chunk, token);
-  T* out = gradient_row<T>(p.chunk, token);
-  const float d_logprob = p.grad_logprobs != nullptr ? p.grad_logprobs[token] : 0.f;
-  const float d_entropy = p.grad_entropy != nullptr ? p.grad_entropy[token] : 0.f;
-  if (d_logprob == 0 && d_entropy == 0) return write_zeros(out, p.softmax.vocab);
-  const Transform f = transform_of(p.softmax, token);
-  const bool known = target >= 0 && target < p.softmax.vocab;
-  const float logsumexp = known ? p.logsumexp[token] : NAN;
-  const float logprob = known ? f.cap(load_float(row[target])) * f.inv_temperature - logsumexp : NAN;
-  write_gradient(row, p.softmax, token, {logprob, p.entropy[token], logsumexp}, d_logprob, d_entropy, out);
-}
-
-template <class T>
-__global__ void __launch_bounds__(ROW_THREADS, 4)
-    scale_kernel(void* values, int64_t vocab, int64_t row_stride, const float* factor) {
+__global__ void __launch_bounds__(PART_THREADS)
+    scale_kernel(T* values, int32_t vocab, int64_t row_stride, const float* factor, int log2_parts) {
+  constexpr int E = PER_VECTOR<T>;
   const float f = *factor;
   if (f == 1) return;  // backward() of the loss itself: a launch, no traffic
-  T* row = static_cast<T*>(values) + static_cast<int64_t>(blockIdx.x) * row_stride;
-  for (int64_t i = threadIdx.x; i < vocab; i += ROW_THREADS) store_float(row + i, load_float(row[i]) * f);
+  const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
+  T* row = values + static_cast<int64_t>(blockIdx.x >> log2_parts) * row_stride;
+  const RowLayout layout = RowLayout::of<T>(row, vocab);
+  const WrittenRow<T> out(row, vocab, layout);
+  const int warps = static_cast<int>(blockDim.x) / WARP, last = (part + 1) << (LOG2_UNITS - log2_parts);
+  for (int u = (part << (LOG2_UNITS - log2_parts)) + static_cast<int>(threadIdx.x) / WARP; u < last;
+       u += warps)
+    each_vector<Streamed::AHEAD>(layout.begin(u), layout.begin(u + 1), Streamed(row, layout),
+                                 [&](int32_t v, const Vec16& q) {
+                                   float x[E];
+                                   unpack<T>(q, x);
+#pragma unroll
+                                   for (int i = 0; i < E; i++) x[i] *= f;
+                                   out.template store<true>(v, x);
+                                 });
+  const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
+  if (loose >= 0) out.elements[loose] = from_float<T>(to_float(row[loose]) * f);
 }
-
-dim3 blocks(int64_t count) { return dim3(static_cast<unsigned>(count)); }
 
 }  // namespace
 
 LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
-  const Grid grid{blocks(p.chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  return ELASTIC_LAUNCH(p.chunk.dtype, logprobs_kernel, grid, stream, p);
+  return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
+    using Task = LogprobTask<decltype(type), decltype(softcap)::value>;
+    return launch_rows(Task(p), p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
+  });
 }
 
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cudaStream_t stream) {
-  const Grid grid{blocks(p.chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  return ELASTIC_LAUNCH(p.chunk.dtype, logprobs_backward_kernel, grid, stream, p);
+  return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
+    using Task = LogprobBackwardTask<decltype(type), decltype(softcap)::value>;
+    return launch_gradient(Task(p), p.chunk, p.softmax.vocab, stream);
+  });
 }
 
 LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
                    const float* factor, cudaStream_t stream) {
-  const Grid grid{blocks(rows), dim3(ROW_THREADS)};
-  return ELASTIC_LAUNCH(dtype, scale_kernel, grid, stream, values, vocab, row_stride, factor);
+  return with_logits_type(dtype, 0, [&](auto type, auto) {
+    using T = decltype(type);
+    const Grid grid{dim3(static_cast<unsigned>(rows << LOG2_PARTS)), dim3(PART_THREADS)};
+    return launch<scale_kernel<T>>(grid, stream, static_cast<T*>(values), static_cast<int32_t>(vocab),
+                                   row_stride, factor, LOG2_PARTS);
+  });
 }
 
 }  // namespace elastic::cuda

@@ -1,73 +1,115 @@
-// The token stages of the GRPO loss: one block a row of logits.
+// The token stages of the GRPO loss: grpo_chunk and grpo_chunk_gradient.
 //
-// grpo_chunk reads a row three times (twice from L2) and writes its gradient once; where rows share a ratio
-// it reads twice and leaves the gradient to grpo_chunk_gradient, which reads once and writes once. Rows of
-// tokens that are skipped are not read; rows without a slope are only zero-filled.
-//
-// A token that no fitting row holds has NaN terms, and so a NaN gradient: bad input cannot pass for a loss.
+// grpo_chunk is one row pass (row_pass.cuh) a token: statistics, the objective's slope, the gradient. Bytes a
+// logit: one read and one write of its type; masked tokens write only. An objective whose rows share a ratio
+// (gspo) has no slope before the whole completion was seen: grpo_chunk then only reads, grpo_rows finds the
+// slopes, and grpo_chunk_gradient reads and writes once more.
+#include "core/grpo_objective.h"
 #include "core/grpo_scratch.h"
-#include "cuda/logits_rows.cuh"
 #include "cuda/loss.h"
+#include "cuda/row_launch.cuh"
+#include "cuda/row_task.cuh"
 
 namespace elastic::cuda {
 namespace {
 
 using Params = GrpoParams<float>;
 
-template <class T>
-__device__ void write_row(const Params& p, const GrpoScratch<float>& s, const T* row, int64_t token,
-                          const TargetStats& stats, T* out) {
-  const float slope = s.terms[token].slope, entropy_slope = s.terms[token].entropy_slope;
-  if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.softmax.vocab);
-  write_gradient(row, p.softmax, token, stats, slope, entropy_slope, out);
-}
+template <class T, bool SOFTCAP>
+struct GrpoTask : LogitsTask<T, SOFTCAP> {
+  Params p;
+  LogitsChunk chunk;
 
-template <class T>
-__global__ void __launch_bounds__(ROW_THREADS, 4) chunk_kernel(Params p, LogitsChunk chunk) {
-  const GrpoScratch<float> s = grpo_scratch(p);
-  const int64_t i = blockIdx.x, token = token_of(chunk, i), row_index = s.row_of[token];
-  const T* row = row_of<T>(chunk, i);
-  const bool writes = chunk.gradient != nullptr && !is_row_level(p.objective);
-  if (s.work[token] == Work::SKIP) {
-    if (writes) write_zeros(gradient_row<T>(chunk, i), p.softmax.vocab);
-    return;
+  struct Inputs {
+    TokenGiven<float> given;
+    int64_t row;
+    float logit;  // the target's
+    int32_t target;
+    Work work;
+  };
+
+  GrpoTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
+
+  __device__ __forceinline__ Row<T> row(int64_t i) const {
+    const int64_t token = token_of(chunk, i);
+    const bool counted = grpo_scratch(p).work[token] != Work::SKIP;
+    return this->row_of(p.softmax, chunk, i, token, !is_row_level(p.objective), counted);
   }
-  const TargetStats stats = target_stats(p.softmax, row, token);
-  if (threadIdx.x == 0) {
-    p.logprobs[token] = stats.logprob;
-    p.entropy[token] = stats.entropy;
-    s.logsumexp[token] = stats.logsumexp;
-    if (!is_row_level(p.objective) && row_index >= 0) {
-      const RowState<float> state = s.rows[row_index];
-      const TokenInput<float> in = token_input(p, token, row_index, state.scale, state.weight);
-      s.terms[token] = token_terms(p.objective, in, 0.f);
+
+  __device__ __forceinline__ void skip(int64_t) const {}  // grpo_begin has set the outputs
+
+  __device__ __forceinline__ Inputs inputs(int64_t i, const Row<T>& row) const {
+    const GrpoScratch<float> s = grpo_scratch(p);
+    const int64_t token = token_of(chunk, i);
+    Inputs in{};
+    in.work = s.work[token];
+    in.target = this->target_of(p.softmax, token);
+    if (in.target >= 0) in.logit = to_float(row.logits[in.target]);
+    in.row = s.row_of[token];
+    if (in.row >= 0) in.given = token_given(p, token, in.row, s.rows[in.row].scale, s.rows[in.row].weight);
+    return in;
+  }
+
+  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const Row<T>& row,
+                                          const RowStats& stats, const Transform<SOFTCAP>& transform,
+                                          bool writes) const {
+    const GrpoScratch<float> s = grpo_scratch(p);
+    const int64_t token = token_of(chunk, i);
+    float cap_slope;
+    const float x = transform.capped(in.logit, cap_slope);
+    const float logprob = in.target >= 0 ? stats.logprob(x, transform.scale) : NAN;
+    TokenTerms<float> terms = unset_terms<float>(in.work);  // what grpo_begin has stored
+    const bool has_terms = in.row >= 0 && !is_row_level(p.objective);
+    if (has_terms) terms = token_terms(p.objective, token_input(p, in.given, logprob, stats.entropy), 0.f);
+    if (writes) {
+      p.logprobs[token] = logprob;
+      p.entropy[token] = stats.entropy;
+      s.logsumexp[token] = stats.logsumexp();
+      if (has_terms) s.terms[token] = terms;
     }
+    if (row.gradient == nullptr) return Plan{};
+    if (terms.slope == 0 && terms.entropy_slope == 0) return zeros_plan();
+    return slopes_plan(transform, stats.max, 1.f / stats.sum, stats.log2_sum, in.target, cap_slope, logprob,
+                       stats.entropy, terms.slope, terms.entropy_slope);
   }
-  if (!writes) return;
-  __syncthreads();  // the terms
-  write_row(p, s, row, token, stats, gradient_row<T>(chunk, i));
-}
+};
 
-template <class T>
-__global__ void __launch_bounds__(ROW_THREADS, 4) chunk_gradient_kernel(Params p, LogitsChunk chunk) {
-  const GrpoScratch<float> s = grpo_scratch(p);
-  const int64_t i = blockIdx.x, token = token_of(chunk, i);
-  const TargetStats stats{p.logprobs[token], p.entropy[token], s.logsumexp[token]};
-  write_row(p, s, row_of<T>(chunk, i), token, stats, gradient_row<T>(chunk, i));
-}
+template <class T, bool SOFTCAP>
+struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
+  Params p;
+  LogitsChunk chunk;
 
-dim3 blocks(int64_t count) { return dim3(static_cast<unsigned>(count)); }
+  GrpoGradientTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
+
+  __device__ __forceinline__ Row<T> row(int64_t i) const {
+    const int64_t token = token_of(chunk, i);
+    const TokenTerms<float>& terms = grpo_scratch(p).terms[token];
+    return this->row_of(p.softmax, chunk, i, token, true, terms.slope != 0 || terms.entropy_slope != 0);
+  }
+
+  __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
+    const GrpoScratch<float> s = grpo_scratch(p);
+    const int64_t token = token_of(chunk, i);
+    return saved_plan(transform, s.logsumexp[token], this->target_of(p.softmax, token), p.logprobs[token],
+                      p.entropy[token], s.terms[token].slope, s.terms[token].entropy_slope);
+  }
+};
 
 }  // namespace
 
 LaunchResult grpo_chunk(const Params& p, const LogitsChunk& chunk, cudaStream_t stream) {
-  const Grid grid{blocks(chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  return ELASTIC_LAUNCH(chunk.dtype, chunk_kernel, grid, stream, p, chunk);
+  const bool rereads = chunk.gradient != nullptr && !is_row_level(p.objective);
+  return with_logits_type(chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
+    using Task = GrpoTask<decltype(type), decltype(softcap)::value>;
+    return launch_rows(Task(p, chunk), chunk, p.softmax.vocab, rereads, stream);
+  });
 }
 
 LaunchResult grpo_chunk_gradient(const Params& p, const LogitsChunk& chunk, cudaStream_t stream) {
-  const Grid grid{blocks(chunk.tokens), dim3(ROW_THREADS), ROW_SMEM};
-  return ELASTIC_LAUNCH(chunk.dtype, chunk_gradient_kernel, grid, stream, p, chunk);
+  return with_logits_type(chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
+    using Task = GrpoGradientTask<decltype(type), decltype(softcap)::value>;
+    return launch_gradient(Task(p, chunk), chunk, p.softmax.vocab, stream);
+  });
 }
 
 }  // namespace elastic::cuda

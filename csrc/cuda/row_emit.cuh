@@ -87,6 +87,27 @@ __device__ __forceinline__ void each_vector(int32_t begin, int32_t end, const Lo
   }
 }
 
+// The same with `use` called for GROUP vectors at once, or for one where fewer are left.
+template <int GROUP, class Load, class Use>
+__device__ __forceinline__ void each_group(int32_t begin, int32_t end, const Load& load, const Use& use) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x) % WARP;
+  for (int32_t v = begin + lane; v < end; v += WARP * GROUP) {
+    Vec16 q[GROUP];
+#pragma unroll
+    for (int i = 0; i < GROUP; i++)
+      if (v + WARP * i < end) q[i] = load(v + WARP * i);
+    if (v + WARP * (GROUP - 1) < end) {
+      use(q);
+    } else {
+#pragma unroll
+      for (int i = 0; i < GROUP - 1; i++) {
+        const Vec16 one[1] = {q[i]};
+        if (v + WARP * i < end) use(one);
+      }
+    }
+  }
+}
+
 // Elements of a row outside its vectors, one for each of the first lanes of the row's first warp, or -1.
 __device__ __forceinline__ int32_t loose_element(const RowLayout& layout, int32_t vocab) {
   const int32_t t = static_cast<int32_t>(threadIdx.x);
@@ -130,15 +151,6 @@ __device__ __forceinline__ void write_zeros(T* row, int32_t vocab, int part, int
   for (int64_t v = part * threads + static_cast<int32_t>(threadIdx.x); v < layout.vectors;
        v += parts * threads)
     store_streaming(&out.vectors[v], Vec16{});
-}
-
-template <bool SOFTCAP, class T>
-__device__ __forceinline__ void capped(const Transform<SOFTCAP>& transform, const Vec16& q,
-                                       float (&x)[PER_VECTOR<T>]) {
-  unpack<T>(q, x);
-  if constexpr (SOFTCAP)
-#pragma unroll
-    for (int i = 0; i < PER_VECTOR<T>; i++) x[i] = transform.capped(x[i]);
 }
 
 template <bool ENTROPY, bool SOFTCAP, int E>

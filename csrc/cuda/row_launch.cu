@@ -38,6 +38,20 @@ Device query(int device) {
           static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))};
 }
 
+// Queried once a device: the answers cost microseconds each.
+Device current_device() {
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= MAX_DEVICES) device = 0;
+#ifdef ELASTIC_CUDA_ON_CPU
+  return query(device);  // tests change what it pretends to be
+#else
+  static std::once_flag known[MAX_DEVICES];
+  static Device devices[MAX_DEVICES];
+  std::call_once(known[device], [&] { devices[device] = query(device); });
+  return devices[device];
+#endif
+}
+
 size_t shared_bytes(Scalar dtype, int64_t vocab, int cluster) {
   const int64_t per_vector = dtype == Scalar::F32 ? 4 : 8;
   const int64_t unit = (vocab / per_vector + UNITS - 1) / UNITS;  // vectors; most where the row is aligned
@@ -65,14 +79,8 @@ RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rer
 }  // namespace
 
 RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
-  // Queried once a device: its answers cost microseconds each.
-  static std::once_flag known[MAX_DEVICES];
-  static Device devices[MAX_DEVICES];
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= MAX_DEVICES) device = 0;
-  std::call_once(known[device], [&] { devices[device] = query(device); });
   const int cluster = chosen_cluster, threads = chosen_threads;
-  RowLaunch shape = cluster < 0 ? from_table(devices[device], dtype, vocab, rereads) : streamed(rereads);
+  RowLaunch shape = cluster < 0 ? from_table(current_device(), dtype, vocab, rereads) : streamed(rereads);
   if (cluster > 0) shape = {true, cluster, 256, shared_bytes(dtype, vocab, cluster)};
   if (threads > 0) shape.threads = threads;
   return shape;

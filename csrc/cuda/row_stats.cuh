@@ -43,6 +43,14 @@ struct Max {
   __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
+template <int N>
+__device__ __forceinline__ float largest(const float* x) {
+  if constexpr (N == 1)
+    return x[0];
+  else
+    return fmaxf(largest<N / 2>(x), largest<N - N / 2>(x + N / 2));
+}
+
 struct Online {
   float max = LOWEST;
   float sum = 0.f;       // of 2^(u - max)
@@ -55,33 +63,25 @@ struct Online {
     max = to;
   }
 
-  // x: capped logits; u = x scale.
-  template <int E>
-  __device__ __forceinline__ void add(const float (&x)[E], float scale) {
-    float top[E];
+  // x: capped logits; u = x scale. Without BOUNDED, -inf makes `weighted` NaN.
+  template <bool BOUNDED, int N>
+  __device__ __forceinline__ void add(const float (&x)[N], float scale) {
+    rescale(fmaxf(max, largest<N>(x) * scale));
+    constexpr int CHAINS = N < 4 ? 1 : 4;  // short ones: latency
+    float sums[CHAINS], products[CHAINS];
 #pragma unroll
-    for (int i = 0; i < E; i++) top[i] = x[i];
-#pragma unroll
-    for (int width = E / 2; width > 0; width /= 2)
-#pragma unroll
-      for (int i = 0; i < width; i++) top[i] = fmaxf(top[i], top[i + width]);
-    rescale(fmaxf(max, top[0] * scale));
-    float e[E], odd = 0.f;  // two chains, half the latency
-#pragma unroll
-    for (int i = 0; i < E; i++) {
-      const float d = fmaf(x[i], scale, -max), bounded = fmaxf(d, NEGLIGIBLE);
-      e[i] = exp2_fast(d);
-      if (i % 2 == 0)
-        weighted = fmaf(e[i], bounded, weighted);
-      else
-        odd = i == 1 ? e[i] * bounded : fmaf(e[i], bounded, odd);
+    for (int i = 0; i < N; i++) {
+      const float d = fmaf(x[i], scale, -max), bounded = BOUNDED ? fmaxf(d, NEGLIGIBLE) : d;
+      const float e = exp2_fast(d);
+      const int c = i % CHAINS;
+      sums[c] = i < CHAINS ? e : sums[c] + e;
+      products[c] = i < CHAINS ? e * bounded : fmaf(e, bounded, products[c]);
     }
-    weighted += odd;
 #pragma unroll
-    for (int width = E / 2; width > 0; width /= 2)
-#pragma unroll
-      for (int i = 0; i < width; i++) e[i] += e[i + width];
-    sum += e[0];
+    for (int c = 0; c < CHAINS; c++) {
+      sum += sums[c];
+      weighted += products[c];
+    }
   }
 
   // The whole warp's, in every lane.

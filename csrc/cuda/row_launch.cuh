@@ -1,0 +1,52 @@
+// Starts a row pass: the task's type from the logits' dtype and softcap, its shape from the launch table.
+#pragma once
+
+#include "cuda/row_launch.h"
+#include "cuda/row_pass.cuh"
+#include "cuda/row_task.cuh"
+
+namespace elastic::cuda {
+
+// fn(T{}, std::bool_constant<has softcap>{}) for the type of the logits.
+template <class Fn>
+LaunchResult with_logits_type(Scalar dtype, double softcap, const Fn& fn) {
+  const auto typed = [&](auto type) {
+    return softcap > 0 ? fn(type, std::true_type{}) : fn(type, std::false_type{});
+  };
+  if (dtype == Scalar::BF16) return typed(Bf16{});
+  if (dtype == Scalar::F16) return typed(F16{});
+  return typed(float{});
+}
+
+inline int log2_of(int power_of_two) {
+  int n = 0;
+  while (1 << n < power_of_two) n++;
+  return n;
+}
+
+// `rereads`: the task may write a gradient. A row of more than 2^31 - 1 logits is refused.
+template <class Task>
+LaunchResult launch_rows(const Task& task, const LogitsChunk& chunk, int64_t vocab, bool rereads,
+                         cudaStream_t stream) {
+  const RowLaunch shape = row_launch(chunk.dtype, vocab, rereads);
+  const int64_t ctas = chunk.tokens * shape.cluster;
+  if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "row_kernel"};
+  const Grid grid{dim3(static_cast<unsigned>(ctas)), dim3(static_cast<unsigned>(shape.threads)),
+                  shape.shared_bytes, static_cast<unsigned>(shape.cluster)};
+  if (!shape.resident) return launch<row_kernel<Streamed, Solo, Task>>(grid, stream, task, 0);
+  return launch<row_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster));
+}
+
+// Parts of a row for passes whose CTAs need nothing of one another: enough for a few rows to fill a GPU.
+constexpr int LOG2_PARTS = 3;
+constexpr int PART_THREADS = 256;
+
+template <class Task>
+LaunchResult launch_gradient(const Task& task, const LogitsChunk& chunk, int64_t vocab, cudaStream_t stream) {
+  const int64_t ctas = chunk.tokens << LOG2_PARTS;
+  if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "gradient_kernel"};
+  const Grid grid{dim3(static_cast<unsigned>(ctas)), dim3(PART_THREADS), sizeof(Plan)};
+  return launch<gradient_kernel<Task>>(grid, stream, task, LOG2_PARTS);
+}
+
+}  // namespace elastic::cuda

@@ -1,0 +1,35 @@
+// What every task of a row pass shares: which row of which tensor, and how its logits are transformed.
+#pragma once
+
+#include "core/loss_params.h"
+#include "cuda/row_emit.cuh"
+
+namespace elastic::cuda {
+
+template <class T, bool SOFTCAP_>
+struct LogitsTask {
+  using Element = T;
+  static constexpr bool SOFTCAP = SOFTCAP_;
+
+  static __device__ __forceinline__ Row<T> row_of(const Softmax<float>& softmax, const LogitsChunk& chunk,
+                                                  int64_t i, int64_t token, bool with_gradient,
+                                                  bool counted) {
+    const float inv = softmax.temperatures != nullptr ? 1.f / softmax.temperatures[token]
+                                                      : static_cast<float>(1. / softmax.temperature);
+    T* gradient = static_cast<T*>(chunk.gradient);
+    return {static_cast<const T*>(chunk.logits) + i * chunk.row_stride,
+            with_gradient && gradient != nullptr ? gradient + i * chunk.gradient_stride : nullptr,
+            static_cast<int32_t>(softmax.vocab),
+            inv,
+            static_cast<float>(softmax.softcap),
+            counted};
+  }
+
+  // The token's target, or -1 if its id is out of range.
+  static __device__ __forceinline__ int32_t target_of(const Softmax<float>& softmax, int64_t token) {
+    const int64_t id = softmax.targets[token];
+    return id >= 0 && id < softmax.vocab ? static_cast<int32_t>(id) : -1;
+  }
+};
+
+}  // namespace elastic::cuda
