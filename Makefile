@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
+CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
 .PHONY: setup demo test lint format bench gpu clean
 
@@ -27,12 +28,12 @@ test: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	git ls-files 'csrc/*' 'tests/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files 'csrc/*' $(CXX_TESTS) | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-	git ls-files 'csrc/*' 'tests/*.cpp' | xargs $(BIN)/clang-format -i
+	git ls-files 'csrc/*' $(CXX_TESTS) | xargs $(BIN)/clang-format -i
 
 bench: setup
 	$(BIN)/python -m bench.grpo_loss

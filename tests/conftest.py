@@ -2,25 +2,59 @@
 
 import importlib.util
 import os
+import zlib
+from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
+from cuda_on_cpu.build import load
+from cuda_on_cpu.kernels import executed
+from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 # Tiny tensors: a second OpenMP thread costs more than it gives on a shared machine.
 torch.set_num_threads(1)
 # `make gpu` runs the tests marked cuda with what a GPU machine happens to have.
 if importlib.util.find_spec("hypothesis") is not None:
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
-    settings.register_profile("default", deadline=None, derandomize=True)
+    # One schedule a test, not one an example, is what the kernels fixture is for.
+    shared = [HealthCheck.function_scoped_fixture]
+    settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=shared)
     settings.load_profile("default")
 
+SHIM = pytest.StashKey[ModuleType]()
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the `cuda` fixture carry the marker `cuda`: `pytest -m cuda`."""
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that use the `cuda` fixture carry the marker `cuda`: `pytest -m cuda`.
+
+    What has no CUDA kernel is not run on them: tests marked `cpu_kernels`, and float64. Tests of the whole
+    suite come last, and only where nothing was selected away.
+    """
     for item in items:
         if "cuda" in getattr(item, "fixturenames", ()):
             item.add_marker("cuda")
+    part = config.args != config.getini("testpaths") or config.option.keyword or config.option.markexpr
+    last = [item for item in items if item.get_closest_marker("whole_suite")]
+    items[:] = [item for item in items if item not in last and _has_kernels(item)] + ([] if part else last)
+
+
+def _has_kernels(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if parameters.get("kernels") != "cuda_on_cpu":
+        return True
+    return not item.get_closest_marker("cpu_kernels") and torch.float64 not in parameters.values()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says how much of csrc/cuda ran."""
+    if (shim := config.stash.get(SHIM, None)) is not None:
+        kernels = executed(shim.launches())
+        launches = sum(sum(versions.values()) for versions in kernels.values())
+        terminalreporter.write_line(
+            f"CUDA kernels executed on the CPU: {len(kernels)} kernels, {launches:,} launches"
+        )
 
 
 @pytest.fixture
@@ -31,3 +65,29 @@ def cuda() -> torch.device:
             pytest.fail("ELASTIC_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip("no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture(scope="session")
+def shim(pytestconfig: pytest.Config) -> ModuleType:
+    """The CUDA kernels compiled for the CPU, built by the first test that asks."""
+    pytestconfig.stash[SHIM] = module = load()
+    return module
+
+
+@pytest.fixture(params=["cpu", "cuda_on_cpu"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on the CPU kernels, and on the CUDA kernels under the shim; outputs begin as NaN.
+
+    Each test has a schedule of its own; ELASTIC_CUDA_ON_CPU_SEED=N gives all of them others.
+    """
+    with poisoned_outputs():
+        if request.param == "cpu":
+            yield "cpu"
+            return
+        module = request.getfixturevalue("shim")
+        module.set_seed(zlib.crc32(request.node.nodeid.encode()) + (int(os.environ.get(SEED, "0")) << 32))
+        with redirected():
+            yield "cuda_on_cpu"
+
+
+SEED = "ELASTIC_CUDA_ON_CPU_SEED"

@@ -18,6 +18,8 @@ from .batches import (
     random_batch,
 )
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 ADVANTAGES = ("group", "none", "batch", "rloo", "maxrl", "passk")
 
 
@@ -89,7 +91,7 @@ def test_one_temperature_a_token(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_strided_rows_are_used_where_they_lie(dtype, inplace):
+def test_strided_rows_are_used_where_they_lie(kernels, dtype, inplace):
     batch = random_batch(dtype)
     n, v = batch.logits.shape
     padded = torch.full((n, v + 7), 5.0, dtype=dtype)
@@ -99,12 +101,16 @@ def test_strided_rows_are_used_where_they_lie(dtype, inplace):
     grown = window.detach().requires_grad_()
     output = ops.grpo_loss(*batch.positional(grown.view(grown.shape)), **batch.keywords(), inplace=inplace)
     (gradient,) = torch.autograd.grad(output.loss, grown)
-    assert torch.equal(gradient, expected)
+    if kernels == "cpu":
+        assert torch.equal(gradient, expected)
+    else:  # CUDA kernels sum in the order of 16-byte words, and those lie elsewhere in an odd row
+        assert_gradient_near(gradient, expected, GRADIENT_ERROR[dtype])
     outside = torch.cat([padded[:, :3], padded[:, v + 3 :]], 1)
     assert (outside == 5.0).all(), "wrote outside the rows"
-    assert torch.equal(window, expected if inplace else batch.logits)
+    assert torch.equal(window, gradient if inplace else batch.logits)
 
 
+@pytest.mark.cpu_kernels  # float64
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
     "options",

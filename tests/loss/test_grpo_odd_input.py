@@ -7,6 +7,8 @@ from elastic import ops, reference
 
 from .batches import DTYPES, LOSSES, assert_matches_reference, assert_near, loss_and_gradient, random_batch
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", LOSSES)

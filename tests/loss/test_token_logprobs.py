@@ -7,6 +7,8 @@ from elastic import ops, reference
 
 from .batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 # Which code path each width reaches: less than one vector; one vector and a rest; one block of 4,096 exactly;
 # a block and one element; several blocks and a rest.
 VOCABULARIES = (1, 5, 37, 4096, 4097, 10_001)
@@ -49,7 +51,7 @@ def test_logprobs_are_never_positive(vocab):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_strided_rows_are_read_in_place(dtype):
+def test_strided_rows_are_read_in_place(kernels, dtype):
     logits, targets, _ = case(dtype, 107)
     window = logits[1::2, 3:100]  # odd row offsets, which break every alignment
     assert window.stride() == (214, 1)
@@ -57,7 +59,8 @@ def test_strided_rows_are_read_in_place(dtype):
     for got, expected in zip(
         ops.token_logprobs(window, targets), ops.token_logprobs(window.contiguous(), targets), strict=True
     ):
-        assert torch.equal(got, expected)
+        # CUDA kernels sum in the order of 16-byte words, and those lie elsewhere in an odd row.
+        assert_near(got, expected, 0 if kernels == "cpu" else VALUE_ERROR[dtype], "strided")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -136,6 +139,7 @@ def test_only_what_is_needed_is_differentiated():
     assert torch.equal(only, both)
 
 
+@pytest.mark.cpu_kernels
 def test_gradcheck():
     logits, targets, generator = case(torch.float64, 7)
     temperature = torch.rand(len(targets), generator=generator) + 0.5
@@ -188,8 +192,6 @@ BAD = [
         TypeError,
         r"targets: expected \[6\] int64 on cpu, got \[6\] int32",
     ),
-    ({"targets": torch.full((N,), 37)}, ValueError, r"targets: expected ids in \[0, 37\), got 37 at token 0"),
-    ({"targets": torch.tensor([0, 0, 0, -1, 0, 0])}, ValueError, r"got -1 at token 3"),
     (
         {"targets": torch.zeros(N, dtype=torch.int64, device="meta")},
         ValueError,
@@ -205,7 +207,6 @@ BAD = [
     ({"temperature": -1.0}, ValueError, "temperature: expected a finite value above 0, got -1"),
     ({"temperature": torch.inf}, ValueError, "temperature: expected a finite value above 0, got inf"),
     ({"temperature": torch.ones(5)}, ValueError, r"temperature: expected \[6\] float32 on cpu, got \[5\]"),
-    ({"temperature": torch.tensor([1.0, 1, 0, 1, 1, 1])}, ValueError, "temperature: .* got 0 at token 2"),
     (
         {"temperature": torch.ones(N, dtype=torch.int64)},
         TypeError,
@@ -218,4 +219,19 @@ BAD = [
 def test_bad_input_is_named(changes, error, message):
     arguments = {"logits": torch.zeros(N, 37), "targets": torch.zeros(N, dtype=torch.int64), **changes}
     with pytest.raises(error, match=message):
+        ops.token_logprobs(**arguments)
+
+
+@pytest.mark.cpu_kernels  # CUDA kernels answer NaN: contents are not read back
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": torch.full((N,), 37)}, r"targets: expected ids in \[0, 37\), got 37 at token 0"),
+        ({"targets": torch.tensor([0, 0, 0, -1, 0, 0])}, r"got -1 at token 3"),
+        ({"temperature": torch.tensor([1.0, 1, 0, 1, 1, 1])}, "temperature: .* got 0 at token 2"),
+    ],
+)
+def test_bad_contents_are_named(changes, message):
+    arguments = {"logits": torch.zeros(N, 37), "targets": torch.zeros(N, dtype=torch.int64), **changes}
+    with pytest.raises(ValueError, match=message):
         ops.token_logprobs(**arguments)

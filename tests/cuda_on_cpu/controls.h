@@ -1,0 +1,21 @@
+// The negative controls, by the name of their fault.
+#pragma once
+
+#include <vector>
+
+#include "cuda/launch_result.h"
+
+namespace elastic::cuda {
+
+struct Control {
+  using Reverse = LaunchResult(const float* in, float* out);  // out[i] = in[count - 1 - i]
+
+  const char* fault;
+  int count;
+  Reverse* sound;
+  Reverse* faulty;
+};
+
+const std::vector<Control>& controls();
+
+}  // namespace elastic::cuda

@@ -1,0 +1,44 @@
+// The Python module. Importing it registers torch.ops.elastic_cuda_on_cpu.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "controls.h"
+#include "launch.h"
+
+namespace py = pybind11;
+using elastic::cuda::Control;
+
+namespace {
+
+const Control& find(const std::string& fault) {
+  for (const Control& control : elastic::cuda::controls())
+    if (control.fault == fault) return control;
+  throw std::invalid_argument("no control named " + fault);
+}
+
+// Reverses `in` by the control; RuntimeError if the shim objected.
+py::array_t<float> run_control(const std::string& fault, bool sound, const py::array_t<float>& in) {
+  const Control& control = find(fault);
+  if (in.size() != control.count) throw std::invalid_argument("expected " + std::to_string(control.count));
+  py::array_t<float> out(in.size());
+  const auto result = (sound ? control.sound : control.faulty)(in.data(), out.mutable_data());
+  if (!result) throw std::runtime_error(std::string(result.kernel) + ": " + cudaGetErrorString(result.error));
+  return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda_on_cpu, m) {
+  m.def("set_seed", cuda_on_cpu::set_seed, "Schedules from here on follow from this seed alone.");
+  m.def("launches", cuda_on_cpu::launches, "Launches that ran to their end, by kernel.");
+  m.def("controls", [] {
+    py::dict sizes;
+    for (const Control& control : elastic::cuda::controls()) sizes[control.fault] = control.count;
+    return sizes;
+  });
+  m.def("run_control", run_control, py::arg("fault"), py::arg("sound"), py::arg("values"));
+}

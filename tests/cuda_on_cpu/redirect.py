@@ -1,0 +1,40 @@
+"""Puts the shim's ops in the place of the CPU ops for a while."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+NAMESPACE = "elastic_cuda_on_cpu"
+
+
+def op_names() -> list[str]:
+    """Names of the ops that the shim registered, without the namespace."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({name.split("::")[1].split(".")[0] for name in names if name.startswith(f"{NAMESPACE}::")})
+
+
+@contextmanager
+def redirected() -> Iterator[None]:
+    """`torch.ops.elastic.*` on CPU tensors runs the CUDA kernels."""
+    shim = getattr(torch.ops, NAMESPACE)
+    with torch.library._scoped_library("elastic", "IMPL") as library:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Warning only once for all operators"
+            )  # overridden: yes
+            for name in op_names():
+                library.impl(name, getattr(shim, name).default, "CPU", allow_override=True)
+        yield
+
+
+@contextmanager
+def poisoned_outputs() -> Iterator[None]:
+    """`empty` tensors are full of NaN, or of the largest integer: outputs that nobody writes are seen."""
+    before = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
