@@ -16,7 +16,7 @@ from bench.gpu.job import Candidate, Job
 from bench.gpu.loss_jobs import name_of, nbytes
 from bench.results import installed
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.machine import Machine, compile_budgets
 
 START, END, WORD, EOS, PAD = 2, 3, 6, 0, 1
 CALLS = 200
@@ -37,11 +37,16 @@ def captured(call: Callable[[], object], calls: int) -> Callable[[int], object]:
     return lambda _: graph.replay()
 
 
-def budget_job(device: Device, rows: int) -> Job:
-    """Rows in the middle of thinking; their budgets outlast the bench."""
+def thinking_rows(rows: int) -> tuple[Machine, Tensor]:
+    """A machine and the states of rows at the start of their thinking; their budgets outlast a bench."""
     budgets = [Budget(10**6 + i % 7, 100, closing=(WORD, END)) for i in range(rows)]
     machine, index = compile_budgets(budgets, MARKERS, None, [EOS], PAD)
-    first = ops.new_state(index, machine)
+    return machine, ops.new_state(index, machine)
+
+
+def budget_job(device: Device, rows: int) -> Job:
+    """The state machine alone, on rows that think."""
+    machine, first = thinking_rows(rows)
     there = machine.to(device.torch)
     state, tokens = first.to(device.torch, copy=True), torch.full((rows,), WORD, device=device.torch)
     active = torch.zeros(1, dtype=torch.int32, device=device.torch)
@@ -129,6 +134,8 @@ def sample_job(device: Device, rows: int, vocab: int, dtype: torch.dtype, top_p:
         for _ in range(4)
     ]
     seeds, positions = (torch.arange(rows, device=device.torch) for _ in range(2))
+    machine, first = (part.to(device.torch) for part in thinking_rows(rows))
+    state = first.clone()
 
     def flush(_: int) -> None:
         device.flush_cache()
@@ -145,6 +152,14 @@ def sample_job(device: Device, rows: int, vocab: int, dtype: torch.dtype, top_p:
 
     def fused(number: int) -> tuple[Tensor, Tensor]:
         drawn = ops.sample(logits[number % 4], seeds, positions, top_p=top_p)
+        return drawn.tokens, drawn.full_logprobs
+
+    def restart(_: int) -> None:
+        state.copy_(first)
+        device.flush_cache()
+
+    def fused_step(number: int) -> tuple[Tensor, Tensor]:
+        drawn = ops.sample(logits[number % 4], seeds, positions, top_p=top_p, state=state, machine=machine)
         return drawn.tokens, drawn.full_logprobs
 
     def peer() -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -167,9 +182,19 @@ def sample_job(device: Device, rows: int, vocab: int, dtype: torch.dtype, top_p:
         likelier = (exact.exp() * (exact > exact.gather(1, tokens[:, None]))).sum(-1)
         assert likelier.max() < top_p + 1e-3, "a token outside the nucleus"
 
+    def check_step(result: tuple[Any, Any]) -> None:
+        tokens, logprobs = result
+        drawn = tokens != WORD  # forced in place of an EOS, or drawn
+        assert_near(
+            "logprobs",
+            logprobs[drawn],
+            torch.log_softmax(logits[0][drawn].double(), -1).gather(1, tokens[drawn, None])[:, 0],
+        )
+
     candidates = [
         Candidate("eager", lambda: eager, check, flush),
         Candidate("elastic", lambda: fused, check, flush),
+        Candidate("elastic, with the budget step", lambda: fused_step, check_step, restart),
     ]
     if device.is_cuda and installed("flashinfer-python"):
         candidates.append(Candidate("flashinfer", peer, check, flush))
