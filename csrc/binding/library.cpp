@@ -42,5 +42,8 @@ ELASTIC_LIBRARY(m) {
         ", Tensor gradient)");
   m.def("grpo_loss_(Tensor(a!) logits, " GRPO_ARGUMENTS  // writes the gradient over the logits
         ") -> (" GRPO_RESULTS ")");
+  m.def("linear_grpo_loss(Tensor hidden, Tensor weight, Tensor? bias, " GRPO_ARGUMENTS
+        ", SymInt chunk_tokens, bool gather, bool[3] needs_gradient) -> (" GRPO_RESULTS
+        ", Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

@@ -16,6 +16,7 @@ from elastic.ops.budget import (
     thinking_cut,
     thinking_used,
 )
+from elastic.ops.linear_loss import linear_grpo_loss
 from elastic.ops.logprobs import token_logprobs
 from elastic.ops.loss import GrpoOutput, grpo_loss
 
@@ -29,6 +30,7 @@ __all__ = [
     "grpo_loss",
     "is_done",
     "last_phase",
+    "linear_grpo_loss",
     "new_state",
     "replay",
     "solution_used",

@@ -1,7 +1,7 @@
 """Every op in plain PyTorch: the readable specification, and the baseline of tests and benches."""
 
 from elastic.reference.budget import budget_step_, force_logits_, new_state, replay
-from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, token_logprobs
+from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, linear_grpo_loss, token_logprobs
 
 __all__ = [
     "GrpoOutput",
@@ -9,6 +9,7 @@ __all__ = [
     "force_logits_",
     "group_advantage",
     "grpo_loss",
+    "linear_grpo_loss",
     "new_state",
     "replay",
     "token_logprobs",

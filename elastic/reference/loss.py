@@ -203,6 +203,19 @@ def grpo_loss(
     return GrpoOutput(value, *detached)
 
 
+def linear_grpo_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    *arguments: Any,
+    bias: Tensor | None = None,
+    chunk_tokens: int = 4096,
+    gather: bool = True,
+    **options: Any,
+) -> GrpoOutput:
+    """See `elastic.ops.linear_grpo_loss`; `chunk_tokens` and `gather` change nothing here."""
+    return grpo_loss(torch.nn.functional.linear(hidden, weight, bias), *arguments, **options)
+
+
 def clipped_term(
     ratio: Tensor, a: Tensor, clip_low: float, clip_high: float, delta: float | None, dual_clip: float | None
 ) -> Tensor:

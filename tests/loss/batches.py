@@ -55,11 +55,13 @@ def random_batch(
     seed: int = 0,
     temperature: float = 1.0,
     softcap: float | None = None,
+    logits: Tensor | None = None,
 ) -> Batch:
     """Ratios spread over both sides of a 0.2 clip; one row empty, a third of the tokens masked; V odd."""
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
-    logits = (torch.randn(n, vocab, generator=generator) * 3).to(dtype)
+    if logits is None:
+        logits = (torch.randn(n, vocab, generator=generator) * 3).to(dtype)
     targets = torch.randint(vocab, (n,), generator=generator)
     wide = reference.token_logprobs(logits.double(), targets, temperature, softcap=softcap)[0]
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
