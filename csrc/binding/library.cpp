@@ -27,6 +27,19 @@ ELASTIC_LIBRARY(m) {
       "replay(Tensor tokens, Tensor lengths, Tensor state, Tensor tables, Tensor token_flags, "
       "Tensor? source=None) -> (Tensor phase, Tensor source, Tensor state, Tensor mismatch)");
 
+  // ---- sampling (csrc/binding/sample.cpp, elastic/ops/sample.py) ----
+  m.def(
+      "sample(Tensor logits, Tensor seeds, Tensor positions, *, float temperature, SymInt top_k, float "
+      "top_p, "
+      "float min_p, Tensor? temperatures, Tensor? top_ks, Tensor? top_ps, Tensor? min_ps, "
+      "Tensor(a!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor full_logprobs)");
+  m.def(  // with the budget step in it
+      "sample_(Tensor logits, Tensor seeds, Tensor positions, Tensor(a!) state, Tensor tables, "
+      "Tensor token_flags, *, float temperature, SymInt top_k, float top_p, float min_p, "
+      "Tensor? temperatures, Tensor? top_ks, Tensor? top_ps, Tensor? min_ps, Tensor(b!)? active=None, "
+      "Tensor(c!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor full_logprobs, Tensor source, "
+      "Tensor phase)");
+
   // ---- losses (csrc/binding/loss.cpp and logprobs.cpp, elastic/ops/{advantage,logprobs,loss}.py) ----
   m.def(
       "group_advantage(Tensor rewards, Tensor group_offsets, str kind, float eps, SymInt pass_k) -> Tensor");

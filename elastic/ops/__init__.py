@@ -19,9 +19,11 @@ from elastic.ops.budget import (
 from elastic.ops.linear_loss import linear_grpo_loss
 from elastic.ops.logprobs import token_logprobs
 from elastic.ops.loss import GrpoOutput, grpo_loss
+from elastic.ops.sample import SampleOutput, sample
 
 __all__ = [
     "GrpoOutput",
+    "SampleOutput",
     "budget_step_",
     "finish_reason",
     "force_logits_",
@@ -33,6 +35,7 @@ __all__ = [
     "linear_grpo_loss",
     "new_state",
     "replay",
+    "sample",
     "solution_used",
     "state_phase",
     "thinking_cut",

@@ -2,9 +2,11 @@
 
 from elastic.reference.budget import budget_step_, force_logits_, new_state, replay
 from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, linear_grpo_loss, token_logprobs
+from elastic.reference.sampling import Sample, sample
 
 __all__ = [
     "GrpoOutput",
+    "Sample",
     "budget_step_",
     "force_logits_",
     "group_advantage",
@@ -12,5 +14,6 @@ __all__ = [
     "linear_grpo_loss",
     "new_state",
     "replay",
+    "sample",
     "token_logprobs",
 ]

@@ -20,7 +20,6 @@ from elastic.rollout.cache import Prefix, SlotCache, prefill
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
-from elastic.sampling import uniforms
 
 OnToken = Callable[[int, int, int, int], None]  # row, token, phase, source
 
@@ -78,8 +77,6 @@ class Decoder:
         self.final_state = done_state(len(plan.most), self.machine, device)
         self.done_state = self.final_state[:1].clone()
         self.seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
-        # The draws of every row's first window at once: a hundred small kernels a refill would cost more.
-        self.first_uniform = uniforms(self.seeds[:, None], torch.arange(WINDOW, device=device))
         # What rows with a bound may need is allocated now (SPEC R5), the others get more as they go.
         firsts = [
             n if own else min(n, _FIRST_COLUMNS) for n, own in zip(plan.most, plan.bounded, strict=True)
@@ -102,7 +99,7 @@ class Decoder:
         while self.queue or self.alive:
             self._schedule()
             entry = self.step % WINDOW
-            emit(self.slots, self.machine, self.plan.sampling, self.used, entry, self.plan.masks)
+            emit(self.slots, self.machine, self.plan.sampling, self.used, entry)
             self.step += 1
             if self.on_token is not None:
                 self._stream(entry, self.on_token)
@@ -110,7 +107,7 @@ class Decoder:
             if self.alive:
                 self._forward()
             if self.step % WINDOW == 0:
-                self._next_window()
+                self._flush()
         self._flush()
         if self.poll.broken(self.slots):
             self._raise_broken()
@@ -150,12 +147,12 @@ class Decoder:
             self.slots.logits[index] = prefix.logits
             self.waiting[k] -= len(into)
         self._keep_prefixes(fresh)
-        entry = self.step % WINDOW
         index, which = torch.tensor([slots, rows], device=self.device)
         lengths = [len(self.plan.prompts[self.plan.prompt_index[row]]) for row in rows]
         self.slots.positions[index] = torch.tensor(lengths, device=self.device)
         self.slots.state[index] = self.first_state[which]
-        self.slots.uniform[index, entry:] = self.first_uniform[which, : WINDOW - entry]
+        self.slots.seeds[index] = self.seeds[which]
+        self.slots.emitted[index] = 0
         for row, slot in zip(rows, slots, strict=True):
             self.row[slot], self.live[slot], self.start[slot] = row, True, self.step
         self.alive += len(rows)
@@ -190,7 +187,8 @@ class Decoder:
         if holes and self.cache is not None:
             source, target = torch.tensor([movers, holes], device=self.device)
             self.cache.move(source, target)
-            for tensor in (self.slots.logits, self.slots.positions, self.slots.state, self.slots.uniform):
+            s = self.slots
+            for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
             for old, new in zip(movers, holes, strict=True):
                 self.row[new], self.live[new], self.start[new] = self.row[old], True, self.start[old]
@@ -248,13 +246,6 @@ class Decoder:
         )
 
     # Record
-
-    def _next_window(self) -> None:
-        self._flush()
-        begin = torch.tensor([self.step - start for start in self.start], device=self.device)
-        seeds = self.seeds[torch.tensor(self.row, device=self.device)]
-        positions = begin[:, None] + torch.arange(WINDOW, device=self.device)
-        self.slots.uniform.copy_(uniforms(seeds[:, None], positions))
 
     def _flush(self) -> None:
         """Moves the log of the steps since the last flush into the record, before slots change hands."""

@@ -36,7 +36,6 @@ class Plan:
     bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
     seeds: of each row.
     sampling: how tokens are drawn.
-    masks: whether a budget masks single tokens.
     """
 
     prompts: list[list[int]]
@@ -48,7 +47,6 @@ class Plan:
     bounded: list[bool]
     seeds: list[int]
     sampling: Sampling
-    masks: bool
 
     def longest_first(self) -> list[int]:
         """The order in which rows enter the slots; rows of one prompt stay together where budgets are equal.
@@ -108,7 +106,6 @@ def make_plan(
         bounded=bounded,
         seeds=_row_seeds(seeds, sampling, len(prompt_index)),
         sampling=sampling,
-        masks=any(b.on_reopen == "forbid" for b in budgets),
     )
 
 

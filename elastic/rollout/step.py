@@ -1,4 +1,4 @@
-"""One decode step over the slots: force, draw, account, log, run the model.
+"""One decode step over the slots: draw under the budget, log, run the model.
 
 S slots, n of them in use (the first ones), V vocabulary, W steps of a log window, L cache columns.
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import Phase, Source
+from elastic.budget import Phase
 from elastic.rollout.cache import SlotCache
-from elastic.sampling import Sampling, draw
+from elastic.sampling import Sampling
 
-WINDOW = 64  # steps between two refreshes of the uniform numbers; also the length of the log
+WINDOW = 64  # steps that the log holds
 
 
 @dataclass
@@ -29,8 +29,9 @@ class Slots:
         tokens: [S] int64, emitted last.
         positions: [S] int64, cache column of the next token.
         state: [S, 8] int32, budget machine; a free slot is DONE and emits PAD.
-        uniform: [S, W] float64, the draws of the steps of this window.
-        signal: [2] int32: rows that went on in the last step; draws so far from logits that were broken.
+        seeds: [S] int64, of each row's random numbers.
+        emitted: [S] int64, tokens that each row's completion holds, the counter of its random numbers.
+        signal: [2] int32: rows that went on in the last step; 0, or 1 + a slot whose logits were unusable.
         log_tokens: [W, S] int64; log_source, log_phase: uint8; log_logprobs, log_full: float32.
     """
 
@@ -38,7 +39,8 @@ class Slots:
     tokens: Tensor
     positions: Tensor
     state: Tensor
-    uniform: Tensor
+    seeds: Tensor
+    emitted: Tensor
     signal: Tensor
     log_tokens: Tensor
     log_source: Tensor
@@ -63,7 +65,8 @@ def new_slots(slots: int, vocab: int, machine: Any, device: torch.device) -> Slo
         tokens=make(slots, dtype=torch.int64),
         positions=make(slots, dtype=torch.int64),
         state=done_state(slots, machine, device),
-        uniform=make(slots, WINDOW, dtype=torch.float64),
+        seeds=make(slots, dtype=torch.int64),
+        emitted=make(slots, dtype=torch.int64),
         signal=make(2, dtype=torch.int32),
         log_tokens=make(WINDOW, slots, dtype=torch.int64),
         log_source=make(WINDOW, slots, dtype=torch.uint8),
@@ -79,30 +82,35 @@ def done_state(rows: int, machine: Any, device: torch.device) -> Tensor:
     return ops.new_state(torch.zeros(rows, dtype=torch.int64, device=device), machine, phase=phase)
 
 
-def emit(slots: Slots, machine: Any, sampling: Sampling, rows: int, entry: int, masks: bool) -> None:
-    """Draws a token for each of the first `rows` slots and logs it.
+def emit(slots: Slots, machine: Any, sampling: Sampling, rows: int, entry: int) -> None:
+    """Draws a token for each of the first `rows` slots, takes their budget step and logs both.
 
     Args:
         entry: the step's place in the window, 0 .. W-1.
-        masks: whether `force_logits_` may mask single tokens (on_reopen="forbid"). Only then the logits are
-            copied first: `full_logprobs` are the model's, not the mask's.
     """
-    logits, state, tokens = slots.logits[:rows], slots.state[:rows], slots.tokens[:rows]
-    unmasked = logits.clone() if masks else None
-    ops.force_logits_(logits, state, machine)
-    drawn = draw(logits, slots.uniform[:rows, entry], sampling, unmasked)
-    # A forced row's logits were overwritten, so what is broken here is a row that had to be sampled.
-    broken = drawn.logprobs.isnan()
-    slots.signal[1:].add_(broken.sum())
-    tokens.copy_(drawn.tokens)
-    source = ops.budget_step_(tokens, state, machine, active=slots.signal[:1])
-    # An EOS that the machine replaced was drawn, but what was emitted was not. NaN stays: it names the row.
-    kept = (source == Source.SAMPLED).logical_or_(broken)
-    slots.log_tokens[entry, :rows] = tokens
-    slots.log_source[entry, :rows] = source
-    slots.log_phase[entry, :rows] = ops.last_phase(state)
-    slots.log_logprobs[entry, :rows] = drawn.logprobs.where(kept, 0.0)
-    slots.log_full[entry, :rows] = drawn.full_logprobs.where(kept, 0.0)
+    emitted = slots.emitted[:rows]
+    out = ops.sample(
+        slots.logits[:rows],
+        slots.seeds[:rows],
+        emitted,
+        sampling.temperature,
+        sampling.top_k,
+        sampling.top_p,
+        sampling.min_p,
+        state=slots.state[:rows],
+        machine=machine,
+        active=slots.signal[:1],
+        broken=slots.signal[1:],
+    )
+    assert out.source is not None  # a state was given; mypy cannot follow it
+    assert out.phase is not None
+    emitted.add_(1)
+    slots.tokens[:rows] = out.tokens
+    slots.log_tokens[entry, :rows] = out.tokens
+    slots.log_source[entry, :rows] = out.source
+    slots.log_phase[entry, :rows] = out.phase
+    slots.log_logprobs[entry, :rows] = out.logprobs  # NaN where logits were unusable: it names the row
+    slots.log_full[entry, :rows] = out.full_logprobs
 
 
 def forward(model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int) -> None:

@@ -15,7 +15,6 @@ from torch._subclasses.fake_tensor import (
 
 from elastic import Budget, Markers, ops
 from elastic.machine import compile_budgets
-from elastic.sampling import Sampling, draw
 
 from .helpers import EOS, PAD
 
@@ -26,7 +25,8 @@ MARKERS = Markers((2,), (3,))
 def region(logits, state, tokens, uniform, active, machine):
     """A decode step without the model; the results stand in its arguments."""
     ops.force_logits_(logits, state, machine)
-    tokens.copy_(draw(logits, uniform, Sampling(temperature=0.8)).tokens)
+    up_to = logits.double().softmax(-1).cumsum(-1)
+    tokens.copy_(torch.searchsorted(up_to, uniform[:, None])[:, 0].clamp_(max=VOCAB - 1))
     source = ops.budget_step_(tokens, state, machine, active=active)
     tokens.masked_fill_(ops.is_done(state) & (source == 2), PAD)
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
-from elastic.rollout.step import WINDOW, Slots, emit, forward, new_slots
+from elastic.rollout.step import Slots, emit, forward, new_slots
 
 ROWS, COLUMNS = 4, 32
 MARKERS = Markers((2,), (3,), "<think>", "</think>")
@@ -31,12 +31,12 @@ def in_flight(model, masks: bool):
     slots.logits[:] = prefix.logits
     slots.positions[:] = 3
     slots.state[:] = ops.new_state(index.expand(ROWS), machine)
-    slots.uniform.copy_(torch.rand(ROWS, WINDOW, dtype=torch.float64))
+    slots.seeds.copy_(torch.arange(ROWS))
     return slots, machine, cache
 
 
-def step(model, slots, machine, cache, sampling, masks, number=0):
-    emit(slots, machine, sampling, ROWS, number, masks)
+def step(model, slots, machine, cache, sampling, number=0):
+    emit(slots, machine, sampling, ROWS, number)
     forward(model, cache, slots, ROWS, 4 + number)
 
 
@@ -48,14 +48,14 @@ def test_no_step_reads_device_memory_on_the_host(family, sampling, masks):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad():
         slots, machine, cache = in_flight(model, masks)
-        step(model, slots, machine, cache, sampling, masks)  # the same step on real tensors first
+        step(model, slots, machine, cache, sampling)  # the same step on real tensors first
         slots = Slots(**{name: mode.from_tensor(value) for name, value in vars(slots).items()})
         fakes = {name: mode.from_tensor(getattr(machine, name)) for name in ("tables", "token_flags")}
         machine = replace(machine, **fakes)
         for layer in cache.slot_layers:
             layer.keys, layer.values = map(mode.from_tensor, layer.stores)
         with mode:
-            step(model, slots, machine, cache, sampling, masks, 1)
+            step(model, slots, machine, cache, sampling, 1)
             with pytest.raises(DataDependentOutputException):
                 bool((slots.tokens == 1).any())  # what such a read would have done
 
@@ -71,7 +71,7 @@ def test_steps_work_in_place(model, sampling):
 
         before = addresses()
         for number in range(10):
-            step(model, slots, machine, cache, sampling, False, number)
+            step(model, slots, machine, cache, sampling, number)
         assert addresses() == before
         assert slots.positions.tolist() == [13] * ROWS
 
@@ -85,7 +85,7 @@ def test_a_finished_row_emits_padding_and_leaves_the_others_alone(model):
             slots.state[1] = ops.new_state(torch.zeros(1, dtype=torch.int64), machine, phase=done)[0]
             slots.logits[1] = float("nan")  # a free slot's leftovers are never read
         for number in range(8):
-            step(model, slots, machine, cache, SAMPLINGS[0], False, number)
+            step(model, slots, machine, cache, SAMPLINGS[0], number)
         assert slots.signal[1] == 0
         return [part[:8] for part in slots.log]
 

@@ -1,0 +1,190 @@
+// Sampling: checks, allocation, device guard. Schemas stand in library.cpp, the work in csrc/cpu and
+// csrc/cuda.
+#include "cpu/sample.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/library.h>
+
+#include <cmath>
+
+namespace elastic {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using sampling::Filters;
+using sampling::SampleParams;
+
+// Of shape [size, columns], or [size] for columns = 0; contiguous, and where the logits are.
+void check(const char* op, const char* name, const Tensor& tensor, at::ScalarType dtype, int64_t size,
+           int64_t columns, const Tensor& logits) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ", dtype, ", got ",
+                   tensor.scalar_type());
+  const bool fits = columns == 0 ? tensor.dim() == 1 && tensor.size(0) == size
+                                 : tensor.dim() == 2 && tensor.size(0) == size && tensor.size(1) == columns;
+  if (columns == 0) {
+    TORCH_CHECK_VALUE(fits, op, ": ", name, ": expected shape [", size, "], got ", tensor.sizes());
+  } else {
+    TORCH_CHECK_VALUE(fits, op, ": ", name, ": expected shape [", size, ", ", columns, "], got ",
+                      tensor.sizes());
+  }
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
+                    tensor.strides());
+  TORCH_CHECK_VALUE(tensor.device() == logits.device(), op, ": ", name, ": expected device ", logits.device(),
+                    ", got ", tensor.device());
+}
+
+Scalar checked_dtype(const char* op, at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return Scalar::F32;
+    case at::kBFloat16:
+      return Scalar::BF16;
+    case at::kHalf:
+      return Scalar::F16;
+    default:
+      TORCH_CHECK_TYPE(false, op, ": logits: expected float32, bfloat16 or float16, got ", dtype);
+  }
+}
+
+void check_filters(const char* op, const Filters& f) {
+  TORCH_CHECK_VALUE(f.temperature >= 0 && std::isfinite(f.temperature), op,
+                    ": temperature: expected a finite number >= 0, got ", f.temperature);
+  TORCH_CHECK_VALUE(f.top_k >= 0, op, ": top_k: expected 0 (off) or more, got ", f.top_k);
+  TORCH_CHECK_VALUE(f.top_p > 0 && f.top_p <= 1, op, ": top_p: expected a number in (0, 1], got ", f.top_p);
+  TORCH_CHECK_VALUE(f.min_p >= 0 && f.min_p <= 1, op, ": min_p: expected a number in [0, 1], got ", f.min_p);
+}
+
+template <class T>
+const T* per_row(const char* op, const char* name, const OptionalTensor& values, at::ScalarType dtype,
+                 const Tensor& logits) {
+  if (!values.has_value()) return nullptr;
+  check(op, name, *values, dtype, logits.size(0), 0, logits);
+  return values->const_data_ptr<T>();
+}
+
+struct RowOptions {
+  const OptionalTensor &temperatures, &top_ks, &top_ps, &min_ps;
+};
+
+SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, const Tensor& positions,
+                     const Filters& all, const RowOptions& rows, const OptionalTensor& broken) {
+  SampleParams p{};
+  p.dtype = checked_dtype(op, logits.scalar_type());
+  TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected shape [B, V], got ", logits.sizes());
+  p.rows = logits.size(0);
+  p.vocab = logits.size(1);
+  TORCH_CHECK_VALUE(p.vocab >= 1 && p.vocab <= sampling::LARGEST_VOCAB, op, ": logits: expected 1 to ",
+                    sampling::LARGEST_VOCAB, " columns, got shape ", logits.sizes());
+  TORCH_CHECK_VALUE(p.vocab == 1 || logits.stride(1) == 1, op,
+                    ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
+  p.logits = logits.const_data_ptr();
+  p.row_stride = logits.stride(0);
+  check(op, "seeds", seeds, at::kLong, p.rows, 0, logits);
+  check(op, "positions", positions, at::kLong, p.rows, 0, logits);
+  p.seeds = seeds.const_data_ptr<int64_t>();
+  p.positions = positions.const_data_ptr<int64_t>();
+  p.all = all;
+  p.temperature = per_row<double>(op, "temperature", rows.temperatures, at::kDouble, logits);
+  p.top_k = per_row<int64_t>(op, "top_k", rows.top_ks, at::kLong, logits);
+  p.top_p = per_row<double>(op, "top_p", rows.top_ps, at::kDouble, logits);
+  p.min_p = per_row<double>(op, "min_p", rows.min_ps, at::kDouble, logits);
+  check_filters(op, all);
+  if (logits.is_cpu()) {
+    for (int64_t r = 0; r < p.rows; r++) check_filters(op, filters_of(p, r));
+  }
+  if (broken.has_value()) {
+    check(op, "broken", *broken, at::kInt, 1, 0, logits);
+    p.broken = broken->mutable_data_ptr<int32_t>();
+  }
+  return p;
+}
+
+struct Outputs {
+  Tensor tokens, logprobs, full_logprobs;
+};
+
+void allocate(SampleParams& p, const Tensor& logits, Outputs& out) {
+  out.tokens = at::empty({p.rows}, logits.options().dtype(at::kLong));
+  out.logprobs = at::empty({p.rows}, logits.options().dtype(at::kFloat));
+  out.full_logprobs = at::empty_like(out.logprobs);
+  p.tokens = out.tokens.mutable_data_ptr<int64_t>();
+  p.logprobs = out.logprobs.mutable_data_ptr<float>();
+  p.full_logprobs = out.full_logprobs.mutable_data_ptr<float>();
+}
+
+// On the host an unusable row is an error at once, unless the caller asked for a flag to look at later.
+void run(const char* op, SampleParams& p) {
+  int32_t first_broken = 0;
+  const bool flagged = p.broken != nullptr;
+  if (!flagged) p.broken = &first_broken;
+  cpu::sample(p);
+  TORCH_CHECK(first_broken == 0, op, ": logits: row ", first_broken - 1,
+              " holds NaN or +inf, or nothing but -inf that may be drawn");
+}
+
+std::tuple<Tensor, Tensor, Tensor> sample(const Tensor& logits, const Tensor& seeds, const Tensor& positions,
+                                          double temperature, int64_t top_k, double top_p, double min_p,
+                                          const OptionalTensor& temperatures, const OptionalTensor& top_ks,
+                                          const OptionalTensor& top_ps, const OptionalTensor& min_ps,
+                                          const OptionalTensor& broken) {
+  const char* op = "sample";
+  SampleParams p = checked(op, logits, seeds, positions, {temperature, top_k, top_p, min_p},
+                           {temperatures, top_ks, top_ps, min_ps}, broken);
+  const c10::DeviceGuard guard(logits.device());
+  Outputs out;
+  allocate(p, logits, out);
+  run(op, p);
+  return {out.tokens, out.logprobs, out.full_logprobs};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
+    const Tensor& logits, const Tensor& seeds, const Tensor& positions, Tensor& state, const Tensor& tables,
+    const Tensor& token_flags, double temperature, int64_t top_k, double top_p, double min_p,
+    const OptionalTensor& temperatures, const OptionalTensor& top_ks, const OptionalTensor& top_ps,
+    const OptionalTensor& min_ps, const OptionalTensor& active, const OptionalTensor& broken) {
+  const char* op = "sample";
+  SampleParams p = checked(op, logits, seeds, positions, {temperature, top_k, top_p, min_p},
+                           {temperatures, top_ks, top_ps, min_ps}, broken);
+  check(op, "state", state, at::kInt, p.rows, budget::STATE_WIDTH, logits);
+  TORCH_CHECK_VALUE(tables.dim() == 2 && tables.size(0) > 0 && tables.size(1) >= budget::HEADER_WIDTH, op,
+                    ": tables: expected at least one row of at least ", int(budget::HEADER_WIDTH),
+                    " columns, got shape ", tables.sizes());
+  check(op, "tables", tables, at::kInt, tables.size(0), tables.size(1), logits);
+  check(op, "token_flags", token_flags, at::kLong, token_flags.numel(), 0, logits);
+  p.tables = {tables.const_data_ptr<int32_t>(), token_flags.const_data_ptr<int64_t>(), tables.size(0),
+              tables.size(1), token_flags.size(0)};
+  p.state = state.mutable_data_ptr<int32_t>();
+  // A state made for another machine could read outside the tables. On a device a check would have to wait.
+  for (int64_t r = 0; logits.is_cpu() && r < p.rows; r++) {
+    const int32_t budget = p.state[r * budget::STATE_WIDTH];
+    TORCH_CHECK_VALUE(budget >= 0 && budget < p.tables.count, op, ": state: expected a budget below ",
+                      p.tables.count, " in row ", r, ", got ", budget);
+  }
+  if (active.has_value()) {
+    check(op, "active", *active, at::kInt, 1, 0, logits);
+    p.active = active->mutable_data_ptr<int32_t>();
+  }
+  const c10::DeviceGuard guard(logits.device());
+  Outputs out;
+  allocate(p, logits, out);
+  Tensor source = at::empty({p.rows}, logits.options().dtype(at::kByte)), phase = at::empty_like(source);
+  p.source = source.mutable_data_ptr<uint8_t>();
+  p.phase = phase.mutable_data_ptr<uint8_t>();
+  run(op, p);
+  return {out.tokens, out.logprobs, out.full_logprobs, source, phase};
+}
+
+#ifndef ELASTIC_CUDA_ON_CPU
+void register_sample(torch::Library& m) {
+  m.impl("sample", sample);
+  m.impl("sample_", sample_);
+}
+TORCH_LIBRARY_IMPL(elastic, CPU, m) { register_sample(m); }
+#endif
+
+}  // namespace
+}  // namespace elastic
