@@ -7,6 +7,7 @@
 #include <string>
 
 #include "controls.h"
+#include "cuda/row_launch.h"
 #include "launch.h"
 
 namespace py = pybind11;
@@ -30,11 +31,24 @@ py::array_t<float> run_control(const std::string& fault, bool sound, const py::a
   return out;
 }
 
+// (resident, cluster, threads, shared bytes) for rows of a dtype and length.
+py::tuple row_launch(const py::object& dtype, int64_t vocab, bool gradient) {
+  const bool wide = py::str(dtype).cast<std::string>() == "torch.float32";
+  const auto shape =
+      elastic::cuda::row_launch(wide ? elastic::Scalar::F32 : elastic::Scalar::BF16, vocab, gradient);
+  return py::make_tuple(shape.resident, shape.cluster, shape.threads, shape.shared_bytes);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda_on_cpu, m) {
   m.def("set_seed", cuda_on_cpu::set_seed, "Schedules from here on follow from this seed alone.");
   m.def("launches", cuda_on_cpu::launches, "Launches that ran to their end, by kernel.");
+  m.def(
+      "set_capability", [](int major) { cuda_on_cpu::capability_major = major; },
+      "The compute capability that the device pretends to have: 8 knows no clusters, 9 does.");
+  m.def("set_row_launch", elastic::cuda::set_row_launch, "As elastic._C's.");
+  m.def("row_launch", row_launch, py::arg("dtype"), py::arg("vocab"), py::arg("gradient"));
   m.def("controls", [] {
     py::dict sizes;
     for (const Control& control : elastic::cuda::controls()) sizes[control.fault] = control.count;

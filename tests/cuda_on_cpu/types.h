@@ -20,6 +20,10 @@ const char* cudaGetErrorString(cudaError_t error);
 
 // ---- the one device: limits of sm_90 ----
 
+namespace cuda_on_cpu {
+inline int capability_major = 9;  // a test may say 8: a device that knows no clusters
+}
+
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
@@ -34,7 +38,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr name, int) {
   switch (name) {
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = cuda_on_cpu::capability_major;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = 227 * 1024;
