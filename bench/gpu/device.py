@@ -9,9 +9,9 @@ from torch import Tensor
 
 from bench.compare import host_clock
 
-# About half a millisecond: the host issues a whole call meanwhile, so that what is timed is the device's
+# About a millisecond: the host issues a whole call meanwhile, so that what is timed is the device's
 # work and not the gaps between launches.
-HEAD_START_CYCLES = 1_000_000
+HEAD_START_CYCLES = 2_000_000
 DEFAULT_L2_BYTES = 64 << 20
 
 
