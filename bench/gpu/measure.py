@@ -18,7 +18,7 @@ from bench.gpu.device import Device
 from bench.gpu.job import Job, error_of, run_job
 from bench.gpu.launches import TABLE, Choice
 from bench.results import write
-from elastic import _extension, ops
+from elastic import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32
 QWEN, LLAMA = 151_936, 128_256
@@ -30,7 +30,7 @@ def bench_jobs(tiny: bool) -> dict[str, Callable[[Device], Job]]:
     n, half, v = (16, 8, 301) if tiny else (8192, 2048, QWEN)
     rows, linear = (4, (16, 8, 61)) if tiny else (256, (16_384, 1536, QWEN))
     low = F32 if tiny else BF16
-    jobs: dict[str, Callable[[Device], Job]] = {
+    return {
         "copy": lambda d: loss_jobs.copy_job(d, n, v, low),
         "grpo_loss bfloat16": lambda d: loss_jobs.loss_job(d, n, v, low),
         "grpo_loss float32": lambda d: loss_jobs.loss_job(d, half, v, F32),
@@ -38,14 +38,11 @@ def bench_jobs(tiny: bool) -> dict[str, Callable[[Device], Job]]:
         "token_logprobs float32": lambda d: loss_jobs.logprobs_job(d, half, v, F32),
         "budget_step_": lambda d: decode_jobs.budget_job(d, rows),
         "force_logits_ bfloat16": lambda d: decode_jobs.force_job(d, rows, v, low),
+        "linear_grpo_loss": lambda d: linear_jobs.linear_job(d, *linear, low),
+        "sample bfloat16": lambda d: decode_jobs.sample_job(d, rows, v, low, 1.0),
+        "sample float32": lambda d: decode_jobs.sample_job(d, rows, v, F32, 1.0),
+        "sample float32 top_p": lambda d: decode_jobs.sample_job(d, rows, v, F32, 0.95),
     }
-    if hasattr(ops, "linear_grpo_loss"):
-        jobs["linear_grpo_loss"] = lambda d: linear_jobs.linear_job(d, *linear, low)
-    if hasattr(ops, "sample"):
-        jobs["sample bfloat16"] = lambda d: decode_jobs.sample_job(d, rows, v, low, 1.0)
-        jobs["sample float32"] = lambda d: decode_jobs.sample_job(d, rows, v, F32, 1.0)
-        jobs["sample float32 top_p"] = lambda d: decode_jobs.sample_job(d, rows, v, F32, 0.95)
-    return jobs
 
 
 def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
