@@ -113,6 +113,8 @@ LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cuda
 
 LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
                    const float* factor, cudaStream_t stream) {
+  if (vocab > INT32_MAX || rows > INT32_MAX >> LOG2_PARTS)
+    return {cudaErrorInvalidConfiguration, "scale_kernel"};
   return with_logits_type(dtype, 0, [&](auto type, auto) {
     using T = decltype(type);
     const Grid grid{dim3(static_cast<unsigned>(rows << LOG2_PARTS)), dim3(PART_THREADS)};

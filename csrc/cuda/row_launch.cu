@@ -58,13 +58,20 @@ size_t shared_bytes(Scalar dtype, int64_t vocab, int cluster) {
   return ROW_HEADER_BYTES + static_cast<size_t>(unit) * (UNITS / cluster) * sizeof(Vec16);
 }
 
-RowLaunch streamed(bool rereads) {
-  return {false, 1, rereads ? SM_THREADS : SM_THREADS / 2, ROW_HEADER_BYTES};
+// `threads` 0: the table's. A row that is needed twice is kept as far as the CTA's share of the SM reaches.
+RowLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int threads, bool rereads) {
+  RowLaunch shape{false, 1, threads > 0 ? threads : rereads ? SM_THREADS : SM_THREADS / 2, ROW_HEADER_BYTES};
+  const size_t sm = device.sm_bytes / SM_THREADS * static_cast<size_t>(shape.threads);
+  const size_t most = sm < device.cta_bytes + RESERVED_BYTES ? sm : device.cta_bytes + RESERVED_BYTES;
+  const size_t whole = shared_bytes(dtype, vocab, 1);
+  if (rereads && most > ROW_HEADER_BYTES + RESERVED_BYTES)
+    shape.shared_bytes = most - RESERVED_BYTES < whole ? most - RESERVED_BYTES : whole;
+  return shape;
 }
 
 RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
-  if (!device.clusters) return streamed(rereads);
-  RowLaunch best = streamed(rereads);
+  RowLaunch best = streamed(device, dtype, vocab, 0, rereads);
+  if (!device.clusters) return best;
   size_t most = 0;  // CTAs an SM
   for (int cluster = 1; cluster <= 16 && most < 4; cluster *= 2) {
     const size_t bytes = shared_bytes(dtype, vocab, cluster);
@@ -80,9 +87,12 @@ RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rer
 
 RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
   const int cluster = chosen_cluster, threads = chosen_threads;
-  RowLaunch shape = cluster < 0 ? from_table(current_device(), dtype, vocab, rereads) : streamed(rereads);
-  if (cluster > 0) shape = {true, cluster, 256, shared_bytes(dtype, vocab, cluster)};
-  if (threads > 0) shape.threads = threads;
+  const Device device = current_device();
+  if (cluster == 0) return streamed(device, dtype, vocab, threads, rereads);
+  RowLaunch shape = cluster > 0 ? RowLaunch{true, cluster, 256, shared_bytes(dtype, vocab, cluster)}
+                                : from_table(device, dtype, vocab, rereads);
+  if (threads > 0 && shape.resident) shape.threads = threads;
+  if (threads > 0 && !shape.resident) shape = streamed(device, dtype, vocab, threads, rereads);
   return shape;
 }
 

@@ -33,8 +33,9 @@ LaunchResult launch_rows(const Task& task, const LogitsChunk& chunk, int64_t voc
   if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "row_kernel"};
   const Grid grid{dim3(static_cast<unsigned>(ctas)), dim3(static_cast<unsigned>(shape.threads)),
                   shape.shared_bytes, static_cast<unsigned>(shape.cluster)};
-  if (!shape.resident) return launch<row_kernel<Streamed, Solo, Task>>(grid, stream, task, 0);
-  return launch<row_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster));
+  const int32_t room = static_cast<int32_t>((shape.shared_bytes - ROW_HEADER_BYTES) / sizeof(Vec16));
+  if (!shape.resident) return launch<row_kernel<Streamed, Solo, Task>>(grid, stream, task, 0, room);
+  return launch<row_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster), room);
 }
 
 // Parts of a row for passes whose CTAs need nothing of one another: enough for a few rows to fill a GPU.

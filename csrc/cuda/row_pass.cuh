@@ -3,8 +3,8 @@
 // Storage. Resident (sm_90 and newer): the row lies in the shared memory of a cluster of CTAs, a slice each.
 // One thread asks for the slice in four bulk copies on four barriers; statistics run on what has landed while
 // the rest is under way; the gradient is computed from the same slice and streamed out. Memory sees one read
-// and, with a gradient, one write. Streamed: plain 16-byte loads, four in flight a thread; the second read of
-// the row finds it in L2 as long as a row times the CTAs in flight fits there.
+// and, with a gradient, one write. Streamed: plain 16-byte loads; what shared memory can take is kept there
+// for the gradient, the rest is read again, from L2 as long as rows in flight fit there.
 // Peers. Cluster: every CTA reads all units' statistics through distributed shared memory and combines them
 // itself: the objective is a few hundred instructions of one thread, less than a second trip to a peer.
 // Solo: one CTA has the whole row.
@@ -58,48 +58,71 @@ struct RowShared {
   Inputs inputs;
 };
 
+// Where the row's vectors go in shared memory.
+__device__ __forceinline__ Vec16* slice_of(void* shared) {
+  return reinterpret_cast<Vec16*>(static_cast<char*>(shared) + ROW_HEADER_BYTES);
+}
+
 // The slice of the row that this CTA holds: units [first_unit, first_unit + units).
 struct Resident {
   static constexpr int AHEAD = 1;
   Span<Vec16> slice;
   Barrier* landed;
-  int32_t first;
+  int32_t begin;
   int log2_chunk;  // units a chunk
 
   template <class T, class Inputs>
   __device__ __forceinline__ Resident(const T* logits, const RowLayout& layout, int first_unit,
-                                      int log2_units, RowShared<Inputs>* shared)
-      : slice(reinterpret_cast<Vec16*>(reinterpret_cast<char*>(shared) + ROW_HEADER_BYTES),
-              layout.begin(first_unit + (1 << log2_units)) - layout.begin(first_unit)),
+                                      int log2_units, int32_t, RowShared<Inputs>* shared)
+      : slice(slice_of(shared), layout.begin(first_unit + (1 << log2_units)) - layout.begin(first_unit)),
         landed(shared->landed),
-        first(layout.begin(first_unit)),
+        begin(layout.begin(first_unit)),
         log2_chunk(log2_units - LOG2_CHUNKS) {
     if (threadIdx.x != 0) return;
     for (int c = 0; c < CHUNKS; c++) barrier_init(landed + c, 1);
     barrier_init_fence();
     for (int c = 0; c < CHUNKS; c++) {
       const int u = first_unit + (c << log2_chunk);
-      const int32_t begin = layout.begin(u), end = layout.begin(u + (1 << log2_chunk));
-      const uint32_t bytes = static_cast<uint32_t>(end - begin) * sizeof(Vec16);
+      const int32_t from = layout.begin(u), end = layout.begin(u + (1 << log2_chunk));
+      const uint32_t bytes = static_cast<uint32_t>(end - from) * sizeof(Vec16);
       barrier_expect_bytes(landed + c, bytes);
       if (bytes > 0)
-        bulk_copy(&slice[begin - first], reinterpret_cast<const Vec16*>(logits + layout.head) + begin, bytes,
+        bulk_copy(&slice[from - begin], reinterpret_cast<const Vec16*>(logits + layout.head) + from, bytes,
                   landed + c);
     }
   }
   __device__ __forceinline__ void wait(int unit) const { barrier_wait(landed + (unit >> log2_chunk), 0); }
-  __device__ __forceinline__ Vec16 operator()(int32_t v) const { return slice[v - first]; }
+  __device__ __forceinline__ Vec16 first(int32_t v) const { return (*this)(v); }
+  __device__ __forceinline__ Vec16 operator()(int32_t v) const { return slice[v - begin]; }
 };
 
+// The row stays where it is, but for its first vectors: as many as there is shared memory for are kept there
+// from the first read on. A lane reads again only what it has read itself, so nobody has to wait.
 struct Streamed {
   static constexpr int AHEAD = 4;
   const Vec16* body;
+  Span<Vec16> kept;
+  int32_t kept_vectors;
 
-  template <class T, class... Unused>
-  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout, Unused...)
-      : body(reinterpret_cast<const Vec16*>(logits + layout.head)) {}
+  template <class T>
+  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout)
+      : body(reinterpret_cast<const Vec16*>(logits + layout.head)), kept_vectors(0) {}
+  template <class T, class Inputs>
+  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout, int, int, int32_t room,
+                                      RowShared<Inputs>* shared)
+      : Streamed(logits, layout) {
+    kept_vectors = room < layout.vectors ? room : layout.vectors;
+    kept = Span<Vec16>(slice_of(shared), kept_vectors);
+  }
   __device__ __forceinline__ void wait(int) const {}
-  __device__ __forceinline__ Vec16 operator()(int32_t v) const { return body[v]; }
+  __device__ __forceinline__ Vec16 first(int32_t v) const {
+    const Vec16 q = body[v];
+    if (v < kept_vectors) kept[v] = q;
+    return q;
+  }
+  __device__ __forceinline__ Vec16 operator()(int32_t v) const {
+    return v < kept_vectors ? kept[v] : body[v];
+  }
 };
 
 // One unit's statistics, in every lane of the warp. `loose`: an element of this lane's outside the vectors,
@@ -126,13 +149,14 @@ __device__ __forceinline__ Online unit_online(const Load& load, const Row<T>& ro
     const float x[1] = {transform.capped(to_float(row.logits[loose]))};
     stats.add<BOUNDED>(x, transform.scale);
   }
-  each_group<(SOFTCAP ? 8 : 16) / E>(begin, end, load, add);
+  each_group<(SOFTCAP ? 8 : 16) / E>(begin, end, [&](int32_t v) { return load.first(v); }, add);
   stats.join_warp();
   return stats;
 }
 
+// 2^log2_ranks CTAs a row; `room`: vectors that shared memory can take of a streamed row.
 template <class Storage, class Peers, class Task>
-__global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log2_ranks) {
+__global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log2_ranks, int32_t room) {
   using T = typename Task::Element;
   static_assert(sizeof(RowShared<typename Task::Inputs>) <= ROW_HEADER_BYTES);
   constexpr bool SOFTCAP = Task::SOFTCAP;
@@ -149,7 +173,7 @@ __global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log
   // load
   const RowLayout layout = RowLayout::of<T>(row.logits, row.vocab);
   const int log2_units = LOG2_UNITS - log2_ranks, units = 1 << log2_units, first_unit = rank << log2_units;
-  const Storage load(row.logits, layout, first_unit, log2_units, shared);
+  const Storage load(row.logits, layout, first_unit, log2_units, room, shared);
   const Transform<SOFTCAP> transform(row.inv_temperature, row.softcap);
   __syncthreads();
   if (threadIdx.x == 0) shared->inputs = task.inputs(index, row);

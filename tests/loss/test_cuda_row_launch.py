@@ -26,6 +26,7 @@ Shape = tuple[int, int]
 TABLE: Shape = (-1, 0)
 STREAMED: Shape = (0, 256)
 # Warps: more than a block has units (16 x 512), as many, fewer; one warp.
+# (0, 32) has room for 4 KB of a streamed row.
 SHAPES: list[Shape] = [(0, 32), (0, 1024), (1, 64), (2, 512), (4, 128), (8, 256), (16, 32), (16, 512)]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OUTPUTS = ("loss", "logprobs", "entropy", "advantages", "clip_fraction", "kl", "gradient")
