@@ -9,6 +9,8 @@ from elastic import ops, reference
 from .batches import DTYPES, LOSSES
 from .heads import HEAD_ERROR, assert_same_results, random_head, run, value_error
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def assert_matches_reference(head, chunk_tokens=6, **options):
     dtype = head.hidden.dtype
@@ -72,6 +74,7 @@ def test_one_temperature_a_token(dtype):
     assert_matches_reference(head, temperature=temperature)
 
 
+@pytest.mark.cpu_kernels  # float64
 # Without cispo, whose first factor is a constant to autograd, not to finite differences.
 @pytest.mark.parametrize("loss", [x for x in LOSSES if x != "cispo"])
 @pytest.mark.parametrize(
