@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic.train.attention import TreeLayout
+from elastic.train.head import LinearHead
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,21 @@ def packed_logits(model: nn.Module, packed: PackedBatch) -> Tensor:
 
     Call it inside ``with tree_attention_of(model)``; the block must enclose the backward too.
     """
-    output: Any = model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        use_cache=False,
-        logits_to_keep=packed.tokens,
-        tree=packed.layout,
-    )
+    output: Any = model(**_inputs(packed))
     # A view: indexing would allocate a second [N, V] tensor in the backward pass.
     return output.logits.flatten(0, 1)
+
+
+def packed_hidden(model: nn.Module, head: LinearHead, packed: PackedBatch) -> Tensor:
+    """The hidden states [N, H] that those logits are made of; as `packed_logits`."""
+    return head.hidden(model, **_inputs(packed)).flatten(0, 1)
+
+
+def _inputs(packed: PackedBatch) -> dict[str, Any]:
+    return {
+        "input_ids": packed.input_ids,
+        "position_ids": packed.position_ids,
+        "use_cache": False,
+        "logits_to_keep": packed.tokens,
+        "tree": packed.layout,
+    }

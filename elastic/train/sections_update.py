@@ -36,6 +36,11 @@ class LossConfig(Section):
         engine_level: one weight a ``token`` or a ``row``.
         engine_low: see ``engine_correction``.
         engine_high: see ``engine_correction``.
+        linear: take the loss from hidden states and the head, in chunks of tokens, so that no [N, V] logits
+            come to be. ``auto``: where the head is a plain linear layer, whose logits are at most
+            soft-capped, the model is not sharded, and V is above H, so that there is something to save.
+            ``on`` refuses models of another kind. The weights are those of ``off`` up to rounding.
+        linear_chunk_tokens: tokens a chunk; a chunk of logits is what this costs in memory.
         skip_zero_advantage: rows whose gradient is exactly zero are not run through the model. Weights
             are the same up to rounding; entropy and clip fraction then cover the rows that were run.
     """
@@ -63,6 +68,8 @@ class LossConfig(Section):
     engine_level: Literal["token", "row"] = "token"
     engine_low: float = limited(0.0, low=0)
     engine_high: float = limited(2.0, above=0)
+    linear: Literal["auto", "on", "off"] = "auto"
+    linear_chunk_tokens: int = limited(4096, low=1)
     skip_zero_advantage: bool = True
 
     def check(self) -> None:

@@ -11,13 +11,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 
 from elastic import ops
 from elastic.threads import threads_for
 from elastic.train.attention import tree_attention_of
 from elastic.train.experience import Experience
-from elastic.train.packing import PackedBatch, pack, packed_logits
+from elastic.train.head import LinearHead
+from elastic.train.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
 
 
@@ -75,6 +77,12 @@ class Policy:
         self._max_length = max_length
         self._accumulation_steps = accumulation_steps
         self._micro_batch_tokens = micro_batch_tokens
+        self._head = self._head_of(model)
+        if config.linear == "on" and self._head is None:
+            raise ValueError(
+                "loss.linear: 'on' needs a model whose logits are those of a plain linear head, "
+                f"soft-capped at most, and weights that are not sharded; got {type(model).__name__}"
+            )
 
     def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
         """Logprobs of every row's tokens under the tempered policy, without gradient.
@@ -84,15 +92,50 @@ class Policy:
             model: another model (the reference), unprepared; None for the policy.
         """
         module = self.model if model is None else model
+        head = self._head if model is None else self._head_of(model)
         result: list[Tensor] = []
         with torch.no_grad(), self._attention(module), self._accelerator.autocast():
             for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
                 packed = self._pack(part)
                 with threads_for(module, packed.input_ids.numel()):
-                    logits = packed_logits(module, packed)
-                    values, _ = ops.token_logprobs(logits, packed.targets, self._temperature)
+                    values = self._packed_logprobs(module, head, packed)
                 result += values.cpu().split(part.lengths)
         return result
+
+    def _packed_logprobs(self, module: nn.Module, head: LinearHead | None, packed: PackedBatch) -> Tensor:
+        if head is None:
+            logits = packed_logits(module, packed)
+            return ops.token_logprobs(logits, packed.targets, self._temperature)[0]
+        hidden = packed_hidden(module, head, packed)
+        zeros = torch.zeros(packed.tokens, device=hidden.device)
+        advantages = zeros.new_ones(len(packed.row_offsets) - 1)  # the loss is not wanted, only logprobs
+        return ops.linear_grpo_loss(
+            hidden,
+            head.linear.weight,
+            packed.targets,
+            zeros,
+            packed.row_offsets,
+            advantages,
+            **self._head_options(head),
+        ).logprobs
+
+    def _head_options(self, head: LinearHead) -> dict[str, Any]:
+        return {
+            "bias": head.linear.bias,
+            "softcap": head.softcap,
+            "temperature": self._temperature,
+            "chunk_tokens": self._config.linear_chunk_tokens,
+        }
+
+    def _head_of(self, model: nn.Module) -> LinearHead | None:
+        whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
+            return None
+        head = LinearHead.of(self._accelerator.unwrap_model(model))
+        if head is not None and self._config.linear == "auto":
+            narrow = head.linear.out_features <= head.linear.in_features
+            return None if narrow else head
+        return head
 
     def backward(self, experience: Experience, num_tokens: int, num_rows: int, stats: UpdateStats) -> None:
         """Adds the gradient of a minibatch to the parameters' `.grad`.
@@ -134,38 +177,39 @@ class Policy:
 
         old = flat(part.old_logprobs)
         assert old is not None
-        logits = packed_logits(self.model, packed)
-        return ops.grpo_loss(
-            logits,
-            packed.targets,
-            old,
-            packed.row_offsets,
-            part.advantages.to(device),
-            mask=flat(part.mask),
-            ref_logprobs=flat(part.ref_logprobs),
-            engine_logprobs=None if config.engine_correction == "none" else flat(part.rollout_logprobs),
-            engine_mode="truncate" if config.engine_correction == "none" else config.engine_correction,
-            engine_level=config.engine_level,
-            engine_low=config.engine_low,
-            engine_high=config.engine_high,
+        arguments = (packed.targets, old, packed.row_offsets, part.advantages.to(device))
+        options: dict[str, Any] = {
+            "mask": flat(part.mask),
+            "ref_logprobs": flat(part.ref_logprobs),
+            "engine_logprobs": None if config.engine_correction == "none" else flat(part.rollout_logprobs),
+            "engine_mode": "truncate" if config.engine_correction == "none" else config.engine_correction,
+            "engine_level": config.engine_level,
+            "engine_low": config.engine_low,
+            "engine_high": config.engine_high,
             # The op's bnpo divides by its own call's tokens; with the minibatch's it is dapo.
-            loss="dapo" if config.loss == "bnpo" else config.loss,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            delta=config.delta,
-            dual_clip=config.dual_clip,
-            tau_positive=config.tau_positive,
-            tau_negative=config.tau_negative,
-            kl_coef=config.kl_coef,
-            kl=config.kl,
-            kl_weighted=config.kl_weighted,
-            entropy_coef=config.entropy_coef,
-            temperature=self._temperature,
-            num_tokens=max(num_tokens, 1),
-            num_rows=num_rows,
-            max_length=self._max_length,
-            inplace=True,
-        )
+            "loss": "dapo" if config.loss == "bnpo" else config.loss,
+            "clip_low": config.clip_low,
+            "clip_high": config.clip_high,
+            "delta": config.delta,
+            "dual_clip": config.dual_clip,
+            "tau_positive": config.tau_positive,
+            "tau_negative": config.tau_negative,
+            "kl_coef": config.kl_coef,
+            "kl": config.kl,
+            "kl_weighted": config.kl_weighted,
+            "entropy_coef": config.entropy_coef,
+            "num_tokens": max(num_tokens, 1),
+            "num_rows": num_rows,
+            "max_length": self._max_length,
+        }
+        if self._head is None:
+            logits = packed_logits(self.model, packed)
+            return ops.grpo_loss(logits, *arguments, temperature=self._temperature, inplace=True, **options)
+        hidden = packed_hidden(self.model, self._head, packed)
+        with self._accelerator.autocast():  # as the model's own head would run
+            weight = self._head.linear.weight
+            options |= self._head_options(self._head)
+            return ops.linear_grpo_loss(hidden, weight, *arguments, **options)
 
     def _pack(self, part: Experience) -> PackedBatch:
         return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device)

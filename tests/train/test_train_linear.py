@@ -1,0 +1,131 @@
+"""`loss.linear`: the loss from hidden states and the head, against the loss from logits."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_train_accumulation import LOSSES, OPTIM, random_experience
+from tiny_run import build_config, build_model, run
+from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from elastic.train.head import LinearHead
+from elastic.train.packing import pack, packed_hidden, packed_logits
+from elastic.train.sections_update import LossConfig
+from elastic.train.step import Policy, UpdateStats
+
+SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+
+
+def trajectory(output, linear, loss, **train):
+    """Weights after the run, and what was logged of every step."""
+    config = build_config(
+        output,
+        train={"steps": 4} | train,
+        optim=OPTIM,
+        loss={**loss, "linear": linear, "linear_chunk_tokens": 7},
+    )
+    trainer = run(config)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), lines
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["loss"])
+def test_hidden_states_give_the_trajectory_of_logits(tmp_path, loss):
+    off, off_lines = trajectory(tmp_path / "off", "off", loss)
+    on, on_lines = trajectory(tmp_path / "on", "on", loss, accumulation_steps=2)
+    torch.testing.assert_close(on, off, rtol=0, atol=2e-6)
+    for left, right in zip(on_lines, off_lines, strict=True):
+        for key in ("loss", "grad_norm", "entropy", "clip_fraction"):
+            assert left[key] == pytest.approx(right[key], rel=1e-3, abs=1e-6), key
+
+
+def policy(model, linear, **options):
+    torch.manual_seed(0)
+    return Policy(
+        model, Accelerator(cpu=True), LossConfig(linear=linear, **options), temperature=0.8, max_length=9
+    )
+
+
+def gemma(**changes):
+    """A tied head with a soft cap, and multi-query layers with caps of their own."""
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, attn_logit_softcapping=None, **changes))
+    model.get_output_embeddings().weight.data.mul_(20)  # logits large enough for the cap to act
+    return model.eval()
+
+
+def test_a_soft_capped_head_is_recognised():
+    model = gemma(final_logit_softcapping=2.0)
+    head = LinearHead.of(model)
+    assert head.softcap == 2.0
+    assert LinearHead.of(build_model()).softcap is None
+
+
+def test_a_soft_capped_model_has_the_gradient_of_its_logits():
+    experience = random_experience([5, 3, 4, 6], [0, 0, 1, 1])
+    experience.advantages[:] = torch.tensor([1.0, -1.0, 0.5, 2.0])
+    gradients = []
+    for linear in ("off", "on"):
+        model = gemma(final_logit_softcapping=2.0)
+        trained = policy(model, linear, kl_coef=0.0, linear_chunk_tokens=5)
+        trained.backward(experience, experience.loss_tokens, 4, UpdateStats())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def test_logprobs_are_those_of_the_logits():
+    experience = random_experience([5, 3, 4, 6], [0, 0, 1, 1])
+    model = gemma(final_logit_softcapping=2.0)
+    for left, right in zip(
+        policy(model, "on").logprobs(experience), policy(model, "off").logprobs(experience), strict=True
+    ):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-5)
+
+
+def test_no_logits_are_made():
+    model = build_model()
+    packed = pack([[1, 2, 3]], [torch.tensor([4, 5, 6])], [0])
+    head = LinearHead.of(model)
+    shapes = []
+    model.lm_head.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
+    trained = policy(model, "on")
+    with trained._attention(model):
+        hidden = packed_hidden(model, head, packed)
+        logits = packed_logits(model, packed)
+    assert shapes[-2][1] == 0
+    torch.testing.assert_close(torch.nn.functional.linear(hidden, model.lm_head.weight), logits)
+
+
+def test_scaled_logits_are_refused_by_name_and_left_to_the_model():
+    torch.manual_seed(0)
+    model = CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.25))
+    assert LinearHead.of(model) is None
+    with pytest.raises(ValueError, match=r"loss.linear: 'on' needs .* got CohereForCausalLM"):
+        policy(model, "on")
+    assert policy(model, "auto")._head is None
+
+
+def test_auto_leaves_a_vocabulary_narrower_than_the_hidden_states_alone():
+    assert policy(build_model(), "auto")._head is not None
+    assert policy(build_model(hidden_size=64), "auto")._head is None
+    assert policy(build_model(), "off")._head is None
+
+
+def test_finding_the_head_leaves_the_model_as_it_was():
+    model = build_model().train()
+    state = torch.get_rng_state()
+    assert LinearHead.of(model) is not None
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.lm_head._forward_pre_hooks
