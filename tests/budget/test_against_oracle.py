@@ -1,5 +1,6 @@
 """The machine, its Python reference and `replay` against the slow model that reads whole histories."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,8 @@ from elastic.machine import compile_budgets
 
 from . import oracle
 from .helpers import EOS, PAD, ListTokenizer, cases, cases_and_streams, run, streams
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 MANY = settings(max_examples=400)
 

@@ -8,6 +8,8 @@ from elastic import Budget, FinishReason, Markers, Phase, Source, replay
 from .helpers import EOS, machine_for, run
 from .tokenizers import bpe
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 START, END = 2, 3
 ONE = Markers((START,), (END,))
 A, B = 4, 5

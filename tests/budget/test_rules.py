@@ -8,6 +8,8 @@ from elastic.machine import OPENING_WHITESPACE_LIMIT
 
 from .helpers import EOS, ListTokenizer, machine_for, run
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 START, END = 2, 3
 ONE = Markers((START,), (END,))
 A, B = 4, 5

@@ -10,6 +10,8 @@ from elastic.machine import compile_budgets
 
 from .helpers import EOS, PAD, ListTokenizer, machine_for, run
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 START, END = 2, 3
 ONE = Markers((START,), (END,))
 A, B = 4, 5

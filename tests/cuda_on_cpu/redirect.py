@@ -1,9 +1,12 @@
 """Puts the shim's ops in the place of the CPU ops for a while."""
 
+import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 
 NAMESPACE = "elastic_cuda_on_cpu"
@@ -38,3 +41,19 @@ def poisoned_outputs() -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
+
+
+@contextmanager
+def running(kernels: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The ops run their CPU kernels ("cpu"), or their CUDA kernels ("cuda_on_cpu"); outputs begin as NaN.
+
+    Each test has a schedule of its own; ELASTIC_CUDA_ON_CPU_SEED=N gives all of them others.
+    """
+    with poisoned_outputs():
+        if kernels == "cpu":
+            yield
+            return
+        shift = int(os.environ.get("ELASTIC_CUDA_ON_CPU_SEED", "0")) << 32
+        request.getfixturevalue("shim").set_seed(zlib.crc32(request.node.nodeid.encode()) + shift)
+        with redirected():
+            yield

@@ -8,7 +8,6 @@ import elastic.reference
 
 from .batches import assert_near, offsets
 
-IMPLEMENTATIONS = pytest.mark.parametrize("ops", [elastic.ops, elastic.reference], ids=["ops", "reference"])
 KINDS = ("group", "none", "batch", "rloo", "maxrl", "passk")
 
 VALUES = [  # kind, rewards, group sizes, options, advantages
@@ -43,7 +42,6 @@ VALUES = [  # kind, rewards, group sizes, options, advantages
 ]
 
 
-@IMPLEMENTATIONS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("kind", "rewards", "groups", "options", "expected"), VALUES)
 def test_advantage_values(ops, dtype, kind, rewards, groups, options, expected):
@@ -52,7 +50,6 @@ def test_advantage_values(ops, dtype, kind, rewards, groups, options, expected):
     assert got.tolist() == pytest.approx(expected, abs=1e-6 if dtype == torch.float32 else 1e-12)
 
 
-@IMPLEMENTATIONS
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -3.7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -62,19 +59,18 @@ def test_equal_rewards_and_lonely_rows_give_exactly_zero(ops, kind, reward, dtyp
     assert torch.equal(ops.group_advantage(rewards, offsets((3, 4, 1)), kind), torch.zeros(8, dtype=dtype))
 
 
-@IMPLEMENTATIONS
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_row_gives_zero_not_nan(ops, kind):
     assert ops.group_advantage(torch.tensor([0.3]), offsets((1,)), kind).tolist() == [0.0]
 
 
-@IMPLEMENTATIONS
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_rows_give_no_advantages(ops, kind):
     assert ops.group_advantage(torch.zeros(0), torch.tensor([0]), kind).shape == (0,)
     assert ops.group_advantage(torch.zeros(0), torch.tensor([0, 0, 0]), kind).shape == (0,)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_groups_of_any_size_match_the_reference(kind, dtype):
@@ -92,6 +88,7 @@ def test_groups_of_any_size_match_the_reference(kind, dtype):
         assert_near(got, expected, 1e-6 if dtype != torch.float64 else 1e-12, kind)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_inside_a_group_does_not_matter(kind):
     rewards = torch.tensor([1.0, 0, 1, 0, 0, 1, 0])
@@ -102,6 +99,7 @@ def test_order_inside_a_group_does_not_matter(kind):
     assert torch.equal(shuffled, straight[order])
 
 
+@pytest.mark.usefixtures("kernels")
 def test_opcheck():
     rewards, groups = torch.tensor([1.0, 0, 0, 1, 1]), offsets((2, 3))
     for kind in KINDS:

@@ -8,6 +8,8 @@ from elastic import ops, reference
 
 from .batches import DTYPES, GRADIENT_ERROR, LOSSES, assert_gradient_near, random_batch
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 OPTIONS = {
     "temperature": 1.0,
     "softcap": None,
@@ -100,6 +102,7 @@ def test_the_incoming_gradient_scales(dtype, factor):
         assert_gradient_near(leaf.grad, exact.grad, 1.5 * GRADIENT_ERROR[dtype])
 
 
+@pytest.mark.cpu_kernels  # versions: the fixture writes to new tensors
 def test_backward_of_the_loss_itself_makes_no_second_pass():
     """A factor of 1 hands out the stored gradient as it is: same memory, version not moved."""
     batch = random_batch()

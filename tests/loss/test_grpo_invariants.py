@@ -9,6 +9,8 @@ from elastic import ops, reference
 
 from .batches import DTYPES, LOSSES, assert_gradient_near, loss_and_gradient, offsets, random_batch
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def run(batch, **options):
     keywords = {**batch.keywords(), "max_length": 9, **options}
