@@ -13,9 +13,10 @@ NAMESPACE = "elastic_cuda_on_cpu"
 
 
 def op_names() -> list[str]:
-    """Names of the ops that the shim registered, without the namespace."""
-    names = torch._C._dispatch_get_all_op_names()
-    return sorted({name.split("::")[1].split(".")[0] for name in names if name.startswith(f"{NAMESPACE}::")})
+    """Names of the ops that the shim implements, without the namespace."""
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith(f"{NAMESPACE}::")]
+    implemented = [n for n in names if torch._C._dispatch_has_kernel_for_dispatch_key(n, "CPU")]
+    return sorted({name.split("::")[1].split(".")[0] for name in implemented})
 
 
 @contextmanager

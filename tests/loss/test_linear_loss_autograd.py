@@ -12,6 +12,8 @@ from .heads import random_head, run
 from .memory import peak_bytes
 from .test_grpo_autograd import OPTIONS
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def call(head, **options):
     batch = head.batch
@@ -169,6 +171,7 @@ def test_autocast_casts_as_linear_does():
         assert torch.equal(leaf.grad, gradient.float())
 
 
+@pytest.mark.cpu_kernels  # of torch, not of kernels
 def test_many_chunks_of_bfloat16_do_not_stall_the_head_gradient():
     """1,024 chunks that all push the same way: a bfloat16 sum stops growing at 256 equal terms."""
     n, vocab, width = 1024, 5, 4
@@ -187,6 +190,7 @@ def test_many_chunks_of_bfloat16_do_not_stall_the_head_gradient():
     assert (naive.float() - expected).norm() > 0.5 * expected.norm(), "the case shows the difference"
 
 
+@pytest.mark.cpu_kernels  # of torch, not of kernels
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_is_one_chunk_and_the_outputs_whatever_n_is(loss, dtype):
@@ -212,6 +216,7 @@ def test_memory_is_one_chunk_and_the_outputs_whatever_n_is(loss, dtype):
     assert peaks[512] - peaks[128] < 384 * per_token, "grows with more than the outputs"
 
 
+@pytest.mark.cpu_kernels  # of torch, not of kernels
 def test_the_memory_test_sees_materialised_logits():
     n, vocab = 128, 20_000
     head = random_head(lengths=(n,), groups=(1,), vocab=vocab, width=8)
@@ -239,7 +244,12 @@ BAD = [
     ({"bias": torch.zeros(V + 1)}, ValueError, r"bias: expected \[37\] float32 on cpu, got \[38\]"),
     ({"bias": torch.zeros(V).double()}, TypeError, r"bias: expected \[37\] float32 on cpu, got .* float64"),
     ({"chunk_tokens": 0}, ValueError, "chunk_tokens: expected at least 1, got 0"),
-    ({"targets": torch.full((N,), V)}, ValueError, r"targets: expected ids in \[0, 37\), got 37 at token 0"),
+    pytest.param(
+        {"targets": torch.full((N,), V)},
+        ValueError,
+        r"targets: expected ids in \[0, 37\), got 37 at token 0",
+        marks=pytest.mark.cpu_kernels,  # CUDA ops do not read contents back
+    ),
     ({"old_logprobs": torch.zeros(5)}, ValueError, r"old_logprobs: expected \[6\] float32 on cpu, got \[5\]"),
     ({"advantages": None}, ValueError, "advantages: expected exactly one of advantages and"),
     ({"loss": "ppo"}, ValueError, "loss: expected grpo"),
