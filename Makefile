@@ -37,6 +37,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m bench.grpo_loss
+	$(BIN)/python -m bench.linear_grpo_loss
 	$(BIN)/python -m bench.rollout
 
 # On a GPU machine, with its own python and no network: `make gpu STEPS="build bench" MINUTES=5 OUT=folder`.

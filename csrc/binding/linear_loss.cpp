@@ -36,7 +36,10 @@ class Sum {
   Sum(at::IntArrayRef shape, const at::TensorOptions& options, bool needed, bool several)
       : result(at::empty(needed ? shape : at::IntArrayRef({0}), options)), needed_(needed) {
     const bool short_floats = result.element_size() == 2;
-    if (needed && several && short_floats) wide_ = at::zeros(shape, options.dtype(at::kFloat));
+    if (needed && several && short_floats) wide_ = at::empty(shape, options.dtype(at::kFloat));
+    for (const Tensor& tensor : {result, wide_})
+      if (tensor.defined() && !tensor.is_cuda())
+        cpu::prefer_huge_pages(tensor.mutable_data_ptr(), tensor.nbytes());
   }
 
   bool needed() const { return needed_; }
@@ -49,7 +52,8 @@ class Sum {
       else
         at::addmm_out(result, result, a, b);
     } else if (result.is_cuda()) {
-      at::addmm_out(wide_, wide_, a, b, at::kFloat);  // the product's own accumulator starts from the sum
+      // the product's own accumulator starts from the sum; a factor of 0 leaves what is there unread
+      at::addmm_out(wide_, wide_, a, b, at::kFloat, /*beta=*/empty_ ? 0 : 1);
     } else {
       at::mm_out(result, a, b);  // rounded once a chunk: CPU products of 16 bits have no wider result
       add_rounded();
@@ -75,15 +79,16 @@ class Sum {
   Tensor result;
 
  private:
-  // wide_ += result, in slices that stay in cache: adding mixed dtypes at once takes six times as long.
+  // wide_ += result, or = result at first, in slices that stay in cache: adding mixed dtypes at once takes
+  // six times as long.
   void add_rounded() {
     constexpr int64_t ROWS = 1024;
     Tensor slice = at::empty({std::min(ROWS, wide_.size(0)), wide_.size(1)}, wide_.options());
     for (int64_t first = 0; first < wide_.size(0); first += ROWS) {
       const int64_t rows = std::min(ROWS, wide_.size(0) - first);
-      Tensor part = slice.narrow(0, 0, rows);
-      part.copy_(result.narrow(0, first, rows));
-      wide_.narrow(0, first, rows).add_(part);
+      Tensor sum = wide_.narrow(0, first, rows), part = slice.narrow(0, 0, rows);
+      (empty_ ? sum : part).copy_(result.narrow(0, first, rows));
+      if (!empty_) sum.add_(part);
     }
   }
 
