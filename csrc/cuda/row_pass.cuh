@@ -14,9 +14,9 @@
 // before the barrier that every write lies behind.
 //
 // Instructions for 8 resident bf16 logits (sm_90, main loops): statistics 58, of them 1 LDS.128, 8.5 MUFU,
-// 25 FFMA/FADD, 8 FMNMX, 8 to unpack; gradient 40, of them 1 LDS.128, 8 MUFU, 16 FFMA/FMUL, 8 to unpack, 4 to
-// pack, 1 STG.128. Neighbouring lanes take neighbouring vectors: no bank conflicts, whole lines. Joining a
-// unit's lanes adds about 15. At one read and one write an H200 has time for 220 instructions, 27 of them
+// 29 FFMA/FADD/FMUL, 8 FMNMX, 8 to unpack; gradient 40, of them 1 LDS.128, 8 MUFU, 16 FFMA/FMUL, 8 to unpack,
+// 4 to pack, 1 STG.128. Neighbouring lanes take neighbouring vectors: no bank conflicts, whole lines. Joining
+// a unit's lanes adds about 15. At one read and one write an H200 has time for 220 instructions, 27 of them
 // MUFU.
 #pragma once
 
