@@ -10,6 +10,11 @@
 
 #include <cmath>
 
+#include "binding/device.h"
+#ifdef ELASTIC_WITH_CUDA
+#include "cuda/sample.h"
+#endif
+
 namespace elastic {
 namespace {
 
@@ -93,7 +98,7 @@ SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, 
   p.top_p = per_row<double>(op, "top_p", rows.top_ps, at::kDouble, logits);
   p.min_p = per_row<double>(op, "min_p", rows.min_ps, at::kDouble, logits);
   check_filters(op, all);
-  if (logits.is_cpu()) {
+  if (!runs_on_cuda(logits)) {
     for (int64_t r = 0; r < p.rows; r++) check_filters(op, filters_of(p, r));
   }
   if (broken.has_value()) {
@@ -117,7 +122,10 @@ void allocate(SampleParams& p, const Tensor& logits, Outputs& out) {
 }
 
 // On the host an unusable row is an error at once, unless the caller asked for a flag to look at later.
-void run(const char* op, SampleParams& p) {
+void run(const char* op, const Tensor& logits, SampleParams& p) {
+#ifdef ELASTIC_WITH_CUDA
+  if (runs_on_cuda(logits)) return check_launch(op, logits, cuda::sample(p, current_stream()));
+#endif
   int32_t first_broken = 0;
   const bool flagged = p.broken != nullptr;
   if (!flagged) p.broken = &first_broken;
@@ -137,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor> sample(const Tensor& logits, const Tensor& se
   const c10::DeviceGuard guard(logits.device());
   Outputs out;
   allocate(p, logits, out);
-  run(op, p);
+  run(op, logits, p);
   return {out.tokens, out.logprobs, out.full_logprobs};
 }
 
@@ -158,8 +166,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
   p.tables = {tables.const_data_ptr<int32_t>(), token_flags.const_data_ptr<int64_t>(), tables.size(0),
               tables.size(1), token_flags.size(0)};
   p.state = state.mutable_data_ptr<int32_t>();
+  if (runs_on_cuda(logits)) {
+    // Kernels move a row's state as two 16-byte words.
+    TORCH_CHECK_VALUE(p.rows == 0 || reinterpret_cast<uintptr_t>(p.state) % 16 == 0, op,
+                      ": state: expected rows aligned to 16 bytes, got storage offset ",
+                      state.storage_offset());
+  }
   // A state made for another machine could read outside the tables. On a device a check would have to wait.
-  for (int64_t r = 0; logits.is_cpu() && r < p.rows; r++) {
+  for (int64_t r = 0; !runs_on_cuda(logits) && r < p.rows; r++) {
     const int32_t budget = p.state[r * budget::STATE_WIDTH];
     TORCH_CHECK_VALUE(budget >= 0 && budget < p.tables.count, op, ": state: expected a budget below ",
                       p.tables.count, " in row ", r, ", got ", budget);
@@ -174,17 +188,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
   Tensor source = at::empty({p.rows}, logits.options().dtype(at::kByte)), phase = at::empty_like(source);
   p.source = source.mutable_data_ptr<uint8_t>();
   p.phase = phase.mutable_data_ptr<uint8_t>();
-  run(op, p);
+  run(op, logits, p);
   return {out.tokens, out.logprobs, out.full_logprobs, source, phase};
 }
 
-#ifndef ELASTIC_CUDA_ON_CPU
 void register_sample(torch::Library& m) {
   m.impl("sample", sample);
   m.impl("sample_", sample_);
 }
-TORCH_LIBRARY_IMPL(elastic, CPU, m) { register_sample(m); }
-#endif
+
+ELASTIC_REGISTER(register_sample)
 
 }  // namespace
 }  // namespace elastic
