@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
-.PHONY: setup demo test lint format bench gpu clean
+.PHONY: setup demo test lint format bench bench-docs gpu clean
 
 setup: $(VENV)/built
 
@@ -35,10 +35,13 @@ format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	git ls-files 'csrc/*' $(CXX_TESTS) | xargs $(BIN)/clang-format -i
 
+# Keeps the run in bench/results; FULL=1 adds models, lengths and scaling curves.
 bench: setup
-	$(BIN)/python -m bench.grpo_loss
-	$(BIN)/python -m bench.linear_grpo_loss
-	$(BIN)/python -m bench.rollout
+	$(BIN)/python -m bench $(if $(FULL),--full) --json bench/results
+
+# The page's tables and the picture from the newest run in bench/results.
+bench-docs: setup
+	$(BIN)/python -m bench.report --markdown --plot docs/benchmarks.png
 
 # On a GPU machine, with its own python and no network: `make gpu STEPS="build bench" MINUTES=5 OUT=folder`.
 gpu:

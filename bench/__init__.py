@@ -1,1 +1,1 @@
-"""Benches. Each compares variants of one job inside one process: `python -m bench.grpo_loss`."""
+"""The bench suite: `python -m bench`. One file an op; `case.py` says what a case and a variant are."""

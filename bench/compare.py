@@ -1,6 +1,6 @@
-"""Interleaved comparison of variants of one job, in one process.
+"""Interleaved comparison of ways to do one job, in one process.
 
-Machines drift: clocks, neighbours, page caches. So variants alternate within every round, the order rotates
+Machines drift: clocks, neighbours, page caches. So the ways alternate within every round, the order rotates
 from round to round, and what is reported is the median over rounds and the median of the rounds' own ratios.
 CPU time of the process stands beside wall time; on a busy machine only the former means anything.
 """
@@ -13,6 +13,8 @@ from functools import partial
 
 # Runs a call once; its wall (or device) and CPU milliseconds.
 Clock = Callable[[Callable[[], object]], tuple[float, float]]
+# How many rounds to make, given the seconds that a round takes.
+Rounds = int | Callable[[float], int]
 
 
 def host_clock(call: Callable[[], object]) -> tuple[float, float]:
@@ -25,7 +27,7 @@ def host_clock(call: Callable[[], object]) -> tuple[float, float]:
 
 
 @dataclass
-class Variant:
+class Timed:
     """One way to do the job.
 
     Attributes:
@@ -41,7 +43,7 @@ class Variant:
 
 @dataclass
 class Timing:
-    """Times of one variant, a value a round, in milliseconds."""
+    """Times of one way, a value a round, in milliseconds."""
 
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
@@ -52,44 +54,54 @@ class Timing:
 
     def iqr_ms(self) -> float:
         """Distance of the quartiles of the wall milliseconds; 0 for a single round."""
-        if len(self.wall_ms) < 2:
-            return 0.0
-        low, _, high = statistics.quantiles(self.wall_ms, n=4, method="inclusive")
-        return high - low
+        return iqr(self.wall_ms)
+
+
+def iqr(values: Sequence[float]) -> float:
+    """Distance of the quartiles; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
 
 
 def compare(
-    variants: Sequence[Variant], rounds: int, warmup: int = 1, clock: Clock = host_clock
+    ways: Sequence[Timed], rounds: Rounds, warmup: int = 1, clock: Clock = host_clock
 ) -> dict[str, Timing]:
-    """Times every variant `rounds` times, alternating; `warmup` rounds before are thrown away."""
-    timings = {variant.name: Timing() for variant in variants}
-    for number in range(-warmup, rounds):
-        first = number % len(variants)
-        for variant in [*variants[first:], *variants[:first]]:
-            variant.prepare(number)
-            wall, cpu = clock(partial(variant.run, number))
-            if number >= 0:
-                timings[variant.name].wall_ms.append(wall)
-                timings[variant.name].cpu_ms.append(cpu)
+    """Times every way once a round, alternating.
+
+    Args:
+        rounds: how many, or a function of the seconds that the last warm-up round took (0 without one).
+        warmup: rounds before, whose times are thrown away.
+    """
+    timings = {way.name: Timing() for way in ways}
+    seconds = 0.0
+    for number in range(-warmup, 0):
+        began = time.monotonic()
+        _one_round(ways, number, clock)
+        seconds = time.monotonic() - began
+    for number in range(rounds if isinstance(rounds, int) else rounds(seconds)):
+        for name, (wall, cpu) in _one_round(ways, number, clock).items():
+            timings[name].wall_ms.append(wall)
+            timings[name].cpu_ms.append(cpu)
     return timings
+
+
+def _one_round(ways: Sequence[Timed], number: int, clock: Clock) -> dict[str, tuple[float, float]]:
+    first = number % len(ways)
+    times = {}
+    for way in [*ways[first:], *ways[:first]]:
+        way.prepare(number)
+        times[way.name] = clock(partial(way.run, number))
+    return times
 
 
 def ratios(timings: dict[str, Timing], slow: str, fast: str) -> tuple[float, float]:
     """How many times faster `fast` is: medians of the rounds' wall and CPU ratios."""
     a, b = timings[slow], timings[fast]
-    wall = statistics.median(x / y for x, y in zip(a.wall_ms, b.wall_ms, strict=True))
-    cpu = statistics.median(x / y for x, y in zip(a.cpu_ms, b.cpu_ms, strict=True))
-    return wall, cpu
+    return median_ratio(a.wall_ms, b.wall_ms), median_ratio(a.cpu_ms, b.cpu_ms)
 
 
-def table(timings: dict[str, Timing], baseline: str) -> str:
-    """Markdown: median times, and each variant's speed against the baseline's."""
-    lines = [
-        f"| variant | wall ms | CPU ms | {baseline} / variant, wall | CPU |",
-        "|---|---|---|---|---|",
-    ]
-    for name, timing in timings.items():
-        wall, cpu = timing.median_ms()
-        wall_ratio, cpu_ratio = ratios(timings, baseline, name)
-        lines.append(f"| {name} | {wall:.1f} | {cpu:.1f} | {wall_ratio:.2f} | {cpu_ratio:.2f} |")
-    return "\n".join(lines)
+def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Median of the rounds' own ratios."""
+    return statistics.median(x / y for x, y in zip(slow, fast, strict=True))

@@ -1,161 +1,235 @@
-"""`linear_grpo_loss` forward + backward against two other heads: `python -m bench.linear_grpo_loss`.
+"""`linear_grpo_loss`: from hidden states and the head to the loss and both gradients.
 
-eager: logits of all tokens, log_softmax in float32, the clipped objective, autograd. checkpointed: the same a
-chunk at a time under torch's checkpoint, as TRL's chunked head does: one chunk of logits in memory, four
-products. materialised: the logits, then the fused `grpo_loss` in place. matrix products: the three of them
-alone, in chunks, the floor.
+N tokens, H hidden, V vocabulary. The floor is arithmetic: three matrix products, timed bare beside it.
 """
 
-import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-import elastic.reference
-from bench.compare import Variant, compare, ratios, table
-from bench.grpo_loss import DTYPES, ROWS
-from elastic.ops import grpo_loss, linear_grpo_loss
+from bench.case import CHUNKED_CROSS_ENTROPY, COMPILED, Case, Variant, compiler_for, name_of
+from bench.device import Device
+from bench.grpo_loss import fused_loss
+from bench.inputs import (
+    COMPLETIONS,
+    HIGH,
+    LOW,
+    Inputs,
+    assert_near,
+    clipped_loss,
+    eager_logprobs,
+    eager_loss,
+    slope,
+)
+from bench.models import model_of
+from elastic import ops
+
+DEFAULT_CHUNK = 4096  # tokens, the op's own
+TRL_CHUNK = 32_768  # ids a tile, TRL's own
+CHUNK = 2048  # tokens whose logits are held in float32 at a time
+# Logits of the variants are rounded to 8 bits before the softmax, in places to a hundredth.
+LIMIT = {torch.bfloat16: 5e-2, torch.float32: 1e-3}
 
 
 @dataclass
-class Inputs:
-    """hidden [N, H], weight [V, H], targets [N], old_logprobs [N], row_offsets [R + 1], advantages [R]."""
+class Heads:
+    """hidden [N, H], weight [V, H], and the rest of a batch, whose logits are empty."""
 
     hidden: Tensor
     weight: Tensor
-    targets: Tensor
-    old_logprobs: Tensor
-    row_offsets: Tensor
-    advantages: Tensor
+    batch: Inputs
 
     @classmethod
-    def random(cls, tokens: int, width: int, vocab: int, dtype: torch.dtype, seed: int) -> "Inputs":
-        generator = torch.Generator().manual_seed(seed)
-        hidden = torch.randn(tokens, width, generator=generator).to(dtype)
-        weight = (torch.randn(vocab, width, generator=generator) * 3 / width**0.5).to(dtype)
-        targets = torch.randint(vocab, (tokens,), generator=generator)
-        rows = min(ROWS, tokens)
-        offsets = torch.tensor([tokens * r // rows for r in range(rows + 1)])
-        logprobs = elastic.reference.token_logprobs(linear(hidden, weight), targets)[0]
-        old = logprobs + 0.1 * torch.randn(tokens, generator=generator)
-        return cls(hidden, weight, targets, old, offsets, torch.randn(rows, generator=generator))
-
-    def double(self) -> "Inputs":
-        floats = {k: v.double() if v.is_floating_point() else v for k, v in vars(self).items()}
-        return Inputs(**floats)
-
-    @property
-    def arguments(self) -> tuple[Tensor, ...]:
-        return self.targets, self.old_logprobs, self.row_offsets, self.advantages
+    def random(cls, tokens: int, size: int, vocab: int, dtype: torch.dtype, device: Device) -> "Heads":
+        generator = torch.Generator(device.torch).manual_seed(5)
+        on = {"device": device.torch, "generator": generator}
+        hidden = torch.randn(tokens, size, dtype=dtype, **on)
+        weight = torch.randn(vocab, size, dtype=dtype, **on).mul_(2 / size**0.5)
+        targets = torch.randint(vocab, (tokens,), **on)
+        logprobs = torch.cat([part for part, _ in float_chunks(hidden, weight, targets)])
+        old = logprobs + 0.1 * torch.randn(tokens, **on)
+        return cls(hidden, weight, Inputs.around(hidden[:0], targets, old, torch.randn(COMPLETIONS, **on)))
 
 
-def objective(logits: Tensor, inputs: Inputs, tokens: slice) -> Tensor:
-    """The clipped objective of some tokens, as `grpo_loss` has it by default."""
-    lengths = inputs.row_offsets.diff()
-    advantage = inputs.advantages.repeat_interleave(lengths)[tokens]
-    scale = (1 / (lengths * len(lengths))).repeat_interleave(lengths)[tokens]
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    logprobs = torch.log_softmax(logits, -1, dtype=dtype).gather(1, inputs.targets[tokens, None])[:, 0]
-    ratio = torch.exp(logprobs - inputs.old_logprobs[tokens])
-    return -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) * scale).sum()
+def float_chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Logprobs and logsumexps of chunks of tokens, float32 throughout."""
+    full, parts = weight.float(), []
+    for first in range(0, len(targets), CHUNK):
+        logits = hidden[first : first + CHUNK].float() @ full.T
+        chosen = logits.gather(1, targets[first : first + CHUNK, None])[:, 0]
+        lse = logits.logsumexp(-1)
+        parts.append((chosen - lse, lse))
+    return parts
 
 
-def eager(hidden: Tensor, weight: Tensor, inputs: Inputs, _: int) -> Tensor:
-    return objective(linear(hidden, weight), inputs, slice(None))
+def check_against_floats(heads: Heads) -> Callable[[tuple[Tensor, Tensor, Tensor]], None]:
+    """A check of the loss, of dHidden for sampled tokens and of dWeight for sampled ids."""
+    hidden, weight, batch = heads.hidden, heads.weight, heads.batch
+    parts = float_chunks(hidden, weight, batch.targets)
+    logprobs, lse = (torch.cat(part) for part in zip(*parts, strict=True))
+    rest = (batch.old_logprobs, batch.advantage, batch.weight)
+    loss = clipped_loss(logprobs, *rest).double()
+    by_token = slope(logprobs, batch).float()
+    tokens, ids = batch.sample(), batch.targets[batch.sample()]
+    grad = -torch.exp(hidden[tokens].float() @ weight.float().T - lse[tokens, None])
+    grad[torch.arange(len(tokens), device=tokens.device), batch.targets[tokens]] += 1
+    d_hidden = (grad * by_token[tokens, None]) @ weight.float()
+    chosen = (batch.targets[:, None] == ids).float()
+    columns = (chosen - torch.exp(hidden.float() @ weight[ids].float().T - lse[:, None])) * by_token[:, None]
+    d_weight = columns.T @ hidden.float()
+
+    def check(result: tuple[Tensor, Tensor, Tensor]) -> None:
+        limit = LIMIT[hidden.dtype]
+        assert_near("loss", result[0], loss, limit)
+        for name, got, expected in (
+            ("dHidden", result[1][tokens], d_hidden),
+            ("dWeight", result[2][ids], d_weight),
+        ):
+            error = ((got.float() - expected).norm() / expected.norm()).item()
+            assert error < limit, f"{name} off by {error:.1e}, expected less than {limit:.0e}"
+
+    return check
 
 
-def checkpointed(hidden: Tensor, weight: Tensor, inputs: Inputs, chunk: int) -> Tensor:
-    def part(x: Tensor, w: Tensor, tokens: slice) -> Tensor:
-        return objective(linear(x, w), inputs, tokens)
-
-    spans = [slice(first, first + chunk) for first in range(0, len(hidden), chunk)]
-    parts = [checkpoint(part, hidden[s], weight, s, use_reentrant=False) for s in spans]
-    return torch.stack(parts).sum()
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def materialised(hidden: Tensor, weight: Tensor, inputs: Inputs, _: int) -> Tensor:
-    return grpo_loss(linear(hidden, weight), *inputs.arguments, inplace=True).loss
+def case(
+    device: Device,
+    tokens: int,
+    size: int,
+    vocab: int,
+    dtype: torch.dtype,
+    chunks: Sequence[int] = (DEFAULT_CHUNK,),
+    model: str | None = None,
+) -> Case:
+    """Args:
+    chunks: `chunk_tokens` of the op, a variant each.
+    model: whose sizes these are, where the vocabulary does not say it.
+    """
+    heads = Heads.random(tokens, size, vocab, dtype, device)
+    batch, check = heads.batch, check_against_floats(heads)
+
+    def differentiate(loss: Loss) -> Callable[[int], Any]:
+        def run(_: int) -> tuple[Tensor, Tensor, Tensor]:
+            hidden, weight = heads.hidden.detach().requires_grad_(), heads.weight.detach().requires_grad_()
+            value = loss(hidden, weight)
+            return value.detach(), *torch.autograd.grad(value, (hidden, weight))
+
+        return run
+
+    def eager(hidden: Tensor, weight: Tensor) -> Tensor:
+        return eager_loss(hidden @ weight.T, batch)
+
+    def compiled() -> Callable[[int], Any]:
+        return differentiate(torch.compile(eager, dynamic=False))
+
+    def all_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+        return fused_loss(hidden @ weight.T, batch, inplace=True)
+
+    def fused(chunk: int) -> Callable[[], Callable[[int], Any]]:
+        def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+            rest = (batch.targets, batch.old_logprobs, batch.row_offsets, batch.advantages)
+            return ops.linear_grpo_loss(hidden, weight, *rest, chunk_tokens=chunk).loss
+
+        return lambda: differentiate(loss)
+
+    def products(_: int) -> list[Tensor]:
+        """The three matrix products in chunks, and nothing else."""
+        made = []
+        for first in range(0, tokens, 4096):
+            hidden = heads.hidden[first : first + 4096]
+            logits = hidden @ heads.weight.T
+            made = [logits, logits @ heads.weight, logits.T @ hidden]
+        return made
+
+    variants = [
+        Variant("eager", lambda: differentiate(eager), check),
+        Variant(COMPILED, compiled, check, needs=compiler_for(device)),
+        Variant(
+            "torch linear_cross_entropy",
+            lambda: differentiate(torch_loss(batch)),
+            check,
+            needs=(CHUNKED_CROSS_ENTROPY,),
+        ),
+        Variant("TRL chunked head", lambda: differentiate(trl_loss(batch)), check, needs=("trl",)),
+        Variant("three bare products", lambda: products, floor=True),
+    ]
+    if tokens % COMPLETIONS == 0:
+        liger = lambda: differentiate(liger_loss(batch, compiled=device.is_cuda))  # noqa: E731
+        variants.append(Variant("liger-kernel", liger, check, needs=("liger-kernel",)))
+    variants += [
+        Variant("checkpointed chunks", lambda: differentiate(checkpointed(batch, chunks[0])), check),
+        Variant("elastic, all logits", lambda: differentiate(all_logits), check),
+    ]
+    for chunk in chunks:
+        name = "elastic" if len(chunks) == 1 else f"elastic, chunks of {chunk}"
+        variants.append(Variant(name, fused(chunk), check))
+    shape = f"N={tokens} H={size} V={vocab}"
+    return Case("linear_grpo_loss", shape, name_of(dtype), variants, model=model or model_of(vocab))
 
 
-def fused(hidden: Tensor, weight: Tensor, inputs: Inputs, chunk: int) -> Tensor:
-    return linear_grpo_loss(hidden, weight, *inputs.arguments, chunk_tokens=chunk).loss
+def checkpointed(batch: Inputs, chunk: int) -> Loss:
+    """Eager a chunk of tokens at a time, whose logits are computed again in the backward: four products."""
+
+    def part(hidden: Tensor, weight: Tensor, at: slice) -> Tensor:
+        logprobs, _ = eager_logprobs(hidden @ weight.T, batch.targets[at])
+        return clipped_loss(logprobs, batch.old_logprobs[at], batch.advantage[at], batch.weight[at])
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        spans = [slice(first, first + chunk) for first in range(0, len(hidden), chunk)]
+        parts = [checkpoint(part, hidden[at], weight, at, use_reentrant=False) for at in spans]
+        return torch.stack(parts).sum()
+
+    return loss
 
 
-LOSSES = {
-    "eager": eager,
-    "checkpointed": checkpointed,
-    "materialised, fused loss": materialised,
-    "linear_grpo_loss": fused,
-}
+def torch_loss(batch: Inputs) -> Loss:
+    """torch's chunked cross-entropy, whose per-token loss is the negative logprob."""
+    options = torch.nn.LinearCrossEntropyOptions()
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        nll = F.linear_cross_entropy(hidden, weight, batch.targets, reduction="none", options=options)
+        return clipped_loss(-nll.float(), batch.old_logprobs, batch.advantage, batch.weight)
+
+    return loss
 
 
-def step(name: str, inputs: Inputs, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward and backward; the loss and the gradients of hidden states and weight."""
-    hidden, weight = inputs.hidden.detach().requires_grad_(), inputs.weight.detach().requires_grad_()
-    loss = LOSSES[name](hidden, weight, inputs, chunk)
-    return loss.detach(), *torch.autograd.grad(loss, [hidden, weight])
+def trl_loss(batch: Inputs) -> Loss:
+    """TRL's chunked logprob head, as its GRPO trainer calls it but without the entropy."""
+    from trl.kernels import ChunkedLogProbFunction
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        logprobs = ChunkedLogProbFunction.apply(
+            hidden, weight, None, batch.targets, 1.0, TRL_CHUNK, None, 1.0, ()
+        )[0]
+        return clipped_loss(logprobs, batch.old_logprobs, batch.advantage, batch.weight)
+
+    return loss
 
 
-def products(inputs: Inputs, chunk: int) -> None:
-    """The three matrix products of every chunk and nothing else."""
-    for first in range(0, len(inputs.hidden), chunk):
-        hidden = inputs.hidden[first : first + chunk]
-        logits = linear(hidden, inputs.weight)
-        torch.mm(logits, inputs.weight)
-        torch.mm(logits.t(), hidden)
+def liger_loss(batch: Inputs, compiled: bool) -> Loss:
+    """liger-kernel's fused linear loss, a completion at a time."""
+    from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
 
-
-def check(inputs: Inputs, chunk: int) -> str:
-    """Relative errors of the gradients against float64, as a line; raises if one is wrong."""
-    loss, *gradients = step("eager", inputs.double(), chunk)
-    parts = []
-    for name in LOSSES:
-        value, *got = step(name, inputs, chunk)
-        pairs = zip(got, gradients, strict=True)
-        error = max(((g.double() - e).norm() / e.norm()).item() for g, e in pairs)
-        limit = 5e-2 if inputs.hidden.dtype == torch.bfloat16 else 1e-5
-        if not (error < limit and abs(value.item() - loss.item()) < limit):
-            raise AssertionError(
-                f"{name}: gradient off by {error:.1e}, loss {value.item()} against {loss.item()}"
-            )
-        parts.append(f"{name} {error:.1e}")
-    return ", ".join(parts)
-
-
-def variants(inputs: Inputs, chunk: int) -> list[Variant]:
-    made = [Variant(name, lambda _, name=name: step(name, inputs, chunk)) for name in LOSSES]
-    return [*made, Variant("matrix products", lambda _: products(inputs, chunk))]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    module = LigerFusedLinearGRPOLoss(
+        beta=0.0,
+        compiled=compiled,
+        use_ref_model=False,
+        epsilon_low=1 - LOW,
+        epsilon_high=HIGH - 1,
+        loss_type="grpo",
     )
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--vocab", type=int, default=32_000)
-    parser.add_argument("--chunk", type=int, default=128)
-    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=list(DTYPES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    for dtype in args.dtype:
-        print(
-            f"\n{dtype}, N={args.tokens}, H={args.hidden}, V={args.vocab}, chunks of {args.chunk}, "
-            f"{args.threads} thread(s), torch {torch.__version__}"
-        )
-        sample = Inputs.random(min(args.tokens, 16), args.hidden, args.vocab, DTYPES[dtype], seed=9)
-        print("gradient error against float64:", check(sample, 5))
-        inputs = Inputs.random(args.tokens, args.hidden, args.vocab, DTYPES[dtype], seed=0)
-        timings = compare(variants(inputs, args.chunk), args.rounds)
-        print(table(timings, "eager"))
-        wall, cpu = ratios(timings, "matrix products", "linear_grpo_loss")
-        print(f"linear_grpo_loss: {1 / wall:.2f} times the products alone by wall time, {1 / cpu:.2f} by CPU")
+    targets, old = batch.targets.view(COMPLETIONS, -1), batch.old_logprobs.view(COMPLETIONS, -1)
+    mask = torch.ones_like(targets)
 
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        rows = hidden.view(COMPLETIONS, -1, hidden.shape[-1])
+        return module(rows, weight, targets, mask, batch.advantages, old_per_token_logps=old)[0]
 
-if __name__ == "__main__":
-    main()
+    return loss

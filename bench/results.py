@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 
-from bench.compare import Timing, ratios
 from elastic.files import write_atomic
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +33,17 @@ ROW = (
     "bytes",
     "ceiling_share",
     "peak_bytes",
+    "kind",  # `ours`, `baseline`, or `floor`: no way to do the job, but what none can do without
+    "model",  # whose sizes these are
+    "axis",  # the size that a scaling curve runs over
+    "at",  # its value
+    "items",  # tokens, or whatever one call makes
+    "rounds",
+    "clock",  # what median_ms is of: `cpu` or `wall` of the host, `device`
+    "wall_ms",
+    "cpu_ms",
 )
-PACKAGES = ("torch", "triton", "transformers", "liger-kernel", "flashinfer-python", "numpy")
+PACKAGES = ("torch", "triton", "transformers", "liger-kernel", "trl", "flashinfer-python", "numpy")
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -46,11 +55,6 @@ def row(**values: Any) -> dict[str, Any]:
     if unknown := set(values) - set(ROW):
         raise ValueError(f"row: expected keys of {ROW}, got {sorted(unknown)}")
     return {key: values.get(key) for key in ROW}
-
-
-def ratio_to(baseline: str, variant: str, timings: dict[str, Timing]) -> float | None:
-    """How many times faster than the baseline, by wall time; None where that was not timed."""
-    return ratios(timings, baseline, variant)[0] if baseline in timings else None
 
 
 def installed(package: str) -> str | None:
@@ -83,7 +87,8 @@ def facts(device: torch.device) -> dict[str, Any]:
 def machine(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {"platform": platform.platform(), "cores": os.cpu_count()}
     if device.type != "cuda":
-        return {**found, "device": platform.processor() or platform.machine()}
+        isa = torch.backends.cpu.get_cpu_capability()
+        return {**found, "device": processor(), "isa": isa, "memory_bytes": memory_bytes()}
     properties = torch.cuda.get_device_properties(device)
     return {
         **found,
@@ -96,6 +101,32 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """The processor's name as its maker writes it, without marks and clock."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    name = (names or [platform.processor() or platform.machine()])[0]
+    return re.sub(r"\((R|TM)\)|CPU|@.*", "", name).strip()
+
+
+def memory_bytes() -> int | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def slug(*words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def file_name(run: dict[str, Any], device: torch.device) -> str:
+    """`cpu-<processor>-<cores>-cores-<date>.json`, `cuda-<device>-<date>.json`; names no host."""
+    machine = run["machine"]
+    cores = f"{machine['cores']} cores" if device.type == "cpu" else ""
+    return f"{slug(device.type, machine['device'], cores, run['date'])}.json"
+
+
 def driver() -> str | None:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -103,6 +134,18 @@ def driver() -> str | None:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout.split("\n")[0].strip() or None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A run that `write` kept.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    run = json.loads(path.read_text())
+    if not isinstance(run, dict) or not isinstance(run.get("results"), list):
+        raise ValueError(f"{path}: expected the JSON that `python -m bench --json` writes")
+    return run
 
 
 def write(path: Path, run: dict[str, Any]) -> None:

@@ -1,54 +1,32 @@
 """Rollouts under budgets: the engine against `generate` with a budget processor and against two calls.
 
-    python -m bench.rollout --size tiny --rows 16 64
-
-Random-weight Qwen3 models, one thread, sampling over the whole vocabulary, prompts of 16-48 tokens. Two
-kinds of lengths: `budgets` (uniform 8-128, set by each row's budget, no row ends by itself) and `natural`
-(end marker and EOS come with probability 1/40 a token, under budgets of 128 + 64). Speed is useful tokens a
-second: tokens of completions, not of padding. The methods are checked against each other before they are
-timed.
+Random-weight Qwen3 models, sampling over the whole vocabulary, prompts of 16-48 tokens. Two kinds of lengths:
+`budgets` (uniform 8-128, set by each row's budget, no row ends by itself) and `natural` (end marker and EOS
+come with probability 1/40 a token, under budgets of 128 + 64). Items are tokens of completions, not of
+padding; where methods make different numbers of them, times are scaled to the most that budgets allow. The
+methods are checked against each other before they are timed.
 """
 
-import argparse
-import itertools
 import random
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen3Config
-from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
-from bench.compare import Timing, Variant, compare
+from bench import random_models
+from bench.case import Case, Variant
+from bench.device import Device
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.rollout.baselines import Request, hf_generate, two_calls
 
 PAD, EOS, START, END, FIRST_WORD = 0, 1, 2, 3, 4
 MARKERS = Markers((START,), (END,), "<think>", "</think>")
 SAMPLING = Sampling(temperature=1.0)
-SIZES = {
-    "tiny": {
-        "hidden_size": 128,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "intermediate_size": 384,
-        "vocab_size": 512,
-    },
-    "small": {
-        "hidden_size": 512,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "intermediate_size": 1536,
-        "vocab_size": 32768,
-    },
-}
+BASELINE, ENGINE = "generate + budget processor", "elastic"
 
 
 def make_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
@@ -66,26 +44,16 @@ class Method:
     Attributes:
         run: requests and a seed to token ids of the completions.
         on_eos: the rule it applies to EOS while thinking (SPEC R6).
-        tokens: useful tokens of each timed round.
     """
 
     run: Callable[[Sequence[Request], int, Sampling], list[list[int]]]
     on_eos: str
-    tokens: list[int] = field(default_factory=list)
 
 
 def build(size: str, likely_ends: bool) -> Any:
     """A random model; its head's bias makes EOS and end marker come once in 40 tokens each, or never."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        **SIZES[size],
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-    )
-    model = Qwen3ForCausalLM(config).eval().requires_grad_(False)
-    vocab = config.vocab_size
+    model = random_models.build(size, pad_token_id=PAD, eos_token_id=EOS).eval().requires_grad_(False)
+    vocab = model.config.vocab_size
     bias = torch.zeros(vocab)
     bias[[PAD, START]] = -1e4
     bias[[EOS, END]] = torch.tensor(vocab / 40.0).log() if likely_ends else -1e4
@@ -145,11 +113,11 @@ def methods(model: Any, rows: int) -> dict[str, Method]:
         return two_calls(model, requests, MARKERS, sampling, **options)
 
     return {
-        "generate + budget processor": Method(by_generate, "stop"),
+        BASELINE: Method(by_generate, "stop"),
         "the same, sorted by budget": Method(by_sorted_generate, "stop"),
         "two calls": Method(by_two_calls, "close"),
-        "engine": Method(by_engine, "stop"),
-        "engine, EOS closes": Method(by_engine, "close"),
+        ENGINE: Method(by_engine, "stop"),
+        "elastic, EOS closes": Method(by_engine, "close"),
     }
 
 
@@ -175,72 +143,90 @@ def check(found: dict[str, Method], rows: int, vocab: int, lengths: str, group: 
         assert all(other == first for other in others), f"greedy completions differ: {list(same)}"
 
 
-def measure(size: str, rows: int, lengths: str, group: int, rounds: int, multiple: int) -> str:
-    model = build(size, lengths == "natural")
+def case(
+    device: Device,
+    size: str,
+    rows: int,
+    lengths: str = "budgets",
+    group: int = 1,
+    multiple: int = 4,
+    names: Sequence[str] | None = None,
+) -> Case:
+    """Args:
+    rows: decoded together.
+    group: rows that share a prompt.
+    multiple: requests, as a multiple of the rows.
+    names: methods, or None for all.
+    """
+    model = build(size, lengths == "natural").to(device.torch)
     vocab = model.config.vocab_size
     found = methods(model, rows)
     if lengths == "natural":
         del found["the same, sorted by budget"]  # all budgets are the same
-    check(found, min(rows, 8), vocab, lengths, group)
-
-    def timed(method: Method) -> Callable[[int], None]:
-        requests = make_requests(multiple * rows, vocab, lengths, group, method.on_eos)
-
-        def run(number: int) -> None:
-            made = method.run(requests, max(number, 0), SAMPLING)
-            if number >= 0:
-                method.tokens.append(sum(map(len, made)))
-
-        return run
-
-    timings = compare([Variant(name, timed(method)) for name, method in found.items()], rounds)
-    return table(found, timings)
+    found = {name: method for name, method in found.items() if names is None or name in names}
+    requests = {
+        on_eos: make_requests(multiple * rows, vocab, lengths, group, on_eos) for on_eos in ("stop", "close")
+    }
+    few = min(rows, 8)
+    shape = f"{size} rows={rows} requests={multiple * rows} {lengths}" + (
+        f" group={group}" if group > 1 else ""
+    )
+    same_work = partial(check, found, few, vocab, lengths, group)
+    return of_methods(found, requests, shape, exact=lengths == "budgets", same_work=same_work)
 
 
-def table(found: dict[str, Method], timings: dict[str, Timing]) -> str:
-    """Useful tokens a second, and the engine's speed against each method under the same EOS rule."""
-    lines = [
-        "| method | tokens/s, wall | tokens/s, CPU | engine / method, wall | the same, CPU (min-max) |",
-        "|---|---|---|---|---|",
+def by_budget(device: Device, size: str, rows: int, thinking: int, names: Sequence[str]) -> Case:
+    """Every row thinks for exactly `thinking` tokens and has a solution of 16."""
+    model = build(size, likely_ends=False).to(device.torch)
+    every = methods(model, rows)
+    found = {name: every[name] for name in names}
+    prompts = make_requests(rows, model.config.vocab_size, "budgets", 1, "stop")
+    requests = {
+        on_eos: [Request(r.prompt, Budget(thinking, 16, on_eos=on_eos)) for r in prompts]
+        for on_eos in ("stop", "close")
+    }
+    shape = f"{size} rows={rows} thinking={thinking} solution=16"
+    return of_methods(found, requests, shape, exact=True)
+
+
+def of_methods(
+    found: dict[str, Method],
+    requests: dict[str, list[Request]],
+    shape: str,
+    exact: bool,
+    same_work: Callable[[], None] | None = None,
+) -> Case:
+    """Args:
+    exact: rows have exactly the lengths that their budgets set.
+    same_work: compares the methods with each other; called once.
+    """
+    work: dict[str, list[int]] = {name: [] for name in found}
+
+    def timed(name: str) -> Callable[[], Callable[[int], list[list[int]]]]:
+        def run(number: int) -> list[list[int]]:
+            made = found[name].run(requests[found[name].on_eos], max(number, 0), SAMPLING)
+            work[name].append(sum(map(len, made)))
+            return made
+
+        return lambda: run
+
+    compared: list[bool] = []
+
+    def check_of(on_eos: str) -> Callable[[list[list[int]]], None]:
+        def check_completions(made: list[list[int]]) -> None:
+            if same_work is not None and not compared:
+                same_work()
+                compared.append(True)
+            for request, tokens in zip(requests[on_eos], made, strict=True):
+                most = request.budget.max_tokens(MARKERS) or 0
+                assert 0 < len(tokens) <= most, f"{len(tokens)} tokens under a budget of {most}"
+                assert not exact or len(tokens) == most, f"expected {most} tokens, got {len(tokens)}"
+
+        return check_completions
+
+    variants = [
+        Variant(name, timed(name), check_of(method.on_eos), needs=("transformers",))
+        for name, method in found.items()
     ]
-    engines = {"stop": "engine", "close": "engine, EOS closes"}
-
-    def speeds(name: str, times: list[float]) -> list[float]:
-        return [1e3 * n / ms for n, ms in zip(found[name].tokens, times, strict=True)]
-
-    for name, method in found.items():
-        wall, cpu = speeds(name, timings[name].wall_ms), speeds(name, timings[name].cpu_ms)
-        best = timings[engines[method.on_eos]]
-        ours = speeds(engines[method.on_eos], best.wall_ms), speeds(engines[method.on_eos], best.cpu_ms)
-        by_wall = statistics.median(a / b for a, b in zip(ours[0], wall, strict=True))
-        by_cpu = sorted(a / b for a, b in zip(ours[1], cpu, strict=True))
-        lines.append(
-            f"| {name} | {statistics.median(wall):.0f} | {statistics.median(cpu):.0f} | {by_wall:.2f} | "
-            f"{statistics.median(by_cpu):.2f} ({by_cpu[0]:.2f}-{by_cpu[-1]:.2f}) |"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=SIZES, nargs="+", default=list(SIZES))
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64], help="rows decoded together")
-    parser.add_argument(
-        "--lengths", choices=("budgets", "natural"), nargs="+", default=["budgets", "natural"]
-    )
-    parser.add_argument("--group", type=int, nargs="+", default=[1], help="rows that share a prompt")
-    parser.add_argument("--requests", type=int, default=4, help="requests, as a multiple of the rows")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.threads} thread(s), {args.rounds} interleaved rounds")
-    for size, rows, lengths, group in itertools.product(args.size, args.rows, args.lengths, args.group):
-        print(f"\n{size}, {rows} rows, {args.requests * rows} requests, lengths {lengths}, group {group}")
-        print(measure(size, rows, lengths, group, args.rounds, args.requests), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    items = sum(request.budget.max_tokens(MARKERS) or 0 for request in requests["stop"])
+    return Case("rollout", shape, "float32", variants, baseline=BASELINE, items=items, work=work)

@@ -13,36 +13,50 @@ from typing import Any
 
 import torch
 
-from bench.gpu import decode_jobs, linear_jobs, loss_jobs, tune
-from bench.gpu.device import Device
-from bench.gpu.job import Job, error_of, run_job
+from bench import budget_step, force_logits, grpo_loss, linear_grpo_loss, sample, token_logprobs
+from bench.case import COMPILED, Case, Variant, error_of, name_of, nbytes, run_case
+from bench.device import Device
+from bench.gpu import tune
 from bench.gpu.launches import TABLE, Choice
+from bench.models import LLAMA, MODELS, QWEN
 from bench.results import write
 from elastic import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32
-QWEN, LLAMA = 151_936, 128_256
+V = MODELS[QWEN].vocab
+CHUNKS = (2048, 4096, 8192)
 NO_RESULTS: dict[str, Any] = {"done": [], "results": [], "errors": [], "tuning": [], "bytes_per_ms": None}
 
 
-def bench_jobs(tiny: bool) -> dict[str, Callable[[Device], Job]]:
-    """Makers of the jobs by name, in the order they run; `tiny` ones drive the code on a CPU."""
-    n, half, v = (16, 8, 301) if tiny else (8192, 2048, QWEN)
-    rows, linear = (4, (16, 8, 61)) if tiny else (256, (16_384, 1536, QWEN))
+def bench_cases(tiny: bool) -> dict[str, Callable[[Device], Case]]:
+    """Makers of the cases by name, in the order they run; `tiny` ones drive the code on a CPU."""
+    n, half, v = (16, 8, 301) if tiny else (8192, 2048, V)
+    rows, linear = (4, (16, 8, 61)) if tiny else (256, (16_384, MODELS[QWEN].hidden, V))
     low = F32 if tiny else BF16
     return {
-        "copy": lambda d: loss_jobs.copy_job(d, n, v, low),
-        "grpo_loss bfloat16": lambda d: loss_jobs.loss_job(d, n, v, low),
-        "grpo_loss float32": lambda d: loss_jobs.loss_job(d, half, v, F32),
-        "token_logprobs bfloat16": lambda d: loss_jobs.logprobs_job(d, n, v, low),
-        "token_logprobs float32": lambda d: loss_jobs.logprobs_job(d, half, v, F32),
-        "budget_step_": lambda d: decode_jobs.budget_job(d, rows),
-        "force_logits_ bfloat16": lambda d: decode_jobs.force_job(d, rows, v, low),
-        "linear_grpo_loss": lambda d: linear_jobs.linear_job(d, *linear, low),
-        "sample bfloat16": lambda d: decode_jobs.sample_job(d, rows, v, low, 1.0),
-        "sample float32": lambda d: decode_jobs.sample_job(d, rows, v, F32, 1.0),
-        "sample float32 top_p": lambda d: decode_jobs.sample_job(d, rows, v, F32, 0.95),
+        "copy": lambda d: copy_case(d, n, v, low),
+        "grpo_loss bfloat16": lambda d: grpo_loss.case(d, n, v, low),
+        "grpo_loss float32": lambda d: grpo_loss.case(d, half, v, F32),
+        "token_logprobs bfloat16": lambda d: token_logprobs.case(d, n, v, low),
+        "token_logprobs float32": lambda d: token_logprobs.case(d, half, v, F32),
+        "budget_step_": lambda d: budget_step.case(d, rows),
+        "force_logits_ bfloat16": lambda d: force_logits.case(d, rows, v, low),
+        "linear_grpo_loss": lambda d: linear_grpo_loss.case(d, *linear, low, chunks=CHUNKS),
+        "sample bfloat16": lambda d: sample.case(d, rows, v, low),
+        "sample float32": lambda d: sample.case(d, rows, v, F32),
+        "sample float32 top_p": lambda d: sample.case(d, rows, v, F32, 0.95),
     }
+
+
+def copy_case(device: Device, tokens: int, vocab: int, dtype: torch.dtype) -> Case:
+    """What the device's memory gives: bytes read and written by a copy, and in place."""
+    source = torch.randn(tokens, vocab, dtype=dtype, device=device.torch)
+    target = source.clone()
+    variants = [
+        Variant("device to device", lambda: lambda _: target.copy_(source)),
+        Variant("read + write in place", lambda: lambda _: target.neg_()),
+    ]
+    return Case("copy", f"N={tokens} V={vocab}", name_of(dtype), variants, bytes=2 * nbytes(source))
 
 
 def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
@@ -51,7 +65,7 @@ def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
         return {"301 float32": (8, 301, F32)}
     sizes = {BF16: 4096, F32: 2048}
     return {
-        f"{v} {loss_jobs.name_of(dtype)}": (n, v, dtype) for v in (QWEN, LLAMA) for dtype, n in sizes.items()
+        f"{v} {name_of(dtype)}": (n, v, dtype) for v in (V, MODELS[LLAMA].vocab) for dtype, n in sizes.items()
     }
 
 
@@ -66,7 +80,7 @@ def shape_of_table(choice: Choice) -> str:
 
 
 def names(kind: str, tiny: bool) -> list[str]:
-    return list(bench_jobs(tiny) if kind == "bench" else tune_jobs(tiny))
+    return list(bench_cases(tiny) if kind == "bench" else tune_jobs(tiny))
 
 
 def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, kept: dict[str, Any]) -> bool:
@@ -82,7 +96,12 @@ def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, k
                 choice.why = shape_of_table(choice)
         kept["tuning"] += [asdict(choice) for choice in found]
         return True
-    outcome = run_job(bench_jobs(tiny)[name](device), device, rounds, kept["bytes_per_ms"])
+    case = bench_cases(tiny)[name](device)
+    if tiny:
+        case = case.without(COMPILED)
+    outcome = run_case(case, device, rounds, kept["bytes_per_ms"])
+    for note in outcome.skipped:
+        print(f"  skipped: {note['variant']}: {note['why']}", flush=True)
     if name == "copy" and outcome.rows:
         kept["bytes_per_ms"] = max(row["bytes"] / row["median_ms"] for row in outcome.rows)
         for row in outcome.rows:
@@ -112,11 +131,11 @@ def main() -> None:
     for name in args.only:
         print(f"{args.kind}: {name}", flush=True)
         alive = True
-        # Making a job allocates and computes inputs, which may fail, too; see `run_job`.
+        # Making a job allocates and computes inputs, which may fail, too; see `run_case`.
         try:
             alive = measure_one(args.kind, name, device, args.rounds, args.tiny, kept)
         except Exception as error:
-            kept["errors"].append(error_of(Job(args.kind, name, "", []), "all", error))
+            kept["errors"].append(error_of(Case(args.kind, name, "", []), "all", error))
             alive = not device.lost()
         kept["done"].append(name)
         write(args.out, kept)

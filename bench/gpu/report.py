@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.gpu.launches import Choice, best, lines
+from bench.tables import cell, table
 
 # Milliseconds on an H200, by op, start of the shape, dtype and variant: the target, and the floor it was set
 # from: bytes at 4.3 TB/s, or matrix products at 790 TFLOP/s.
@@ -16,20 +17,6 @@ TARGETS = {
     ("token_logprobs", "N=8192 V=151936", "bfloat16", "elastic"): (0.650, 0.579),
     ("linear_grpo_loss", "N=16384 H=1536 V=151936", "bfloat16", "elastic, chunks of 4096"): (34.0, 29.0),
 }
-
-
-def cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, columns padded to their widest cell."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)) + " |"
-
-    return "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)])
 
 
 def bench_table(results: Sequence[dict[str, Any]]) -> str:

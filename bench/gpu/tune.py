@@ -9,11 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.compare import Variant, compare
-from bench.gpu.device import Device
-from bench.gpu.inputs import Inputs
+from bench.case import name_of
+from bench.compare import Timed, compare
+from bench.device import Device
 from bench.gpu.launches import TABLE, Choice
-from bench.gpu.loss_jobs import fused_loss, name_of, with_gradient
+from bench.grpo_loss import fused_loss, with_gradient
+from bench.inputs import Inputs
 from elastic import ops
 
 CHOICES = [TABLE, *((cluster, threads) for cluster in (0, 1, 2, 4, 8, 16) for threads in (256, 512, 1024))]
@@ -53,7 +54,7 @@ def _sweep_one(
     rounds: int,
 ) -> list[Choice]:
     dtype, vocab = name_of(inputs.logits.dtype), inputs.logits.shape[1]
-    variants, choices = [], {}
+    ways, choices = [], {}
     expected: list[Tensor] | None = None
     for cluster, threads in CHOICES:
         choice = Choice(op, dtype, vocab, cluster, threads, None)
@@ -82,7 +83,7 @@ def _sweep_one(
             limit = 1e-5 if got.dtype == torch.float32 else 1e-3  # a bfloat16 may round to its neighbour
             if not error < limit:
                 raise AssertionError(f"{op} under {cluster} x {threads}: off by {error:.1e}, limit {limit}")
-        variants.append(Variant(f"{cluster} x {threads}", call, prepare))
-    for name, timing in compare(variants, rounds, warmup=1, clock=device.clock).items():
+        ways.append(Timed(f"{cluster} x {threads}", call, prepare))
+    for name, timing in compare(ways, rounds, warmup=1, clock=device.clock).items():
         choices[name].median_ms = timing.median_ms()[0]
     return list(choices.values())

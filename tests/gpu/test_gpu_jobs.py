@@ -8,21 +8,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.case import COMPILED, Case, Variant, run_case
+from bench.device import Device
 from bench.gpu import measure
-from bench.gpu.device import Device
-from bench.gpu.inputs import Exact, Inputs, assert_near
-from bench.gpu.job import Candidate, Job, run_job
 from bench.gpu.launches import Choice, best, lines
-from bench.gpu.measure import bench_jobs
+from bench.gpu.measure import bench_cases
 from bench.gpu.report import TARGETS
 from bench.gpu.tune import CHOICES, sweep
+from bench.inputs import Exact, Inputs, assert_near
 from bench.results import ROOT, ROW, row
 
 CPU = Device("cpu")
+ON_A_GPU = ("graph node", "one launch")
 
 
-def job_of(*candidates):
-    return Job("double", "N=3", "float32", candidates, bytes=24)
+def case_of(*variants):
+    return Case("double", "N=3", "float32", variants, bytes=24)
 
 
 def test_a_candidate_that_fails_or_is_wrong_is_reported_and_the_others_are_timed():
@@ -34,13 +35,13 @@ def test_a_candidate_that_fails_or_is_wrong_is_reported_and_the_others_are_timed
     def missing():
         raise ImportError("no such library")
 
-    outcome = run_job(
-        job_of(
-            Candidate("eager", lambda: lambda _: x + x, wrong),
-            Candidate("library", missing),
-            Candidate("triple", lambda: lambda _: 3 * x, wrong),
-            Candidate("late", lambda: lambda _: torch.ones(2) + x),
-            Candidate("product", lambda: lambda _: 2 * x, wrong, repeats=2),
+    outcome = run_case(
+        case_of(
+            Variant("eager", lambda: lambda _: x + x, wrong),
+            Variant("library", missing),
+            Variant("triple", lambda: lambda _: 3 * x, wrong),
+            Variant("late", lambda: lambda _: torch.ones(2) + x),
+            Variant("product", lambda: lambda _: 2 * x, wrong, repeats=2),
         ),
         CPU,
         rounds=3,
@@ -55,7 +56,7 @@ def test_a_candidate_that_fails_or_is_wrong_is_reported_and_the_others_are_timed
 
 
 def test_a_row_has_the_keys_that_all_benches_share():
-    outcome = run_job(job_of(Candidate("eager", lambda: lambda _: None)), CPU, 2, None)
+    outcome = run_case(case_of(Variant("eager", lambda: lambda _: None)), CPU, 2, None)
     assert tuple(outcome.rows[0]) == ROW
     assert outcome.rows[0]["ratio_to_eager"] == 1
     assert outcome.rows[0]["ceiling_share"] is None
@@ -72,9 +73,9 @@ def test_figures_are_of_one_call_where_a_candidate_makes_several():
             next(clock)
             return 6.0, 6.0
 
-    rows = run_job(
-        job_of(
-            Candidate("eager", lambda: lambda _: None), Candidate("thrice", lambda: lambda _: None, repeats=3)
+    rows = run_case(
+        case_of(
+            Variant("eager", lambda: lambda _: None), Variant("thrice", lambda: lambda _: None, repeats=3)
         ),
         Fixed("cpu"),
         rounds=2,
@@ -87,13 +88,15 @@ def test_figures_are_of_one_call_where_a_candidate_makes_several():
 
 def test_the_cpu_runs_every_job_without_an_error():
     ops_and_variants = set()
-    for make in bench_jobs(tiny=True).values():
-        outcome = run_job(make(CPU), CPU, rounds=1, bytes_per_ms=None)
+    for make in bench_cases(tiny=True).values():
+        outcome = run_case(make(CPU).without(COMPILED), CPU, rounds=1)
         assert outcome.errors == []
         ops_and_variants |= {(r["op"], r["variant"]) for r in outcome.rows}
     # Graph nodes and ops that are not there yet aside, every target is a row's.
     there = {op for op, _ in ops_and_variants}
-    targets = {(op, variant) for op, _, _, variant in TARGETS if op in there and "graph" not in variant}
+    targets = {
+        (op, variant) for op, _, _, variant in TARGETS if op in there and not variant.endswith(ON_A_GPU)
+    }
     assert targets <= ops_and_variants
 
 
@@ -118,9 +121,9 @@ def test_triton_peers_are_right():
     pytest.importorskip("triton")
     code = """
 import torch
-from bench.gpu import loss_jobs
-from bench.gpu.device import Device
-from bench.gpu.job import run_job
+from bench import grpo_loss, token_logprobs
+from bench.case import run_case
+from bench.device import Device
 
 class Pretended(Device):  # offers what only a GPU is offered, and computes on the CPU
     is_cuda = property(lambda self: True, lambda self, value: None)
@@ -129,12 +132,12 @@ class Pretended(Device):  # offers what only a GPU is offered, and computes on t
     synchronize = flush_cache = release = lambda self: None
     poison = lambda self, like: None
 
-loss_jobs.TOGETHER["block"], loss_jobs.ALONE["block"] = 64, 128
+grpo_loss.TOGETHER["block"], grpo_loss.ALONE["block"] = 64, 128
 device = Pretended("cpu")
 for dtype in (torch.float32, torch.bfloat16):
-    for job in (loss_jobs.loss_job(device, 16, 301, dtype), loss_jobs.logprobs_job(device, 16, 301, dtype)):
-        job.candidates = [c for c in job.candidates if c.name != "torch.compile"]  # half a minute
-        outcome = run_job(job, device, 1, None)
+    for module in (grpo_loss, token_logprobs):
+        case = module.case(device, 16, 301, dtype).without("torch.compile")  # half a minute
+        outcome = run_case(case, device, 1)
         print(*(e["variant"] + ": " + e["error"] for e in outcome.errors), sep="\\n", end="")
         print(",".join(row["variant"] for row in outcome.rows if "Triton" in row["variant"]))
 """

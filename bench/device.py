@@ -1,4 +1,4 @@
-"""Where a bench runs: a CUDA device, timed by its events, or the CPU for a dry run, timed by the host."""
+"""Where a bench runs and which clock counts: events of a CUDA device, or the host's clocks for the CPU."""
 
 import gc
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench import memory
 from bench.compare import host_clock
 
 # About a millisecond: the host issues a whole call meanwhile, so that what is timed is the device's
@@ -42,6 +43,17 @@ class Device:
         del result
         return begin.elapsed_time(end), cpu * 1e3
 
+    @property
+    def counts(self) -> str:
+        """What figures are made of: `device` (events), or of the host's clocks `cpu` or `wall`.
+
+        One thread's CPU time is its wall time on an idle machine and stays near it on a busy one. CPU time of
+        several threads is their sum, which says nothing about speed.
+        """
+        if self.is_cuda:
+            return "device"
+        return "cpu" if torch.get_num_threads() == 1 else "wall"
+
     def synchronize(self) -> None:
         if self.is_cuda:
             torch.cuda.synchronize()
@@ -55,10 +67,9 @@ class Device:
         return False
 
     def peak_bytes(self, call: Callable[[], object]) -> int | None:
-        """Memory that a call allocates at most on top of what is allocated; None on the CPU."""
+        """Memory that a call takes at most on top of what is in use; None where the system cannot tell."""
         if not self.is_cuda:
-            call()
-            return None
+            return memory.peak_bytes(call)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -85,3 +96,11 @@ class Device:
         gc.collect()
         if self.is_cuda:
             torch.cuda.empty_cache()
+
+
+def default_device() -> str:
+    """`cuda` where CUDA ops are built and a GPU is there to run them."""
+    from elastic import _extension
+
+    built = _extension.load_extension().build_info()["cuda"]
+    return "cuda" if built and torch.cuda.is_available() else "cpu"

@@ -1,0 +1,270 @@
+"""One op at one shape, and the ways to compute it that are timed against each other.
+
+To add a baseline to an op, append a `Variant` to the list in the op's file: `make` returns the call, `check`
+is the one its neighbours have, `needs` names the packages it wants.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import statistics
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.compare import Rounds, Timed, Timing, compare, iqr, median_ratio
+from bench.device import Device
+from bench.results import row
+
+CEILING = "read + write in place"  # the variant that memory traffic is held against
+COMPILED = "torch.compile"  # the variant that takes half a minute to make
+COMPILER = "a C++ compiler"
+CHUNKED_CROSS_ENTROPY = "torch >= 2.13"
+WARMUP = 1
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+@dataclass
+class Variant:
+    """One way to do a job.
+
+    Attributes:
+        make: builds the timed call, which gets the round's number; imports, compilation and graph capture
+            happen here, and may fail.
+        check: gets what the call returned for round 0; raises AssertionError where that is wrong.
+        prepare: untimed, before each call.
+        repeats: how often one call does the work; the figure is a single one's.
+        needs: distributions, or keys of `PROBES`, without which it is skipped by name.
+        bytes: memory traffic that it needs at least, where that is not the case's.
+        floor: not a way to do the job, but what no way can do without.
+    """
+
+    name: str
+    make: Callable[[], Callable[[int], Any]]
+    check: Callable[[Any], None] = _nothing
+    prepare: Callable[[int], object] = _nothing
+    repeats: int = 1
+    needs: tuple[str, ...] = ()
+    bytes: int | None = None
+    floor: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`ours`, `baseline` or `floor`."""
+        if self.floor:
+            return "floor"
+        return "ours" if self.name.startswith("elastic") else "baseline"
+
+
+@dataclass
+class Case:
+    """Attributes:
+    shape: sizes, as `N=256 V=151936`.
+    bytes: least traffic of memory that the op needs, or None where memory is not its floor.
+    baseline: the variant that the others are compared with.
+    model: the model that the shape is from.
+    axis, at: the size that a scaling curve runs over, and its value here.
+    items: tokens, or whatever is made, of one call.
+    work: where calls differ in what they make: each variant appends its items of each timed call here.
+    """
+
+    op: str
+    shape: str
+    dtype: str
+    variants: Sequence[Variant]
+    bytes: int | None = None
+    baseline: str = "eager"
+    model: str | None = None
+    axis: str | None = None
+    at: int | None = None
+    items: int | None = None
+    work: Mapping[str, list[int]] | None = None
+
+    def without(self, *names: str) -> "Case":
+        """The same, but for the named variants."""
+        return replace(self, variants=[variant for variant in self.variants if variant.name not in names])
+
+    def on_axis(self, axis: str, at: int, *names: str) -> "Case":
+        """The same as a point of a curve, with the named variants alone."""
+        kept = [variant for variant in self.variants if variant.name in names]
+        return replace(self, axis=axis, at=at, variants=kept)
+
+
+@dataclass
+class Outcome:
+    """Rows of `bench.results`, and what is known of the variants that have none.
+
+    Attributes:
+        errors: variants that failed or were wrong.
+        skipped: variants whose packages are not installed.
+        timings: every round of each variant, of one call.
+        device_lost: no further work can run in this process.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    timings: dict[str, Timing] = field(default_factory=dict)
+    device_lost: bool = False
+
+
+def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | None = None) -> Outcome:
+    """Checks every variant, then times those that are right, alternating.
+
+    Args:
+        rounds: how many, or a function of the seconds that a round takes.
+        bytes_per_ms: the ceiling of memory traffic; None takes the case's own variant `CEILING`.
+    """
+    out = Outcome()
+    calls: dict[str, tuple[Variant, Callable[[int], Any]]] = {}
+    peaks: dict[str, int | None] = {}
+    for variant in case.variants:
+        if absent := [need for need in variant.needs if not available(need)]:
+            out.skipped.append(_note(case, variant.name, why=f"{', '.join(absent)} not installed"))
+            continue
+        # One way that does not compile, load or compute must not cost the others; it is reported and makes
+        # the run fail.
+        try:
+            call = variant.make()
+            variant.prepare(0)
+            variant.check(call(0))
+            variant.prepare(0)
+            device.release()  # so that garbage of others is not freed meanwhile
+            peaks[variant.name] = device.peak_bytes(lambda call=call: call(0))
+            device.synchronize()
+        except Exception as error:
+            out.errors.append(error_of(case, variant.name, error))
+            if device.lost():
+                out.device_lost = True
+                return out
+        else:
+            calls[variant.name] = (variant, call)
+    if calls:
+        for made in (case.work or {}).values():
+            made.clear()
+        ways = [Timed(name, call, variant.prepare) for name, (variant, call) in calls.items()]
+        found = compare(ways, rounds, WARMUP, device.clock)
+        out.timings = {name: _of_one_call(case, variant, found[name]) for name, (variant, _) in calls.items()}
+    out.rows = [
+        _row(case, variant, device, out.timings, peaks, bytes_per_ms) for variant, _ in calls.values()
+    ]
+    return out
+
+
+def _of_one_call(case: Case, variant: Variant, timing: Timing) -> Timing:
+    """Times of one repeat, and where calls differ in what they make, of `items` things made."""
+    factors = [1 / variant.repeats] * len(timing.wall_ms)
+    if case.work is not None and case.items is not None:
+        factors = [case.items / made for made in case.work[variant.name][WARMUP:]]
+    return Timing(
+        [ms * factor for ms, factor in zip(timing.wall_ms, factors, strict=True)],
+        [ms * factor for ms, factor in zip(timing.cpu_ms, factors, strict=True)],
+    )
+
+
+def _row(
+    case: Case,
+    variant: Variant,
+    device: Device,
+    timings: dict[str, Timing],
+    peaks: dict[str, int | None],
+    bytes_per_ms: float | None,
+) -> dict[str, Any]:
+    counted = {
+        name: timing.cpu_ms if device.counts == "cpu" else timing.wall_ms for name, timing in timings.items()
+    }
+    mine, baseline = counted[variant.name], counted.get(case.baseline)
+    median = statistics.median(mine)
+    moved = case.bytes if variant.bytes is None else variant.bytes
+    share = None
+    if moved is not None and bytes_per_ms is not None:
+        share = moved / median / bytes_per_ms
+    elif moved is not None and CEILING in counted:
+        most = next(v.bytes for v in case.variants if v.name == CEILING) or case.bytes
+        share = median_ratio(counted[CEILING], mine) * moved / most
+    wall_ms, cpu_ms = timings[variant.name].median_ms()
+    return row(
+        op=case.op,
+        shape=case.shape,
+        dtype=case.dtype,
+        device=str(device.torch),
+        threads=torch.get_num_threads(),
+        variant=variant.name,
+        median_ms=median,
+        iqr_ms=iqr(mine),
+        ratio_to_eager=None if baseline is None else median_ratio(baseline, mine),
+        bytes=moved,
+        ceiling_share=share,
+        peak_bytes=peaks[variant.name],
+        kind=variant.kind,
+        model=case.model,
+        axis=case.axis,
+        at=case.at,
+        items=case.items,
+        rounds=len(mine),
+        clock=device.counts,
+        wall_ms=wall_ms,
+        cpu_ms=cpu_ms,
+    )
+
+
+PROBES: dict[str, Callable[[], bool]] = {
+    COMPILER: lambda: shutil.which(os.environ.get("CXX", "g++")) is not None,
+    CHUNKED_CROSS_ENTROPY: lambda: hasattr(torch.nn, "LinearCrossEntropyOptions"),
+}
+
+
+def available(need: str) -> bool:
+    """Whether a distribution is installed, or what a probe looks for is there."""
+    if need in PROBES:
+        return PROBES[need]()
+    try:
+        importlib.metadata.version(need)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def compiler_for(device: Device) -> tuple[str, ...]:
+    """What torch.compile needs on this device."""
+    return ("triton",) if device.is_cuda else (COMPILER,)
+
+
+def ceiling(device: Device, like: Tensor) -> Variant:
+    """Reads and writes as much memory as `like` has, in place, in words of 32 bits: the memory's own rate."""
+    flat = like.detach().clone().flatten()
+    work = flat[: len(flat) // 2 * 2].view(torch.float32)
+
+    def run(_: int) -> Tensor:
+        return work.neg_()
+
+    def flush(_: int) -> None:
+        device.flush_cache()
+
+    return Variant(CEILING, lambda: run, prepare=flush, bytes=2 * nbytes(like), floor=True)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _note(case: Case, variant: str, **more: str) -> dict[str, str]:
+    return {"op": case.op, "shape": case.shape, "dtype": case.dtype, "variant": variant, **more}
+
+
+def error_of(case: Case, variant: str, error: BaseException) -> dict[str, str]:
+    """What failed, in a line, and where."""
+    where = "".join(traceback.format_exception(error)[-3:])
+    line = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    return _note(case, variant, error=line, trace=where)

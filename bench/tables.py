@@ -1,0 +1,131 @@
+"""Tables of a run, as printed and as Markdown."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, columns padded to their widest cell."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)])
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
+
+
+def megabytes(value: int | None) -> str:
+    return "-" if value is None else milliseconds(value / 1e6) if value >= 1e6 else "< 1"
+
+
+def case_key(row: Row) -> tuple[str, str, str, str]:
+    """What rows of one comparison have in common."""
+    return (row["op"], row["shape"], row["dtype"], row.get("axis") or "")
+
+
+def cases(results: Sequence[Row]) -> list[list[Row]]:
+    """Rows by comparison, in the order measured."""
+    return [list(rows) for _, rows in groupby(results, key=case_key)]
+
+
+def title(row: Row) -> str:
+    model = f" ({row['model']})" if row.get("model") else ""
+    return f"{row['op']}, {row['shape']}{model}, {row['dtype']}"
+
+
+def heading(run: Row, threads: int) -> str:
+    """Where and with what the run was made, in a line."""
+    machine, versions = run["machine"], run["versions"]
+    parts = [
+        machine["device"],
+        f"{machine['cores']} cores",
+        machine.get("isa") or machine.get("driver") or "",
+    ]
+    parts += [f"{threads} thread{'s' if threads > 1 else ''}", f"torch {versions['torch']}"]
+    return ", ".join(filter(None, [*parts, f"commit {run['commit']}", run["date"]]))
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """The table of one case."""
+    head = ("variant", "ms", "IQR", "times eager", "share of ceiling", "peak MB", "rounds")
+    if rows[0]["items"]:
+        head = (*head, "items/s")
+    cells = []
+    for row in rows:
+        line = [
+            row["variant"],
+            milliseconds(row["median_ms"]),
+            milliseconds(row["iqr_ms"]),
+            cell(row["ratio_to_eager"], ".2f"),
+            cell(row["ceiling_share"], ".0%"),
+            megabytes(row["peak_bytes"]),
+            str(row["rounds"]),
+        ]
+        if row["items"]:
+            line.append(f"{row['items'] / row['median_ms'] * 1e3:,.0f}")
+        cells.append(line)
+    return table(head, cells)
+
+
+def block(rows: Sequence[Row], errors: Sequence[Row], skipped: Sequence[Row]) -> str:
+    """What is printed when a case is done."""
+    lines = [f"\n{title(rows[0])}", comparison(rows)] if rows else []
+    lines += [f"skipped: {note['op']}, {note['variant']}: {note['why']}" for note in skipped]
+    lines += [f"FAILED: {note['op']}, {note['variant']}: {note['error']}" for note in errors]
+    return "\n".join(lines)
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """Our fastest variant of a case."""
+    ours = [row for row in rows if row["kind"] == "ours" and row["ratio_to_eager"] is not None]
+    return max(ours, key=lambda row: row["ratio_to_eager"], default=None)
+
+
+def baselines(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["kind"] == "baseline" and row["ratio_to_eager"] is not None]
+
+
+def summary(results: Sequence[Row]) -> str:
+    """How many times faster our best variant of each case is than each baseline."""
+    lines = []
+    for rows in cases(results):
+        ours = best(rows)
+        if ours is None or rows[0].get("axis"):
+            continue
+        against = ", ".join(
+            f"{ours['ratio_to_eager'] / row['ratio_to_eager']:.2f} x {row['variant']}"
+            for row in baselines(rows)
+        )
+        lines.append(f"{title(ours)}\n    {ours['variant']}: {against}")
+    return "\n".join(["\nspeed of our fastest variant over each baseline:", *lines]) if lines else ""
+
+
+def curve(rows: Sequence[Row], variant: str) -> list[Row]:
+    """A variant's points of one axis, from small to large."""
+    return sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["at"])
+
+
+def axes(results: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the size they run over."""
+    found: dict[str, list[Row]] = {}
+    for row in results:
+        if row.get("axis"):
+            found.setdefault(row["axis"], []).append(row)
+    return found
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """Variants in the order measured."""
+    return list(dict.fromkeys(row["variant"] for row in rows))

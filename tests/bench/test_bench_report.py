@@ -1,0 +1,165 @@
+"""Reports: a run survives the file, runs are compared, curves get exponents, docs match the committed run."""
+
+import json
+import math
+
+import pytest
+
+from bench import agreement, markdown, plot, report, scaling, tables
+from bench.results import ROW, file_name, read, row, write
+
+
+def measured(variant, ratio, **more):
+    values = {
+        "op": "grpo_loss",
+        "shape": "N=8 V=64",
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+        "variant": variant,
+        "kind": "ours" if variant == "elastic" else "baseline",
+        "median_ms": 10 / ratio,
+        "iqr_ms": 0.1,
+        "ratio_to_eager": ratio,
+        "ceiling_share": 0.25,
+        "peak_bytes": 3_000_000,
+        "rounds": 5,
+    }
+    return row(**values | more)
+
+
+def a_run(*rows, **more):
+    facts = {
+        "machine": {"device": "EPYC 9", "cores": 2, "isa": "AVX512"},
+        "versions": {"torch": "2.13.0"},
+        "commit": "abc",
+        "date": "2026-11-21",
+        "errors": [],
+        "skipped": [],
+    }
+    return {**facts, **more, "results": list(rows)}
+
+
+def curve(exponent, axis="N", variant="elastic"):
+    sizes = [1024, 2048, 4096, 8192]
+    return [measured(variant, 2.0, axis=axis, at=n, shape=f"N={n}", median_ms=3 * n**exponent) for n in sizes]
+
+
+def test_a_run_survives_the_file(tmp_path):
+    run = a_run(measured("eager", 1.0), measured("elastic", 6.5))
+    write(tmp_path / "new" / "run.json", run)
+    assert read(tmp_path / "new" / "run.json") == run
+    assert all(tuple(r) == ROW for r in run["results"])
+
+
+def test_a_file_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps([1, 2]))
+    with pytest.raises(ValueError, match="expected the JSON that"):
+        read(tmp_path / "x.json")
+
+
+def test_the_file_is_named_after_the_processor_and_no_host():
+    torch = pytest.importorskip("torch")
+    assert file_name(a_run(), torch.device("cpu")) == "cpu-epyc-9-2-cores-2026-11-21.json"
+
+
+def test_runs_are_compared_by_ratio_and_what_differs_by_more_than_a_fifth_is_flagged():
+    first = a_run(
+        measured("eager", 1.0), measured("elastic", 6.0), measured("TRL", 0.8), measured("old", 2.0)
+    )
+    second = a_run(measured("eager", 1.0), measured("elastic", 7.3), measured("TRL", 0.9))
+    text, flagged = agreement.text([first, second])
+    assert flagged == 1
+    rows = [line for line in text.splitlines() if line.startswith("| grpo_loss")]
+    assert [line.split("|")[2].strip() for line in rows] == ["elastic", "TRL"]  # largest spread first
+    assert "22% !" in rows[0]
+    assert "!" not in rows[1]
+    assert "not in every run: grpo_loss N=8 V=64 float32 cpu old" in text
+    assert "1 of 2 ratios differ by more than 20%" in text
+
+
+def test_three_runs_are_compared_by_their_extremes():
+    runs = [a_run(measured("elastic", ratio)) for ratio in (6.0, 5.0, 6.6)]
+    ((_, ratios),) = agreement.compared(runs)
+    assert agreement.spread(ratios) == pytest.approx(0.32)
+
+
+def test_the_report_exits_with_1_where_runs_disagree(tmp_path, capsys):
+    for name, ratio in (("a", 6.0), ("b", 6.1), ("c", 9.0)):
+        write(tmp_path / f"{name}.json", a_run(measured("elastic", ratio)))
+    assert report.main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    assert report.main([str(tmp_path / "a.json"), str(tmp_path / "c.json")]) == 1
+    assert "50% !" in capsys.readouterr().out
+
+
+def test_exponents_are_those_of_a_power_law():
+    sizes = [1, 10, 100, 1000]
+    assert scaling.exponent(sizes, [5 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert scaling.exponent(sizes, [7, 7, 3 * 100, 3 * 1000]) == pytest.approx(
+        1.0
+    )  # fixed costs do not count
+    assert scaling.exponent([1], [1]) is None
+    assert scaling.exponent(sizes, [0, 0, 0, 0]) is None
+
+
+def test_curves_stand_in_the_report_with_their_exponents():
+    text = report.text(a_run(*curve(1.0), *curve(2.0, variant="eager")))
+    lines = {line.split("|")[2].strip(): line for line in text.splitlines() if "1,024 - 8,192" in line}
+    assert "| 1.00" in lines["elastic"]
+    assert "| 2.00" in lines["eager"]
+
+
+def test_the_summary_compares_our_fastest_with_every_baseline_and_no_floor():
+    rows = [
+        measured("eager", 1.0),
+        measured("TRL", 0.5),
+        measured("elastic", 4.0),
+        measured("read + write in place", 20.0, kind="floor"),
+    ]
+    text = tables.summary(rows)
+    assert "elastic: 4.00 x eager, 8.00 x TRL" in text
+    assert "read" not in text
+
+
+def test_a_picture_has_bars_and_curves(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        measured("eager", 1.0),
+        measured("elastic", 4.0),
+        *curve(1.0),
+        *curve(1.0, "V"),
+        *curve(1.0, "rows"),
+    ]
+    plot.save(a_run(*rows, *curve(0.5, "thinking")), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    plot.save(a_run(*rows[:2]), tmp_path / "b.svg")
+    assert "4" in (tmp_path / "b.svg").read_text()
+    with pytest.raises(ValueError, match="expected results with a ratio or an axis"):
+        plot.save(a_run(), tmp_path / "c.png")
+
+
+def test_the_page_is_made_anew_between_its_marks_and_nowhere_else(tmp_path):
+    write(tmp_path / "cpu-x.json", a_run(measured("eager", 1.0), measured("elastic", 4.0), *curve(1.0)))
+    page = f"# Title\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nTail.\n"
+    new = markdown.replaced(page, tmp_path / "cpu-x.json")
+    assert new.startswith("# Title\n")
+    assert new.endswith("Tail.\n")
+    assert "old" not in new
+    assert "| elastic |" in new
+    assert "EPYC 9, 2 cores, AVX512, 1 thread, torch 2.13.0, commit abc, 2026-11-21" in new
+    assert markdown.replaced(new, tmp_path / "cpu-x.json") == new
+    with pytest.raises(ValueError, match="expected one part"):
+        markdown.replaced("nothing", None)
+
+
+def test_the_page_matches_the_committed_run():
+    page = markdown.PAGE.read_text()
+    assert markdown.replaced(page, markdown.committed()) == page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1234.5, "1234"), (12.34, "12.3"), (0.001234, "0.00123"), (100.0, "100")]
+)
+def test_times_have_three_digits_that_count(value, text):
+    assert tables.milliseconds(value) == text
+    assert math.isclose(float(text), value, rel_tol=1e-2)

@@ -1,0 +1,167 @@
+"""The suite as a command: every bench runs, what is wrong fails the run, what is not installed is named."""
+
+import json
+
+import pytest
+import torch
+
+from bench import __main__ as command
+from bench import case as cases
+from bench import memory, suite
+from bench.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
+from bench.device import Device
+from bench.results import ROW
+
+CPU = Device("cpu")
+DEFAULT = suite.default(suite.TINY)
+
+
+def doubling(*more, **options):
+    x = torch.ones(64)
+
+    def check(result):
+        assert torch.equal(result, 2 * x), "not doubled"
+
+    own = [
+        Variant("eager", lambda: lambda _: x + x, check),
+        Variant("elastic", lambda: lambda _: 2 * x, check),
+    ]
+    triple = Variant("triple", lambda: lambda _: 3 * x, check)
+    added = [triple if extra == "triple" else extra for extra in more]
+    return Case("grpo_loss", "N=64", "float32", [*own, *added], **options)
+
+
+@pytest.mark.parametrize("number", range(len(DEFAULT)), ids=[entry.op for entry in DEFAULT])
+def test_every_bench_runs_and_its_variants_are_right(number):
+    case = DEFAULT[number].make(CPU).without(COMPILED)
+    outcome = run_case(case, CPU, rounds=1)
+    assert outcome.errors == []
+    assert {row["kind"] for row in outcome.rows} >= {"ours", "baseline"}
+    assert all(tuple(row) == ROW for row in outcome.rows)
+    assert all(row["median_ms"] > 0 for row in outcome.rows)
+    baseline = next(row for row in outcome.rows if row["variant"] == case.baseline)
+    assert baseline["ratio_to_eager"] == 1
+
+
+def test_every_op_is_in_the_default_set():
+    assert {entry.op for entry in DEFAULT} == set(command.OPS)
+    assert {entry.op for entry in suite.more(suite.CPU) + suite.scaling()} <= set(command.OPS)
+
+
+def test_every_curve_has_a_first_point_that_runs():
+    entries = suite.scaling(points=1)
+    made = {}
+    for entry in entries:
+        case = entry.make(CPU)
+        made[case.axis] = case
+        assert {"elastic"} < {variant.name for variant in case.variants}
+    assert set(made) == {"N", "V", "rows", "thinking", "G"}
+    rows = run_case(made["N"], CPU, rounds=1).rows
+    assert {(row["axis"], row["at"]) for row in rows} == {("N", 1024)}
+
+
+def test_a_wrong_result_is_not_timed_and_fails_the_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(suite, "default", lambda _: [suite.Entry("grpo_loss", lambda _: doubling("triple"))])
+    assert command.main(["--tiny", "--device", "cpu", "--json", str(tmp_path / "run.json")]) == 1
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert [row["variant"] for row in run["results"]] == ["eager", "elastic"]
+    assert run["errors"][0]["error"] == "AssertionError: not doubled"
+    assert "FAILED grpo_loss N=64, triple: AssertionError: not doubled" in capsys.readouterr().err
+
+
+def test_a_run_without_a_wrong_result_succeeds_and_prints_every_ratio(monkeypatch, tmp_path, capsys):
+    absent = Variant("peer", lambda: None, needs=("no-such-package",))
+    monkeypatch.setattr(suite, "default", lambda _: [suite.Entry("grpo_loss", lambda _: doubling(absent))])
+    assert command.main(["--tiny", "--device", "cpu", "--json", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("cpu-*.json")
+    run = json.loads(path.read_text())
+    assert {"machine", "versions", "commit", "date"} <= set(run)
+    assert run["skipped"][0]["why"] == "no-such-package not installed"
+    out = capsys.readouterr().out
+    assert "skipped: grpo_loss, peer: no-such-package not installed" in out
+    assert " x eager" in out
+
+
+def test_only_the_ops_asked_for_are_measured(monkeypatch, capsys):
+    def other(_):
+        raise AssertionError("not asked for")
+
+    entries = [suite.Entry("sample", other), suite.Entry("grpo_loss", lambda _: doubling())]
+    monkeypatch.setattr(suite, "default", lambda _: entries)
+    assert command.main(["--tiny", "--device", "cpu", "--only", "grpo_loss"]) == 0
+
+
+def test_entries_that_time_ran_out_for_are_named():
+    seen = []
+    suite.run([suite.Entry("sample", lambda _: doubling())], CPU, seconds=0, done=seen.append)
+    assert seen == [
+        Outcome(skipped=[{"op": "sample", "shape": "", "dtype": "", "variant": "all", "why": "time was up"}])
+    ]
+
+
+def test_a_case_that_cannot_be_made_costs_only_itself():
+    def broken(_):
+        raise MemoryError("too large")
+
+    seen = []
+    entries = [suite.Entry("sample", broken), suite.Entry("grpo_loss", lambda _: doubling())]
+    suite.run(entries, CPU, seconds=60, done=seen.append, rounds=1)
+    assert seen[0].errors[0]["error"] == "MemoryError: too large"
+    assert len(seen[1].rows) == 2
+
+
+def fixed_clock(monkeypatch, **milliseconds):
+    """Every call of a variant takes the same time; calls say their name by what they return."""
+
+    def clock(call):
+        name = call()
+        return milliseconds[name], milliseconds[name]
+
+    monkeypatch.setattr(Device, "clock", lambda self, call: clock(call))
+
+
+def named(name, key, **options):
+    return Variant(name, lambda: lambda _: key, **options)
+
+
+def test_shares_are_of_the_ceiling_by_bytes_moved(monkeypatch):
+    fixed_clock(monkeypatch, eager=40.0, ours=8.0, most=2.0)
+    ceiling = named(CEILING, "most", bytes=200, floor=True)
+    case = Case("x", "", "", [named("eager", "eager"), named("elastic", "ours"), ceiling], bytes=100)
+    rows = {row["variant"]: row for row in run_case(case, CPU, 3).rows}
+    assert rows["elastic"]["ceiling_share"] == pytest.approx((100 / 8) / (200 / 2))
+    assert rows[CEILING]["ceiling_share"] == 1
+    assert rows["elastic"]["ratio_to_eager"] == 5
+    assert rows[CEILING]["kind"] == "floor"
+
+
+def test_times_are_of_equal_work_where_calls_differ_in_it(monkeypatch):
+    fixed_clock(monkeypatch, eager=40.0, ours=40.0)
+    work = {"eager": [], "elastic": []}
+
+    def way(name, key, made):
+        def run(_):
+            work[name].append(made)
+            return key
+
+        return Variant(name, lambda: run)
+
+    variants = [way("eager", "eager", 50), way("elastic", "ours", 100)]
+    rows = run_case(Case("x", "", "", variants, items=100, work=work), CPU, 2).rows
+    assert [row["median_ms"] for row in rows] == [80, 40]
+
+
+def test_peak_memory_is_what_a_call_touches_and_not_what_was_there():
+    there = torch.ones(8 << 20)
+    assert memory.peak_bytes(lambda: there.neg_()) in (None, *range(1 << 20))
+    peak = memory.peak_bytes(lambda: (there + 1).exp_())
+    assert peak is None or (32 << 20) * 0.9 < peak < (32 << 20) * 1.2
+    twice = memory.peak_bytes(lambda: (there + 1) * 2)
+    assert twice is None or (64 << 20) * 0.9 < twice < (64 << 20) * 1.2
+
+
+def test_a_compiler_is_looked_for_where_torch_will_look(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not cases.available(cases.COMPILER)
+    assert not cases.available("no-such-package")
+    assert cases.available("torch")
