@@ -4,6 +4,7 @@ To add a baseline to an op, append a `Variant` to the list in the op's file: `ma
 is the one its neighbours have, `needs` names the packages it wants.
 """
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -122,6 +123,7 @@ def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | N
         rounds: how many, or a function of the seconds that a round takes.
         bytes_per_ms: the ceiling of memory traffic; None takes the case's own variant `CEILING`.
     """
+    gc.collect()  # what others left must not be freed while memory is watched
     out = Outcome()
     calls: dict[str, tuple[Variant, Callable[[int], Any]]] = {}
     peaks: dict[str, int | None] = {}
@@ -136,7 +138,7 @@ def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | N
             variant.prepare(0)
             variant.check(call(0))
             variant.prepare(0)
-            device.release()  # so that garbage of others is not freed meanwhile
+            device.release()
             peaks[variant.name] = device.peak_bytes(lambda call=call: call(0))
             device.synchronize()
         except Exception as error:

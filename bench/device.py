@@ -92,9 +92,9 @@ class Device:
             torch.full_like(like, float("nan"))
 
     def release(self) -> None:
-        """Gives freed memory back, so that one op's leftovers are not the next one's lack."""
-        gc.collect()
+        """Gives freed GPU memory back, so that one op's leftovers are not the next one's lack."""
         if self.is_cuda:
+            gc.collect()
             torch.cuda.empty_cache()
 
 
