@@ -69,7 +69,7 @@ struct Accumulator {
   }
 };
 
-// With STORE, out gets the exps, in the order of lanes that scale_exps expects; it may be p.
+// With STORE, out gets the exps, in the order of lanes that scale_exps expects.
 template <bool STORE, class T>
 BlockSums block_sums(const T* p, int64_t n, float shift, float scale, float* out) {
   const Vec vshift(shift), vscale(scale);
@@ -141,11 +141,15 @@ RowStats<float> stats(const T* row, int64_t n, float inv_temperature, float* exp
   const float scale = inv_temperature * LOG2_E;
   RowSums sums;
   bool started = false;  // whether anything above -inf was seen
+  // In place a block may have to be read again, so its exps wait here until it is accepted.
+  const bool in_place = static_cast<const void*>(exps) == static_cast<const void*>(row);
+  alignas(64) float held[LOSS_BLOCK];
   for (int64_t begin = 0, block = 0; begin < n; begin += LOSS_BLOCK, block++) {
     const int64_t length = n - begin < LOSS_BLOCK ? n - begin : LOSS_BLOCK;
     const auto sums_at = [&](float shift) {
-      return exps != nullptr ? block_sums<true>(row + begin, length, shift, scale, exps + begin)
-                             : block_sums<false>(row + begin, length, shift, scale, nullptr);
+      return exps != nullptr
+                 ? block_sums<true>(row + begin, length, shift, scale, in_place ? held : exps + begin)
+                 : block_sums<false>(row + begin, length, shift, scale, nullptr);
     };
     if (!started) {
       const float max = block_maximum(row + begin, length);
@@ -158,6 +162,7 @@ RowStats<float> stats(const T* row, int64_t n, float inv_temperature, float* exp
       found = sums_at(found.max);
     }
     sums.add(found);
+    if (in_place) __builtin_memcpy(exps + begin, held, length * sizeof(float));
     if (exps != nullptr) shifts[block] = static_cast<float>(sums.shift);
   }
   return sums.stats(double(inv_temperature));

@@ -48,6 +48,22 @@ def test_whole_blocks_of_probability_zero_get_no_gradient(dtype, entropy_coef, i
     assert (gradient[:, 8192:12_288] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_may_rise_steeply_from_block_to_block(dtype):
+    batch = random_batch(dtype, vocab=12_400)  # blocks of 4,096, whose maxima are far apart
+    batch.logits[:, 5000] += 12
+    batch.logits[:, 12_399] += 24
+    batch.targets = torch.tensor([17, 5000, 12_399])[torch.arange(len(batch.targets)) % 3]
+    logprobs, _ = reference.token_logprobs(batch.logits.double(), batch.targets)
+    batch.old_logprobs = logprobs.to(batch.old_logprobs.dtype)
+    assert_matches_reference(batch)
+    _, expected = loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords())
+    leaf = batch.logits.clone().requires_grad_()
+    output = ops.grpo_loss(*batch.positional(leaf.view(leaf.shape)), **batch.keywords(), inplace=True)
+    (gradient,) = torch.autograd.grad(output.loss, leaf)
+    assert torch.equal(gradient, expected)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_kl_that_is_only_watched_does_not_touch_the_loss(loss):
     batch = random_batch()
