@@ -90,6 +90,18 @@ def test_every_loss_matches_float64(launch, loss, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [STREAMED, (8, 64)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_logprobs_match_float64(launch, softcap, shape, dtype):
+    launch(shape)
+    batch = few(dtype, 1_001)
+    exact = reference.token_logprobs(batch.logits.double(), batch.targets, 0.7, softcap=softcap)
+    got = ops.token_logprobs(batch.logits, batch.targets, 0.7, softcap=softcap)
+    assert_near(got[0], exact[0], 1e-5, "logprobs")
+    assert_near(got[1], exact[1], 1e-5, "entropy")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [STREAMED, (1, 64), (8, 64)], ids=["streamed", "block", "cluster"])
 @pytest.mark.parametrize("inplace", [False, True])
 def test_rows_may_start_anywhere_and_nothing_beside_them_is_written(launch, inplace, shape, dtype):

@@ -26,7 +26,6 @@ FROZEN = [names for size in (1, 2) for names in combinations(("hidden", "weight"
 
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
 @pytest.mark.parametrize("frozen", FROZEN, ids="-".join)
-@pytest.mark.usefixtures("kernels")
 def test_frozen_parts_get_no_gradient_and_change_no_other(loss, frozen):
     head = random_head(bias=True)
     _, gradients = run(ops.linear_grpo_loss, head, loss=loss, chunk_tokens=4)
@@ -103,7 +102,6 @@ def test_without_gradients_values_are_the_same():
         torch.testing.assert_close(getattr(got, name), getattr(expected, name).detach())
 
 
-@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("factor", [3.0, -0.5, 0.0])
 def test_the_incoming_gradient_scales(factor):
     head = random_head(bias=True)
