@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import shutil
 import statistics
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.compare import Rounds, Timed, Timing, compare, iqr, median_ratio
+from bench.compare import Timed, Timing, compare, iqr, median_ratio
 from bench.device import Device
 from bench.results import row
 
@@ -25,7 +26,9 @@ CEILING = "read + write in place"  # the variant that memory traffic is held aga
 COMPILED = "torch.compile"  # the variant that takes half a minute to make
 COMPILER = "a C++ compiler"
 CHUNKED_CROSS_ENTROPY = "torch >= 2.13"
-WARMUP = 1
+WARM_S = 1.0  # rounds that take longer need no warm-up but the check's and the watched call
+# How many rounds to make, given the seconds that a round takes.
+Rounds = int | Callable[[float], int]
 
 
 def _nothing(_: Any) -> None:
@@ -127,6 +130,7 @@ def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | N
     out = Outcome()
     calls: dict[str, tuple[Variant, Callable[[int], Any]]] = {}
     peaks: dict[str, int | None] = {}
+    round_s = 0.0
     for variant in case.variants:
         if absent := [need for need in variant.needs if not available(need)]:
             out.skipped.append(_note(case, variant.name, why=f"{', '.join(absent)} not installed"))
@@ -137,10 +141,12 @@ def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | N
             call = variant.make()
             variant.prepare(0)
             variant.check(call(0))
-            variant.prepare(0)
             device.release()
+            began = time.monotonic()
+            variant.prepare(0)
             peaks[variant.name] = device.peak_bytes(lambda call=call: call(0))
             device.synchronize()
+            round_s += time.monotonic() - began
         except Exception as error:
             out.errors.append(error_of(case, variant.name, error))
             if device.lost():
@@ -152,7 +158,8 @@ def run_case(case: Case, device: Device, rounds: Rounds, bytes_per_ms: float | N
         for made in (case.work or {}).values():
             made.clear()
         ways = [Timed(name, call, variant.prepare) for name, (variant, call) in calls.items()]
-        found = compare(ways, rounds, WARMUP, device.clock)
+        count = rounds if isinstance(rounds, int) else rounds(round_s)
+        found = compare(ways, count, int(round_s < WARM_S), device.clock)
         out.timings = {name: _of_one_call(case, variant, found[name]) for name, (variant, _) in calls.items()}
     out.rows = [
         _row(case, variant, device, out.timings, peaks, bytes_per_ms) for variant, _ in calls.values()
@@ -164,7 +171,7 @@ def _of_one_call(case: Case, variant: Variant, timing: Timing) -> Timing:
     """Times of one repeat, and where calls differ in what they make, of `items` things made."""
     factors = [1 / variant.repeats] * len(timing.wall_ms)
     if case.work is not None and case.items is not None:
-        factors = [case.items / made for made in case.work[variant.name][WARMUP:]]
+        factors = [case.items / made for made in case.work[variant.name][-len(factors) :]]
     return Timing(
         [ms * factor for ms, factor in zip(timing.wall_ms, factors, strict=True)],
         [ms * factor for ms, factor in zip(timing.cpu_ms, factors, strict=True)],

@@ -13,8 +13,6 @@ from functools import partial
 
 # Runs a call once; its wall (or device) and CPU milliseconds.
 Clock = Callable[[Callable[[], object]], tuple[float, float]]
-# How many rounds to make, given the seconds that a round takes.
-Rounds = int | Callable[[float], int]
 
 
 def host_clock(call: Callable[[], object]) -> tuple[float, float]:
@@ -66,34 +64,19 @@ def iqr(values: Sequence[float]) -> float:
 
 
 def compare(
-    ways: Sequence[Timed], rounds: Rounds, warmup: int = 1, clock: Clock = host_clock
+    ways: Sequence[Timed], rounds: int, warmup: int = 1, clock: Clock = host_clock
 ) -> dict[str, Timing]:
-    """Times every way once a round, alternating.
-
-    Args:
-        rounds: how many, or a function of the seconds that the last warm-up round took (0 without one).
-        warmup: rounds before, whose times are thrown away.
-    """
+    """Times every way `rounds` times, alternating; `warmup` rounds before are thrown away."""
     timings = {way.name: Timing() for way in ways}
-    seconds = 0.0
-    for number in range(-warmup, 0):
-        began = time.monotonic()
-        _one_round(ways, number, clock)
-        seconds = time.monotonic() - began
-    for number in range(rounds if isinstance(rounds, int) else rounds(seconds)):
-        for name, (wall, cpu) in _one_round(ways, number, clock).items():
-            timings[name].wall_ms.append(wall)
-            timings[name].cpu_ms.append(cpu)
+    for number in range(-warmup, rounds):
+        first = number % len(ways)
+        for way in [*ways[first:], *ways[:first]]:
+            way.prepare(number)
+            wall, cpu = clock(partial(way.run, number))
+            if number >= 0:
+                timings[way.name].wall_ms.append(wall)
+                timings[way.name].cpu_ms.append(cpu)
     return timings
-
-
-def _one_round(ways: Sequence[Timed], number: int, clock: Clock) -> dict[str, tuple[float, float]]:
-    first = number % len(ways)
-    times = {}
-    for way in [*ways[first:], *ways[:first]]:
-        way.prepare(number)
-        times[way.name] = clock(partial(way.run, number))
-    return times
 
 
 def ratios(timings: dict[str, Timing], slow: str, fast: str) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from bench.inputs import (
     eager_loss,
     slope,
 )
-from bench.models import model_of
+from bench.models import MODELS, model_of
 from elastic import ops
 
 DEFAULT_CHUNK = 4096  # tokens, the op's own
@@ -110,7 +110,7 @@ def case(
 ) -> Case:
     """Args:
     chunks: `chunk_tokens` of the op, a variant each.
-    model: whose sizes these are, where the vocabulary does not say it.
+    model: whose sizes these are, where V and H do not say it.
     """
     heads = Heads.random(tokens, size, vocab, dtype, device)
     batch, check = heads.batch, check_against_floats(heads)
@@ -171,7 +171,9 @@ def case(
         name = "elastic" if len(chunks) == 1 else f"elastic, chunks of {chunk}"
         variants.append(Variant(name, fused(chunk), check))
     shape = f"N={tokens} H={size} V={vocab}"
-    return Case("linear_grpo_loss", shape, name_of(dtype), variants, model=model or model_of(vocab))
+    known = model_of(vocab)
+    own = known if known and MODELS[known].hidden == size else None
+    return Case("linear_grpo_loss", shape, name_of(dtype), variants, model=model or own)
 
 
 def checkpointed(batch: Inputs, chunk: int) -> Loss:

@@ -1,4 +1,4 @@
-"""The part of docs/benchmarks.md that is made from a run's JSON."""
+"""The parts of docs/benchmarks.md and of README.md that are made from a run's JSON."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,11 @@ from bench import scaling, tables
 from bench.results import ROOT, read
 from bench.tables import Row
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- made by python -m bench.report --markdown -->", "<!-- end -->"
 NOTHING = "Not measured yet on an idle machine: `make bench`."
+PICTURE = "![speed of every op over each baseline, and scaling curves](docs/benchmarks.png)"
 
 
 def committed() -> Path | None:
@@ -19,10 +20,18 @@ def committed() -> Path | None:
     return paths[-1] if paths else None
 
 
-def section(path: Path | None) -> str:
-    """The generated part, between its marks."""
-    body = NOTHING if path is None else of_run(path.name, read(path))
-    return f"{BEGIN}\n\n{body}\n\n{END}"
+def picture(path: Path | None) -> str:
+    """README's part."""
+    if path is None:
+        return NOTHING
+    run = read(path)
+    threads = max((row["threads"] for row in run["results"]), default=1)
+    return f"{PICTURE}\n\n{tables.heading(run, threads)}; `make bench` repeats it."
+
+
+def tables_of(path: Path | None) -> str:
+    """The page's part."""
+    return NOTHING if path is None else of_run(path.name, read(path))
 
 
 def of_run(name: str, run: Row) -> str:
@@ -45,7 +54,7 @@ def of_run(name: str, run: Row) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(page: str, path: Path | None) -> str:
+def replaced(page: str, body: str) -> str:
     """The page with its generated part made anew.
 
     Raises:
@@ -54,4 +63,12 @@ def replaced(page: str, path: Path | None) -> str:
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise ValueError(f"markdown: expected one part between {BEGIN} and {END}")
     head, rest = page.split(BEGIN)
-    return head + section(path) + rest.split(END)[1]
+    return f"{head}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}"
+
+
+def pages(path: Path | None) -> dict[Path, str]:
+    """What both files should hold."""
+    return {
+        PAGE: replaced(PAGE.read_text(), tables_of(path)),
+        README: replaced(README.read_text(), picture(path)),
+    }

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, nargs="?", help="default: the newest of bench/results")
     parser.add_argument("others", type=Path, nargs="*", help="runs to compare with")
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="write the picture, png or svg")
-    parser.add_argument("--markdown", action="store_true", help="write the tables into docs/benchmarks.md")
+    parser.add_argument("--markdown", action="store_true", help="write docs/benchmarks.md, README.md")
     args = parser.parse_args(arguments)
     path = args.file or markdown.committed()
     if path is None:
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.plot:
         plot.save(run, args.plot)
     if args.markdown:
-        write_atomic(markdown.PAGE, markdown.replaced(markdown.PAGE.read_text(), path))
+        for page, text_of_page in markdown.pages(path).items():
+            write_atomic(page, text_of_page)
     return 0
 
 

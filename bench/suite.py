@@ -60,7 +60,7 @@ class Sizes:
 
     Attributes:
         tokens, rows, vocab, group: N, B, V and G.
-        linear, linear_model, linear_dtype: N, H and V of linear_grpo_loss, whose they are, and their dtype.
+        linear, linear_dtype: N, H and V of linear_grpo_loss, and their dtype.
         decoder, learner: sizes of the models of rollouts and of the training step.
         requests: of a rollout, as a multiple of the rows.
     """
@@ -70,7 +70,6 @@ class Sizes:
     vocab: int
     group: int
     linear: tuple[int, int, int]
-    linear_model: str | None
     linear_dtype: torch.dtype
     decoder: str
     learner: str
@@ -78,9 +77,10 @@ class Sizes:
 
 
 V = MODELS[QWEN].vocab
-CPU = Sizes(256, 32, V, 8, (64, MODELS[SMALLEST].hidden, V), SMALLEST, F32, "tiny", "train")
-GPU = Sizes(4096, 256, V, 8, (16_384, MODELS[QWEN].hidden, V), QWEN, BF16, "tiny", "train")
-TINY = Sizes(16, 4, 302, 2, (16, 8, 61), None, F32, "micro", "micro", requests=1)
+# H of linear_grpo_loss is cut to what a CPU does in a second; `--full` has a model's own.
+CPU = Sizes(256, 32, V, 8, (64, 256, V), F32, "tiny", "train")
+GPU = Sizes(4096, 256, V, 8, (16_384, MODELS[QWEN].hidden, V), BF16, "tiny", "train")
+TINY = Sizes(16, 4, 302, 2, (16, 8, 61), F32, "micro", "micro", requests=1)
 
 
 def default(sizes: Sizes) -> list[Entry]:
@@ -91,25 +91,25 @@ def default(sizes: Sizes) -> list[Entry]:
         entry("grpo_loss", grpo_loss.case, n, v, F32, weight=2),
         entry("grpo_loss", grpo_loss.case, n, v, BF16, weight=2),
         entry("token_logprobs", token_logprobs.case, n, v, F32, weight=2),
-        entry("linear_grpo_loss", linear_grpo_loss.case, *linear, model=sizes.linear_model, weight=4),
-        entry("sample", sample.case, b, v, F32, weight=2),
+        entry("sample", sample.case, b, v, F32),
         entry("sample", sample.case, b, v, F32, 0.95, weight=2),
+        entry("force_logits_", force_logits.case, b, v, F32, weight=0.5),
+        entry("group_advantage", group_advantage.case, 64, g, weight=0.5),
+        entry("budget_step_", budget_step.case, 8 * b, weight=0.5),
         entry("rollout", rollout.case, sizes.decoder, min(b, 16), multiple=sizes.requests, weight=3),
         entry("training_step", training_step.case, 1, g, sizes.learner, weight=3),
-        entry("force_logits_", force_logits.case, b, v, F32),
-        entry("group_advantage", group_advantage.case, 64, g),
-        entry("budget_step_", budget_step.case, 8 * b),
+        entry("linear_grpo_loss", linear_grpo_loss.case, *linear, weight=4),
     ]
 
 
 def more(sizes: Sizes) -> list[Entry]:
     """Other models, dtypes and lengths."""
-    n, b = sizes.tokens, sizes.rows
+    n, b, linear = sizes.tokens, sizes.rows, (64, MODELS[SMALLEST].hidden, V)
     return [
         entry("grpo_loss", grpo_loss.case, n, MODELS[R1].vocab, BF16),
         entry("grpo_loss", grpo_loss.case, n, MODELS[LLAMA].vocab, F32),
         entry("token_logprobs", token_logprobs.case, n, sizes.vocab, BF16),
-        entry("linear_grpo_loss", linear_grpo_loss.case, 64, MODELS[QWEN].hidden, V, BF16, weight=4),
+        entry("linear_grpo_loss", linear_grpo_loss.case, *linear, F32, model=SMALLEST, weight=4),
         entry("sample", sample.case, b, MODELS[LLAMA].vocab, BF16, 0.95),
         entry("rollout", rollout.case, "tiny", 64, weight=2),
         entry("rollout", rollout.case, "tiny", 16, "natural", weight=2),

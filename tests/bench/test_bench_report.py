@@ -141,20 +141,23 @@ def test_a_picture_has_bars_and_curves(tmp_path):
 def test_the_page_is_made_anew_between_its_marks_and_nowhere_else(tmp_path):
     write(tmp_path / "cpu-x.json", a_run(measured("eager", 1.0), measured("elastic", 4.0), *curve(1.0)))
     page = f"# Title\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nTail.\n"
-    new = markdown.replaced(page, tmp_path / "cpu-x.json")
+    new = markdown.replaced(page, markdown.tables_of(tmp_path / "cpu-x.json"))
     assert new.startswith("# Title\n")
     assert new.endswith("Tail.\n")
     assert "old" not in new
     assert "| elastic |" in new
     assert "EPYC 9, 2 cores, AVX512, 1 thread, torch 2.13.0, commit abc, 2026-11-21" in new
-    assert markdown.replaced(new, tmp_path / "cpu-x.json") == new
+    assert markdown.replaced(new, markdown.tables_of(tmp_path / "cpu-x.json")) == new
+    assert "docs/benchmarks.png" in markdown.picture(tmp_path / "cpu-x.json")
     with pytest.raises(ValueError, match="expected one part"):
-        markdown.replaced("nothing", None)
+        markdown.replaced("nothing", "")
 
 
-def test_the_page_matches_the_committed_run():
-    page = markdown.PAGE.read_text()
-    assert markdown.replaced(page, markdown.committed()) == page
+def test_the_pages_match_the_committed_run():
+    path = markdown.committed()
+    for page, text in markdown.pages(path).items():
+        assert page.read_text() == text, f"{page.name}: make bench-docs"
+    assert path is None or (markdown.PAGE.parent / "benchmarks.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,22 @@ def test_a_case_that_cannot_be_made_costs_only_itself():
     assert len(seen[1].rows) == 2
 
 
+@pytest.mark.parametrize(("pace", "calls"), [(0.0, 3), (cases.WARM_S, 2)])
+def test_rounds_may_depend_on_how_long_one_takes_and_long_ones_need_no_warm_up(monkeypatch, pace, calls):
+    made, asked = [], []
+    now = iter(pace * i for i in range(1000))
+    monkeypatch.setattr(cases.time, "monotonic", lambda: next(now))
+
+    def rounds(seconds):
+        asked.append(seconds)
+        return 4
+
+    rows = run_case(Case("x", "", "", [Variant("eager", lambda: made.append)]), CPU, rounds).rows
+    assert asked == [pace]
+    assert rows[0]["rounds"] == 4
+    assert len(made) == calls + 4
+
+
 def fixed_clock(monkeypatch, **milliseconds):
     """Every call of a variant takes the same time; calls say their name by what they return."""
 
