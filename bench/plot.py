@@ -8,9 +8,11 @@ from bench import tables
 from bench.scaling import WORDS, exponent
 from bench.tables import Row
 
-OURS, BARS = "#1b6ca8", ("#9aa5b1", "#c9b27c", "#b98a7a", "#8fae8b", "#a891b5", "#7a8ea0", "#d0d4d9")
-COLUMNS = 3
-MOST_BARS = 9
+OURS, BASELINE = "#1b6ca8", "#9aa5b1"
+LINES = ("#9aa5b1", "#c9a24c", "#b9705a", "#7fae78", "#a07cb5")
+COLUMNS, CURVES_A_ROW = 2, 3
+LEFT = 0.05  # slower ways than this are written at the edge
+ROW_INCHES, CASE_INCHES, CURVE_INCHES = 0.15, 0.3, 2.3
 
 
 def save(run: Row, path: Path) -> None:
@@ -29,23 +31,34 @@ def save(run: Row, path: Path) -> None:
     axes = tables.axes(run["results"])
     if not drawn and not axes:
         raise ValueError("plot: expected results with a ratio or an axis, got none")
-    drawn = one_of_each(drawn)
-    strips = -(-len(axes) // COLUMNS)
-    height = 0.26 * sum(len(shown(rows)) + 1.6 for rows in drawn) + 2.6 * strips
-    figure = pyplot.figure(figsize=(9.5, max(height, 3)), layout="constrained")
-    parts = figure.subfigures(
-        2, 1, height_ratios=[max(height - 2.6 * strips, 0.1), max(2.6 * strips, 0.1)], squeeze=False
-    )
-    if drawn:
-        bars(parts[0][0].subplots(), drawn)
+    sides = columns(one_of_each(drawn)) if drawn else []
+    bars_height = max(map(height, sides), default=0.0) + 0.6 * bool(sides)
+    strips = -(-len(axes) // CURVES_A_ROW)
+    heights = [part for part in (bars_height, CURVE_INCHES * strips) if part]
+    figure = pyplot.figure(figsize=(10, sum(heights)), layout="constrained")
+    parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
+    if sides:
+        for place, cases in zip(parts.pop(0).subplots(1, COLUMNS, squeeze=False)[0], sides, strict=True):
+            bars(place, cases, max(map(height, sides)))
     if axes:
-        places = parts[1][0].subplots(strips, COLUMNS, squeeze=False).flat
+        places = list(parts.pop(0).subplots(strips, CURVES_A_ROW, squeeze=False).flat)
         for place, (axis, rows) in zip(places, axes.items(), strict=False):
             curves(place, axis, rows)
-        for place in list(places)[len(axes) :]:
+        for place in places[len(axes) :]:
             place.set_axis_off()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def height(cases: Sequence[list[Row]]) -> float:
+    """Inches of a column of bars."""
+    return sum(ROW_INCHES * len(shown(rows)) + CASE_INCHES for rows in cases)
+
+
+def columns(cases: Sequence[list[Row]]) -> list[list[list[Row]]]:
+    """Cases in two columns of like height, in order."""
+    split = min(range(len(cases) + 1), key=lambda k: abs(height(cases[:k]) - height(cases[k:])))
+    return [list(cases[:split]), list(cases[split:])]
 
 
 def one_of_each(cases: Sequence[list[Row]]) -> list[list[Row]]:
@@ -59,32 +72,38 @@ def one_of_each(cases: Sequence[list[Row]]) -> list[list[Row]]:
 def shown(rows: Sequence[Row]) -> list[Row]:
     """Every baseline and our variants, slowest first."""
     kept = [row for row in rows if row["kind"] != "floor" and row["ratio_to_eager"] is not None]
-    return sorted(kept, key=lambda row: row["ratio_to_eager"])[-MOST_BARS:]
+    return sorted(kept, key=lambda row: row["ratio_to_eager"])
 
 
-def bars(place: Any, cases: Sequence[list[Row]]) -> None:
-    """Horizontal bars, a group a case; longer is faster."""
+def bars(place: Any, cases: Sequence[list[Row]], inches: float) -> None:
+    """Horizontal bars from 1, a group a case: to the right is faster than eager."""
     at, ticks, labels = 0.0, [], []
     for rows in cases:
+        at += CASE_INCHES
+        title = tables.title(rows[0])
         place.text(
-            0, at, tables.title(rows[0]), transform=place.get_yaxis_transform(), fontsize=8, weight="bold"
+            *(0, at - 0.12, title),
+            transform=place.get_yaxis_transform(),
+            fontsize=7,
+            weight="bold",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
         for row in shown(rows):
-            at += 1
             ratio = row["ratio_to_eager"]
-            place.barh(at, ratio, height=0.8, color=OURS if row["kind"] == "ours" else BARS[0])
-            place.text(
-                ratio * 1.03, at, f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}", va="center", fontsize=7
-            )
+            edge = max(ratio, LEFT)
+            color = OURS if row["kind"] == "ours" else BASELINE
+            place.barh(at, edge - 1, left=1, height=0.8 * ROW_INCHES, color=color)
+            place.text(max(edge, 1) * 1.05, at, tables.digits(ratio), va="center", fontsize=6)
             ticks.append(at)
             labels.append(row["variant"])
-        at += 1.6
+            at += ROW_INCHES
     place.set_xscale("log")
     place.axvline(1, color="#444", linewidth=0.8)
-    place.set_yticks(ticks, labels, fontsize=7)
-    place.set_ylim(at - 0.6, -0.9)
-    place.set_xlabel("times as fast as eager (rollout: as `generate`), log scale", fontsize=8)
-    place.tick_params(axis="x", labelsize=7)
+    place.set_yticks(ticks, labels, fontsize=6)
+    place.set_ylim(inches, 0)
+    place.set_xlim(LEFT, 300)
+    place.set_xlabel("times as fast as eager (rollout: as `generate`), log scale", fontsize=7)
+    place.tick_params(axis="x", labelsize=6)
     place.spines[["top", "right"]].set_visible(False)
 
 
@@ -93,7 +112,7 @@ def curves(place: Any, axis: str, rows: Sequence[Row]) -> None:
     memory = place.twinx()
     for number, name in enumerate(tables.names(rows)):
         points = tables.curve(rows, name)
-        color = OURS if points[0]["kind"] == "ours" else BARS[number % len(BARS)]
+        color = OURS if name == "elastic" else LINES[number % len(LINES)]
         sizes, times = [row["at"] for row in points], [row["median_ms"] for row in points]
         slope = exponent(sizes, times)
         label = name if slope is None else f"{name}: size^{slope:.2f}"
@@ -108,7 +127,8 @@ def curves(place: Any, axis: str, rows: Sequence[Row]) -> None:
     place.set_xscale("log", base=2)
     for scaled, label in ((place, "ms"), (memory, "peak MB (dashed)")):
         scaled.set_yscale("log")
-        scaled.set_ylabel(label, fontsize=7)
+        scaled.minorticks_off()
+        scaled.set_ylabel(label, fontsize=6)
         scaled.tick_params(labelsize=6)
-    place.set_title(WORDS.get(axis, axis), fontsize=7)
+    place.set_title(WORDS.get(axis, axis), fontsize=6.5)
     place.legend(fontsize=5.5, frameon=False)

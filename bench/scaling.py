@@ -48,9 +48,7 @@ def table(results: Sequence[Row]) -> str:
     for axis, name, time, memory in exponents(results):
         points = tables.curve(tables.axes(results)[axis], name)
         ends = f"{points[0]['at']:,} - {points[-1]['at']:,}"
-        times = (
-            f"{tables.milliseconds(points[0]['median_ms'])} - {tables.milliseconds(points[-1]['median_ms'])}"
-        )
+        times = f"{tables.digits(points[0]['median_ms'])} - {tables.digits(points[-1]['median_ms'])}"
         peaks = f"{tables.megabytes(points[0]['peak_bytes'])} - {tables.megabytes(points[-1]['peak_bytes'])}"
         cells.append(
             (

@@ -21,13 +21,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)])
 
 
-def milliseconds(value: float) -> str:
-    """Three digits that count."""
+def digits(value: float) -> str:
+    """A figure with three digits that count; 0 for exactly none."""
+    if value == 0:
+        return "0"
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
 
 
 def megabytes(value: int | None) -> str:
-    return "-" if value is None else milliseconds(value / 1e6) if value >= 1e6 else "< 1"
+    return "-" if value is None else digits(value / 1e6) if value >= 1e6 else "< 1"
 
 
 def case_key(row: Row) -> tuple[str, str, str, str]:
@@ -66,10 +68,10 @@ def comparison(rows: Sequence[Row]) -> str:
     for row in rows:
         line = [
             row["variant"],
-            milliseconds(row["median_ms"]),
-            milliseconds(row["iqr_ms"]),
-            cell(row["ratio_to_eager"], ".2f"),
-            cell(row["ceiling_share"], ".0%"),
+            digits(row["median_ms"]),
+            digits(row["iqr_ms"]),
+            "-" if row["ratio_to_eager"] is None else digits(row["ratio_to_eager"]),
+            cell(row["ceiling_share"], ".1%"),
             megabytes(row["peak_bytes"]),
             str(row["rounds"]),
         ]
