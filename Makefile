@@ -35,9 +35,9 @@ format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	git ls-files 'csrc/*' $(CXX_TESTS) | xargs $(BIN)/clang-format -i
 
-# Keeps the run in bench/results; FULL=1 adds models, lengths and scaling curves.
+# Keeps the run in bench/results. MORE=--scaling adds curves, MORE=--full other models and lengths, too.
 bench: setup
-	$(BIN)/python -m bench $(if $(FULL),--full) --json bench/results
+	$(BIN)/python -m bench $(MORE) --json bench/results
 
 # The page's tables and the picture from the newest run in bench/results.
 bench-docs: setup

@@ -22,7 +22,7 @@ OPS = (
     "rollout",
     "training_step",
 )
-MINUTES, FULL_MINUTES = 4.5, 12.0
+MINUTES, SCALING_MINUTES, FULL_MINUTES = 4.5, 9.0, 15.0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="also other models, lengths and scaling curves")
-    parser.add_argument("--scaling", action="store_true", help="the scaling curves alone")
+    parser.add_argument("--scaling", action="store_true", help="also the scaling curves")
     parser.add_argument(
         "--only", nargs="+", choices=OPS, default=list(OPS), metavar="OP", help="some of the ops"
     )
@@ -39,12 +39,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: a GPU if CUDA ops are built for it"
     )
-    parser.add_argument("--minutes", type=float, help=f"default {MINUTES}, with --full {FULL_MINUTES}")
+    parser.add_argument(
+        "--minutes", type=float, help=f"default {MINUTES}, --scaling {SCALING_MINUTES}, --full {FULL_MINUTES}"
+    )
     parser.add_argument(
         "--tiny", action="store_true", help="small shapes and one round, to try the command itself"
     )
     args = parser.parse_args(arguments)
-    args.minutes = args.minutes or (FULL_MINUTES if args.full or args.scaling else MINUTES)
+    usual = FULL_MINUTES if args.full else SCALING_MINUTES if args.scaling else MINUTES
+    args.minutes = args.minutes or usual
     return args
 
 
@@ -67,7 +70,7 @@ def measure(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     device = Device(args.device or default_device())
     sizes = suite.TINY if args.tiny else suite.GPU if device.is_cuda else suite.CPU
-    entries = [] if args.scaling else suite.default(sizes)
+    entries = suite.default(sizes)
     if args.full and not args.tiny:
         entries += suite.more(sizes)
     if args.full or args.scaling:
