@@ -61,7 +61,7 @@ void reset(uint64_t number) {
   // Most of the time bulk copies arrive when nothing else can happen, and some warps or blocks run ahead.
   cluster.laziness = random.below(4) == 0 ? 32 : 0;
   const unsigned ahead = random.below(3);
-  cluster.draws = ahead == 0 ? 1 : 8;
+  cluster.draws = ahead == 0 ? 1 : 4;
   for (Block& block : cluster.blocks) {
     const unsigned threads = static_cast<unsigned>(block.threads.size());
     std::memset(block.memory.get(), POISON, block.shared_bytes + 2 * MARGIN);
@@ -85,6 +85,7 @@ void reset(uint64_t number) {
     for (unsigned w = 0; w < block.warps.size(); w++) {
       const unsigned lanes = std::min(WARP, threads - w * WARP);
       block.warps[w].lanes = lanes == WARP ? ~0u : (1u << lanes) - 1;
+      block.warps[w].left = 0;
       block.warps[w].meetings.clear();
       block.warps[w].cluster_arrivals = 0;
     }

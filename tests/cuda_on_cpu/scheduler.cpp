@@ -50,6 +50,7 @@ void run_next(Thread& from) {
 void end_thread(Thread& thread) {
   check_nobody_waits_for(thread);
   thread.done = true;
+  thread.block->warps[thread.number / WARP].left |= 1u << thread.number % WARP;
   cluster.live--;
   if (--thread.block->live > 0) return;
   if (const std::string left = unfinished_copies(*thread.block); !left.empty()) fail(left);
@@ -100,6 +101,8 @@ void wait(const char* what, Place place) {
   thread.place = place;
   run_next(thread);
 }
+
+void wake(Thread* thread) { ready.push_back(thread); }
 
 void wake(std::vector<Thread*>& threads) {
   ready.insert(ready.end(), threads.begin(), threads.end());

@@ -46,6 +46,7 @@ struct Meeting {
 
 struct Warp {
   unsigned lanes = 0;  // mask of the lanes there are
+  unsigned left = 0;   // mask of those that left the kernel
   std::vector<Meeting> meetings;
   unsigned cluster_arrivals = 0;  // of the lane that came last to the cluster barrier, from cluster_place
   Place cluster_place;
@@ -123,6 +124,7 @@ std::string run_cluster(void (*run)(const void*), const void* context);
 
 // For code on a fiber: waits until somebody calls wake(); ends the launch; lets others go first, sometimes.
 void wait(const char* what, Place place = Place::current());
+void wake(Thread* thread);
 void wake(std::vector<Thread*>& threads);
 [[noreturn]] void fail(const std::string& what);
 void may_yield();

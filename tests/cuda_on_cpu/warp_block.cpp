@@ -1,5 +1,7 @@
 #include "warp_block.h"
 
+#include <bit>
+
 #include "hooks.h"
 
 namespace cuda_on_cpu {
@@ -42,10 +44,9 @@ uint64_t meet(Collective kind, unsigned mask, uint64_t value, unsigned source, P
   if (!(mask & mine)) fail("warp collective: lane " + std::to_string(lane()) + " is not in its own mask");
   if (kind == Collective::SHUFFLE && !(mask >> source & 1))
     fail("shuffle reads lane " + std::to_string(source) + ", which does not take part");
-  for (unsigned i = 0; i < WARP; i++)
-    if (mask >> i & 1 && threads[i].done)
-      fail("divergent warp collective at " + describe(place) + ": lane " + std::to_string(i) +
-           " has left the kernel");
+  if (const unsigned gone = mask & warp.left)
+    fail("divergent warp collective at " + describe(place) + ": lane " +
+         std::to_string(std::countr_zero(gone)) + " has left the kernel");
   thread.value = value;
   thread.source = source;
   Meeting* meeting = nullptr;
@@ -64,13 +65,11 @@ uint64_t meet(Collective kind, unsigned mask, uint64_t value, unsigned source, P
   const Meeting complete = *meeting;
   *meeting = warp.meetings.back();
   warp.meetings.pop_back();
-  std::vector<Thread*> all;
   for (unsigned i = 0; i < WARP; i++) {
     if (!(mask >> i & 1)) continue;
     threads[i].result = result_of(complete, threads, i);
-    all.push_back(&threads[i]);
+    wake(&threads[i]);
   }
-  wake(all);
   wait("the other lanes of its warp", place);
   return thread.result;
 }
