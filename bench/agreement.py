@@ -18,10 +18,12 @@ def spread(values: Sequence[float]) -> float:
 
 
 def compared(runs: Sequence[Row]) -> list[tuple[Row, list[float]]]:
-    """Rows that all runs have, each with its ratio in every run. The baseline itself is left out."""
+    """Rows that all runs have, each with its ratio in every run; neither the baseline itself nor floors."""
     by_run = [{key(row): row for row in run["results"]} for run in runs]
     found = []
     for name, row in by_run[0].items():
+        if row.get("kind") == "floor":
+            continue
         others = [rows.get(name) for rows in by_run]
         ratios = [
             other["ratio_to_eager"] for other in others if other and other["ratio_to_eager"] is not None

@@ -78,6 +78,11 @@ def test_runs_are_compared_by_ratio_and_what_differs_by_more_than_a_fifth_is_fla
     assert "1 of 2 ratios differ by more than 20%" in text
 
 
+def test_floors_may_differ():
+    runs = [a_run(measured("read + write in place", ratio, kind="floor")) for ratio in (20.0, 40.0)]
+    assert agreement.compared(runs) == []
+
+
 def test_three_runs_are_compared_by_their_extremes():
     runs = [a_run(measured("elastic", ratio)) for ratio in (6.0, 5.0, 6.6)]
     ((_, ratios),) = agreement.compared(runs)
