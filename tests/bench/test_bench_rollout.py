@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.rollout import ENGINE, Method, build, check, make_requests, methods
+from bench.rollout import BASELINE, ENGINE, Method, build, check, make_requests, methods
 
 
 @pytest.fixture(scope="module", params=["budgets", "natural"])
@@ -14,6 +14,11 @@ def setting(request):
 def test_the_methods_do_the_same_work(setting):
     found, vocab, lengths = setting
     check(found, 4, vocab, lengths, group=2)
+
+
+def test_methods_of_one_eos_rule_can_be_compared_alone(setting):
+    found, vocab, lengths = setting
+    check({name: found[name] for name in (BASELINE, ENGINE)}, 4, vocab, lengths, group=1)
 
 
 def test_a_method_that_does_less_stops_the_bench(setting):
