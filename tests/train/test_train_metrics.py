@@ -42,8 +42,8 @@ def test_every_step_has_every_metric_and_they_add_up(tmp_path):
 
 
 def test_a_total_cap_counts_as_a_cut_of_what_it_ended(tmp_path):
-    # One hard cap and no EOS id that the random model is likely to reach: every row ends at the cap.
-    capped = {"thinking": "unlimited", "solution": "unlimited", "total": 4}
+    # One hard cap and nothing forced: a row ends by EOS, or the cap cuts its thought or its solution.
+    capped = {"thinking": "unlimited", "solution": "unlimited", "total": 4, "on_eos": "stop"}
     run(build_config(tmp_path, budget=capped, train={"steps": 1}))
     (record,) = lines(tmp_path / "metrics.jsonl")
     assert record["cut_share"] > 0.5, "a thought that never ended"
