@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elastic.train.modes import as_in_rollouts
+
 
 @dataclass(frozen=True)
 class LinearHead:
@@ -42,15 +44,13 @@ class LinearHead:
         config: Any = model.config
         head = cls(linear, getattr(config.get_text_config(), "final_logit_softcapping", None))
         ids = torch.arange(2, device=linear.weight.device)[None] % linear.out_features
-        training = model.training
         seen: list[Tensor] = []
         handle = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            with torch.no_grad():  # eval: dropout would draw random numbers
-                logits = model.eval()(input_ids=ids, use_cache=False).logits
+            with torch.no_grad(), as_in_rollouts(model):  # dropout would draw random numbers
+                logits = model(input_ids=ids, use_cache=False).logits
         finally:
             handle.remove()
-            model.train(training)
         if len(seen) != 1:
             return None
         with torch.no_grad():

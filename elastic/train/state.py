@@ -99,8 +99,8 @@ class RunState:
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights. In the
-        # widest type, as parts may differ: a narrower one would round them.
+        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights. In
+        # the widest type: parts of a model may differ, and a narrower one would round them.
         dtypes = {parameter.dtype for parameter in self._model.parameters()}
         widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
         with quiet_transformers():
