@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Source
+from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
@@ -43,6 +44,7 @@ class RolloutEngine:
         max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
+            An empty list is none: rows end at their budgets, `max_new_tokens` or the context alone.
         max_length: most tokens of prompt and completion; by default, and at most, the model's context.
         progress: whether to show a progress bar; None shows one on a terminal once a run takes two seconds.
         refill_rows: free slots that start a refill; by default an eighth of the slots.
@@ -60,7 +62,7 @@ class RolloutEngine:
         max_rows: int = 64,
         *,
         device: torch.device | str | None = None,
-        eos_ids: int | Sequence[int] | None = None,
+        eos_ids: EosIds = None,
         max_length: int | None = None,
         progress: bool | None = None,
         refill_rows: int | None = None,
