@@ -1,5 +1,6 @@
 """Bad input: an error that names argument, value and limit, before the model has run at all."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -154,6 +155,24 @@ def test_ids_outside_the_vocabulary_are_refused(model, tokenizer):
         RolloutEngine(model, tokenizer, eos_ids=[1, 51])
     with pytest.raises(ValueError, match=r"markers: expected ids 0 .. 50, .* got \[60\]"):
         RolloutEngine(model, tokenizer, Markers((2,), (60,)))
+
+
+@pytest.mark.parametrize("given", ["1", True, (i for i in [1]), 1.0, [1.5], [True]])
+def test_what_is_no_list_of_eos_ids_is_refused_by_name(model, tokenizer, given):
+    with pytest.raises(TypeError, match="eos_ids: expected a token id or a list of them, got"):
+        RolloutEngine(model, tokenizer, eos_ids=given)
+
+
+def test_a_model_and_tokenizer_without_eos_are_served_with_a_warning():
+    model, tokenizer = make_model(), make_tokenizer()
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = None
+    with pytest.warns(UserWarning, match=r"eos_ids: neither .* give eos_ids, or eos_ids=\(\) if"):
+        engine = RolloutEngine(model, tokenizer)
+    assert engine.limits.eos_ids == ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RolloutEngine(model, tokenizer, eos_ids=())
 
 
 def test_what_is_no_causal_model_is_refused(tokenizer):
