@@ -99,7 +99,6 @@ def test_no_logits_are_made():
     packed = pack([[1, 2, 3]], [torch.tensor([4, 5, 6])], [0])
     head = LinearHead.of(model)
     shapes = []
-    trained = policy(model, "on")
     model.lm_head.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
     with tree_attention_of(model):
         hidden = packed_hidden(model, head, packed)
