@@ -4,7 +4,6 @@ Groups are shared out over processes; every draw is keyed by its place among all
 processes changes nothing but the speed.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import FinishReason, Phase
 from elastic.data import Problem
 from elastic.rewards import RewardFunction, l1_exact, l1_max
-from elastic.rewards.response import graded_response
+from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 from elastic.train.budgets import BudgetDraw
@@ -69,34 +68,6 @@ class Collected:
                 | {name: record[name] for name in _SAMPLE_FIELDS}
             )
         return result
-
-
-def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float]:
-    """Correctness of every row, by the one rule of training and evaluation.
-
-    A row is graded by its solution alone. One that never reached its solution (EOS in its thinking under
-    ``on_eos = "stop"``, a hard cut) is graded as an empty response.
-
-    Args:
-        batch: R rows, with a tokenizer.
-        answers: one a prompt.
-        reward: the correctness reward.
-
-    Raises:
-        ValueError: the reward of a row is not finite.
-    """
-    answered = (batch.phase == Phase.SOLUTION).any(dim=1).tolist()
-    prompt_of = batch.prompt_index.tolist()
-    values = []
-    for row, has_solution in enumerate(answered):
-        response = graded_response(batch.solution(row) if has_solution else None)
-        value = float(reward(response, answers[prompt_of[row]]))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"reward: row {row} (prompt {prompt_of[row]}) got {value}, expected a finite number"
-            )
-        values.append(value)
-    return values
 
 
 class Collector:
@@ -196,17 +167,17 @@ class Collector:
     def _metrics(
         self, batch: RolloutBatch, rewards: Tensor, correct: list[float], equal_groups: float
     ) -> dict[str, float]:
-        reason = batch.finish_reason
+        rows = measure(batch)
         columns = {
             "reward": rewards,
             "accuracy": torch.tensor(correct),
-            "thinking_tokens": batch.thinking_tokens,
-            "solution_tokens": batch.solution_tokens,
-            "completion_tokens": batch.lengths,
-            "cut_share": batch.thinking_cut,
-            "stop_share": reason == FinishReason.STOP,
-            "solution_cut_share": reason == FinishReason.SOLUTION_BUDGET,
-            "loss_token_share": batch.sampled.sum(1) / batch.lengths.clamp(min=1),
+            "thinking_tokens": rows.thinking_tokens,
+            "solution_tokens": rows.solution_tokens,
+            "completion_tokens": rows.tokens,
+            "cut_share": rows.thinking_cut,
+            "stop_share": rows.stopped,
+            "solution_cut_share": rows.solution_cut,
+            "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
         }
         sums = torch.tensor([*(column.double().sum().item() for column in columns.values()), len(batch)])
         *sums, count = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()

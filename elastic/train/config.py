@@ -18,6 +18,9 @@ else:
 
 EMBEDDED_MODEL = "tiny"
 
+# The remedy for weights too narrow to train.
+WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
+
 # What a run may change when it is resumed; anything else would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
@@ -88,10 +91,10 @@ class TrainConfig(Section):
             )
 
     def preflight(self) -> None:
-        """Checks what depends on this machine: files, directories, devices. Loads nothing.
+        """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
 
         Raises:
-            ValueError: a file or directory that is missing or of the wrong kind.
+            ValueError: a file or directory that is missing or of the wrong kind; 16-bit weights.
             FileNotFoundError: a missing data file.
         """
         for table in (self.data, self.eval):
@@ -100,6 +103,11 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
+        if self.model.path != EMBEDDED_MODEL and self.model.dtype in ("bfloat16", "float16"):
+            raise ValueError(
+                f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
+                f"{self.model.dtype}; {WIDER}"
+            )
         path = Path(self.model.path)
         is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
         if self.model.path != EMBEDDED_MODEL and is_path and not (path / "config.json").is_file():

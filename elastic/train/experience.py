@@ -6,13 +6,10 @@ R rows, n tokens of a row.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
-from elastic.budget import FinishReason
 from elastic.rollout import RolloutBatch
-
-_CUT = (FinishReason.SOLUTION_BUDGET, FinishReason.TOTAL_BUDGET, FinishReason.LENGTH)
+from elastic.rollout.measure import measure
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,7 @@ class Experience:
         lengths = batch.lengths.tolist()
         sampled = batch.sampled
         if mask_cut_solutions:
-            reasons = batch.finish_reason.tolist()
-            cut = torch.tensor([reason in _CUT for reason in reasons], dtype=torch.bool)
-            sampled = sampled & ~cut[:, None]
+            sampled = sampled & ~measure(batch).truncated[:, None]
 
         def rows(values: Tensor) -> list[Tensor]:
             return [value[:length] for value, length in zip(values, lengths, strict=True)]

@@ -12,8 +12,8 @@ class ModelConfig(Section):
 
     Attributes:
         path: a Hugging Face directory or hub id, or ``tiny`` for the embedded model.
-        dtype: of the weights. 16-bit weights lose updates smaller than their rounding; prefer float32
-            weights with ``train.mixed_precision``.
+        dtype: of the weights. 16-bit weights would lose updates smaller than their rounding, so they are
+            refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
         start_marker: text that opens thinking.

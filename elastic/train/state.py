@@ -99,9 +99,12 @@ class RunState:
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights.
+        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights. In
+        # the widest type: parts of a model may differ, and a narrower one would round them.
+        dtypes = {parameter.dtype for parameter in self._model.parameters()}
+        widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
         with quiet_transformers():
-            saved = type(self._model).from_pretrained(checkpoint.model, dtype=self._model.dtype)
+            saved = type(self._model).from_pretrained(checkpoint.model, dtype=widest)
         self._model.load_state_dict(saved.state_dict())
         self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
         states = checkpoint.load_tensors("rng.pt")

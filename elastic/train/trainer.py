@@ -19,8 +19,9 @@ from accelerate.utils import DistributedType
 from elastic.data import Problem
 from elastic.markers import Markers
 from elastic.rewards import RewardFunction
-from elastic.rollout import OutOfContext, RolloutEngine
+from elastic.rollout import RolloutEngine
 from elastic.train.budgets import BudgetDraw
+from elastic.train.checks import check_prompts, check_shares, check_weights, say_dropout
 from elastic.train.collect import Collector
 from elastic.train.config import TrainConfig
 from elastic.train.data_order import DataOrder
@@ -71,17 +72,8 @@ class Trainer:
     ) -> None:
         self.config = config
         self.accelerator = accelerator = accelerator or build_accelerator(config)
-        processes = accelerator.num_processes
-        if config.rollout.prompts_per_step % processes:
-            raise ValueError(
-                f"rollout.prompts_per_step: must be a multiple of the {processes} processes, "
-                f"got {config.rollout.prompts_per_step}"
-            )
-        if config.train.minibatches > config.rollout.prompts_per_step // processes:
-            raise ValueError(
-                "train.minibatches: must be at most the groups of a process, "
-                f"{config.rollout.prompts_per_step // processes}, got {config.train.minibatches}"
-            )
+        check_shares(config, accelerator.num_processes)
+        check_weights(model, config.optim.lr)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
@@ -92,7 +84,7 @@ class Trainer:
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
         )
-        _check_prompts(engine, prompts, budgets, dataset)
+        check_prompts(engine, prompts, budgets, dataset)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
@@ -122,6 +114,8 @@ class Trainer:
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)
+        if accelerator.is_main_process:
+            say_dropout(model)
         self._run = RunState(config, accelerator, model, self.optimizer, tokenizer)
 
     def train(self) -> Progress:
@@ -224,7 +218,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        self.model.train()
         self._policy.backward(part, num_tokens, num_rows, stats)
         # Infinity: the norm alone, nothing is scaled.
         limit = self.config.optim.max_grad_norm or math.inf
@@ -234,7 +227,6 @@ class Trainer:
                 f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
             )
         self.optimizer.step()
-        self.model.eval()
         stats.grad_norm += norm
         stats.updates += 1
 
@@ -280,19 +272,3 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 def _frozen_copy(model: Any) -> Any:
     reference = copy.deepcopy(model).eval()
     return reference.requires_grad_(False)
-
-
-def _check_prompts(
-    engine: RolloutEngine, prompts: Prompts, budgets: BudgetDraw, dataset: Sequence[Problem]
-) -> None:
-    """Every problem with its budget must fit the context: known now, not a hundred steps in."""
-    context = engine.limits.context
-    if context is None:
-        return
-    texts = prompts.render(dataset, prompts.longest(len(dataset)))
-    for problem, text in zip(dataset, texts, strict=True):
-        ids = engine.tokenizer.encode(text, add_special_tokens=False)
-        try:
-            budgets.largest.check_context(context, len(ids), engine.markers, engine.tokenizer)
-        except ValueError as error:
-            raise OutOfContext(f"problem '{problem.id}': {error}") from error
