@@ -109,7 +109,8 @@ class RolloutEngine:
             prompts: texts, tokenised as they stand without special tokens added, or lists of token ids.
             budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
-            sampling: how tokens are drawn; `Sampling()` by default.
+            sampling: how tokens are drawn; `Sampling()` by default, which draws a seed for this call. The
+                batch records it as `run_seed`; with `Sampling(seed=...)` of it the call can be repeated.
             max_new_tokens: ends rows without a bounded budget, finish reason LENGTH; by default the context
                 does. An error where a bounded budget may need more: it would cut forced texts.
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
@@ -183,5 +184,7 @@ class RolloutEngine:
             prompts=plan.prompts,
             markers=self.markers,
             eos_ids=self.limits.eos_ids,
+            pad_id=self.limits.pad_id,
+            run_seed=plan.run_seed,
             tokenizer=self.tokenizer,
         )
