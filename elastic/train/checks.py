@@ -11,6 +11,7 @@ from elastic.rollout import OutOfContext, RolloutEngine
 from elastic.train.budgets import BudgetDraw
 from elastic.train.config import WIDER, TrainConfig
 from elastic.train.modes import dropout_of
+from elastic.train.no_effect import without_effect
 from elastic.train.prompts import Prompts
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -78,6 +79,13 @@ def check_prompts(
             budgets.largest.check_context(context, len(ids), engine.markers, engine.tokenizer)
         except ValueError as error:
             raise OutOfContext(f"problem '{problem.id}': {error}") from error
+
+
+def say_no_effect(config: TrainConfig) -> None:
+    """One warning that names every key which was set and does nothing."""
+    found = without_effect(config)
+    if found:
+        warnings.warn(f"settings that have no effect in this run: {'; '.join(found)}", stacklevel=3)
 
 
 def say_dropout(model: Any) -> None:
