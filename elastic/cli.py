@@ -166,7 +166,7 @@ def _add_generate(commands: argparse._SubParsersAction, common: argparse.Argumen
     sampling.add_argument("--top-k", type=int, default=0)
     sampling.add_argument("--top-p", type=float, default=1.0)
     sampling.add_argument("--min-p", type=float, default=0.0)
-    sampling.add_argument("--seed", type=int, default=0)
+    sampling.add_argument("--seed", type=int, help="of the draws; without it one is drawn and printed")
     chat = generate.add_mutually_exclusive_group()
     chat.add_argument(
         "--chat", action="store_true", default=None, help="prompts are messages for the chat template"

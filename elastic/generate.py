@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +28,7 @@ class Request:
         model: a local Hugging Face model directory, or `tiny` for the embedded model.
         prompts: at least one.
         budget: of every completion.
-        sampling: how tokens are drawn.
+        sampling: how tokens are drawn. Without a seed one is drawn, and said on stderr.
         samples: completions a prompt, at least 1.
         chat: whether prompts are a user's messages for the tokenizer's chat template; None for yes where
             the tokenizer has one.
@@ -92,6 +92,7 @@ def run(request: Request, out: TextIO) -> None:
         OSError: the model or the directory of `json_path` is missing.
     """
     _check(request)
+    request = _with_seed(request)
     model, tokenizer = open_model(request.model, device=request.device, dtype=request.dtype)
     prompts = _with_template(tokenizer, request)
     _warn_of_unknown_words(tokenizer, prompts)
@@ -101,6 +102,7 @@ def run(request: Request, out: TextIO) -> None:
     with threads_for(model, rows):
         batch = (_stream if request.stream else _all_at_once)(engine, prompts, request, display)
     if request.json_path is not None:
+        batch = replace(batch, run_seed=request.sampling.seed)  # streamed rows are calls of their own
         records = (json.dumps(record, ensure_ascii=False) for record in batch.to_records())
         write_atomic(request.json_path, "[" + ",\n".join(records) + "]\n")
 
@@ -113,6 +115,14 @@ def _check(request: Request) -> None:
         raise ValueError(f"samples: expected 1 or more, got {request.samples}")
     if request.json_path is not None and not request.json_path.absolute().parent.is_dir():
         raise FileNotFoundError(f"json: no such directory: {request.json_path.absolute().parent}")
+
+
+def _with_seed(request: Request) -> Request:
+    if request.sampling.seed is not None:
+        return request
+    sampling = request.sampling.seeded()
+    print(f"elastic: seed {sampling.seed}; --seed {sampling.seed} gives the same again", file=sys.stderr)
+    return replace(request, sampling=sampling)
 
 
 def _with_template(tokenizer: Any, request: Request) -> list[str]:
@@ -159,6 +169,7 @@ def _stream(
     engine: RolloutEngine, prompts: Sequence[str], request: Request, display: Display
 ) -> RolloutBatch:
     batches = []
+    assert request.sampling.seed is not None  # `run` drew one
     for row, seed in enumerate(row_seeds(request.sampling.seed, len(prompts) * request.samples)):
         display.begin(_heading(request, row))
         batch = engine.generate(

@@ -48,7 +48,7 @@ def sweep(
         limits: (t, s) pairs, in sampled tokens; (None, None) for no limit.
         problems: at least one. Their prompts are complete, or questions where `template` is given.
         reward: (graded response, right answer) to 1.0 or 0.0; see `elastic.rewards.grading.grade`.
-        sampling: how tokens are drawn.
+        sampling: how tokens are drawn. A seed of None draws one, and all rows share it.
         template: makes a prompt of a question. Needed by methods that add to the question (L1): behind the
             template's end their words would stand in the model's turn.
 
@@ -65,7 +65,7 @@ def sweep(
                 f"sweep: {method.name} adds to the question, so it needs questions and their template"
             )
     plan = [(method, pair, method.budget(*pair)) for pair in limits for method in chosen]
-    return _rows(engine, plan, problems, reward, sampling, template)
+    return _rows(engine, plan, problems, reward, sampling.seeded(), template)
 
 
 def _rows(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Source
+from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
@@ -21,20 +21,20 @@ from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.serving import serving
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
 _NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
-# What the step's additive mask is understood by; under any other implementation SDPA decodes.
-_MASKED_ATTENTIONS = ("sdpa", "eager")
 
 
 class RolloutEngine:
     """Decodes with a slot KV cache: a row that ends gives its slot to the next one in the queue.
 
-    The model is used as it is: put into eval mode for the call, and back. Under flash-attn or another
-    attention without masks, the call runs on SDPA, which takes the mask that rows of different lengths need.
+    The model is used as it is: put into eval mode for the call, and every module back into its own. Under
+    flash-attn or another attention without masks, the call runs on SDPA, which takes the mask that rows of
+    different lengths need. A second thread that uses the same model waits until the call is done.
 
     Args:
         model: a causal Hugging Face model on its device; every layer full attention.
@@ -43,6 +43,7 @@ class RolloutEngine:
         max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
+            An empty list is none: rows end at their budgets, `max_new_tokens` or the context alone.
         max_length: most tokens of prompt and completion; by default, and at most, the model's context.
         progress: whether to show a progress bar; None shows one on a terminal once a run takes two seconds.
         refill_rows: free slots that start a refill; by default an eighth of the slots.
@@ -60,7 +61,7 @@ class RolloutEngine:
         max_rows: int = 64,
         *,
         device: torch.device | str | None = None,
-        eos_ids: int | Sequence[int] | None = None,
+        eos_ids: EosIds = None,
         max_length: int | None = None,
         progress: bool | None = None,
         refill_rows: int | None = None,
@@ -108,7 +109,8 @@ class RolloutEngine:
             prompts: texts, tokenised as they stand without special tokens added, or lists of token ids.
             budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
-            sampling: how tokens are drawn; `Sampling()` by default.
+            sampling: how tokens are drawn; `Sampling()` by default, which draws a seed for this call. The
+                batch records it as `run_seed`; with `Sampling(seed=...)` of it the call can be repeated.
             max_new_tokens: ends rows without a bounded budget, finish reason LENGTH; by default the context
                 does. An error where a bounded budget may need more: it would cut forced texts.
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
@@ -138,7 +140,7 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with _serving(self.model), self._bar(rows, shown) as bar:
+        with serving(self.model), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
@@ -182,23 +184,7 @@ class RolloutEngine:
             prompts=plan.prompts,
             markers=self.markers,
             eos_ids=self.limits.eos_ids,
+            pad_id=self.limits.pad_id,
+            run_seed=plan.run_seed,
             tokenizer=self.tokenizer,
         )
-
-
-@contextmanager
-def _serving(model: Any) -> Iterator[None]:
-    """The model in eval mode, without gradients, under an attention that takes masks."""
-    training, config = model.training, model.config
-    own = config._attn_implementation
-    model.eval()
-    if own not in _MASKED_ATTENTIONS:
-        # The attribute alone: set_attn_implementation would load kernels again.
-        config._attn_implementation = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
-    try:
-        # Over no_grad this saves a tenth of a tiny model's step.
-        with torch.inference_mode():
-            yield
-    finally:
-        config._attn_implementation = own
-        model.train(training)

@@ -35,6 +35,7 @@ class Plan:
     most: of each row, the most tokens it emits before it is ended from outside.
     bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
     seeds: of each row.
+    run_seed: what they derive from; None where the caller gave them.
     sampling: how tokens are drawn.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     most: list[int]
     bounded: list[bool]
     seeds: list[int]
+    run_seed: int | None
     sampling: Sampling
 
     def longest_first(self) -> list[int]:
@@ -95,6 +97,7 @@ def make_plan(
             )
         most.append(cache[key][0])
         bounded.append(cache[key][1])
+    sampling = sampling if seeds is not None else sampling.seeded()
     machine, index = compile_budgets(budgets, markers, tokenizer, limits.eos_ids, limits.pad_id)
     return Plan(
         prompts=ids,
@@ -105,6 +108,7 @@ def make_plan(
         most=most,
         bounded=bounded,
         seeds=_row_seeds(seeds, sampling, len(prompt_index)),
+        run_seed=None if seeds is not None else sampling.seed,
         sampling=sampling,
     )
 
@@ -211,6 +215,7 @@ def _most(
 
 def _row_seeds(seeds: Any, sampling: Sampling, rows: int) -> list[int]:
     if seeds is None:
+        assert sampling.seed is not None  # `make_plan` drew one
         return row_seeds(sampling.seed, rows)
     values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
     if len(values) != rows:

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from elastic.files import write_checksums
 from elastic.tiny.task import BOS, END, EOS, MAX_OPERATIONS, MIN_OPERATIONS, cut_trace, draw, trace
 from elastic.tiny.vocabulary import IDS, MAX_LENGTH, PAD, build_tokenizer
 
@@ -126,12 +127,13 @@ def pretrain(
 
 
 def save(model: Qwen3ForCausalLM, out: Path) -> None:
-    """Writes model and tokenizer to ``out``, which is replaced only when everything is written."""
+    """Writes model, tokenizer and checksums to ``out``, which is replaced only when everything is written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         model.save_pretrained(partial)
         build_tokenizer().save_pretrained(partial)
+        write_checksums(partial)
         partial.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elastic.rollout.serving import attention_set, exclusive
+
 TREE_ATTENTION = "elastic_tree"
 
 # A bucket grows while the attention cells (queries x keys) that padding adds stay below this share.
@@ -283,16 +285,10 @@ def tree_attention_of(model: nn.Module) -> Iterator[None]:
     """Sets `model`'s attention implementation to the tree attention for the duration of the block.
 
     The block must enclose the backward pass too: gradient checkpointing runs the forward again there.
-    The rollout engine finds the model's own implementation again afterwards.
+    The model is this thread's alone meanwhile, and has its own implementation again afterwards.
     """
     from transformers import AttentionInterface
 
     AttentionInterface.register(TREE_ATTENTION, tree_attention)
-    config: Any = model.config
-    own = config._attn_implementation
-    # The attribute alone, not set_attn_implementation(): that one reloads kernels and warns.
-    config._attn_implementation = TREE_ATTENTION
-    try:
+    with exclusive(model), attention_set(model, TREE_ATTENTION):
         yield
-    finally:
-        config._attn_implementation = own

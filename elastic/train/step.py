@@ -80,10 +80,7 @@ class Policy:
         self._micro_batch_tokens = micro_batch_tokens
         self._head = self._head_of(model)
         if config.linear == "on" and self._head is None:
-            raise ValueError(
-                "loss.linear: 'on' needs a model whose logits are those of a plain linear head, "
-                f"soft-capped at most, and weights that are not sharded; got {type(model).__name__}"
-            )
+            raise ValueError("loss.linear: 'on' needs weights that are not sharded")
 
     def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
         """Logprobs of every row's tokens under the tempered policy, without gradient.
@@ -132,7 +129,8 @@ class Policy:
         whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
             return None
-        head = LinearHead.of(self._accelerator.unwrap_model(model))
+        required = self._config.linear == "on"
+        head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
         if head is not None and self._config.linear == "auto":
             narrow = head.linear.out_features <= head.linear.in_features
             return None if narrow else head

@@ -94,10 +94,23 @@ def test_records_hold_the_texts_and_the_annotation(elastic, tmp_path: Path) -> N
 
 def test_the_same_seed_gives_the_same_text_and_another_one_another(elastic) -> None:
     arguments = ("--thinking", 24, "--solution", 8, "--samples", 4)
-    first, again = generate(elastic, *arguments), generate(elastic, *arguments)
+    first, again = (generate(elastic, *arguments, "--seed", 0) for _ in range(2))
     other = generate(elastic, *arguments, "--seed", 1)
     assert first.out == again.out
     assert first.out != other.out
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_without_a_seed_one_is_drawn_printed_and_recorded(elastic, tmp_path: Path, stream) -> None:
+    path = tmp_path / "out.json"
+    arguments = ("--thinking", 24, "--solution", 8, "--samples", 4, *stream)
+    first, other = (generate(elastic, *arguments, "--json", path) for _ in range(2))
+    assert first.out != other.out
+    seed = re.search(r"^elastic: seed (\d+); --seed \1 gives the same again$", other.err, re.MULTILINE)[1]
+    assert {row["run_seed"] for row in records(path)} == {int(seed)}
+    again = generate(elastic, *arguments, "--seed", seed)
+    assert again.out == other.out
+    assert "elastic: seed" not in again.err
 
 
 def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path) -> None:
@@ -105,7 +118,9 @@ def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path)
     text.write_text(f"{PROMPT}\n\n{PROMPT}\n")
     problems.write_text("".join(json.dumps({"prompt": PROMPT, "answer": "2"}) + "\n" for _ in range(2)))
     outputs = [
-        elastic("generate", "tiny", "--raw", "--prompts", path, "--thinking", 2, "--solution", 2).out
+        elastic(
+            *("generate", "tiny", "--raw", "--prompts", path, "--thinking", 2, "--solution", 2, "--seed", 3)
+        ).out
         for path in (text, problems)
     ]
     assert outputs[0] == outputs[1]

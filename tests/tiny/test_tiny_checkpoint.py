@@ -1,6 +1,7 @@
 """The embedded checkpoint: size, tokenizer, behaviour under budgets, and the script that trains it."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from elastic import tiny
+from elastic.files import check_checksums
 from elastic.tiny import pretrain
 from elastic.tiny.task import END, MAX_OPERATIONS, problems
 from elastic.tiny.vocabulary import IDS, SPECIAL, WORDS
@@ -22,6 +24,23 @@ def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def test_checkpoint_is_smaller_than_three_megabytes() -> None:
     assert sum(file.stat().st_size for file in tiny.CHECKPOINT.iterdir()) < THREE_MB
+
+
+def test_a_flipped_bit_in_any_file_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny.CHECKPOINT, copy)
+    monkeypatch.setattr(tiny, "CHECKPOINT", copy)
+    tiny.load()
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"the embedded model: .*{name} is damaged"):
+            tiny.load()
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
 
 
 def test_checkpoint_is_a_standard_model(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
@@ -102,6 +121,7 @@ def test_pretraining_is_deterministic_and_writes_a_loadable_directory(tmp_path: 
     out = tmp_path / "new" / "model"
     for _ in range(2):  # the second save replaces the first
         pretrain.save(models[0], out)
+    check_checksums(out)
     again = AutoModelForCausalLM.from_pretrained(out)
     for name, value in models[0].state_dict().items():
         assert torch.equal(value, again.state_dict()[name])

@@ -67,23 +67,26 @@ def experience_of(model, tokenizer):
     return Experience.from_rollout(batch, torch.linspace(-1, 1, len(batch)))
 
 
-def gradient(model, experience, accelerator):
-    model.zero_grad()
-    policy = Policy(model, accelerator, LossConfig(), temperature=1.0, max_length=None)
+def policy_of(model, accelerator):
+    return Policy(model, accelerator, LossConfig(), temperature=1.0, max_length=None)
+
+
+def gradient(policy, experience):
+    policy.model.zero_grad()
     policy.backward(experience, experience.loss_tokens, len(experience), UpdateStats())
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters()])
 
 
 def test_checkpointed_layers_run_again_without_dropout(tmp_path, tokenizer):
     model, accelerator = build_opt().eval(), build_accelerator(build_config(tmp_path))
     experience = experience_of(model, tokenizer)
-    plain = gradient(model, experience, accelerator)
+    plain = gradient(policy_of(model, accelerator), experience)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     calls = []
-    model.model.decoder.layers[0].fc1.register_forward_hook(
-        lambda *_: calls.append(1) if torch.is_grad_enabled() else None
-    )
-    checkpointed = gradient(model, experience, accelerator)
+    model.model.decoder.layers[0].fc1.register_forward_hook(lambda *_: calls.append(1))
+    policy = policy_of(model, accelerator)
+    calls.clear()  # of the checks that a policy starts with
+    checkpointed = gradient(policy, experience)
     assert len(calls) == 2
     assert torch.equal(checkpointed, plain)
 
@@ -96,7 +99,7 @@ def test_every_module_gets_its_own_mode_and_rate_back(tmp_path, tokenizer):
     model.gradient_checkpointing_enable({"use_reentrant": False})
     modes = {name: module.training for name, module in model.named_modules()}
     rates = dropout_of(model)
-    gradient(model, experience, accelerator)
+    gradient(policy_of(model, accelerator), experience)
     with pytest.raises(KeyboardInterrupt), as_in_rollouts(model):
         raise KeyboardInterrupt
     assert {name: module.training for name, module in model.named_modules()} == modes
