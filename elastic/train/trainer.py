@@ -141,9 +141,9 @@ class Trainer:
                 any where ``train.resume`` is ``never``.
             RuntimeError: a gradient is not finite; names the step.
         """
-        check_precision(self.accelerator, self.config)
         if self._standing.finished is not None:
             return self._standing.finished
+        check_precision(self.accelerator, self.config)
         progress = self._standing.go_on()
         log = None
         if self.accelerator.is_main_process:
