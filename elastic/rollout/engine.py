@@ -20,12 +20,13 @@ from elastic.rollout.decode import Decoder, OnToken
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 # What the step's additive mask is understood by; under any other implementation SDPA decodes.
 _MASKED_ATTENTIONS = ("sdpa", "eager")
 
@@ -86,6 +87,8 @@ class RolloutEngine:
         on_gpu = self.device.type != "cpu"
         self.poll_every = poll_every or (_POLL_STEPS_ON_GPU if on_gpu else 1)
         self._lagged = on_gpu
+        with _serving(model):
+            prove_decoding(model, self.limits.context)
 
     def generate(
         self,
