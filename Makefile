@@ -13,7 +13,7 @@ setup: $(VENV)/built
 $(VENV)/installed: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet setuptools wheel pybind11 cmake ninja numpy
+	$(BIN)/pip install --quiet "setuptools>=70.1" pybind11 cmake ninja numpy
 	touch $@
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)

@@ -49,4 +49,8 @@ def _torch_tag() -> str:
     return f"torch-{torch.__version__}"
 
 
-setup(ext_modules=[Extension("elastic._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    license="Apache-2.0",
+    ext_modules=[Extension("elastic._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

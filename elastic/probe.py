@@ -5,7 +5,6 @@ token before them is another one, and how much they move by rounding alone.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd, inf
 from typing import Any
@@ -110,20 +109,6 @@ def ordinary_tokens(model: Any, count: int) -> list[int]:
     pool = [token for token in range(vocab) if token not in special]
     step = next(step for step in range(int(0.6 * len(pool)) + 1, 2 * len(pool)) if gcd(step, len(pool)) == 1)
     return [pool[(index + 1) * step % len(pool)] for index in range(count)]
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation without gradients; modes of all submodules and generators are afterwards as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    device = next(model.parameters()).device
-    try:
-        model.eval()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def reason_of(error: Exception) -> str:

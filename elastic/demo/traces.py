@@ -7,7 +7,8 @@ from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.demo.config import DemoConfig
 from elastic.report.traces import Pair, completion, traces_text
-from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rewards.grading import grade
+from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 
@@ -38,14 +39,14 @@ def traces(
         budget = Budget.unlimited() if thinking is None else Budget(thinking, config.solution)
         with threads_for(before.model, len(few)):
             batches = [engine.generate(prompts, budget, sampling=sampling) for engine in (before, after)]
-        right = [_right(batch, few) for batch in batches]
+        right = [grade(batch, [problem.answer for problem in few], tiny.reward) for batch in batches]
         left = [index for index in range(len(few)) if index not in taken] or [0]
         differing = [index for index in left if right[0][index] != right[1][index]]
         index = left[0] if thinking is None or not differing else differing[0]
         taken.add(index)
         problem = few[index]
         completions = tuple(
-            completion(batch, index, before.tokenizer.decode, heading=heading, correct=correct[index])
+            completion(batch, index, before.tokenizer.decode, heading=heading, correct=correct[index] == 1.0)
             for batch, correct, heading in zip(
                 batches, right, ("before, untrained", "after, E1"), strict=True
             )
@@ -53,7 +54,3 @@ def traces(
         limit = "no budget" if thinking is None else f"t = {thinking}, s = {config.solution}"
         pairs.append(Pair(f"test problem {index + 1}, {limit}", problem.prompt, problem.answer, completions))
     return traces_text(pairs, _INTRODUCTION)
-
-
-def _right(batch: RolloutBatch, problems: Sequence[Problem]) -> list[bool]:
-    return [tiny.reward(batch.text(index), problem.answer) == 1.0 for index, problem in enumerate(problems)]

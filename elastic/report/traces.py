@@ -8,6 +8,7 @@ from elastic.budget import FinishReason
 from elastic.report.display import Decode
 from elastic.report.segments import segments
 from elastic.rollout import RolloutBatch
+from elastic.rollout.measure import measure
 
 _WIDTH = 110
 _INDENT = 11  # of text behind the longest label
@@ -67,9 +68,10 @@ def completion(batch: RolloutBatch, row: int, decode: Decode, *, heading: str, c
 
 def facts(batch: RolloutBatch, row: int) -> str:
     """`31 thinking tokens (cut), 6 solution tokens, ended by stop` for one row of a batch."""
-    cut = " (cut)" if bool(batch.thinking_cut[row]) else ""
+    rows = measure(batch[row])
+    cut = " (cut)" if bool(rows.thinking_cut) else ""
     reason = FinishReason(int(batch.finish_reason[row])).text
-    thinking, solution = int(batch.thinking_tokens[row]), int(batch.solution_tokens[row])
+    thinking, solution = int(rows.thinking_tokens), int(rows.solution_tokens)
     return f"{thinking} thinking tokens{cut}, {solution} solution tokens, ended by {reason}"
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from elastic.rollout.serving import exclusive
 from elastic.train.layout import TreeLayout
 from elastic.train.proof import packs
 from elastic.train.tree import TREE_ATTENTION, switched, tree_attention
@@ -18,8 +19,8 @@ def tree_attention_of(model: nn.Module) -> Iterator[None]:
 
     Sets `model`'s attention implementation to the tree attention, or leaves its own where rows have to be
     padded; which of the two is found out the first time (`proof.packs`). The block must enclose the backward
-    pass too: gradient checkpointing runs the forward again there. The rollout engine finds the model's own
-    implementation again afterwards.
+    pass too: gradient checkpointing runs the forward again there. The model is this thread's alone meanwhile,
+    and has its own implementation again afterwards.
 
     Args:
         model: unwrapped.
@@ -27,8 +28,9 @@ def tree_attention_of(model: nn.Module) -> Iterator[None]:
     Raises:
         ValueError: the model can be trained neither packed nor padded; says why.
     """
-    if packs(model):
-        with switched(model):
+    with exclusive(model):
+        if packs(model):
+            with switched(model):
+                yield
+        else:
             yield
-    else:
-        yield

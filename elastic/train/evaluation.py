@@ -10,11 +10,13 @@ import torch
 from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.rewards import RewardFunction
+from elastic.rewards.grading import grade
 from elastic.rollout import RolloutEngine
+from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
-from elastic.train.collect import grade
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import batch_of_failure
 from elastic.train.sections_update import EvalConfig
 from elastic.train.seeds import Stream, derive
 
@@ -75,10 +77,13 @@ class Evaluation:
                         seeds=seeds,
                         progress=False,
                     ).to("cpu")
-                sums[0] = sum(grade(batch, self._answers, self._reward))
-                sums[1] = batch.thinking_tokens.sum()
-                sums[2] = batch.solution_tokens.sum()
-                sums[3] = batch.thinking_cut.sum()
+                with batch_of_failure(batch, "evaluation"):
+                    grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]
+                sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
+                rows = measure(batch)
+                sums[1] = rows.thinking_tokens.sum()
+                sums[2] = rows.solution_tokens.sum()
+                sums[3] = rows.thinking_cut.sum()
                 sums[4] = len(batch)
             sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum").tolist()
             for label, value in zip(_MEANS, sums, strict=False):

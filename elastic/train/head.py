@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elastic.train.modes import as_in_rollouts
+
 
 @dataclass(frozen=True)
 class LinearHead:
@@ -57,7 +59,6 @@ class LinearHead:
     def _difference(self, model: Any) -> str:
         """What the model's logits are made of beside this head; empty for nothing."""
         ids = torch.arange(2, device=self.linear.weight.device)[None] % self.linear.out_features
-        training = model.training
         seen: list[Tensor] = []
 
         def cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -66,11 +67,10 @@ class LinearHead:
 
         handle = self.linear.register_forward_pre_hook(cut)
         try:
-            with torch.enable_grad():  # eval: dropout would draw random numbers
-                logits = model.eval()(input_ids=ids, use_cache=False).logits
+            with torch.enable_grad(), as_in_rollouts(model):  # dropout would draw random numbers
+                logits = model(input_ids=ids, use_cache=False).logits
         finally:
             handle.remove()
-            model.train(training)
         if len(seen) != 1:
             return f"a forward pass calls the head {len(seen)} times"
         known = {id(seen[0]), *map(id, self.linear.parameters(recurse=False))}

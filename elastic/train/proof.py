@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic import probe
+from elastic.rollout.serving import evaluating, exclusive
 from elastic.train.packing import PackedBatch, pack, packed_logits
 from elastic.train.tree import switched
 
@@ -39,7 +40,13 @@ def packs(model: Any) -> bool:
 
 def _prove(model: Any) -> bool:
     name = f"{type(model).__name__} ({model.config.model_type})"
-    with probe.undisturbed(model):
+    device = next(model.parameters()).device
+    with (
+        exclusive(model),
+        evaluating(model),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.no_grad(),
+    ):
         try:
             rows = _Rows(model)
         except Exception as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elastic.rollout.serving import attention_set, exclusive
 from elastic.train.layout import TreeLayout
 
 TREE_ATTENTION = "elastic_tree"
@@ -136,16 +137,8 @@ def switched(model: nn.Module) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(TREE_ATTENTION, tree_attention)
-    own = [(config, config._attn_implementation) for config in _configs(model)]
-    # The attribute alone, not set_attn_implementation(): that one reloads kernels and warns. And the internal
-    # one: the public one's setter overwrites the choices of configurations inside.
-    for config, _ in own:
-        config._attn_implementation_internal = TREE_ATTENTION
-    try:
+    with exclusive(model), attention_set(model, TREE_ATTENTION):
         yield
-    finally:
-        for config, implementation in own:
-            config._attn_implementation_internal = implementation
 
 
 def is_switched(model: nn.Module) -> bool:
@@ -153,18 +146,4 @@ def is_switched(model: nn.Module) -> bool:
     inner: Any = model
     while not hasattr(inner, "config"):
         inner = inner.module  # of DistributedDataParallel
-    return any(config._attn_implementation == TREE_ATTENTION for config in _configs(inner))
-
-
-def _configs(model: Any) -> list[Any]:
-    """The model's configuration and those inside: layers of a multimodal model read their own part's."""
-    found: list[Any] = []
-    waiting = [model.config]
-    while waiting:
-        config = waiting.pop()
-        if all(config is not other for other in found):
-            found.append(config)
-            waiting += [
-                part for key in config.sub_configs if (part := getattr(config, key, None)) is not None
-            ]
-    return found
+    return bool(inner.config.get_text_config(decoder=True)._attn_implementation == TREE_ATTENTION)

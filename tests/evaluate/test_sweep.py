@@ -64,6 +64,14 @@ def test_every_row_draws_with_the_same_seeds(engine, graded) -> None:
     assert {call[2] for call in engine.calls} == {SAMPLING}
 
 
+def test_without_a_seed_all_rows_share_one_that_was_drawn(engine, graded) -> None:
+    for _ in range(2):
+        list(sweep(engine, ["separate"], [(1, 3), (4, 8)], PROBLEMS, graded, sampling=Sampling(1.0)))
+    seeds = [call[2].seed for call in engine.calls]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+    assert None not in seeds
+
+
 def test_rows_come_as_they_are_done(engine, graded) -> None:
     rows = sweep(engine, ["separate"], [(1, 3), (4, 8)], PROBLEMS, graded, sampling=SAMPLING)
     next(rows)

@@ -9,6 +9,7 @@ from test_train_accumulation import LOSSES, OPTIM, random_experience
 from tiny_run import build_config, build_model, run
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from elastic.train.attention import tree_attention_of
 from elastic.train.head import LinearHead
 from elastic.train.packing import pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
@@ -98,9 +99,8 @@ def test_no_logits_are_made():
     packed = pack([[1, 2, 3]], [torch.tensor([4, 5, 6])], [0])
     head = LinearHead.of(model)
     shapes = []
-    trained = policy(model, "on")
     model.lm_head.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
-    with trained._attention(model):
+    with tree_attention_of(model):
         hidden = packed_hidden(model, head, packed)
         logits = packed_logits(model, packed)
     assert shapes[-2][1] == 0
