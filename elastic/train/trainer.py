@@ -30,6 +30,7 @@ from elastic.train.identity import identity
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.proof import packs
 from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
@@ -83,6 +84,7 @@ class Trainer:
         prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
+        packs(model)  # or a refusal, before the first rollout
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
