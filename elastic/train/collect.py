@@ -122,6 +122,7 @@ class Collector:
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
                 seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
                 progress=False,
+                add_special_tokens=self._prompts.add_special_tokens,
             ).to("cpu")
         graded = time.perf_counter()
         correct = grade(batch, [problem.answer for problem in problems], self._reward)
