@@ -107,6 +107,24 @@ def test_l1_adds_its_instruction_to_the_question_in_front_of_the_template(engine
     assert engine.calls[0][:2] == (["a b Think for 12 tokens. <think>"], Budget.unlimited())
 
 
+def test_a_suffix_stands_where_training_puts_it_in_front_of_the_length(engine, graded) -> None:
+    list(
+        sweep(
+            *(engine, ["separate", "l1_max"], [(4, 8)], PROBLEMS[:1], graded),
+            sampling=SAMPLING,
+            template=lambda question: f"{question} <think>",
+            suffix="so",
+        )
+    )
+    prompts = [call[0] for call in engine.calls]
+    assert prompts == [["a b\nso <think>"], ["a b\nso Think for maximum 12 tokens. <think>"]]
+
+
+def test_a_suffix_without_a_template_is_refused(engine, graded) -> None:
+    with pytest.raises(ValueError, match="sweep: suffix adds to the question, so it needs"):
+        sweep(engine, ["separate"], [(4, 8)], PROBLEMS, graded, sampling=SAMPLING, suffix="so")
+
+
 def test_l1_without_a_template_is_refused(engine, graded) -> None:
     with pytest.raises(ValueError, match="l1_max adds to the question"):
         sweep(engine, ["l1_max"], [(4, 8)], PROBLEMS, graded, sampling=SAMPLING)
