@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,16 +18,18 @@ from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
+from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.serving import serving
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
 class RolloutEngine:
@@ -48,6 +51,9 @@ class RolloutEngine:
         progress: whether to show a progress bar; None shows one on a terminal once a run takes two seconds.
         refill_rows: free slots that start a refill; by default an eighth of the slots.
         poll_every: steps between looks for finished rows; by default 1 on the CPU, 8 on a GPU.
+        add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
+            many models a BOS. By default they do not, which is right for a chat template's output, and a
+            warning says where the tokenizer would have added something. False says that this is meant.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -66,6 +72,7 @@ class RolloutEngine:
         progress: bool | None = None,
         refill_rows: int | None = None,
         poll_every: int | None = None,
+        add_special_tokens: bool | None = None,
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -87,6 +94,10 @@ class RolloutEngine:
         on_gpu = self.device.type != "cpu"
         self.poll_every = poll_every or (_POLL_STEPS_ON_GPU if on_gpu else 1)
         self._lagged = on_gpu
+        self.add_special_tokens = add_special_tokens
+        self._said: set[str] = set()  # kinds of warnings
+        with serving(model):
+            prove_decoding(model, self.limits.context)
 
     def generate(
         self,
@@ -98,6 +109,7 @@ class RolloutEngine:
         seeds: Sequence[int] | Tensor | None = None,
         progress: bool | None = None,
         on_token: OnToken | None = None,
+        add_special_tokens: bool | None = None,
     ) -> RolloutBatch:
         """Completes every prompt `samples_per_prompt` times.
 
@@ -106,7 +118,8 @@ class RolloutEngine:
         far as the model's logits do not: matrix products round differently for other batch sizes.
 
         Args:
-            prompts: texts, tokenised as they stand without special tokens added, or lists of token ids.
+            prompts: texts, tokenised as they stand unless `add_special_tokens` says otherwise, or lists of
+                token ids.
             budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
             sampling: how tokens are drawn; `Sampling()` by default, which draws a seed for this call. The
@@ -116,6 +129,7 @@ class RolloutEngine:
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
             progress: overrides the engine's.
             on_token: called as on_token(row, token, phase, source) for every token as it is emitted.
+            add_special_tokens: overrides the engine's.
 
         Returns:
             RolloutBatch on the engine's device, rows in order of submission.
@@ -126,6 +140,7 @@ class RolloutEngine:
             MemoryError: the KV cache does not fit; lower max_rows.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
+        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
         plan = make_plan(
             prompts,
             budget,
@@ -136,7 +151,9 @@ class RolloutEngine:
             tokenizer=self.tokenizer,
             markers=self.markers,
             limits=self.limits,
+            add_special_tokens=special,
         )
+        self._warn_of_prompts(prompts, plan, special)
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
@@ -155,6 +172,15 @@ class RolloutEngine:
             )
             fields, state = decoder.run()
         return self._batch(plan, fields, state)
+
+    def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
+        """Each kind of warning once an engine: a training run has thousands of calls."""
+        if len(self._said) == 2:
+            return
+        for kind, message in special_token_warnings(prompts, plan.prompts, self.tokenizer, special).items():
+            if kind not in self._said:
+                self._said.add(kind)
+                warnings.warn(message, stacklevel=3)
 
     def _bar(self, rows: int, shown: bool | None) -> tqdm:
         hidden = not sys.stderr.isatty() if shown is None else not shown

@@ -14,6 +14,7 @@ from torch import Tensor
 from elastic.budget import Budget, Phase
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
+from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
 from elastic.sampling import Sampling, row_seeds
 
@@ -70,6 +71,7 @@ def make_plan(
     tokenizer: Any,
     markers: Markers,
     limits: Limits,
+    add_special_tokens: bool | None = None,
 ) -> Plan:
     """Checks the arguments of `generate` against each other and against the model.
 
@@ -82,7 +84,7 @@ def make_plan(
         max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
     if not isinstance(sampling, Sampling):
         raise TypeError(f"sampling: expected a Sampling, got {sampling!r}")
-    ids = _token_ids(prompts, tokenizer, limits)
+    ids = encode_prompts(prompts, tokenizer, limits.vocab, add_special_tokens)
     prompt_index = [k for k in range(len(ids)) for _ in range(samples)]
     budgets = _row_budgets(budget, len(ids), samples)
     phases = [markers.initial_phase(prompt) for prompt in ids]
@@ -121,40 +123,6 @@ def _at_least_one(name: str, value: Any) -> int:
     if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name}: expected 1 or more, got {value!r}")
     return number
-
-
-def _token_ids(prompts: Any, tokenizer: Any, limits: Limits) -> list[list[int]]:
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise TypeError(
-            f"prompts: expected a list of texts or of lists of token ids, got {type(prompts).__name__}"
-        )
-    if not prompts:
-        raise ValueError("prompts: expected at least one, got an empty list")
-    result = []
-    for k, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
-            # As it stands: a chat template brings its own BOS, and a second one changes the completion.
-            ids = tokenizer.encode(prompt, add_special_tokens=False)
-        elif isinstance(prompt, (Sequence, Tensor)):
-            ids = [
-                _token_id(k, token) for token in (prompt.tolist() if isinstance(prompt, Tensor) else prompt)
-            ]
-        else:
-            raise TypeError(f"prompts: prompt {k}: expected a text or token ids, got {prompt!r}")
-        if not ids:
-            raise ValueError(f"prompts: prompt {k} is empty")
-        if min(ids) < 0 or max(ids) >= limits.vocab:
-            worst = min(ids) if min(ids) < 0 else max(ids)
-            raise ValueError(f"prompts: prompt {k}: expected token ids 0 .. {limits.vocab - 1}, got {worst}")
-        result.append(ids)
-    return result
-
-
-def _token_id(k: int, token: Any) -> int:
-    try:
-        return operator.index(token)
-    except TypeError as error:
-        raise TypeError(f"prompts: prompt {k}: expected integer token ids, got {token!r}") from error
 
 
 def _row_budgets(budget: Any, prompts: int, samples: int) -> list[Budget]:

@@ -20,9 +20,10 @@ from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
 from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
-from elastic.train.checks import check_prompts, check_shares, check_weights, say_dropout, say_no_effect
+from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.collect import Collector
 from elastic.train.config import TrainConfig
+from elastic.train.data_checks import check_data
 from elastic.train.data_order import DataOrder
 from elastic.train.evaluation import Evaluation
 from elastic.train.experience import Experience
@@ -30,6 +31,7 @@ from elastic.train.identity import identity
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.proof import packs
 from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
@@ -80,14 +82,17 @@ class Trainer:
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
-        prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
+        prompts = Prompts.of_training(tokenizer, config)
+        eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
+        packs(model)  # or a refusal, before the first rollout
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
         )
-        check_prompts(engine, prompts, budgets, dataset)
+        sources = ((dataset, prompts), (eval_dataset, eval_prompts))
+        check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
@@ -111,9 +116,9 @@ class Trainer:
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
         self._evaluation = None
-        if config.eval.every:
+        if eval_prompts is not None:
             self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, prompts, eval_dataset, reward, budgets.largest),
+                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.largest),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)

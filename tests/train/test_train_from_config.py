@@ -15,6 +15,7 @@ device = "cpu"
 
 [data]
 source = "{root}/train.jsonl"
+chat = "off"
 
 [reward]
 name = "math"
