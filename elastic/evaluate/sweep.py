@@ -91,12 +91,14 @@ def _rows(
 
 def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunction) -> dict[str, Any]:
     """What a row says about a batch of one completion a problem, in the problems' order."""
-    correct = grade(batch, [problem.answer for problem in problems], reward)
-    for value, problem in zip(correct, problems, strict=True):
-        if value not in (0, 1):
+    correct: list[float] = []
+    grades = grade(batch, [problem.answer for problem in problems], reward)
+    for value, problem in zip(grades, problems, strict=True):
+        if value is None or value not in (0, 1):
             raise ValueError(
                 f"sweep: reward must be 0 or 1 to have an interval, got {value} for '{problem.id}'"
             )
+        correct.append(value)
     interval = wilson_interval(int(sum(correct)), len(problems))
     rows = measure(batch)
     return {

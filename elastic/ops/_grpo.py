@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from elastic.ops._inputs import (
-    check_tensor,
+    checked,
     compute_dtype,
     optional_float,
     small_float,
@@ -59,15 +59,14 @@ def grpo_arguments(
         op: named in errors.
         beside: logits or hidden states: their device and dtype are what the small tensors are brought to.
     """
-    check_tensor(op, "targets", targets, beside)
-    check_tensor(op, "row_offsets", row_offsets, beside)
+    targets = checked(op, "targets", targets, beside)
+    row_offsets = checked(op, "row_offsets", row_offsets, beside)
     if (advantages is None) == (rewards is None) or (rewards is None) != (group_offsets is None):
         raise ValueError(f"{op}: advantages: expected exactly one of advantages and (rewards, group_offsets)")
     if engine_level not in ("token", "row"):
         raise ValueError(f"{op}: engine_level: expected token or row, got {engine_level!r}")
-    for name, tensor in (("group_offsets", group_offsets), ("mask", mask)):
-        if tensor is not None:
-            check_tensor(op, name, tensor, beside)
+    group_offsets = None if group_offsets is None else checked(op, "group_offsets", group_offsets, beside)
+    mask = None if mask is None else checked(op, "mask", mask, beside)
 
     def floats(name: str, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else small_float(op, name, tensor, beside)

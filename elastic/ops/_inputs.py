@@ -20,6 +20,12 @@ def check_tensor(op: str, name: str, tensor: Tensor, beside: Tensor) -> None:
         raise ValueError(f"{op}: {name}: expected a tensor on {beside.device}, got one on {tensor.device}")
 
 
+def checked(op: str, name: str, tensor: Tensor, beside: Tensor) -> Tensor:
+    """A small tensor that is only read, contiguous; raises as `check_tensor` does."""
+    check_tensor(op, name, tensor, beside)
+    return tensor.contiguous()
+
+
 def small_float(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
     """`tensor`, a float a token or a row, detached, contiguous and in the kernels' dtype.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import check_tensor
+from elastic.ops._inputs import check_tensor, checked
 
 
 def group_advantage(
@@ -48,7 +48,7 @@ def group_advantage(
             its group NaN.
     """
     check_tensor("group_advantage", "rewards", rewards, rewards)
-    check_tensor("group_advantage", "group_offsets", group_offsets, rewards)
+    group_offsets = checked("group_advantage", "group_offsets", group_offsets, rewards)
     rewards = rewards.detach()
     if rewards.dtype == torch.bfloat16:
         rewards = rewards.float()

@@ -33,12 +33,12 @@ def new_state(
 
     Args:
         rows: how many rows, all under the machine's one budget; or [B] int64, each row's budget as an index
-            into the machine's tables (`compile_budgets` returns it).
+            into the machine's tables (`compile_budgets` returns it); any strides.
         machine: compiled budgets.
         starts_in_thinking: whether the prompt has opened the thinking block; else rows start in OPENING (R9).
             A bool, or [B] bool.
-        phase: [B] int32 of `Phase` instead: OPENING, THINKING, SOLUTION, or DONE for an empty slot.
-            `Markers.initial_phase` reads it from a prompt.
+        phase: [B] int32 of `Phase` instead: OPENING, THINKING, SOLUTION, or DONE for an empty slot; any
+            strides. `Markers.initial_phase` reads it from a prompt.
 
     Returns:
         [B, 8] int32 on the machine's device.
@@ -69,13 +69,14 @@ def new_state(
             )
         opened = opened.expand(budgets.shape)
         phase = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING)).to(torch.int32)
-    if device.type != "cpu" and budgets.device.type == "cpu" and phase.device.type == "cpu":
-        # Still on the host, where the op checks the values: make the state there and copy it over.
-        host = machine.tables.cpu()
-        return torch.ops.elastic.new_state(budgets, phase, host).to(device)
-    return torch.ops.elastic.new_state(
-        budgets.to(device).contiguous(), phase.to(device).contiguous(), machine.tables
+    # What is still on the host is made there, where the op checks the values, and copied over: on one path
+    # for machines on CPU and GPU, so that a CPU's tests run what a GPU gets.
+    on_host = budgets.device.type == "cpu" and phase.device.type == "cpu"
+    tables = machine.tables.cpu() if on_host else machine.tables
+    state = torch.ops.elastic.new_state(
+        budgets.to(tables.device).contiguous(), phase.to(tables.device).contiguous(), tables
     )
+    return state.to(device)
 
 
 def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Tensor | None = None) -> Tensor:
@@ -108,7 +109,7 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
 
     Args:
         logits: [B, V] float32, bfloat16, float16 or float64; rows may be strided. Not differentiable.
-        state: [B, 8] int32, unchanged.
+        state: [B, 8] int32, unchanged; any strides.
         machine: compiled budgets, on the logits' device.
 
     Raises:
@@ -120,7 +121,7 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
             f"force_logits_: logits: expected at least {machine.smallest_vocab} columns for the ids of "
             f"markers and forced texts, got shape {list(logits.shape)}"
         )
-    torch.ops.elastic.force_logits_(logits, state, machine.tables)
+    torch.ops.elastic.force_logits_(logits, state.contiguous(), machine.tables)
 
 
 def replay(
@@ -130,7 +131,7 @@ def replay(
     (R10).
 
     Args:
-        tokens: [R, T] int64, padded at the end.
+        tokens: [R, T] int64, padded at the end. Any strides, as everything that is only read.
         lengths: [R] int64, tokens of each row, at most T.
         state: [R, 8] int32 from `new_state`, or any later state to go on from; unchanged.
         machine: compiled budgets, on the tokens' device.
@@ -142,7 +143,14 @@ def replay(
         [R, 8] behind the last token read; [R] int64, the first position that no row under this budget can
         have emitted, -1 if there is none. Reading stops there.
     """
-    return torch.ops.elastic.replay(tokens, lengths, state, machine.tables, machine.token_flags, source)
+    return torch.ops.elastic.replay(
+        tokens.contiguous(),
+        lengths.contiguous(),
+        state.contiguous(),
+        machine.tables,
+        machine.token_flags,
+        None if source is None else source.contiguous(),
+    )
 
 
 def state_phase(state: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._inputs import check_tensor
+from elastic.ops._inputs import check_tensor, checked
 from elastic.reference.loss import GrpoOutput
 
 
@@ -46,7 +46,7 @@ def linear_grpo_loss(
             predicts targets[t]. float16 products are slow on most CPUs.
         weight: [V, H] in hidden's dtype. Under autocast hidden, weight and bias are cast as F.linear's are.
         targets, old_logprobs, row_offsets, advantages: as in `grpo_loss`.
-        bias: [V] in hidden's dtype.
+        bias: [V] in hidden's dtype; any stride.
         chunk_tokens: tokens a chunk, at least 1: less is less memory, more is faster products.
         gather: False: every token goes through every product, and the host never waits (CUDA graphs). Then
             hidden states of masked tokens must be finite: their zero gradient is multiplied with them.
@@ -63,7 +63,7 @@ def linear_grpo_loss(
     check_tensor(op, "hidden", hidden, hidden)
     check_tensor(op, "weight", weight, hidden)
     if bias is not None:
-        check_tensor(op, "bias", bias, hidden)
+        bias = checked(op, "bias", bias, hidden)
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)

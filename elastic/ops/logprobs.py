@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import check_tensor, compute_dtype, optional_float, split_temperature
+from elastic.ops._inputs import check_tensor, checked, compute_dtype, optional_float, split_temperature
 
 
 def token_logprobs(
@@ -35,7 +35,7 @@ def token_logprobs(
             On CUDA ids are not read back: the logprob of an id out of range is NaN.
     """
     check_tensor("token_logprobs", "logits", logits, logits)
-    check_tensor("token_logprobs", "targets", targets, logits)
+    targets = checked("token_logprobs", "targets", targets, logits)
     scalar, per_token = split_temperature("token_logprobs", logits, temperature)
     logprobs, entropy, _ = torch.ops.elastic.token_logprobs(
         logits, targets, scalar, per_token, optional_float(softcap)

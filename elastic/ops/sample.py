@@ -67,7 +67,7 @@ def sample(
     Args:
         logits: [B, V] float32, bfloat16 or float16, CPU or CUDA, V up to 2^22. Rows may be strided or
             overlap, the last stride must be 1. May hold -inf.
-        seeds: [B] int64, one a row.
+        seeds: [B] int64, one a row; any stride, as everything of one value a row.
         positions: [B] int64, tokens that the row's completion holds so far.
         temperature: 0 or above; one, or [B] float.
         top_k: keeps the k largest logits, 0 keeps all; one, or [B] int64.
@@ -107,7 +107,7 @@ def sample(
         if active is not None:
             raise ValueError("sample: active: expected a state to count the rows of, got none")
         tokens, logprobs, full_logprobs = torch.ops.elastic.sample(
-            logits, seeds, positions, **scalars, **per_row, broken=broken
+            logits, seeds.contiguous(), positions.contiguous(), **scalars, **per_row, broken=broken
         )
         return SampleOutput(tokens, logprobs, full_logprobs, None, None)
     if logits.dim() == 2 and logits.shape[1] < machine.smallest_vocab:
@@ -117,8 +117,8 @@ def sample(
         )
     tokens, logprobs, full_logprobs, source, phase = torch.ops.elastic.sample_(
         logits,
-        seeds,
-        positions,
+        seeds.contiguous(),
+        positions.contiguous(),
         state,
         machine.tables,
         machine.token_flags,

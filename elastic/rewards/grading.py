@@ -12,7 +12,7 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.measure import measure
 
 
-def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float]:
+def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float | None]:
     """Correctness of every row.
 
     A row is graded by its solution alone, as the budget machine saw it: a thought may spell the marker, and a
@@ -22,18 +22,23 @@ def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -
     Args:
         batch: R rows, with a tokenizer.
         answers: one a prompt of the batch.
-        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`.
+        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`; None for
+            a row that it cannot judge.
+
+    Returns:
+        [R] what the reward said, None included.
 
     Raises:
         ValueError: the reward of a row is not finite.
     """
     answered = measure(batch).answered.tolist()
     prompt_of = batch.prompt_index.tolist()
-    values = []
+    values: list[float | None] = []
     for row, has_solution in enumerate(answered):
         response = graded_response(batch.solution(row) if has_solution else None)
-        value = float(reward(response, answers[prompt_of[row]]))
-        if not math.isfinite(value):
+        value = reward(response, answers[prompt_of[row]])
+        value = None if value is None else float(value)
+        if value is not None and not math.isfinite(value):
             raise ValueError(
                 f"reward: row {row} (prompt {prompt_of[row]}) got {value}, expected a finite number"
             )

@@ -3,6 +3,7 @@
     checkpoints/step-00000050/model/...       Hugging Face directory with its tokenizer
     checkpoints/step-00000050/optimizer.pt    optimizer state
     checkpoints/step-00000050/rng.pt          generators of every process
+    checkpoints/step-00000050/identity.json   fingerprints of what the run works on, see `identity`
     checkpoints/step-00000050/state.json      counters and configuration
     checkpoints/step-00000050/SHA256SUMS      of every other file
 
@@ -51,6 +52,11 @@ class Checkpoint:
         return torch.load(self.path / name, map_location="cpu", weights_only=True)
 
 
+def checkpoint_path(output: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return output / DIRECTORY / f"step-{step:08d}"
+
+
 def save_checkpoint(
     output: Path, progress: Progress, config: dict[str, Any], write: Callable[[Path], None], keep: int
 ) -> Path:
@@ -66,10 +72,9 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    root = output / DIRECTORY
+    target = checkpoint_path(output, progress.step)
+    root = target.parent
     root.mkdir(parents=True, exist_ok=True)
-    name = f"step-{progress.step:08d}"
-    target = root / name
 
     def write_all(directory: Path) -> None:
         write(directory)
@@ -135,7 +140,7 @@ def _read(path: Path) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         if state["format"] != _FORMAT:
             raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
-        progress = Progress(state["step"], state["update"], state["position"])
+        progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
         config = state["config"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(

@@ -7,6 +7,7 @@ import torch
 
 from elastic.train.config import WIDER, TrainConfig
 from elastic.train.modes import dropout_of
+from elastic.train.no_effect import without_effect
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -53,6 +54,13 @@ def check_weights(model: Any, lr: float) -> None:
         f"model.dtype: {len(narrow)} of {len(trainable)} trained tensors are 16 bits wide "
         f"('{name}' is {kind}): updates of optim.lr = {lr:g} get lost in their rounding; {WIDER}"
     )
+
+
+def say_no_effect(config: TrainConfig) -> None:
+    """One warning that names every key which was set and does nothing."""
+    found = without_effect(config)
+    if found:
+        warnings.warn(f"settings that have no effect in this run: {'; '.join(found)}", stacklevel=3)
 
 
 def say_dropout(model: Any) -> None:

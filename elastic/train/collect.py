@@ -4,6 +4,7 @@ Groups are shared out over processes; every draw is keyed by its place among all
 processes changes nothing but the speed.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from elastic.train.config import TrainConfig
 from elastic.train.data_order import DataOrder
 from elastic.train.experience import Experience
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import batch_of_failure
 from elastic.train.seeds import Stream, derive
 
 _SAMPLE_FIELDS = (
@@ -41,7 +43,7 @@ class Collected:
         experience: rows for the update.
         batch: the rollout record.
         problems: one a group.
-        rewards: [R] float32.
+        rewards: [R] float32; NaN where the reward function gave None.
         metrics: means over all processes.
         rollout_seconds: spent generating.
         reward_seconds: spent grading.
@@ -125,12 +127,16 @@ class Collector:
                 add_special_tokens=self._prompts.add_special_tokens,
             ).to("cpu")
         graded = time.perf_counter()
-        correct = grade(batch, [problem.answer for problem in problems], self._reward)
-        rewards = torch.tensor(self._with_lengths(batch, correct, lengths), dtype=torch.float32)
+        with batch_of_failure(batch, "rollouts", together=self._accelerator):
+            grades = grade(batch, [problem.answer for problem in problems], self._reward)
+        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
+        rewards = self._with_lengths(batch, correct, lengths).float()
         done = time.perf_counter()
         advantages, equal_groups = self._advantages(rewards)
         return Collected(
-            experience=Experience.from_rollout(batch, advantages, self._config.loss.mask_cut_solutions),
+            experience=Experience.from_rollout(
+                batch, advantages, self._config.loss.mask_cut_solutions, skipped=rewards.isnan()
+            ),
             batch=batch,
             problems=problems,
             rewards=rewards,
@@ -139,39 +145,45 @@ class Collector:
             reward_seconds=done - graded,
         )
 
-    def _with_lengths(
-        self, batch: RolloutBatch, correct: list[float], lengths: Sequence[int | None]
-    ) -> list[float]:
+    def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
         config = self._config.reward
         if config.length == "none":
             return correct
         formula: Callable[..., float] = l1_exact if config.length == "l1-exact" else l1_max
         used = (batch.thinking_tokens + batch.solution_tokens).tolist()
         groups = batch.prompt_index.tolist()
-        return [
-            formula(c, lengths[k], n, config.alpha) for c, n, k in zip(correct, used, groups, strict=True)
-        ]
+        rows = zip(correct.tolist(), used, groups, strict=True)
+        values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
+        return torch.tensor(values, dtype=torch.float64)
 
     def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
-        """This process's rows; advantages may need the whole batch's deviation."""
+        """This process's rows, and the share of groups whose rewards are all equal.
+
+        Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and is not
+        there for its group's.
+        """
         config, samples = self._config.loss, self._config.rollout.samples_per_prompt
         everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()
-        offsets = torch.arange(0, everything.numel() + 1, samples)
-        advantages = ops.group_advantage(
-            everything, offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
+        graded = ~everything.isnan()
+        offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
+        torch.cumsum(graded.view(-1, samples).sum(1), 0, out=offsets[1:])
+        advantages = torch.zeros_like(everything)
+        advantages[graded] = ops.group_advantage(
+            everything[graded], offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
         )
-        grouped = everything.view(-1, samples)
-        equal = (grouped == grouped[:, :1]).all(dim=1).float().mean().item()
+        highest = everything.nan_to_num(-math.inf).view(-1, samples).amax(1)
+        lowest = everything.nan_to_num(math.inf).view(-1, samples).amin(1)
+        equal = (highest <= lowest).float().mean().item()
         first = self._groups.start * samples
         return advantages[first : first + rewards.numel()], equal
 
     def _metrics(
-        self, batch: RolloutBatch, rewards: Tensor, correct: list[float], equal_groups: float
+        self, batch: RolloutBatch, rewards: Tensor, correct: Tensor, equal_groups: float
     ) -> dict[str, float]:
         rows = measure(batch)
         columns = {
             "reward": rewards,
-            "accuracy": torch.tensor(correct),
+            "accuracy": correct,
             "thinking_tokens": rows.thinking_tokens,
             "solution_tokens": rows.solution_tokens,
             "completion_tokens": rows.tokens,
@@ -180,8 +192,11 @@ class Collector:
             "solution_cut_share": rows.solution_cut,
             "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
         }
-        sums = torch.tensor([*(column.double().sum().item() for column in columns.values()), len(batch)])
-        *sums, count = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
-        metrics = {name: value / count for name, value in zip(columns, sums, strict=True)}
+        counts = [len(batch), int(rewards.isnan().sum())]
+        sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
+        *sums, count, skipped = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
+        graded = max(count - skipped, 1)
+        of = {"reward": graded, "accuracy": graded}
+        metrics = {name: value / of.get(name, count) for name, value in zip(columns, sums, strict=True)}
         metrics["rollout_tokens"] = metrics["completion_tokens"] * count
-        return metrics | {"equal_reward_groups": equal_groups}
+        return metrics | {"equal_reward_groups": equal_groups, "skipped_rows": skipped}

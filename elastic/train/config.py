@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.train.budgets import BudgetDraw
+from elastic.train.no_effect import left_out
 from elastic.train.schema import Section, to_dict, to_toml
 from elastic.train.sections import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.sections_update import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
@@ -24,7 +25,13 @@ WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed
 # What a run may change when it is resumed; anything else would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
-    *("eval.", "logging.", "model.device"),
+    *("eval.*", "logging.*", "model.device"),
+)
+# Memory and speed: it may change these too, and its numbers then change by rounding alone.
+ROUNDING = (
+    *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
+    *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
+    *("model.attention", "model.gradient_checkpointing"),
 )
 
 
@@ -129,21 +136,27 @@ class TrainConfig(Section):
 
     def to_toml(self) -> str:
         """A file that loads to an equal configuration."""
-        return to_toml(self)
+        return to_toml(self, left_out(self))
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """``table.key: old -> new`` for what differs and must not when a run is resumed.
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """``table.key: old -> new`` for what differs between a run and its resumption.
 
     Args:
         old: `TrainConfig.to_dict()` of the checkpoint.
         new: that of the configuration now.
+
+    Returns:
+        What must not differ, and what changes the run's numbers by rounding alone.
     """
-    changes = []
+    refused: list[str] = []
+    rounding: list[str] = []
     for table in sorted(old.keys() | new.keys()):
         before, after = old.get(table, {}), new.get(table, {})
         for key in sorted(before.keys() | after.keys()):
             name = f"{table}.{key}"
-            if before.get(key) != after.get(key) and not name.startswith(RESUMABLE):
-                changes.append(f"{name}: {before.get(key)!r} -> {after.get(key)!r}")
-    return changes
+            if before.get(key) == after.get(key) or {name, f"{table}.*"} & set(RESUMABLE):
+                continue
+            change = f"{name}: {before.get(key)!r} -> {after.get(key)!r}"
+            (rounding if name in ROUNDING else refused).append(change)
+    return refused, rounding

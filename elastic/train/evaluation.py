@@ -16,6 +16,7 @@ from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import batch_of_failure
 from elastic.train.sections_update import EvalConfig
 from elastic.train.seeds import Stream, derive
 
@@ -80,7 +81,9 @@ class Evaluation:
                         progress=False,
                         add_special_tokens=self._special,
                     ).to("cpu")
-                sums[0] = sum(grade(batch, self._answers, self._reward))
+                with batch_of_failure(batch, "evaluation"):
+                    grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]
+                sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
                 rows = measure(batch)
                 sums[1] = rows.thinking_tokens.sum()
                 sums[2] = rows.solution_tokens.sum()

@@ -41,7 +41,7 @@ class DataConfig(Section):
         count: problems; a file's first ones, all if absent. A named set needs it.
         seed: of a named set's draw.
         chat: wrap prompts in the tokenizer's chat template; ``auto`` does so for files if there is one.
-        system: system message of the chat; empty for none.
+        system: system message of the chat; empty for the template's own, if it has one.
         suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
         add_special_tokens: of prompts without the template: true puts in front what the tokenizer does by
             itself (a BOS), false says that they are right as they stand; absent, they stay and a warning says
@@ -166,7 +166,7 @@ class RolloutConfig(Section):
 
     Attributes:
         prompts_per_step: groups a step, over all processes.
-        samples_per_prompt: completions a group.
+        samples_per_prompt: completions a group, at least 2: an advantage compares them.
         temperature: also the temperature of the trained policy's logprobs.
         top_k: 0 for off.
         top_p: 1 for off.
@@ -185,3 +185,10 @@ class RolloutConfig(Section):
     min_p: float = limited(0.0, low=0, high=1)
     max_rows: int = limited(64, low=1)
     max_new_tokens: int | None = limited(None, low=1)
+
+    def check(self) -> None:
+        if self.samples_per_prompt == 1:
+            raise ValueError(
+                "rollout.samples_per_prompt: must be at least 2, got 1: advantages compare a prompt's "
+                "samples with each other; that of a single one is 0, and nothing would be learned"
+            )

@@ -198,7 +198,7 @@ class Policy:
             "kl_weighted": config.kl_weighted,
             "entropy_coef": config.entropy_coef,
             "num_tokens": max(num_tokens, 1),
-            "num_rows": num_rows,
+            "num_rows": max(num_rows, 1),
             "max_length": self._max_length,
         }
         if self._head is None:

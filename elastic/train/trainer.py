@@ -13,33 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from elastic.data import Problem
 from elastic.markers import Markers
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
+from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
-from elastic.train.checks import check_shares, check_weights, say_dropout
+from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.collect import Collector
 from elastic.train.config import TrainConfig
 from elastic.train.data_checks import check_data
 from elastic.train.data_order import DataOrder
 from elastic.train.evaluation import Evaluation
 from elastic.train.experience import Experience
+from elastic.train.identity import identity
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
 from elastic.train.seeds import Stream, generator
+from elastic.train.standing import Standing
 from elastic.train.state import RunState, build_optimizer
 from elastic.train.step import Policy, UpdateStats, minibatches
 
 Callback = Callable[[Progress, dict[str, float]], None]
-
-_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class Trainer:
@@ -73,6 +73,9 @@ class Trainer:
     ) -> None:
         self.config = config
         self.accelerator = accelerator = accelerator or build_accelerator(config)
+        check_precision(accelerator, config)
+        # An earlier Trainer of this model may have left its autocast around it.
+        model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         check_shares(config, accelerator.num_processes)
         check_weights(model, config.optim.lr)
         if config.eval.every and not eval_dataset:
@@ -118,20 +121,33 @@ class Trainer:
             )
         self._callbacks = list(callbacks)
         if accelerator.is_main_process:
+            say_no_effect(config)
             say_dropout(model)
-        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer)
+        found = identity(dataset, eval_dataset, tokenizer, self._reference)
+        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer, found)
+        self._standing = Standing(self._run, accelerator)
 
     def train(self) -> Progress:
         """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
+
+        A failure in a reward function or an update leaves the rollouts of the step in ``failed/`` and a
+        checkpoint of the state before it, whatever ``train.save_every`` says; so does an interruption (and
+        SIGTERM) leave a checkpoint, but within the updates of a step, whose state no run could go on from.
+        Started again, by a new Trainer or by calling this again, the run goes on as if nothing had happened.
+        A finished run does nothing.
 
         Returns:
             Where the run stands: all steps done.
 
         Raises:
-            ValueError: a checkpoint of another configuration, or one where ``train.resume`` is ``never``.
+            ValueError: a checkpoint of another configuration, data or model; a directory with another run;
+                any where ``train.resume`` is ``never``.
             RuntimeError: a gradient is not finite; names the step.
         """
-        progress = self._run.resume()
+        check_precision(self.accelerator, self.config)
+        if self._standing.finished is not None:
+            return self._standing.finished
+        progress = self._standing.go_on()
         log = None
         if self.accelerator.is_main_process:
             log = MetricsLog(
@@ -144,31 +160,45 @@ class Trainer:
                 tensorboard=self.config.logging.tensorboard,
             )
         try:
-            if progress.step == 0:
-                self._evaluate(0, log)
-            elif log is not None:
-                log.say(f"going on after step {progress.step} of {self.config.train.steps}")
-            while progress.step < self.config.train.steps:
-                progress = self._step(progress, log)
-            final = self._run.save_final()
-            if log is not None:
-                log.say(f"the trained model is in {final}")
+            with terminable():
+                progress = self._all_steps(progress, log)
+        except BaseException as error:
+            self._standing.rescue(error, log)
+            raise
         finally:
             if log is not None:
                 log.close()
+        self._standing.finished = progress
+        return progress
+
+    def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        if progress.step == 0 or not progress.evaluated:
+            progress = self._evaluate(progress, log)
+        if log is not None and progress.step:
+            log.say(f"going on after step {progress.step} of {self.config.train.steps}")
+        while progress.step < self.config.train.steps:
+            progress = self._step(progress, log)
+        final = self._run.save_final()
+        if log is not None:
+            log.say(f"the trained model is in {final}")
         return progress
 
     def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
         start = time.perf_counter()
+        self._standing.at(progress)
         self._rollout_model.sync()
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
-        update, metrics = self._update(collected.experience, progress)
+        with batch_of_failure(collected.batch, "rollouts"):
+            update, metrics = self._update(collected.experience, progress)
         done = time.perf_counter()
+        last = progress.step + 1 == self.config.train.steps
+        every = self.config.eval.every
         progress = Progress(
             step=progress.step + 1,
             update=update,
             position=progress.position + self.config.rollout.prompts_per_step,
+            evaluated=not every or not (last or (progress.step + 1) % every == 0),
         )
         record = {
             "step": progress.step,
@@ -186,9 +216,9 @@ class Trainer:
             every = self.config.logging.samples_every
             if every and progress.step % every == 0:
                 log.samples(collected.samples(progress.step, self.config.logging.samples))
-        last = progress.step == self.config.train.steps
-        if self.config.eval.every and (progress.step % self.config.eval.every == 0 or last):
-            self._evaluate(progress.step, log)
+        self._standing.at(progress)
+        if not progress.evaluated:
+            progress = self._evaluate(progress, log)
         for callback in self._callbacks:
             callback(progress, record)
         every = self.config.train.save_every
@@ -216,7 +246,7 @@ class Trainer:
         return update, self._means(stats) | {"lr": lr}
 
     def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
-        counts = torch.tensor([part.loss_tokens, len(part)], device=self.accelerator.device)
+        counts = torch.tensor([part.loss_tokens, part.loss_rows], device=self.accelerator.device)
         num_tokens, num_rows = self.accelerator.reduce(counts, "sum").tolist()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -226,9 +256,10 @@ class Trainer:
         limit = self.config.optim.max_grad_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(norm):
-            raise RuntimeError(
+            raise NotFinite(
                 f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
             )
+        self._standing.touch()
         self.optimizer.step()
         stats.grad_norm += norm
         stats.updates += 1
@@ -246,30 +277,16 @@ class Trainer:
         }
         return means | {"kl": kl / tokens} if self._reference is not None else means
 
-    def _evaluate(self, step: int, log: MetricsLog | None) -> None:
-        if self._evaluation is None:
-            return
-        start = time.perf_counter()
-        self._rollout_model.sync()
-        record = self._evaluation.run()
-        if log is not None:
-            log.evaluation({"step": step, **record, "seconds": time.perf_counter() - start})
-
-
-def build_accelerator(config: TrainConfig) -> Accelerator:
-    """The process group, device and precision of a run.
-
-    Raises:
-        ValueError: accelerate is set up for sharded training (FSDP, DeepSpeed), which checkpoints here do
-            not cover.
-    """
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.model.device == "cpu")
-    if accelerator.distributed_type not in _DISTRIBUTED:
-        raise ValueError(
-            f"accelerate is set up for {accelerator.distributed_type}; supported: "
-            f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
-        )
-    return accelerator
+    def _evaluate(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        if self._evaluation is not None:
+            start = time.perf_counter()
+            self._rollout_model.sync()
+            record = self._evaluation.run()
+            if log is not None:
+                log.evaluation({"step": progress.step, **record, "seconds": time.perf_counter() - start})
+        progress = replace(progress, evaluated=True)
+        self._standing.at(progress)
+        return progress
 
 
 def _frozen_copy(model: Any) -> Any:

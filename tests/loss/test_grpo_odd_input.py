@@ -6,6 +6,7 @@ import torch
 from elastic import ops, reference
 
 from .batches import DTYPES, LOSSES, assert_matches_reference, assert_near, loss_and_gradient, random_batch
+from .heads import random_head, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -193,3 +194,46 @@ def test_a_ratio_that_overflows_is_clipped_not_nan(loss):
     assert gradient.isfinite().all()
     if loss != "cispo":  # whose clipped tokens keep their gradient
         assert (gradient == 0).all()
+
+
+def strided(tensor):
+    """The same values with others between them."""
+    return torch.stack([tensor, tensor.logical_not()], dim=-1)[..., 0]
+
+
+def test_what_is_only_read_may_have_any_strides():
+    batch = random_batch()
+    plain, gradient = loss_and_gradient(
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), temperature=torch.full((19,), 0.9)
+    )
+    _, *others = batch.positional(batch.logits)
+    sliced, its_gradient = loss_and_gradient(
+        ops.grpo_loss,
+        batch.logits,
+        *map(strided, others),
+        **{name: strided(value) for name, value in batch.keywords().items()},
+        temperature=torch.tensor([0.9]).expand(19),
+    )
+    assert torch.equal(sliced.loss, plain.loss)
+    assert torch.equal(its_gradient, gradient)
+    advantages = ops.group_advantage(strided(batch.rewards), strided(batch.group_offsets))
+    assert torch.equal(advantages, plain.advantages)
+    logprobs, _ = ops.token_logprobs(batch.logits, strided(batch.targets))
+    assert torch.equal(logprobs, ops.token_logprobs(batch.logits, batch.targets)[0])
+
+
+def test_a_strided_bias_gets_its_gradient():
+    head = random_head(bias=True)
+    expected = run(ops.linear_grpo_loss, head)
+    leaves = head.leaves()
+    pairs = torch.stack([leaves.bias.detach(), leaves.bias.detach()], dim=1).requires_grad_()
+    output = ops.linear_grpo_loss(
+        leaves.hidden,
+        leaves.weight,
+        *head.batch.positional(head.batch.logits)[1:],
+        **head.batch.keywords(),
+        bias=pairs[:, 0],
+    )
+    output.loss.backward()
+    assert torch.equal(pairs.grad[:, 0], expected[1][2])
+    assert not pairs.grad[:, 1].any()

@@ -146,3 +146,15 @@ def test_a_state_that_does_not_fit_is_refused_by_name():
     state[1, 0] = 5
     with pytest.raises(ValueError, match="sample: state: expected a budget below 1 in row 1, got 5"):
         ops.sample(logits, seeds, positions, state=state, machine=machine)
+
+
+def test_values_of_a_row_may_have_any_stride():
+    logits, seeds, positions = batch(6, 500)
+    plain = ops.sample(logits, seeds, positions, torch.full((6,), 0.7), top_k=torch.full((6,), 9))
+    seeds, positions = (torch.stack([x, -x - 1], dim=1)[:, 0] for x in (seeds, positions))
+    one = {"temperature": torch.tensor([0.7]).expand(6), "top_k": torch.tensor([9]).expand(6)}
+    assert torch.equal(ops.sample(logits, seeds, positions, **one).tokens, plain.tokens)
+    machine, index = compile_budgets([Budget(3, 4)], Markers((2,), (3,)), None, [0], 1)
+    state = ops.new_state(index.expand(6), machine)
+    under_budget = ops.sample(logits, seeds, positions, **one, state=state, machine=machine)
+    assert torch.equal(under_budget.tokens, plain.tokens)

@@ -13,11 +13,11 @@ from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.tiny import problems
 from elastic.tiny.vocabulary import IDS
+from elastic.train.accelerator import build_accelerator
 from elastic.train.experience import Experience
 from elastic.train.modes import as_in_rollouts, dropout_of
 from elastic.train.sections_update import LossConfig
 from elastic.train.step import Policy, UpdateStats
-from elastic.train.trainer import build_accelerator
 
 
 def build_opt():

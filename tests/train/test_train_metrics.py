@@ -19,6 +19,7 @@ STEP_KEYS = {
     *("step", "reward", "accuracy", "thinking_tokens", "solution_tokens", "completion_tokens"),
     *("cut_share", "stop_share", "solution_cut_share", "loss_token_share", "equal_reward_groups"),
     *("loss", "clip_fraction", "kl", "entropy", "grad_norm", "lr", "epoch", "rollout_tokens"),
+    "skipped_rows",
     *("tokens_per_second", "seconds", "seconds_rollout", "seconds_reward", "seconds_update"),
 }
 

@@ -10,11 +10,11 @@ from elastic.budget import Budget
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.tiny.vocabulary import IDS
+from elastic.train.accelerator import build_accelerator
 from elastic.train.experience import Experience
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.sections_update import LossConfig
 from elastic.train.step import Policy
-from elastic.train.trainer import build_accelerator
 
 POSITIONS = 2048
 
