@@ -1,7 +1,8 @@
 """The methods that are compared: what each makes of a thinking budget t and a solution budget s.
 
 A method is a policy at inference: a `Budget`, and for L1 an instruction in the question. Which model it runs
-on is the caller's: vanilla, s1 and separate budgeting take any, L1 and E1 the one trained for them.
+on is the caller's: vanilla, s1 and separate budgeting take any; L1, E1 and E1's control the one trained for
+them.
 Source: SPEC section 6; the papers are named at each entry.
 """
 
@@ -68,6 +69,8 @@ _TABLE = (
     # arXiv 2503.04697: the model is told and nothing is enforced; N counts the whole response.
     Method("l1_exact", "L1-Exact", _unlimited, one_cap=True, length="l1-exact"),
     Method("l1_max", "L1-Max", _unlimited, one_cap=True, length="l1-max"),
+    # The control to E1: budgets as E1's at inference, one hard cap of t* + s* and no forced end in training.
+    Method("capped", "control: trained under one hard cap", _separate),
     # arXiv 2505.05315: separate budgeting of a model trained under one (t*, s*).
     Method("e1", "E1: trained under budgets", _separate),
 )

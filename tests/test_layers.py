@@ -35,15 +35,17 @@ ALLOWED: dict[str, set[str]] = {
     "budget": {"budget_checks", "eos", "machine", "markers"},
     "sampling": set(),
     "files": set(),
+    "probe": set(),
     "threads": set(),
     "models": {"threads"},
     "data": {"tiny"},
     "rewards": {"rollout"},  # grading reads the record
     "methods": LEAVES | {"rewards"},
     "ops": LEAVES | {"sampling"},
-    "rollout": LEAVES | {"ops", "sampling", "models", "threads", "files"},
+    "rollout": LEAVES | {"ops", "sampling", "models", "threads", "files", "probe"},
     "tiny": {"data", "models", "threads", "rewards", "files"},
-    "train": LEAVES | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny", "files"},
+    "train": LEAVES
+    | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny", "files", "probe"},
     "evaluate": LEAVES | {"ops", "rollout", "sampling", "data", "methods", "rewards"},
     "report": LEAVES | {"rollout", "evaluate", "data", "methods", "files"},
 }

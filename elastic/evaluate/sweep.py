@@ -101,11 +101,13 @@ def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunct
         correct.append(value)
     interval = wilson_interval(int(sum(correct)), len(problems))
     rows = measure(batch)
+    behind_cuts = [value for value, cut in zip(correct, rows.thinking_cut.tolist(), strict=True) if cut]
     return {
         "problems": len(problems),
         "accuracy": sum(correct) / len(problems),
         "low": interval.low,
         "high": interval.high,
+        "accuracy_cut": sum(behind_cuts) / len(behind_cuts) if behind_cuts else None,
         "tokens": _mean(rows.tokens),
         "thinking_tokens": _mean(rows.thinking_tokens),
         "solution_tokens": _mean(rows.solution_tokens),

@@ -22,13 +22,14 @@ from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.serving import serving
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
 class RolloutEngine:
@@ -95,6 +96,8 @@ class RolloutEngine:
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
         self._said: set[str] = set()  # kinds of warnings
+        with serving(model):
+            prove_decoding(model, self.limits.context)
 
     def generate(
         self,

@@ -140,7 +140,7 @@ def _read(path: Path) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         if state["format"] != _FORMAT:
             raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
-        progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
+        progress = Progress(state["step"], state["update"], state["position"], state["evaluated"])
         config = state["config"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from elastic.data.loading import NAMED_SETS
+from elastic.train.sections_update import EvalConfig
 
 
 class Rule(NamedTuple):
@@ -95,10 +96,7 @@ RULES = (
         "all updates are warm-up",
     ),
     Rule(
-        (
-            *("eval.source", "eval.count", "eval.chat", "eval.seed", "eval.samples"),
-            *("eval.temperature", "eval.top_p", "eval.budgets"),
-        ),
+        tuple(f"eval.{item.name}" for item in fields(EvalConfig) if item.name != "every"),
         lambda c: c.eval.every == 0,
         "eval.every is 0",
     ),

@@ -171,7 +171,7 @@ class RunState:
             warnings.warn(
                 f"resumed with {'; '.join(rounding)}: from here on the run's numbers differ from those of an "
                 "uninterrupted one by rounding",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:

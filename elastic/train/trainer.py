@@ -31,6 +31,7 @@ from elastic.train.identity import identity
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.proof import packs
 from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
@@ -85,6 +86,7 @@ class Trainer:
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
+        packs(model)  # or a refusal, before the first rollout
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
@@ -144,9 +146,9 @@ class Trainer:
                 any where ``train.resume`` is ``never``.
             RuntimeError: a gradient is not finite; names the step.
         """
-        check_precision(self.accelerator, self.config)
         if self._standing.finished is not None:
             return self._standing.finished
+        check_precision(self.accelerator, self.config)
         progress = self._standing.go_on()
         log = None
         if self.accelerator.is_main_process:
