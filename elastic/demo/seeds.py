@@ -11,15 +11,18 @@ from pathlib import Path
 
 from elastic.demo import DemoConfig, run
 from elastic.demo.state import to_json
-from elastic.evaluate import Row
+from elastic.evaluate import Comparison, Row, verdict
 from elastic.files import write_atomic
 
 SEEDS = 3
 COMPARED = {"separate": "untrained", "capped": "control", "e1": "E1"}
+_DIFFERENCES = (
+    "E1 less the others, points (least - greatest), and in how many seeds the 95 % intervals are apart"
+)
 
 
 def summary(demos: Sequence[Sequence[Row]]) -> str:
-    """Markdown: accuracy, accuracy on cut thoughts, tokens, each by budget and method, over all demos.
+    """Markdown: accuracy, E1 against the others, accuracy on cut thoughts, tokens, by budget, over all demos.
 
     Args:
         demos: the rows of each demo, all with the same budgets.
@@ -30,21 +33,50 @@ def summary(demos: Sequence[Sequence[Row]]) -> str:
     budgets = [[(row.thinking, row.solution) for row in rows if row.method == "e1"] for rows in demos]
     if not budgets or any(other != budgets[0] for other in budgets):
         raise ValueError("summary: needs demos with the same budgets")
-    blocks = []
-    for title, cell in (
-        ("accuracy, % (least - greatest)", _accuracy),
-        ("accuracy on the answers whose thought was cut, % (share of such answers)", _accuracy_cut),
-        ("thinking + solution tokens", _tokens),
-    ):
-        lines = ["| t | " + " | ".join(COMPARED.values()) + " |", "|---" * (1 + len(COMPARED)) + "|"]
-        for index, (thinking, _) in enumerate(budgets[0]):
-            cells = [
-                cell([[row for row in rows if row.method == name][index] for rows in demos])
-                for name in COMPARED
-            ]
-            lines.append(f"| {'none' if thinking is None else thinking} | " + " | ".join(cells) + " |")
-        blocks.append(f"{title}:\n\n" + "\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+    names = ["none" if thinking is None else str(thinking) for thinking, _ in budgets[0]]
+
+    def by_method(title: str, cell: Callable[[list[Row]], str]) -> str:
+        columns = [
+            [cell(list(found)) for found in zip(*(_of(rows, name) for rows in demos), strict=True)]
+            for name in COMPARED
+        ]
+        return _table(title, list(COMPARED.values()), names, columns)
+
+    verdicts = [verdict(rows) for rows in demos]
+    others = [name for name in COMPARED if name != "e1"]
+    differences = [
+        [_difference(list(found)) for found in zip(*(one.against(name) for one in verdicts), strict=True)]
+        for name in others
+    ]
+    return "\n".join(
+        [
+            by_method("Accuracy, % (least - greatest)", _accuracy),
+            _table(_DIFFERENCES, [f"less {COMPARED[name]}" for name in others], names, differences),
+            by_method(
+                "Accuracy on the answers whose thought was cut, % (share of such answers)", _accuracy_cut
+            ),
+            by_method("Thinking + solution tokens", _tokens),
+        ]
+    )
+
+
+def _of(rows: Sequence[Row], method: str) -> list[Row]:
+    return [row for row in rows if row.method == method]
+
+
+def _table(title: str, heads: Sequence[str], budgets: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
+    rows = [["t", *heads], ["---"] * (1 + len(heads)), *zip(budgets, *columns, strict=True)]
+    return f"{title}:\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def _difference(items: Sequence[Comparison]) -> str:
+    points = [item.points for item in items]
+    apart = [
+        f"{outcome} in {count}"
+        for outcome in ("better", "worse")
+        if (count := sum(i.outcome == outcome for i in items))
+    ]
+    return f"{_mean(points):+.1f} ({min(points):+.1f} - {max(points):+.1f}), {', '.join(apart) or 'open'}"
 
 
 def _accuracy(rows: Sequence[Row]) -> str:

@@ -12,7 +12,15 @@ from elastic.demo.config import DemoConfig
 from elastic.evaluate import Row
 
 
-def row(method: str, thinking: int | None, accuracy: float, *, cut: float, accuracy_cut: float | None) -> Row:
+def row(
+    method: str,
+    thinking: int | None,
+    accuracy: float,
+    *,
+    cut: float,
+    accuracy_cut: float | None,
+    width: float = 0.05,
+) -> Row:
     return Row(
         method=method,
         thinking=thinking,
@@ -20,8 +28,8 @@ def row(method: str, thinking: int | None, accuracy: float, *, cut: float, accur
         total=None,
         problems=100,
         accuracy=accuracy,
-        low=0.0,
-        high=1.0,
+        low=accuracy - width,
+        high=accuracy + width,
         accuracy_cut=accuracy_cut,
         tokens=30.0,
         thinking_tokens=8.0 if thinking else 60.0,
@@ -30,10 +38,10 @@ def row(method: str, thinking: int | None, accuracy: float, *, cut: float, accur
     )
 
 
-def demo(e1: float, *, cut: float = 0.5, accuracy_cut: float | None = 0.4) -> list[Row]:
+def demo(e1: float, *, cut: float = 0.5, accuracy_cut: float | None = 0.4, width: float = 0.05) -> list[Row]:
     return [
         *(row(name, 8, 0.1, cut=1.0, accuracy_cut=0.1) for name in ("vanilla", "separate", "capped")),
-        row("e1", 8, e1, cut=cut, accuracy_cut=accuracy_cut),
+        row("e1", 8, e1, cut=cut, accuracy_cut=accuracy_cut, width=width),
         *(row(name, None, 0.9, cut=0.0, accuracy_cut=None) for name in ("separate", "capped", "e1")),
     ]
 
@@ -43,6 +51,15 @@ def test_the_summary_has_the_mean_and_both_ends_over_the_seeds() -> None:
     assert "| 8 | 10.0 (10.0 - 10.0) | 10.0 (10.0 - 10.0) | 42.0 (30.0 - 60.0) |" in text
     assert "| none | 90.0 (90.0 - 90.0) | 90.0 (90.0 - 90.0) | 90.0 (90.0 - 90.0) |" in text
     assert "| 8 | 8 + 20 | 8 + 20 | 8 + 20 |" in text
+
+
+def test_the_summary_says_in_how_many_seeds_e1_is_better_or_worse() -> None:
+    # intervals of +- 0.05 around 10 % of the others
+    text = seeds.summary([demo(0.3), demo(0.02), demo(0.12), demo(0.4)])
+    assert "| 8 | +11.0 (-8.0 - +30.0), better in 2 | +11.0 (-8.0 - +30.0), better in 2 |" in text
+    assert "| none | +0.0 (+0.0 - +0.0), open | +0.0 (+0.0 - +0.0), open |" in text
+    text = seeds.summary([demo(0.3), demo(0.0, width=0.04)])
+    assert "better in 1, worse in 1" in text
 
 
 def test_accuracy_on_cut_thoughts_is_over_all_cut_answers_of_all_seeds() -> None:
