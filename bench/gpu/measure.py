@@ -100,7 +100,7 @@ def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, k
     case = bench_cases(tiny)[name](device)
     if tiny:
         case = case.without(COMPILED)
-    outcome = run_case(case, device, rounds, kept["bytes_per_ms"])
+    outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds)
     for note in outcome.skipped:
         print(f"  skipped: {note['variant']}: {note['why']}", flush=True)
     if name == "copy" and outcome.rows:

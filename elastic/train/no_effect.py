@@ -32,6 +32,11 @@ RULES = (
     ),
     Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "files are not drawn"),
     Rule(
+        ("data.add_special_tokens",),
+        lambda c: {c.data.source, c.eval.source if c.eval.every else None} <= {None, *NAMED_SETS},
+        "the prompts of a named set are complete",
+    ),
+    Rule(
         ("data.system",),
         lambda c: c.data.system == "",
         "an empty text leaves the chat template's own message",

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PLAIN = {"train": {"steps": 2}}
 PLAIN_IDLE = {
     "model": {"dtype": "auto", "attention": "eager"},
+    "data": {"add_special_tokens": True},
     "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4},
     "budget": {
         "thinking_low": 3,
@@ -42,6 +43,7 @@ PLAIN_IDLE = {
     "eval": {
         "source": "tiny",
         "count": 3,
+        "chat": "off",
         "seed": 4,
         "samples": 2,
         "temperature": 0.1,
