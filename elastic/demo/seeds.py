@@ -52,9 +52,7 @@ def summary(demos: Sequence[Sequence[Row]]) -> str:
         [
             by_method("Accuracy, % (least - greatest)", _accuracy),
             _table(_DIFFERENCES, [f"less {COMPARED[name]}" for name in others], names, differences),
-            by_method(
-                "Accuracy on the answers whose thought was cut, % (share of such answers)", _accuracy_cut
-            ),
+            by_method("Accuracy on the answers whose thought was cut, % (of how many)", _accuracy_cut),
             by_method("Thinking + solution tokens", _tokens),
         ]
     )
@@ -90,7 +88,7 @@ def _accuracy_cut(rows: Sequence[Row]) -> str:
     if cut == 0:
         return "-"
     right = sum((row.accuracy_cut or 0) * row.cut * row.problems for row in rows)
-    return f"{100 * right / cut:.0f} ({100 * cut / sum(row.problems for row in rows):.0f} %)"
+    return f"{100 * right / cut:.0f} (of {cut:.0f})"
 
 
 def _tokens(rows: Sequence[Row]) -> str:

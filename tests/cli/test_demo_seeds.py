@@ -63,9 +63,9 @@ def test_the_summary_says_in_how_many_seeds_e1_is_better_or_worse() -> None:
 
 
 def test_accuracy_on_cut_thoughts_is_over_all_cut_answers_of_all_seeds() -> None:
-    # 50 cut answers with 20 right, 10 with 9: 29 of 60, and 60 of 200 were cut
+    # 50 cut answers with 20 right, 10 with 9: 29 of 60
     text = seeds.summary([demo(0.3, cut=0.5, accuracy_cut=0.4), demo(0.3, cut=0.1, accuracy_cut=0.9)])
-    assert "| 8 | 10 (100 %) | 10 (100 %) | 48 (30 %) |" in text
+    assert "| 8 | 10 (of 200) | 10 (of 200) | 48 (of 60) |" in text
     assert "| none | - | - | - |" in text
 
 
