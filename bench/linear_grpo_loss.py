@@ -31,7 +31,7 @@ from elastic import ops
 
 DEFAULT_CHUNK = 4096  # tokens, the op's own
 TRL_CHUNK = 32_768  # ids a tile, TRL's own
-CHUNK = 2048  # tokens whose logits are held in float32 at a time
+CHUNK = 1024  # tokens whose logits are held in float32 at a time
 # Logits of the variants are rounded to 8 bits before the softmax, in places to a hundredth.
 LIMIT = {torch.bfloat16: 5e-2, torch.float32: 1e-3}
 
@@ -107,10 +107,14 @@ def case(
     dtype: torch.dtype,
     chunks: Sequence[int] = (DEFAULT_CHUNK,),
     model: str | None = None,
+    names: Sequence[str] | None = None,
+    baseline: str = "eager",
 ) -> Case:
     """Args:
-    chunks: `chunk_tokens` of the op, a variant each.
+    chunks: `chunk_tokens` of the op, a variant each; the first one also of the other ways in chunks.
     model: whose sizes these are, where V and H do not say it.
+    names: variants, or None for all.
+    baseline: the variant that the others are compared with.
     """
     heads = Heads.random(tokens, size, vocab, dtype, device)
     batch, check = heads.batch, check_against_floats(heads)
@@ -142,8 +146,9 @@ def case(
     def products(_: int) -> list[Tensor]:
         """The three matrix products in chunks, and nothing else."""
         made = []
-        for first in range(0, tokens, 4096):
-            hidden = heads.hidden[first : first + 4096]
+        step = chunks[0] if len(chunks) == 1 else DEFAULT_CHUNK
+        for first in range(0, tokens, step):
+            hidden = heads.hidden[first : first + step]
             logits = hidden @ heads.weight.T
             made = [logits, logits @ heads.weight, logits.T @ hidden]
         return made
@@ -170,10 +175,14 @@ def case(
     for chunk in chunks:
         name = "elastic" if len(chunks) == 1 else f"elastic, chunks of {chunk}"
         variants.append(Variant(name, fused(chunk), check))
-    shape = f"N={tokens} H={size} V={vocab}"
+    if names is not None:
+        variants = [variant for variant in variants if variant.name in names]
+    shape = f"N={tokens} H={size} V={vocab}" + (
+        f" chunk={chunks[0]}" if len(chunks) == 1 and chunks[0] != DEFAULT_CHUNK else ""
+    )
     known = model_of(vocab)
     own = known if known and MODELS[known].hidden == size else None
-    return Case("linear_grpo_loss", shape, name_of(dtype), variants, model=model or own)
+    return Case("linear_grpo_loss", shape, name_of(dtype), variants, baseline=baseline, model=model or own)
 
 
 def checkpointed(batch: Inputs, chunk: int) -> Loss:

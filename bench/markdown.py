@@ -7,16 +7,18 @@ from bench import scaling, tables
 from bench.results import ROOT, read
 from bench.tables import Row
 
+GPU_BEGIN = "<!-- GPU: made by python -m bench.report --markdown -->"
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- made by python -m bench.report --markdown -->", "<!-- end -->"
+NO_GPU = "Not measured yet: `make gpu`."
 NOTHING = "Not measured yet on an idle machine: `make bench`."
 PICTURE = "![speed of every op over each baseline, and scaling curves](docs/benchmarks.png)"
 
 
-def committed() -> Path | None:
-    """The newest run of a CPU that is kept in bench/results."""
-    paths = sorted(RESULTS.glob("cpu-*.json"), key=lambda path: read(path)["date"])
+def committed(kind: str = "cpu") -> Path | None:
+    """The newest run of a CPU, or of `make gpu`, that is kept in bench/results."""
+    paths = sorted(RESULTS.glob(f"{kind}-*.json"), key=lambda path: read(path)["date"])
     return paths[-1] if paths else None
 
 
@@ -34,6 +36,29 @@ def tables_of(path: Path | None) -> str:
     return NOTHING if path is None else of_run(path.name, read(path))
 
 
+def gpu_summary(path: Path | None) -> str:
+    """README's part of a GPU: every case, our fastest way beside the fastest of the others."""
+    if path is None:
+        return NO_GPU
+    run = read(path)
+    return f"{tables.heading(run, 1)}:\n\n{tables.duels(run['results'])}"
+
+
+def gpu_tables(path: Path | None) -> str:
+    """The page's part of a GPU: how the steps of `make gpu` ended, the summary, then every case."""
+    if path is None:
+        return NO_GPU
+    run = read(path)
+    steps = [f"- `{name}`, {step['seconds']:.0f} s: {step['detail']}" for name, step in run["steps"].items()]
+    failures = [f"  - {name}" for step in run["steps"].values() for name in step.get("failures", [])]
+    rates = [row["bytes"] / row["median_ms"] / 1e9 for row in run["results"] if row["op"] == "copy"]
+    parts = [
+        "\n".join([*steps, *failures]),
+        f"Ceiling: {max(rates):.2f} TB/s read and written." if rates else "",
+    ]
+    return "\n\n".join([*filter(None, parts), tables.duels(run["results"]), of_run(path.name, run)])
+
+
 def of_run(name: str, run: Row) -> str:
     threads = {row["threads"] for row in run["results"]}
     parts = [
@@ -48,27 +73,29 @@ def of_run(name: str, run: Row) -> str:
             "**Scaling.** Exponents of a power law through the upper half of the points: 1 is linear.\n\n"
             + curves
         )
-    notes = [f"- {note['op']}, {note['variant']}: {note['why']}" for note in run["skipped"]]
+    notes = [f"- {note['op']}, {note['variant']}: {note['why']}" for note in run.get("skipped", [])]
     if notes:
         parts.append("Skipped:\n\n" + "\n".join(dict.fromkeys(notes)))
     return "\n\n".join(parts)
 
 
-def replaced(page: str, body: str) -> str:
-    """The page with its generated part made anew.
+def replaced(page: str, body: str, begin: str = BEGIN) -> str:
+    """The page with the generated part behind `begin` made anew.
 
     Raises:
         ValueError: the page has no such part.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"markdown: expected one part between {BEGIN} and {END}")
-    head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{body}\n\n{END}{rest.split(END)[1]}"
+    head, *rest = page.split(begin)
+    if len(rest) != 1 or END not in rest[0]:
+        raise ValueError(f"markdown: expected one part between {begin} and {END}")
+    return f"{head}{begin}\n\n{body}\n\n{END}{rest[0].split(END, 1)[1]}"
 
 
-def pages(path: Path | None) -> dict[Path, str]:
-    """What both files should hold."""
+def pages(path: Path | None, gpu: Path | None) -> dict[Path, str]:
+    """What both files should hold, from a run on a CPU and one of `make gpu`."""
+    page = replaced(PAGE.read_text(), tables_of(path))
+    readme = replaced(README.read_text(), picture(path))
     return {
-        PAGE: replaced(PAGE.read_text(), tables_of(path)),
-        README: replaced(README.read_text(), picture(path)),
+        PAGE: replaced(page, gpu_tables(gpu), GPU_BEGIN),
+        README: replaced(readme, gpu_summary(gpu), GPU_BEGIN),
     }

@@ -20,7 +20,7 @@ def text(run: tables.Row) -> str:
     parts = [tables.heading(run, threads)]
     parts += [tables.block(rows, [], []) for rows in tables.cases(run["results"]) if not rows[0]["axis"]]
     parts += ["", scaling.table(run["results"])]
-    parts.append(tables.block([], run["errors"], run["skipped"]))
+    parts.append(tables.block([], run["errors"], run.get("skipped", [])))
     parts.append(tables.summary(run["results"]))
     return "\n".join(parts)
 
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.plot:
         plot.save(run, args.plot)
     if args.markdown:
-        for page, text_of_page in markdown.pages(path).items():
+        on_gpu = bool(run["machine"].get("driver"))
+        cpu, gpu = (markdown.committed(), path) if on_gpu else (path, markdown.committed("gpu"))
+        for page, text_of_page in markdown.pages(cpu, gpu).items():
             write_atomic(page, text_of_page)
     return 0
 

@@ -4,10 +4,12 @@ Random-weight Qwen3 models, sampling over the whole vocabulary, prompts of 16-48
 `budgets` (uniform 8-128, set by each row's budget, no row ends by itself) and `natural` (end marker and EOS
 come with probability 1/40 a token, under budgets of 128 + 64). Items are tokens of completions, not of
 padding; where methods make different numbers of them, times are scaled to the most that budgets allow. The
-methods are checked against each other before they are timed.
+methods are checked against each other before they are timed. `python -m bench.rollout` compares them.
 """
 
+import argparse
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +19,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from bench import random_models
-from bench.case import Case, Variant
+from bench import random_models, tables
+from bench.case import Case, Variant, run_case
 from bench.device import Device
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.rollout.baselines import Request, hf_generate, two_calls
@@ -230,3 +232,33 @@ def of_methods(
     ]
     items = sum(request.budget.max_tokens(MARKERS) or 0 for request in requests["stop"])
     return Case("rollout", shape, "float32", variants, baseline=BASELINE, items=items, work=work)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.rollout",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", choices=sorted(random_models.SIZES), default="tiny", help="of the model")
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64], help="decoded together")
+    parser.add_argument(
+        "--lengths", nargs="+", choices=("budgets", "natural"), default=["budgets", "natural"]
+    )
+    parser.add_argument("--group", type=int, default=1, help="rows that share a prompt")
+    parser.add_argument("--requests", type=int, default=4, help="as a multiple of the rows")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    errors = []
+    for rows in args.rows:
+        for lengths in args.lengths:
+            one = case(Device("cpu"), args.size, rows, lengths, args.group, args.requests)
+            outcome = run_case(one, Device("cpu"), args.rounds)
+            errors += outcome.errors
+            print(tables.block(outcome.rows, outcome.errors, outcome.skipped), flush=True)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,7 @@ from bench.models import LLAMA, MODELS, QWEN, R1, SMALLEST
 
 F32, BF16 = torch.float32, torch.bfloat16
 LEAST_ROUNDS, MOST_ROUNDS = 3, 31
+FIRST_SHARE = 0.6  # of an entry's time; the rest is for measuring again what was unsteady
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Sizes:
     Attributes:
         tokens, rows, vocab, group: N, B, V and G.
         linear, linear_dtype: N, H and V of linear_grpo_loss, and their dtype.
+        linear_names: its variants, None for all.
         decoder, learner: sizes of the models of rollouts and of the training step.
         requests: of a rollout, as a multiple of the rows.
     """
@@ -74,11 +76,17 @@ class Sizes:
     decoder: str
     learner: str
     requests: int = 4
+    linear_names: tuple[str, ...] | None = None
 
 
 V = MODELS[QWEN].vocab
-# H of linear_grpo_loss is cut to what a CPU does in a second; `--full` has a model's own.
-CPU = Sizes(256, 32, V, 8, (64, 256, V), F32, "tiny", "train")
+# linear_grpo_loss on a CPU: tokens for several chunks, so V and H are cut to what fits into the time and into
+# the memory of the ways that hold all logits. `--full` has all of the vocabulary, whose logits are 5 GB and
+# eager's intermediates three times that, a chunk at a time, and every way on few tokens of a real head.
+LINEAR_CHUNK = 1024
+LINEAR_QUICK = ("eager", "TRL chunked head", "three bare products", "elastic")
+LINEAR_CHUNKWISE = ("checkpointed chunks", *LINEAR_QUICK[1:])
+CPU = Sizes(256, 32, V, 8, (8192, 64, 32_768), F32, "tiny", "train", linear_names=LINEAR_QUICK)
 GPU = Sizes(4096, 256, V, 8, (16_384, MODELS[QWEN].hidden, V), BF16, "tiny", "train")
 TINY = Sizes(16, 4, 302, 2, (16, 8, 61), F32, "micro", "micro", requests=1)
 
@@ -86,7 +94,9 @@ TINY = Sizes(16, 4, 302, 2, (16, 8, 61), F32, "micro", "micro", requests=1)
 def default(sizes: Sizes) -> list[Entry]:
     """Every op against every baseline, in five minutes."""
     n, b, v, g = sizes.tokens, sizes.rows, sizes.vocab, sizes.group
-    linear = (*sizes.linear, sizes.linear_dtype)
+    shape = (*sizes.linear, sizes.linear_dtype)
+    chunks = (LINEAR_CHUNK,) if sizes.linear_names else (linear_grpo_loss.DEFAULT_CHUNK,)
+    linear = {"names": sizes.linear_names, "chunks": chunks}
     return [
         entry("grpo_loss", grpo_loss.case, n, v, F32, weight=2),
         entry("grpo_loss", grpo_loss.case, n, v, BF16, weight=2),
@@ -98,18 +108,20 @@ def default(sizes: Sizes) -> list[Entry]:
         entry("budget_step_", budget_step.case, 8 * b, weight=0.5),
         entry("rollout", rollout.case, sizes.decoder, min(b, 16), multiple=sizes.requests, weight=3),
         entry("training_step", training_step.case, 1, g, sizes.learner, weight=3),
-        entry("linear_grpo_loss", linear_grpo_loss.case, *linear, weight=4),
+        entry("linear_grpo_loss", linear_grpo_loss.case, *shape, weight=8, **linear),
     ]
 
 
 def more(sizes: Sizes) -> list[Entry]:
     """Other models, dtypes and lengths."""
     n, b, linear = sizes.tokens, sizes.rows, (64, MODELS[SMALLEST].hidden, V)
+    chunkwise = {"chunks": (LINEAR_CHUNK,), "names": LINEAR_CHUNKWISE, "baseline": LINEAR_CHUNKWISE[0]}
     return [
         entry("grpo_loss", grpo_loss.case, n, MODELS[R1].vocab, BF16),
         entry("grpo_loss", grpo_loss.case, n, MODELS[LLAMA].vocab, F32),
         entry("token_logprobs", token_logprobs.case, n, sizes.vocab, BF16),
         entry("linear_grpo_loss", linear_grpo_loss.case, *linear, F32, model=SMALLEST, weight=4),
+        entry("linear_grpo_loss", linear_grpo_loss.case, 8192, 16, V, F32, **chunkwise, weight=8),
         entry("sample", sample.case, b, MODELS[LLAMA].vocab, BF16, 0.95),
         entry("rollout", rollout.case, "tiny", 64, weight=2),
         entry("rollout", rollout.case, "tiny", 16, "natural", weight=2),
@@ -180,11 +192,13 @@ def run(
             left = {"op": one.op, "shape": "", "dtype": "", "variant": "all", "why": "time was up"}
             done(Outcome(skipped=[left]))
             continue
-        until = now + (deadline - now) * one.weight / sum(e.weight for e in entries[number:])
+        share = (deadline - now) * one.weight / sum(e.weight for e in entries[number:])
+        first = rounds_until(now + FIRST_SHARE * share, deadline)
+        again = 0 if rounds else rounds_left(now + share)
         # Making a case allocates and computes inputs, which may fail, too; see `run_case`.
         try:
             case = one.make(device).without(*without)
-            outcome = run_case(case, device, rounds or rounds_until(until, deadline))
+            outcome = run_case(case, device, rounds or first, again=again)
         except Exception as error:
             outcome = Outcome(errors=[error_of(Case(one.op, "", "", []), "all", error)])
         done(outcome)
@@ -198,5 +212,15 @@ def rounds_until(until: float, deadline: float) -> Callable[[float], int]:
         now, round_s = time.monotonic(), max(round_s, 1e-6)
         wanted = min(MOST_ROUNDS, max(LEAST_ROUNDS, int((until - now) / round_s)))
         return max(1, min(wanted, int((deadline - now) / round_s)))
+
+    return rounds
+
+
+def rounds_left(until: float) -> Callable[[float], int]:
+    """How many rounds of a second measurement fit; none where they would be fewer than `LEAST_ROUNDS`."""
+
+    def rounds(round_s: float) -> int:
+        fit = int((until - time.monotonic()) / max(round_s, 1e-6))
+        return min(MOST_ROUNDS, fit) if fit >= LEAST_ROUNDS else 0
 
     return rounds

@@ -5,6 +5,9 @@ from itertools import groupby
 from typing import Any
 
 Row = dict[str, Any]
+NOISY = 0.10  # quartiles this far apart, over the median
+ALL_LOGITS = "elastic, all logits"
+NOISY_NOTE = f"(! quartiles more than {NOISY:.0%} of the median apart)"
 
 
 def cell(value: float | None, form: str) -> str:
@@ -50,13 +53,17 @@ def title(row: Row) -> str:
 def heading(run: Row, threads: int) -> str:
     """Where and with what the run was made, in a line."""
     machine, versions = run["machine"], run["versions"]
-    parts = [
-        machine["device"],
-        f"{machine['cores']} cores",
-        machine.get("isa") or machine.get("driver") or "",
-    ]
-    parts += [f"{threads} thread{'s' if threads > 1 else ''}", f"torch {versions['torch']}"]
+    if machine.get("driver"):
+        parts = [machine["device"], f"driver {machine['driver']}", f"CUDA {machine['cuda']}"]
+    else:
+        parts = [machine["device"], f"{machine['cores']} cores", machine.get("isa") or ""]
+        parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
+    parts.append(f"torch {versions['torch']}")
     return ", ".join(filter(None, [*parts, f"commit {run['commit']}", run["date"]]))
+
+
+def noisy(row: Row) -> bool:
+    return row["iqr_ms"] > NOISY * row["median_ms"]
 
 
 def comparison(rows: Sequence[Row]) -> str:
@@ -69,7 +76,7 @@ def comparison(rows: Sequence[Row]) -> str:
         line = [
             row["variant"],
             digits(row["median_ms"]),
-            digits(row["iqr_ms"]),
+            digits(row["iqr_ms"]) + (" !" if noisy(row) else ""),
             "-" if row["ratio_to_eager"] is None else digits(row["ratio_to_eager"]),
             cell(row["ceiling_share"], ".1%"),
             megabytes(row["peak_bytes"]),
@@ -78,7 +85,35 @@ def comparison(rows: Sequence[Row]) -> str:
         if row["items"]:
             line.append(f"{row['items'] / row['median_ms'] * 1e3:,.0f}")
         cells.append(line)
-    return table(head, cells)
+    return table(head, cells) + (f"\n\n{NOISY_NOTE}" if any(map(noisy, rows)) else "")
+
+
+def duels(results: Sequence[Row]) -> str:
+    """A line a case: our fastest way beside the fastest of the others, whoever is ahead."""
+    head = ("case", "fastest of ours", "ms", "share of ceiling", "peak MB", "fastest other", "ms", "peak MB")
+    head = (*head, "speed")
+    lines = []
+    for rows in cases(results):
+        # a way that keeps all logits is there for comparison: it is not the op that the case is named after
+        ours = [row for row in rows if row["kind"] == "ours" and row["variant"] != ALL_LOGITS]
+        others = [row for row in rows if row["kind"] == "baseline"]
+        if not ours or not others or rows[0].get("axis"):
+            continue
+        mine, other = (min(some, key=lambda row: row["median_ms"]) for some in (ours, others))
+        lines.append(
+            (
+                f"{mine['op']} {mine['shape']} {mine['dtype']}",
+                mine["variant"],
+                digits(mine["median_ms"]),
+                cell(mine["ceiling_share"], ".0%"),
+                megabytes(mine["peak_bytes"]),
+                other["variant"],
+                digits(other["median_ms"]),
+                megabytes(other["peak_bytes"]),
+                f"{other['median_ms'] / mine['median_ms']:.2f} x",
+            )
+        )
+    return table(head, lines)
 
 
 def block(rows: Sequence[Row], errors: Sequence[Row], skipped: Sequence[Row]) -> str:

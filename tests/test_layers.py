@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"threads"},
     "data": {"tiny"},
     "rewards": {"rollout"},  # grading reads the record
-    "methods": LEAVES,
+    "methods": LEAVES | {"rewards"},
     "ops": LEAVES | {"sampling"},
     "rollout": LEAVES | {"ops", "sampling", "models", "threads", "files", "probe"},
     "tiny": {"data", "models", "threads", "rewards", "files"},

@@ -1,13 +1,16 @@
-"""One command on a GPU machine, under ten minutes, no network: `make gpu`, or `python -m bench.gpu`.
+"""One command on a GPU machine, seven minutes at most, no network: `make gpu`, or `python -m bench.gpu`.
 
-Builds the extension in place, runs the CUDA tests, sweeps launch sizes, measures every op, and runs
-compute-sanitizer; prints a report and keeps all of it in one JSON file, rewritten as each step ends.
+Builds the extension in place, runs the CUDA tests, measures every op, sweeps launch sizes, and runs
+compute-sanitizer; prints a report and keeps all of it in one JSON file, which at any time holds what was
+measured so far. At the deadline it ends, whatever a step does.
 """
 
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +18,13 @@ from typing import Any
 
 import torch
 
-from bench.gpu import report
-from bench.gpu.launches import Choice, best
-from bench.gpu.steps import STEPS, Context
-from bench.results import ROOT, facts, write
+from bench.gpu import processes, report
+from bench.gpu.kept import Kept
+from bench.gpu.steps import STEPS, Context, Record
+from bench.results import ROOT, facts
 
-SPARE_S = 5.0  # kept for writing and printing
+MINUTES = 7.0
+SPARE_S = 15.0  # kept for ending the last step, writing and printing
 
 
 def file_name(run: dict[str, Any]) -> str:
@@ -29,48 +33,71 @@ def file_name(run: dict[str, Any]) -> str:
     return f"gpu-{device}-{run['date']}-{run['commit']}.json"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument("--minutes", type=float, default=9.0, help="for everything together")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything together")
     parser.add_argument("--out", type=Path, default=os.environ.get("ELASTIC_GPU_OUT") or "bench/results")
     parser.add_argument("--rounds", type=int, default=11, help="of every comparison")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the command itself")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    began = time.monotonic()
+    args = parse(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         print(f"make gpu: needs a CUDA GPU, and torch {torch.__version__} sees none", file=sys.stderr)
         return 2
-    out = (ROOT / args.out).absolute()
-    run: dict[str, Any] = {
-        **facts(torch.device(args.device)),
-        "results": [],
-        "tuning": [],
-        "errors": [],
-        "steps": {},
-    }
-    path = out / file_name(run)
+    found = facts(torch.device(args.device))
+    kept = Kept((ROOT / args.out).absolute() / file_name(found), found)
     folder = ROOT / "build" / "gpu"
     folder.mkdir(parents=True, exist_ok=True)
     context = Context(args.device, folder, args.tiny, args.rounds)
-    began = time.monotonic()
-    for name in (name for name in STEPS if name in args.steps):
-        step, most_s = STEPS[name]
-        limit = min(most_s, args.minutes * 60 - SPARE_S - (time.monotonic() - began))
-        print(f"== {name}, at most {max(limit, 0):.0f} s", flush=True)
-        start = time.monotonic()
-        record = step(context, limit) if limit > 1 else {"status": "not run", "detail": "time was up"}
-        for key in ("results", "tuning", "errors"):
-            run[key] += record.pop(key, [])
-        run["launch_table"] = best([Choice(**entry) for entry in run["tuning"]])
-        run["steps"][name] = {**record, "seconds": time.monotonic() - start}
-        write(path, run)
-    print(f"\n{report.text(run)}\n\n{path}")
-    return 0 if all(r["status"] in ("passed", "unavailable") for r in run["steps"].values()) else 1
+    # Steps keep to their limits; what does not is ended here.
+    deadline = threading.Timer(max(args.minutes * 60, SPARE_S), end_at_once, [kept, args.minutes])
+    deadline.daemon = True
+    deadline.start()
+    terminated = signal.signal(signal.SIGTERM, lambda *_: end_at_once(kept, None))
+    try:
+        for name in (name for name in STEPS if name in args.steps):
+            left = args.minutes * 60 - SPARE_S - (time.monotonic() - began)
+            run_step(name, context, kept, left)
+    finally:
+        deadline.cancel()
+        signal.signal(signal.SIGTERM, terminated)
+    print(f"\n{report.text(kept.run)}\n\n{kept.path}")
+    statuses = (record["status"] for record in kept.run["steps"].values())
+    return 0 if all(status in ("passed", "unavailable") for status in statuses) else 1
+
+
+def run_step(name: str, context: Context, kept: Kept, left_s: float) -> None:
+    """Runs a step within its limit and the time that is left; the file follows what it has."""
+    step, most_s = STEPS[name]
+    limit, start = min(most_s, left_s), time.monotonic()
+
+    def keep(record: Record, final: bool = False) -> None:
+        kept.put(name, {"status": "running", "detail": "not done", **record}, time.monotonic() - start, final)
+
+    print(f"== {name}, at most {max(limit, 0):.0f} s", flush=True)
+    if limit <= 1:
+        return keep({"status": "not run", "detail": "time was up"}, final=True)
+    keep({})
+    context.keep = keep
+    return keep(step(context, limit), final=True)
+
+
+def end_at_once(kept: Kept, minutes: float | None) -> None:
+    """Ends the command and everything it started; the file has what was measured."""
+    processes.kill_all()
+    why = "terminated" if minutes is None else f"{minutes:g} minutes are over"
+    print(f"make gpu: {why}; what was measured so far: {kept.path}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

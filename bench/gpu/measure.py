@@ -18,6 +18,7 @@ from bench.case import COMPILED, Case, Variant, error_of, name_of, nbytes, run_c
 from bench.device import Device
 from bench.gpu import tune
 from bench.gpu.launches import TABLE, Choice
+from bench.gpu.steps import DONE, JOB
 from bench.models import LLAMA, MODELS, QWEN
 from bench.results import write
 from elastic import _extension
@@ -99,7 +100,7 @@ def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, k
     case = bench_cases(tiny)[name](device)
     if tiny:
         case = case.without(COMPILED)
-    outcome = run_case(case, device, rounds, kept["bytes_per_ms"])
+    outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds)
     for note in outcome.skipped:
         print(f"  skipped: {note['variant']}: {note['why']}", flush=True)
     if name == "copy" and outcome.rows:
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if args.list:
-        print("\n".join(f"job: {name}" for name in names(args.kind, args.tiny)))
+        print("\n".join(f"{JOB}{name}" for name in names(args.kind, args.tiny)))
         return
     if args.out is None:
         parser.error("--out is needed")
@@ -139,6 +140,7 @@ def main() -> None:
             alive = not device.lost()
         kept["done"].append(name)
         write(args.out, kept)
+        print(f"{DONE}{name}", flush=True)
         device.release()
         if not alive:
             raise SystemExit(f"{args.kind}: {name}: the device was lost")

@@ -7,13 +7,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results import ROOT
 
 KEPT_LINES = 400
+RUNNING: set[subprocess.Popen[str]] = set()
 CUDA_FOLDERS = (Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin", Path("/usr/local/cuda/bin"))
 
 
@@ -36,9 +37,17 @@ class Done:
 
 
 def run(
-    command: Sequence[str], limit_s: float, environment: Mapping[str, str] | None = None, show: bool = True
+    command: Sequence[str],
+    limit_s: float,
+    environment: Mapping[str, str] | None = None,
+    show: bool = True,
+    on_line: Callable[[str], object] | None = None,
 ) -> Done:
-    """Runs a command in the repository's root; at the limit it is killed with everything it started."""
+    """Runs a command in the repository's root; at the limit it is killed with everything it started.
+
+    Args:
+        on_line: gets each line as it is printed, on another thread.
+    """
     began, lines = time.monotonic(), deque[str](maxlen=KEPT_LINES)
     process = subprocess.Popen(
         command,
@@ -51,12 +60,16 @@ def run(
         start_new_session=True,
     )
 
+    RUNNING.add(process)
+
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip("\n"))
             if show:
                 print(f"  {line}", end="", flush=True)
+            if on_line is not None:
+                on_line(line.rstrip("\n"))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -69,8 +82,16 @@ def run(
         if process.poll() is None or code is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        RUNNING.discard(process)
     reader.join(timeout=10)
     return Done(code, list(lines), time.monotonic() - began)
+
+
+def kill_all() -> None:
+    """Kills every command that runs, with everything it started."""
+    for process in list(RUNNING):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def tool(name: str) -> str | None:

@@ -3,6 +3,6 @@
 from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import Interval, wilson_interval
 from elastic.evaluate.sweep import sweep
-from elastic.evaluate.verdict import Gain, Verdict, verdict
+from elastic.evaluate.verdict import Comparison, Verdict, verdict
 
-__all__ = ["Gain", "Interval", "Row", "Verdict", "sweep", "verdict", "wilson_interval"]
+__all__ = ["Comparison", "Interval", "Row", "Verdict", "sweep", "verdict", "wilson_interval"]

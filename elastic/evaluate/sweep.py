@@ -35,6 +35,7 @@ def sweep(
     *,
     sampling: Sampling,
     template: Callable[[str], str] | None = None,
+    suffix: str = "",
 ) -> Iterator[Row]:
     """Evaluates every method at every (t, s), one sampled answer a problem, and yields rows as they are done.
 
@@ -51,21 +52,20 @@ def sweep(
         sampling: how tokens are drawn. A seed of None draws one, and all rows share it.
         template: makes a prompt of a question. Needed by methods that add to the question (L1): behind the
             template's end their words would stand in the model's turn.
+        suffix: a line behind each question, ``data.suffix`` of a model's training; needs `template` too.
 
     Raises:
-        ValueError: unknown method, bad budget, no problems, a method that needs `template`, or a reward other
-            than 0 and 1.
+        ValueError: unknown method, bad budget, no problems, no `template` where one is needed, or a reward
+            other than 0 and 1.
     """
     chosen = [get_method(name) for name in methods]
     if not problems:
         raise ValueError("sweep: problems must not be empty")
-    for method in chosen:
-        if method.instruction and template is None:
-            raise ValueError(
-                f"sweep: {method.name} adds to the question, so it needs questions and their template"
-            )
+    adding = ["suffix"] if suffix else [m.name for m in chosen if m.length != "none"]
+    if adding and template is None:
+        raise ValueError(f"sweep: {adding[0]} adds to the question, so it needs questions and their template")
     plan = [(method, pair, method.budget(*pair)) for pair in limits for method in chosen]
-    return _rows(engine, plan, problems, reward, sampling.seeded(), template)
+    return _rows(engine, plan, problems, reward, sampling.seeded(), template, suffix)
 
 
 def _rows(
@@ -75,10 +75,11 @@ def _rows(
     reward: RewardFunction,
     sampling: Sampling,
     template: Callable[[str], str] | None,
+    suffix: str,
 ) -> Iterator[Row]:
     last: tuple[Any, dict[str, Any]] | None = None
     for method, pair, budget in plan:
-        prompts = [method.question(problem.prompt, *pair) for problem in problems]
+        prompts = [method.question(problem.prompt, *pair, suffix) for problem in problems]
         if template is not None:
             prompts = [template(prompt) for prompt in prompts]
         key = (budget, prompts)
@@ -100,11 +101,13 @@ def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunct
         correct.append(value)
     interval = wilson_interval(int(sum(correct)), len(problems))
     rows = measure(batch)
+    behind_cuts = [value for value, cut in zip(correct, rows.thinking_cut.tolist(), strict=True) if cut]
     return {
         "problems": len(problems),
         "accuracy": sum(correct) / len(problems),
         "low": interval.low,
         "high": interval.high,
+        "accuracy_cut": sum(behind_cuts) / len(behind_cuts) if behind_cuts else None,
         "tokens": _mean(rows.tokens),
         "thinking_tokens": _mean(rows.thinking_tokens),
         "solution_tokens": _mean(rows.solution_tokens),

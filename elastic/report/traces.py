@@ -1,4 +1,4 @@
-"""Completions of two models side by side, as text."""
+"""Completions of several models side by side, as text."""
 
 import textwrap
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One problem before and after training.
+class Example:
+    """One problem and what several models answered.
 
     Attributes:
         title: problem and budget, in words.
@@ -75,16 +75,16 @@ def facts(batch: RolloutBatch, row: int) -> str:
     return f"{thinking} thinking tokens{cut}, {solution} solution tokens, ended by {reason}"
 
 
-def traces_text(pairs: Sequence[Pair], introduction: str) -> str:
-    """All pairs as one text of lines up to 110 characters, with every run behind its label."""
+def traces_text(examples: Sequence[Example], introduction: str) -> str:
+    """All examples as one text of lines up to 110 characters, with every run behind its label."""
     blocks = [textwrap.fill(introduction, _WIDTH)]
-    for number, pair in enumerate(pairs, start=1):
+    for number, example in enumerate(examples, start=1):
         lines = [
             "=" * _WIDTH,
-            f"{number}. {pair.title}",
-            f"   prompt: {pair.prompt}   right answer: {pair.answer}",
+            f"{number}. {example.title}",
+            f"   prompt: {example.prompt}   right answer: {example.answer}",
         ]
-        for item in pair.completions:
+        for item in example.completions:
             verdict = "right" if item.correct else "wrong"
             lines += ["", f"--- {item.heading}: {verdict}; {item.facts}"]
             lines += [_labelled(kind, text) for kind, text in item.runs]

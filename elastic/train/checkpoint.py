@@ -131,8 +131,14 @@ def newest_checkpoint(output: Path, clean: bool = True) -> Checkpoint | None:
     if clean:
         for left_over in root.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left_over)
-    complete = _complete(root)
-    return _read(complete[-1][1]) if complete else None
+    complete = checkpoint_paths(output)
+    return _read(complete[-1]) if complete else None
+
+
+def checkpoint_paths(output: Path) -> list[Path]:
+    """A run's checkpoints, the newest last."""
+    root = output / DIRECTORY
+    return [path for _, path in _complete(root)] if root.is_dir() else []
 
 
 def _read(path: Path) -> Checkpoint:
@@ -140,7 +146,7 @@ def _read(path: Path) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         if state["format"] != _FORMAT:
             raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
-        progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
+        progress = Progress(state["step"], state["update"], state["position"], state["evaluated"])
         config = state["config"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(

@@ -1,18 +1,13 @@
 """What must be right before a run starts, and what its user must be told then."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from elastic.data import Problem
-from elastic.rollout import OutOfContext, RolloutEngine
-from elastic.train.budgets import BudgetDraw
 from elastic.train.config import WIDER, TrainConfig
 from elastic.train.modes import dropout_of
 from elastic.train.no_effect import without_effect
-from elastic.train.prompts import Prompts
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -59,26 +54,6 @@ def check_weights(model: Any, lr: float) -> None:
         f"model.dtype: {len(narrow)} of {len(trainable)} trained tensors are 16 bits wide "
         f"('{name}' is {kind}): updates of optim.lr = {lr:g} get lost in their rounding; {WIDER}"
     )
-
-
-def check_prompts(
-    engine: RolloutEngine, prompts: Prompts, budgets: BudgetDraw, dataset: Sequence[Problem]
-) -> None:
-    """Every problem with its budget must fit the context: known now, not a hundred steps in.
-
-    Raises:
-        OutOfContext: names the problem.
-    """
-    context = engine.limits.context
-    if context is None:
-        return
-    texts = prompts.render(dataset, prompts.longest(len(dataset)))
-    for problem, text in zip(dataset, texts, strict=True):
-        ids = engine.tokenizer.encode(text, add_special_tokens=False)
-        try:
-            budgets.largest.check_context(context, len(ids), engine.markers, engine.tokenizer)
-        except ValueError as error:
-            raise OutOfContext(f"problem '{problem.id}': {error}") from error
 
 
 def say_no_effect(config: TrainConfig) -> None:

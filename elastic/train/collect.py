@@ -124,6 +124,7 @@ class Collector:
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
                 seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
                 progress=False,
+                add_special_tokens=self._prompts.add_special_tokens,
             ).to("cpu")
         graded = time.perf_counter()
         with batch_of_failure(batch, "rollouts", together=self._accelerator):

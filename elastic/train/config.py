@@ -84,6 +84,13 @@ class TrainConfig(Section):
             )
         if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
             raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
+        most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
+        if self.reward.length != "none" and most is not None and self.reward.target_max > most:
+            raise ValueError(
+                f"reward.target_max: must be at most the {most} tokens that a row may sample (by "
+                "budget.thinking and solution, budget.total or rollout.max_new_tokens), "
+                f"got {self.reward.target_max}"
+            )
         for table in (self.data, self.eval):
             if table.source in NAMED_SETS and table.count is None:
                 raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")

@@ -30,7 +30,7 @@ class Evaluation:
         config: what is evaluated.
         accelerator: knows the processes; problems are shared out over them.
         engine: over the trained model.
-        prompts: renders problems.
+        prompts: renders problems, by the rule of their own source.
         problems: evaluated ones.
         reward: correctness of a response.
         training_budget: gives everything but (t, s): closing, rules, grace.
@@ -52,7 +52,10 @@ class Evaluation:
         self._reward, self._max_new_tokens = reward, max_new_tokens
         self._rows = range(accelerator.process_index, len(problems), accelerator.num_processes)
         self._answers = [problems[row].answer for row in self._rows]
-        self._prompts = prompts.render([problems[row] for row in self._rows])
+        # The same lengths every time, drawn as those that the model is trained on.
+        lengths = prompts.lengths(0, self._rows)
+        self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
+        self._special = prompts.add_special_tokens
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
@@ -76,6 +79,7 @@ class Evaluation:
                         max_new_tokens=None if budget.max_sampled is not None else self._max_new_tokens,
                         seeds=seeds,
                         progress=False,
+                        add_special_tokens=self._special,
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
                     grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]

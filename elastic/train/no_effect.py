@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from elastic.data.loading import NAMED_SETS
+from elastic.train.sections_update import EvalConfig
 
 
 class Rule(NamedTuple):
@@ -30,6 +31,11 @@ RULES = (
         ("model.dtype", "model.attention"), lambda c: c.model.path == "tiny", "the embedded model has its own"
     ),
     Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "files are not drawn"),
+    Rule(
+        ("data.add_special_tokens",),
+        lambda c: {c.data.source, c.eval.source if c.eval.every else None} <= {None, *NAMED_SETS},
+        "the prompts of a named set are complete",
+    ),
     Rule(
         ("data.system",),
         lambda c: c.data.system == "",
@@ -90,10 +96,7 @@ RULES = (
         "all updates are warm-up",
     ),
     Rule(
-        (
-            *("eval.source", "eval.count", "eval.seed", "eval.samples"),
-            *("eval.temperature", "eval.top_p", "eval.budgets"),
-        ),
+        tuple(f"eval.{item.name}" for item in fields(EvalConfig) if item.name != "every"),
         lambda c: c.eval.every == 0,
         "eval.every is 0",
     ),

@@ -23,6 +23,9 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     if not isinstance(config, TrainConfig):
         config = TrainConfig.load(config)
     config.preflight()
+    from elastic.train.output import check_output
+
+    check_output(config)
     dataset, eval_dataset = _datasets(config)
     # Only now: a mistake found so far costs no wait for transformers and accelerate.
     from elastic.train.accelerator import build_accelerator

@@ -42,7 +42,10 @@ class DataConfig(Section):
         seed: of a named set's draw.
         chat: wrap prompts in the tokenizer's chat template; ``auto`` does so for files if there is one.
         system: system message of the chat; empty for the template's own, if it has one.
-        suffix: text added to each problem, as "Put the final answer in \\boxed{}."
+        suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
+        add_special_tokens: of prompts without the template: true puts in front what the tokenizer does by
+            itself (a BOS), false says that they are right as they stand; absent, they stay and a warning says
+            where something is missing.
         shuffle: a new order each epoch, from ``train.seed``.
     """
 
@@ -54,6 +57,7 @@ class DataConfig(Section):
     chat: Literal["auto", "on", "off"] = "auto"
     system: str = ""
     suffix: str = ""
+    add_special_tokens: bool | None = None
     shuffle: bool = True
 
 
@@ -66,7 +70,7 @@ class RewardConfig(Section):
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward a token of the length term.
         target_min: least N, drawn uniformly a prompt.
-        target_max: greatest N.
+        target_max: greatest N; at most what a row may sample.
     """
 
     TABLE: ClassVar[str] = "reward"

@@ -169,7 +169,9 @@ class EvalConfig(Section):
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
         count: problems.
-        seed: of a named set's draw and of the sampling.
+        chat: as in ``[data]``, for this source; absent for ``data.chat``, but a named set's prompts are
+            complete.
+        seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.
         samples: answers a problem.
         temperature: of the sampling; 0 for greedy.
         top_p: of the sampling.
@@ -181,6 +183,7 @@ class EvalConfig(Section):
     every: int = limited(0, low=0)
     source: str | None = None
     count: int = limited(64, low=1)
+    chat: Literal["auto", "on", "off"] | None = None
     seed: int = limited(1, low=0, high=2**31 - 1)
     samples: int = limited(1, low=1)
     temperature: float = limited(0.6, low=0, high=100)

@@ -25,13 +25,11 @@ from elastic.train.checkpoint import (
 )
 from elastic.train.config import TrainConfig, changed_keys
 from elastic.train.identity import EVALUATION
-from elastic.train.metrics import METRICS_FILE
+from elastic.train.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
 from elastic.train.progress import Progress
 from elastic.train.quiet import quiet_transformers
 from elastic.train.sections_update import OptimConfig
 
-FINAL_DIRECTORY = "final"
-CONFIG_FILE = "config.toml"
 IDENTITY_FILE = "identity.json"
 
 
@@ -82,17 +80,15 @@ class RunState:
         """Loads the newest checkpoint, if there is one, and writes the configuration into the directory.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of another configuration, data or model; the directory
-                holds another run, or a finished one without checkpoints; or it holds any and
-                ``train.resume`` is ``never``.
+            ValueError: the checkpoint is damaged, or of another configuration, data or model; or what
+                `check_output` refuses.
         """
         if self._accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
         self._accelerator.wait_for_everyone()
+        check_output(self._config)
         checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
-        if checkpoint is None:
-            self._check_no_other_run()
-        else:
+        if checkpoint is not None:
             self._check(checkpoint)
             self._load(checkpoint)
         self._accelerator.wait_for_everyone()  # none may find what the main process writes from here on
@@ -115,37 +111,7 @@ class RunState:
         self._load(checkpoint)
         return checkpoint.progress
 
-    def _check_no_other_run(self) -> None:
-        """Without a checkpoint a run starts from the beginning and writes over what is there."""
-        final, metrics, config = (self.output / name for name in (FINAL_DIRECTORY, METRICS_FILE, CONFIG_FILE))
-        never = self._config.train.resume == "never"
-        if final.exists():
-            key = "resume: 'never', but" if never else "output_dir:"
-            raise ValueError(
-                f"train.{key} {final} holds the model of a finished run, which this run would overwrite, and "
-                "there is no checkpoint to go on from; choose another train.output_dir or remove it"
-            )
-        if not metrics.exists() or metrics.stat().st_size == 0:
-            return
-        if never:
-            raise ValueError(
-                f"train.resume: 'never', but {metrics} exists; choose another train.output_dir or remove it"
-            )
-        # A run that was stopped before its first checkpoint starts again; another one is not its record's.
-        changes = ["its configuration is missing"]
-        if config.exists():
-            changes, _ = changed_keys(TrainConfig.load(config).to_dict(), self._config.to_dict())
-        if changes:
-            raise ValueError(
-                f"train.output_dir: {metrics} is of another run, which this one would overwrite "
-                f"({'; '.join(changes)}); choose another directory or remove it"
-            )
-
     def _check(self, checkpoint: Checkpoint) -> None:
-        if self._config.train.resume == "never":
-            raise ValueError(
-                f"train.resume: 'never', but {checkpoint.path} exists; choose another train.output_dir"
-            )
         now = self._config.to_dict()
         changes, rounding = changed_keys(checkpoint.config, now)
         if changes:
@@ -171,7 +137,7 @@ class RunState:
             warnings.warn(
                 f"resumed with {'; '.join(rounding)}: from here on the run's numbers differ from those of an "
                 "uninterrupted one by rounding",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:

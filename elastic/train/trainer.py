@@ -20,9 +20,10 @@ from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
 from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
-from elastic.train.checks import check_prompts, check_shares, check_weights, say_dropout, say_no_effect
+from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.collect import Collector
 from elastic.train.config import TrainConfig
+from elastic.train.data_checks import check_data
 from elastic.train.data_order import DataOrder
 from elastic.train.evaluation import Evaluation
 from elastic.train.experience import Experience
@@ -81,7 +82,8 @@ class Trainer:
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
-        prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
+        prompts = Prompts.of_training(tokenizer, config)
+        eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
         packs(model)  # or a refusal, before the first rollout
@@ -89,7 +91,8 @@ class Trainer:
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
         )
-        check_prompts(engine, prompts, budgets, dataset)
+        sources = ((dataset, prompts), (eval_dataset, eval_prompts))
+        check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
@@ -113,9 +116,9 @@ class Trainer:
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
         self._evaluation = None
-        if config.eval.every:
+        if eval_prompts is not None:
             self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, prompts, eval_dataset, reward, budgets.largest),
+                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.largest),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)
@@ -143,9 +146,9 @@ class Trainer:
                 any where ``train.resume`` is ``never``.
             RuntimeError: a gradient is not finite; names the step.
         """
-        check_precision(self.accelerator, self.config)
         if self._standing.finished is not None:
             return self._standing.finished
+        check_precision(self.accelerator, self.config)
         progress = self._standing.go_on()
         log = None
         if self.accelerator.is_main_process:

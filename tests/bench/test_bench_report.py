@@ -160,7 +160,7 @@ def test_the_page_is_made_anew_between_its_marks_and_nowhere_else(tmp_path):
 
 def test_the_pages_match_the_committed_run():
     path = markdown.committed()
-    for page, text in markdown.pages(path).items():
+    for page, text in markdown.pages(path, markdown.committed("gpu")).items():
         assert page.read_text() == text, f"{page.name}: make bench-docs"
     assert path is None or (markdown.PAGE.parent / "benchmarks.png").exists()
 
@@ -171,3 +171,50 @@ def test_the_pages_match_the_committed_run():
 def test_figures_have_three_digits_that_count(value, text):
     assert tables.digits(value) == text
     assert math.isclose(float(text), value, rel_tol=1e-2)
+
+
+def test_a_gpus_summary_says_who_is_ahead_and_leaves_out_floors_and_what_keeps_all_logits():
+    rows = [
+        measured("eager", 1.0),  # 10 ms
+        measured("TRL", 4.0),
+        measured("elastic", 2.0),
+        measured("elastic, all logits", 5.0, kind="ours"),
+        measured("read + write in place", 20.0, kind="floor"),
+        measured("a copy", 1.0, op="copy"),
+        measured("elastic", 8.0, axis="N", at=1),
+    ]
+    lines = tables.duels(rows).splitlines()[2:]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines] == [
+        ["grpo_loss N=8 V=64 float32", "elastic", "5.00", "25%", "3.00", "TRL", "2.50", "3.00", "0.50 x"]
+    ]
+
+
+def test_a_gpus_part_names_the_steps_the_driver_and_what_failed(tmp_path):
+    machine = {"device": "H9", "cores": 16, "driver": "1.2", "cuda": "13.0"}
+    copy = measured("device to device", 1.0, op="copy", bytes=40e9)
+    steps = {
+        "test": {"status": "failed", "detail": "3 tests, 1 failed", "seconds": 7.1, "failures": ["a::b"]}
+    }
+    run = a_run(measured("eager", 1.0), measured("elastic", 4.0), copy, machine=machine, steps=steps)
+    del run["skipped"]  # older runs have none
+    write(tmp_path / "gpu-x.json", run)
+    text = markdown.gpu_tables(tmp_path / "gpu-x.json")
+    assert "- `test`, 7 s: 3 tests, 1 failed\n  - a::b\n" in text
+    assert "Ceiling: 4.00 TB/s" in text
+    assert "H9, driver 1.2, CUDA 13.0, torch 2.13.0, commit abc" in text
+    assert "4.00 x" in markdown.gpu_summary(tmp_path / "gpu-x.json")
+    page = f"{markdown.BEGIN}\n{markdown.END}\n{markdown.GPU_BEGIN}\nold\n{markdown.END}\nTail\n"
+    new = markdown.replaced(page, text, markdown.GPU_BEGIN)
+    assert new.startswith(f"{markdown.BEGIN}\n{markdown.END}\n")
+    assert new.endswith("Tail\n")
+    assert "old" not in new
+
+
+def test_figures_whose_quartiles_lie_far_apart_are_flagged():
+    text = tables.comparison([measured("eager", 1.0, iqr_ms=0.9), measured("elastic", 4.0, iqr_ms=0.3)])
+    lines = text.splitlines()
+    assert "| 0.900 " in lines[2]
+    assert "!" not in lines[2]
+    assert "| 0.300 ! |" in lines[3]
+    assert lines[-1] == tables.NOISY_NOTE
+    assert "!" not in tables.comparison([measured("eager", 1.0, iqr_ms=0.9)])

@@ -181,3 +181,64 @@ def test_a_compiler_is_looked_for_where_torch_will_look(monkeypatch):
     assert not cases.available(cases.COMPILER)
     assert not cases.available("no-such-package")
     assert cases.available("torch")
+
+
+@pytest.mark.parametrize(("again", "spread"), [(4, 0.0), (lambda round_s: 4, 0.0), (0, 50.0)])
+def test_an_unsteady_case_is_measured_again_and_the_steadier_measurement_counts(monkeypatch, again, spread):
+    """Times of the first measurement swing between 50 and 150 ms, those of the second are all 70."""
+    times = iter([50.0, 150.0, 50.0, 150.0, *[70.0] * 4])
+
+    def clock(self, call):
+        call()
+        now = next(times)
+        return now, now
+
+    monkeypatch.setattr(Device, "clock", clock)
+    monkeypatch.setattr(cases, "WARM_S", 0.0)  # no warm-up
+    case = Case("x", "", "", [named("eager", "eager")])
+    (row,) = run_case(case, CPU, 4, again=again).rows
+    assert (row["median_ms"], row["iqr_ms"]) == ((70.0, 0.0) if spread == 0 else (100.0, 100.0))
+    assert row["rounds"] == 4
+
+
+def test_a_steady_case_is_measured_once(monkeypatch):
+    fixed_clock(monkeypatch, eager=40.0)
+
+    def never(round_s):
+        raise AssertionError("measured again")
+
+    run_case(Case("x", "", "", [named("eager", "eager")]), CPU, 4, again=never)
+
+
+def test_work_that_differs_from_call_to_call_is_counted_in_the_measurement_that_is_reported(monkeypatch):
+    times, made = iter([10.0, 90.0, 10.0, 90.0, *[60.0] * 4]), iter([9, 9, 1, 1, 1, 1, 2, 2, 2, 2])
+    work = {"eager": []}
+    monkeypatch.setattr(Device, "clock", lambda self, call: (call(), [next(times)] * 2)[1])
+    monkeypatch.setattr(cases, "WARM_S", 0.0)
+    way = Variant("eager", lambda: lambda _: work["eager"].append(next(made)))
+    (row,) = run_case(Case("x", "", "", [way], items=4, work=work), CPU, 4, again=4).rows
+    assert row["median_ms"] == 120.0  # 60 ms for 2 things each
+
+
+def test_a_second_measurement_takes_what_is_left_of_the_share_or_nothing(monkeypatch):
+    monkeypatch.setattr(suite.time, "monotonic", lambda: 100.0)
+    assert suite.rounds_left(until=110.0)(1.0) == 10
+    assert suite.rounds_left(until=110.0)(0.001) == suite.MOST_ROUNDS
+    assert suite.rounds_left(until=110.0)(4.0) == 0
+    assert suite.rounds_left(until=90.0)(0.1) == 0
+
+
+def test_the_linear_loss_is_measured_over_several_chunks_of_many_tokens():
+    tokens, _, vocab = suite.CPU.linear
+    assert tokens >= 8192
+    assert tokens / 4 >= suite.LINEAR_CHUNK
+    assert tokens * vocab * 4 * 4 < 8e9  # eager's logits, logprobs and their gradients, in bytes
+    case = suite.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), names=suite.LINEAR_CHUNKWISE)
+    assert [variant.name for variant in case.variants if variant.name in suite.LINEAR_CHUNKWISE] == [
+        variant.name for variant in case.variants
+    ]
+    assert case.shape == "N=16 H=8 V=61 chunk=4"
+    baseline = {"names": suite.LINEAR_CHUNKWISE, "baseline": suite.LINEAR_CHUNKWISE[0]}
+    outcome = run_case(suite.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), **baseline), CPU, 1)
+    assert outcome.errors == []
+    assert {row["variant"] for row in outcome.rows if row["ratio_to_eager"] == 1} >= {"checkpointed chunks"}

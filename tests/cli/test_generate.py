@@ -13,7 +13,7 @@ from elastic import tiny
 from elastic.report.display import Display
 from elastic.rollout import RolloutBatch, RolloutEngine
 
-PROMPT = "<bos> 3 + 4 - 9 + 2 + 5 - 1 + 8 = ? <think>"
+PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
 
 
 def generate(elastic, *arguments: object):
@@ -133,14 +133,14 @@ def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path)
 def test_a_question_goes_through_the_chat_template(elastic, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     outcome = elastic(
-        "generate", "tiny", "--prompt", "3 + 4 = ?", "--thinking", 2, "--solution", 2, "--json", path
+        "generate", "tiny", "--prompt", "a 3 b + 4 = ?", "--thinking", 2, "--solution", 2, "--json", path
     )
     assert outcome.status == 0
-    assert records(path)[0]["prompt"] == "<bos> 3 + 4 = ? <think>"
+    assert records(path)[0]["prompt"] == "<bos> a 3 b + 4 = ? <think>"
 
 
 def test_words_the_model_does_not_know_are_pointed_out(elastic) -> None:
-    outcome = elastic("generate", "tiny", "--prompt", "three + 4 = ?", "--thinking", 2, "--solution", 2)
+    outcome = elastic("generate", "tiny", "--prompt", "a three b + 4 = ?", "--thinking", 2, "--solution", 2)
     assert "prompt 1 holds words that the model does not know" in outcome.err
 
 

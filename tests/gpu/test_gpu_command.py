@@ -57,13 +57,19 @@ def test_each_step_is_on_disk_before_the_next_begins_and_no_failure_stops_the_re
         return {"status": "failed", "detail": "broken", "errors": [{"op": "x", "variant": "y", "error": "z"}]}
 
     def second(context, limit_s):
-        seen.append(results(tmp_path)["steps"])
+        seen.append(results(tmp_path))
+        context.keep({"results": [{"op": "kept"}]})
+        seen.append(results(tmp_path))
         return {"status": "unavailable", "detail": "not here"}
 
     monkeypatch.setattr(command, "STEPS", {"build": (first, 60), "test": (second, 60)})
     assert command.main([*TINY, "--steps", "build", "test", "--out", str(tmp_path)]) == 1
-    assert list(seen[0]) == ["build"]
-    assert results(tmp_path)["errors"] == [{"op": "x", "variant": "y", "error": "z"}]
+    statuses = {name: step["status"] for name, step in seen[0]["steps"].items()}
+    assert statuses == {"build": "failed", "test": "running"}
+    assert seen[0]["results"] == []
+    assert seen[1]["results"] == [{"op": "kept"}]
+    assert seen[1]["errors"] == results(tmp_path)["errors"] == [{"op": "x", "variant": "y", "error": "z"}]
+    assert results(tmp_path)["results"] == []  # a step's last word counts
     printed = capsys.readouterr().out
     assert "FAILED x" in printed
     assert "not here" in printed
@@ -73,6 +79,90 @@ def test_steps_that_there_is_no_time_for_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "STEPS", {"build": (lambda *_: {"status": "passed", "detail": ""}, 60)})
     assert command.main([*TINY, "--minutes", "0", "--steps", "build", "--out", str(tmp_path)]) == 1
     assert results(tmp_path)["steps"]["build"]["status"] == "not run"
+
+
+STUCK = """
+import sys, time
+from bench.gpu import __main__ as command, processes
+
+def first(context, limit_s):
+    return {"status": "passed", "detail": "", "results": [], "tuning": []}
+
+def stuck(context, limit_s):
+    context.keep({"errors": [{"op": "half", "variant": "", "error": "way"}]})
+    processes.run([sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(90)"], 90)
+
+command.report.bench_table = lambda results: ""
+command.STEPS = {"build": (first, 60), "bench": (stuck, 60), "tune": (first, 60)}
+command.SPARE_S = 0.5
+command.main(["--device", "cpu", "--tiny", "--out", sys.argv[1], "--minutes", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("how", ["deadline", "terminated"])
+def test_a_step_that_does_not_end_is_ended_and_the_file_has_what_there_was(tmp_path, how):
+    minutes = "0.1" if how == "deadline" else "5"
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path), minutes],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if how == "terminated" and "begun" in line:
+            process.terminate()
+    assert process.wait() == 1
+    assert time.monotonic() - began < 60
+    assert ("0.1 minutes are over" if how == "deadline" else "terminated") in said[-1]
+    run = results(tmp_path)
+    statuses = {name: step["status"] for name, step in run["steps"].items()}
+    assert statuses == {"build": "passed", "bench": "running"}
+    assert run["errors"] == [{"op": "half", "variant": "", "error": "way"}]
+
+
+def test_everything_takes_seven_minutes_at_most_and_what_matters_most_comes_first():
+    assert command.parse([]).minutes <= 7
+    assert list(steps.STEPS)[:3] == ["build", "test", "bench"]
+
+
+def test_jobs_are_kept_as_each_ends(tmp_path, monkeypatch):
+    out, seen = tmp_path / "bench.json", []
+
+    def run(argv, limit_s, environment=None, show=True, on_line=None):
+        if "--list" in argv:
+            return Done(0, ["job: a", "job: b"], 0.1)
+        for done in (["a"], ["a", "b"]):
+            kept = {"done": done, "errors": [], "tuning": [], "results": [{"op": name} for name in done]}
+            out.write_text(json.dumps(kept))
+            on_line("done: " + done[-1])
+        return Done(0, [], 1.0)
+
+    monkeypatch.setattr(processes, "run", run)
+    steps.bench(steps.Context("cpu", tmp_path, keep=lambda record: seen.append(len(record["results"]))), 60)
+    assert seen == [1, 2]
+
+
+def test_tests_that_ran_before_pytest_was_killed_are_counted(tmp_path, monkeypatch):
+    def run(argv, limit_s, environment=None, show=True, on_line=None):
+        for line in (
+            "tests/budget/test_cuda.py::test_a[1-x y] PASSED   [  1%]",
+            "tests/budget/test_cuda.py::test_b FAILED          [  2%]",
+            "tests/budget/test_cuda.py::test_c ",
+        ):
+            on_line(line)
+        return Done(None, ["the last line"], limit_s)
+
+    monkeypatch.setattr(processes, "run", run)
+    seen = []
+    record = steps.test(steps.Context("cpu", tmp_path, keep=seen.append), 60)
+    assert record["status"] == "failed"
+    assert record["detail"] == "2 tests, 1 failed; killed at its time limit: the last line"
+    assert record["failures"] == ["tests/budget/test_cuda.py::test_b"]
+    assert [kept["tests"] for kept in seen] == [1, 2]
 
 
 def test_a_command_is_killed_at_its_limit_with_what_it_started():
@@ -87,7 +177,7 @@ def test_a_command_is_killed_at_its_limit_with_what_it_started():
 def test_a_job_that_takes_its_process_down_costs_only_itself(tmp_path, monkeypatch):
     """Of three jobs the second kills the process, once after the first was kept, once as the first of all."""
 
-    def run(argv, limit_s, environment=None, show=True):
+    def run(argv, limit_s, environment=None, show=True, on_line=None):
         if "--list" in argv:
             return Done(0, ["a warning", "job: a", "job: b b", "job: c"], 0.1)
         out = tmp_path / "bench.json"
@@ -110,7 +200,7 @@ def test_a_job_that_takes_its_process_down_costs_only_itself(tmp_path, monkeypat
 
 
 def test_jobs_that_time_ran_out_for_are_errors(tmp_path, monkeypatch):
-    def run(argv, limit_s, environment=None, show=True):
+    def run(argv, limit_s, environment=None, show=True, on_line=None):
         return Done(0, ["job: a"], 0.1) if "--list" in argv else Done(None, [], limit_s)
 
     monkeypatch.setattr(processes, "run", run)

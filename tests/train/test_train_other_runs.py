@@ -19,11 +19,17 @@ def content(output):
     return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("resume", ["auto", "never"])
-def test_finished_run_without_checkpoints_is_not_overwritten(tmp_path, resume):
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        ("auto", "train.output_dir: .*final holds the model of a finished run"),
+        ("never", "train.resume: 'never', but .*final exists"),
+    ],
+)
+def test_finished_run_without_checkpoints_is_not_overwritten(tmp_path, resume, message):
     run(build_config(tmp_path))
     before = content(tmp_path)
-    with pytest.raises(ValueError, match=r"train\.\w+: .*final holds the model of a finished run"):
+    with pytest.raises(ValueError, match=message):
         run(build_config(tmp_path, train={"resume": resume}))
     assert content(tmp_path) == before
 
