@@ -13,6 +13,7 @@ from elastic.data import load_problems
 from elastic.demo.config import TRAINED, DemoConfig
 from elastic.demo.state import DemoState
 from elastic.evaluate import sweep
+from elastic.report.table import budget_label
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
@@ -46,9 +47,9 @@ def run_part(method: str, config: DemoConfig, out: Path) -> None:
         with threads_for(model, min(config.max_rows, len(problems))):
             (row,) = sweep(engine, [method], [(thinking, solution)], problems, tiny.reward, sampling=sampling)
         state.add(row)
-        budget = "no budget" if thinking is None else f"t = {thinking}, s = {solution}"
+        seconds = time.monotonic() - started
         cut = "" if row.accuracy_cut is None else f", {row.accuracy_cut:.1%} of the cut thoughts"
-        say(f"{method}: {budget}: {row.accuracy:.1%} right{cut} ({time.monotonic() - started:.1f} s)")
+        say(f"{method}: budget {budget_label(row)}: {row.accuracy:.1%} right{cut} ({seconds:.1f} s)")
 
 
 def say(line: str) -> None:
