@@ -48,31 +48,25 @@ class Scale:
         return self.noise <= max(self.floor, _MOST_NOISE * self.effect)
 
 
-def measure(model: nn.Module, rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Scale:
-    """Measures a model on rows that are cut to `lengths`, at the last positions that are left.
+def measure(model: nn.Module, row: Sequence[int], length: int) -> Scale:
+    """Measures a model on the last positions of a row that is cut to `length`, in three forward passes.
 
     Args:
-        rows: token ids.
-        lengths: of each row, at least 2 and less than it has.
+        row: token ids.
+        length: at least 2 and less than the row has.
 
     Raises:
         ValueError: logits hold NaN.
     """
-    wanted = [range(max(0, length - 8), length) for length in lengths]
-    whole = [plain_logits(model, row, kept) for row, kept in zip(rows, wanted, strict=True)]
-    if any(logits.isnan().any() for logits in whole):
+    kept = range(max(0, length - 8), length)
+    whole, cut = plain_logits(model, row, kept), plain_logits(model, row[:length], kept)
+    if whole.isnan().any():
         raise ValueError("its logits hold NaN")
-    cut, changed = [], []
-    for row, kept, length in zip(rows, wanted, lengths, strict=True):
-        cut.append(plain_logits(model, row[:length], kept))
-        other = list(row)
-        other[length - 2] = row[length]
-        changed.append(plain_logits(model, other, range(length - 1, length)))
-    spread = max(float(_logprobs(logits).std(dim=-1).median()) for logits in whole)
-    last = [logits[-1:] for logits in whole]
-    return Scale(
-        difference(changed, last), difference(cut, whole), _EPSILONS * torch.finfo(_dtype(model)).eps * spread
-    )
+    other = [*row[: length - 2], row[length], *row[length - 1 :]]
+    changed = plain_logits(model, other, range(length - 1, length))
+    spread = float(_logprobs(whole).std(dim=-1).median())
+    floor = _EPSILONS * torch.finfo(_dtype(model)).eps * spread
+    return Scale(difference([changed], [whole[-1:]]), difference([cut], [whole]), floor)
 
 
 def difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:

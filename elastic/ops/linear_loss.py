@@ -28,10 +28,11 @@ def linear_grpo_loss(
 
     A chunk's logits are turned into their gradient in place and multiplied on at once, so memory besides the
     outputs is one chunk of logits, `chunk_tokens` x V, whatever N is (and [V, H] float32 where 16-bit chunks
-    add up to the weight's gradient). Three matrix products an element; `gspo` makes the first one twice,
-    except for its last chunk. Operands keep their dtype; products accumulate in float32, and so does the
-    weight's gradient across chunks (on the CPU each 16-bit chunk is rounded once). A gradient that is not
-    needed (a frozen head, say) is not computed.
+    add up to the weight's gradient). torch's product of a 16-bit chunk takes scratch beside it on some CPUs,
+    which grows with the chunk. Three matrix products an element; `gspo` makes the first one twice, except for
+    its last chunk. Operands keep their dtype; products accumulate in float32, and so does the weight's
+    gradient across chunks (on the CPU each 16-bit chunk is rounded once). A gradient that is not needed (a
+    frozen head, say) is not computed.
 
     Masked tokens leave the products, and tokens that cannot have a gradient (A = 0 without KL and entropy
     bonus) all but the first one, which their logprob needs; `skip_zero_advantage` takes that away too. For

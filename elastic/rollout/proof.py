@@ -78,13 +78,13 @@ def _failure(model: Any, short: int, long: int) -> str:
     try:
         tokens = probe.ordinary_tokens(model, short + long + 2 * _STEPS)
         rows = [tokens[: short + _STEPS], tokens[short + _STEPS :]]
-        scale = probe.measure(model, rows, [short, long])
+        scale = probe.measure(model, rows[0], short)
         alone = [probe.plain_logits(model, row, range(len(row) - _STEPS - 1, len(row))) for row in rows]
         if not scale.causal:
             return "a token's logits depend on the tokens behind it, so it is no causal language model"
         decoded = _decode(model, rows)
     except Exception as error:
-        return probe.reason_of(error)
+        return f"its forward pass fails ({probe.reason_of(error)})"
     if probe.difference([d[:1] for d in decoded], [a[:1] for a in alone]) > scale.tolerance:
         return "prompts of different lengths, padded on the right, do not get the logits they have alone"
     for kind, row in (("short row beside a long one", 0), ("long row", 1)):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from elastic import probe
 from elastic.rollout.serving import evaluating, exclusive
 from elastic.train.packing import PackedBatch, pack, packed_logits
-from elastic.train.tree import switched
+from elastic.train.tree import TREE_ATTENTION, switched
 
 # prompts' tokens; completions' tokens; prompt of each
 _PROMPTS, _COMPLETIONS, _PROMPT_OF = (4, 3), (6, 5, 4), (0, 0, 1)
@@ -50,7 +50,8 @@ def _prove(model: Any) -> bool:
         try:
             rows = _Rows(model)
         except Exception as error:
-            raise ValueError(f"model: {name} cannot be trained: {probe.reason_of(error)}") from error
+            why = f"its forward pass fails ({probe.reason_of(error)})"
+            raise ValueError(f"model: {name} cannot be trained: {why}") from error
         if not rows.scale.causal:
             raise ValueError(
                 f"model: {name} cannot be trained: a token's logits depend on the tokens behind it, so it is "
@@ -86,7 +87,7 @@ class _Rows:
             probe.plain_logits(model, row[:-1], range(first, len(row) - 1))
             for row, first in zip(rows, firsts, strict=True)
         ]
-        self.scale = probe.measure(model, rows, [len(row) - 3 for row in rows])
+        self.scale = probe.measure(model, rows[0], len(rows[0]) - 3)
 
     def failure(self, packed: bool) -> str:
         """What is wrong with the packed or the padded forward; empty for nothing."""
@@ -96,7 +97,8 @@ class _Rows:
             logits = run(batch)
             changed = run(self._batch([self.other, *self.completions[1:]]))
         except Exception as error:
-            return probe.reason_of(error)
+            why = probe.reason_of(error)
+            return str(error) if TREE_ATTENTION in why else f"its forward pass fails ({why})"
         if packed and (missing := self._unseen(len(batch.layout.seen_by))):
             return missing
         together, beside = (part.split(list(_COMPLETIONS)) for part in (logits, changed))

@@ -9,7 +9,7 @@ from elastic import ops
 
 from .batches import DTYPES, assert_gradient_near
 from .heads import random_head, run
-from .memory import peak_bytes
+from .memory import peak_bytes, scratch_of_products
 from .test_grpo_autograd import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -206,11 +206,13 @@ def test_memory_is_one_chunk_and_the_outputs_whatever_n_is(loss, dtype):
             )
             output.loss.backward()
 
+        step()  # what a library prepares once and keeps is not the op's
         peaks[n] = peak_bytes(step)
     head_gradient = vocab * width * (item + (4 if item == 2 else 0))
     per_token = 2 * width * item + 128  # hidden states' gradient, outputs, scratch
-    allowed = chunk * vocab * item + head_gradient
-    assert peaks[128] < 1.1 * allowed + 128 * per_token
+    scratch = max(scratch_of_products(dtype, chunk, vocab, width))  # the library's, on any processor
+    allowed = 1.1 * (chunk * vocab * item + head_gradient) + scratch
+    assert peaks[128] < allowed + 128 * per_token
     assert peaks[512] - peaks[128] < 384 * per_token, "grows with more than the outputs"
 
 

@@ -12,6 +12,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.serving import exclusive, serving
 from elastic.train.attention import TREE_ATTENTION, tree_attention_of
+from elastic.train.tree import switched
 
 BUDGET, SAMPLING = Budget(4, 3), Sampling(temperature=1.0, seed=8)
 
@@ -146,7 +147,7 @@ def image_model() -> LlavaForConditionalGeneration:
 
 
 @pytest.mark.parametrize(
-    ("lend", "meanwhile"), [(serving, ["sdpa", "sdpa"]), (tree_attention_of, [TREE_ATTENTION] * 2)]
+    ("lend", "meanwhile"), [(serving, ["sdpa", "sdpa"]), (switched, [TREE_ATTENTION] * 2)]
 )
 def test_parts_of_a_model_keep_their_own_attention(lend, meanwhile):
     model = image_model()

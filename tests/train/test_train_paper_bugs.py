@@ -156,7 +156,7 @@ def test_marker_ids_are_the_tokenizers_not_constants(tmp_path):
     # Markers of two tokens and of one, made of ordinary words.
     config = build_config(
         tmp_path,
-        model={"start_marker": "wait check", "end_marker": "so far"},
+        model={"start_marker": "wait check", "end_marker": "so ok"},
         logging={"samples_every": 1, "samples": 16},
         budget={"thinking": 3, "solution": 4},
     )

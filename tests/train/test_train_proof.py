@@ -11,11 +11,14 @@ from transformers import (
     BertLMHeadModel,
     BloomConfig,
     BloomForCausalLM,
+    CLIPVisionConfig,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPTJConfig,
     GPTJForCausalLM,
+    LlamaConfig,
     LlavaConfig,
+    LlavaForConditionalGeneration,
 )
 
 from elastic.data import Problem
@@ -25,7 +28,6 @@ from elastic.train.attention import TREE_ATTENTION, tree_attention_of
 from elastic.train.head import LinearHead
 from elastic.train.packing import pack, packed_hidden, packed_logits
 from elastic.train.proof import packs
-from elastic.train.tree import switched
 
 SMALL = {
     "hidden_size": 32,
@@ -224,16 +226,17 @@ def test_the_proof_leaves_the_model_as_it_was():
     assert model.config._attn_implementation == own != TREE_ATTENTION
 
 
-def test_the_parts_of_a_multimodal_model_get_their_own_attention_back():
-    model = nn.Module()
-    model.config = LlavaConfig()
-    model.config._attn_implementation = {"": "sdpa", "text_config": "sdpa", "vision_config": "eager"}
-    with switched(model):
-        assert model.config.text_config._attn_implementation == TREE_ATTENTION
-    found = [
-        c._attn_implementation for c in (model.config, model.config.text_config, model.config.vision_config)
-    ]
-    assert found == ["sdpa", "sdpa", "eager"]
+def test_a_multimodal_model_is_proven_by_its_text():
+    text = LlamaConfig(**SMALL)
+    vision = CLIPVisionConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8
+    )
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=60)
+    model = strong(LlavaForConditionalGeneration(config))
+    assert packs(model)
+    with tree_attention_of(model):
+        logits = packed_logits(model, pack(PROMPTS, COMPLETIONS, PROMPT_OF))
+    torch.testing.assert_close(logits, alone(model), rtol=0, atol=2e-5)
 
 
 def test_rows_without_the_attention_of_packed_ones_are_padded_not_one_sequence():
