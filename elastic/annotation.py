@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Phase, Source
+from elastic.eos import EosIds
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
 
@@ -49,7 +50,7 @@ def replay(
     starts_in_thinking: bool | Sequence[bool] = True,
     *,
     tokenizer: Any = None,
-    eos_ids: Iterable[int] = (),
+    eos_ids: EosIds = None,
     source: Any = None,
     lengths: Sequence[int] | Tensor | None = None,
     initial_phase: Sequence[int] | Tensor | None = None,
@@ -69,7 +70,8 @@ def replay(
         markers: the model's markers.
         starts_in_thinking: whether the prompt had opened the thinking block (R9), of all rows or of each.
         tokenizer: for budgets with texts; the markers' own by default.
-        eos_ids: ids that end a sequence; the tokenizer's by default.
+        eos_ids: ids that end a sequence. None for those of the batch, or the tokenizer's; an empty list for
+            none: then rows end by their budgets alone.
         source: the sources that the tokens were recorded with, in the same shape.
         lengths: tokens of each row, where `tokens` is a padded tensor.
         initial_phase: phase of each row before its first token, instead of `starts_in_thinking`.
@@ -82,7 +84,7 @@ def replay(
         batch = tokens
         source = batch.source if source is None else source
         lengths = batch.lengths if lengths is None else lengths
-        eos_ids = eos_ids or getattr(batch, "eos_ids", ())
+        eos_ids = getattr(batch, "eos_ids", None) if eos_ids is None else eos_ids
         if initial_phase is None:
             phases = [int(markers.initial_phase(prompt)) for prompt in batch.prompts]
             initial_phase = [phases[i] for i in batch.prompt_index.tolist()]

@@ -7,7 +7,6 @@ machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from elastic import budget_checks as checks
 from elastic.budget_checks import Text
 
 if TYPE_CHECKING:
+    from elastic.eos import EosIds
     from elastic.machine import Machine
     from elastic.markers import Markers
 
@@ -205,7 +205,7 @@ class Budget:
             limits.append(self.max_thinking + self.solution)
         return min(limits, default=None)
 
-    def compile(self, markers: Markers, tokenizer: Any = None, eos_ids: Iterable[int] = ()) -> Machine:
+    def compile(self, markers: Markers, tokenizer: Any = None, eos_ids: EosIds = None) -> Machine:
         """The tables the ops read, for this one budget; see `elastic.machine.compile_budgets`."""
         from elastic.machine import compile_budgets
 

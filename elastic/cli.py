@@ -80,6 +80,7 @@ def _generate(options: argparse.Namespace) -> None:
             ),
             samples=options.samples,
             chat=options.chat,
+            add_special_tokens=options.add_special_tokens,
             stream=options.stream,
             json_path=options.json,
             max_rows=options.max_rows,
@@ -166,12 +167,17 @@ def _add_generate(commands: argparse._SubParsersAction, common: argparse.Argumen
     sampling.add_argument("--top-k", type=int, default=0)
     sampling.add_argument("--top-p", type=float, default=1.0)
     sampling.add_argument("--min-p", type=float, default=0.0)
-    sampling.add_argument("--seed", type=int, default=0)
+    sampling.add_argument("--seed", type=int, help="of the draws; without it one is drawn and printed")
     chat = generate.add_mutually_exclusive_group()
     chat.add_argument(
         "--chat", action="store_true", default=None, help="prompts are messages for the chat template"
     )
     chat.add_argument("--raw", dest="chat", action="store_false", help="prompts are tokenised as they stand")
+    generate.add_argument(
+        "--add-special-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="whether prompts get the BOS, or what else the tokenizer puts in front of a text (default: not)",
+    )
     generate.add_argument(
         "--stream", action="store_true", help="show tokens as they come, one completion at a time"
     )

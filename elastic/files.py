@@ -1,8 +1,12 @@
-"""Files that are either old or new, never half written."""
+"""Files that are either old or new, never half written, and known by their SHA-256."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+
+CHECKSUMS = "SHA256SUMS"
+_BLOCK_BYTES = 1 << 20
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -30,3 +34,40 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(directory: Path) -> None:
+    """Writes `SHA256SUMS` of every other file below a directory, as `sha256sum --check` reads it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = (f"{sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files)
+    write_atomic(directory / CHECKSUMS, "".join(lines))
+
+
+def check_checksums(directory: Path) -> None:
+    """Compares a directory with its `SHA256SUMS`; files that it does not list are not looked at.
+
+    Raises:
+        ValueError: a listed file, or the list, is missing, changed or not readable as such.
+    """
+    try:
+        lines = (directory / CHECKSUMS).read_text(encoding="ascii").splitlines()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        if not expected:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{directory / CHECKSUMS} is missing or damaged ({error})") from error
+    for name, digest in expected.items():
+        path = directory / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {CHECKSUMS} lists it")
+        if sha256(path) != digest:
+            raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {CHECKSUMS}")

@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,10 +28,12 @@ class Request:
         model: a local Hugging Face model directory, or `tiny` for the embedded model.
         prompts: at least one.
         budget: of every completion.
-        sampling: how tokens are drawn.
+        sampling: how tokens are drawn. Without a seed one is drawn, and said on stderr.
         samples: completions a prompt, at least 1.
         chat: whether prompts are a user's messages for the tokenizer's chat template; None for yes where
             the tokenizer has one.
+        add_special_tokens: whether prompts get what the tokenizer puts in front of a text; None for no, with
+            a warning where raw prompts lack it.
         stream: whether tokens are shown as they come, one completion after the other.
         json_path: where to write the completions, or None.
         max_rows: rows decoded together when not streaming.
@@ -43,6 +45,7 @@ class Request:
     sampling: Sampling
     samples: int = 1
     chat: bool | None = None
+    add_special_tokens: bool | None = None
     stream: bool = False
     json_path: Path | None = None
     max_rows: int = 64
@@ -92,15 +95,18 @@ def run(request: Request, out: TextIO) -> None:
         OSError: the model or the directory of `json_path` is missing.
     """
     _check(request)
+    request = _with_seed(request)
     model, tokenizer = open_model(request.model, device=request.device, dtype=request.dtype)
-    prompts = _with_template(tokenizer, request)
+    prompts, special = _with_template(tokenizer, request)
     _warn_of_unknown_words(tokenizer, prompts)
-    engine = RolloutEngine(model, tokenizer, max_rows=1 if request.stream else request.max_rows)
+    max_rows = 1 if request.stream else request.max_rows
+    engine = RolloutEngine(model, tokenizer, max_rows=max_rows, add_special_tokens=special)
     display = Display(out, _decode_with(tokenizer), colour=out.isatty())
     rows = 1 if request.stream else min(request.max_rows, len(prompts) * request.samples)
     with threads_for(model, rows):
         batch = (_stream if request.stream else _all_at_once)(engine, prompts, request, display)
     if request.json_path is not None:
+        batch = replace(batch, run_seed=request.sampling.seed)  # streamed rows are calls of their own
         records = (json.dumps(record, ensure_ascii=False) for record in batch.to_records())
         write_atomic(request.json_path, "[" + ",\n".join(records) + "]\n")
 
@@ -115,9 +121,21 @@ def _check(request: Request) -> None:
         raise FileNotFoundError(f"json: no such directory: {request.json_path.absolute().parent}")
 
 
-def _with_template(tokenizer: Any, request: Request) -> list[str]:
+def _with_seed(request: Request) -> Request:
+    if request.sampling.seed is not None:
+        return request
+    sampling = request.sampling.seeded()
+    print(f"elastic: seed {sampling.seed}; --seed {sampling.seed} gives the same again", file=sys.stderr)
+    return replace(request, sampling=sampling)
+
+
+def _with_template(tokenizer: Any, request: Request) -> tuple[list[str], bool | None]:
+    """The prompts as texts, and whether the tokenizer's special tokens are to be added to them."""
     chat = request.chat if request.chat is not None else bool(tokenizer.chat_template)
-    return chat_prompts(tokenizer, request.prompts) if chat else list(request.prompts)
+    if not chat:
+        return list(request.prompts), request.add_special_tokens
+    # A template writes out what it wants, also where that is no BOS.
+    return chat_prompts(tokenizer, request.prompts), bool(request.add_special_tokens)
 
 
 def _warn_of_unknown_words(tokenizer: Any, prompts: Sequence[str]) -> None:
@@ -159,6 +177,7 @@ def _stream(
     engine: RolloutEngine, prompts: Sequence[str], request: Request, display: Display
 ) -> RolloutBatch:
     batches = []
+    assert request.sampling.seed is not None  # `run` drew one
     for row, seed in enumerate(row_seeds(request.sampling.seed, len(prompts) * request.samples)):
         display.begin(_heading(request, row))
         batch = engine.generate(

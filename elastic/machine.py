@@ -7,7 +7,7 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from elastic.budget import Budget
+from elastic.eos import EosIds, eos_tuple
 from elastic.forced_text import ForcedTexts, forced_texts
 from elastic.markers import Markers
 from elastic.token_text import token_texts
@@ -93,7 +94,7 @@ def compile_budgets(
     budgets: Sequence[Budget],
     markers: Markers,
     tokenizer: Any = None,
-    eos_ids: Iterable[int] = (),
+    eos_ids: EosIds = None,
     pad_id: int | None = None,
 ) -> tuple[Machine, torch.Tensor]:
     """Compiles the budgets of a batch, equal ones once.
@@ -103,7 +104,7 @@ def compile_budgets(
         markers: the model's markers.
         tokenizer: turns texts into ids and knows white space and sentence ends; the markers' own by default.
             Without one, texts must be ids, and no token counts as white space.
-        eos_ids: every id that ends a sequence; the tokenizer's by default.
+        eos_ids: every id that ends a sequence. None for the tokenizer's; an empty list for none at all.
         pad_id: what finished rows emit; by default the tokenizer's, the first EOS id, or 0.
 
     Returns:
@@ -154,13 +155,11 @@ def max_tokens(budget: Budget, markers: Markers, tokenizer: Any, starts_in_think
     return budget.max_sampled + forced + opening
 
 
-def _eos_ids(eos_ids: Iterable[int] | int | None, tokenizer: Any) -> frozenset[int]:
-    ids = [eos_ids] if isinstance(eos_ids, int) else list(eos_ids or ())
-    if not ids and getattr(tokenizer, "eos_token_id", None) is not None:
-        ids = [tokenizer.eos_token_id]
-    if any(i < 0 for i in ids):
-        raise ValueError(f"eos_ids: expected ids from 0, got {ids}")
-    return frozenset(int(i) for i in ids)
+def _eos_ids(eos_ids: EosIds, tokenizer: Any) -> frozenset[int]:
+    if eos_ids is None:
+        own = getattr(tokenizer, "eos_token_id", None)
+        return frozenset() if own is None else frozenset([own])
+    return frozenset(eos_tuple(eos_ids))
 
 
 def _token_flags(

@@ -1,7 +1,8 @@
 """The methods that are compared: what each makes of a thinking budget t and a solution budget s.
 
 A method is a policy at inference: a `Budget`, and for L1 an instruction in the question. Which model it runs
-on is the caller's: vanilla, s1 and separate budgeting take any, L1 and E1 the one trained for them.
+on is the caller's: vanilla, s1 and separate budgeting take any; L1, E1 and E1's control the one trained for
+them.
 Source: SPEC section 6; the papers are named at each entry.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from elastic.budget import Budget
+from elastic.rewards.length import user_message
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,14 @@ class Method:
         label: for legends.
         limit: (t, s), neither None, to the budget of the rows.
         one_cap: t and s only matter through their sum.
-        instruction: what is added to the question; `{total}` stands for t + s. Empty for none.
+        length: how the question asks for t + s tokens, see `elastic.rewards.length`; `none` for not at all.
     """
 
     name: str
     label: str
     limit: Callable[[int, int], Budget]
     one_cap: bool = False
-    instruction: str = ""
+    length: str = "none"
 
     def budget(self, thinking: int | None, solution: int | None) -> Budget:
         """The budget of the rows; unlimited where both are None.
@@ -44,11 +46,10 @@ class Method:
         Budget(thinking, solution)  # the range check, for every method alike
         return self.limit(thinking, solution)
 
-    def question(self, text: str, thinking: int | None, solution: int | None) -> str:
-        """The question with the method's instruction behind it; as it is without one or without budgets."""
-        if not self.instruction or thinking is None or solution is None:
-            return text
-        return f"{text} {self.instruction.format(total=thinking + solution)}"
+    def question(self, text: str, thinking: int | None, solution: int | None, suffix: str = "") -> str:
+        """The user's message, as a model trained for the method was asked; without budgets for no length."""
+        total = None if thinking is None or solution is None else thinking + solution
+        return user_message(text, suffix=suffix, length=self.length, target_tokens=total)
 
 
 def _separate(thinking: int, solution: int) -> Budget:
@@ -66,8 +67,10 @@ _TABLE = (
     Method("s1", "s1: budget forcing", Budget.s1),
     Method("separate", "separate budgeting, untrained", _separate),
     # arXiv 2503.04697: the model is told and nothing is enforced; N counts the whole response.
-    Method("l1_exact", "L1-Exact", _unlimited, one_cap=True, instruction="Think for {total} tokens."),
-    Method("l1_max", "L1-Max", _unlimited, one_cap=True, instruction="Think for maximum {total} tokens."),
+    Method("l1_exact", "L1-Exact", _unlimited, one_cap=True, length="l1-exact"),
+    Method("l1_max", "L1-Max", _unlimited, one_cap=True, length="l1-max"),
+    # The control to E1: budgets as E1's at inference, one hard cap of t* + s* and no forced end in training.
+    Method("capped", "control: trained under one hard cap", _separate),
     # arXiv 2505.05315: separate budgeting of a model trained under one (t*, s*).
     Method("e1", "E1: trained under budgets", _separate),
 )

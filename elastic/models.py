@@ -6,11 +6,13 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import is_flash_attn_2_available
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ATTENTIONS = ("auto", "flash_attention_2", "sdpa", "eager")
+_NAMES_SHOWN = 4  # of many missing weights
 # Without any of these AutoTokenizer builds an empty tokenizer of the model's family and says nothing.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,6 +30,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     attention: str = "auto",
+    allow_missing: bool = False,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer, ready for inference.
 
@@ -39,6 +42,8 @@ def load_model(
         attention: "flash_attention_2", "sdpa" or "eager"; "auto" takes flash-attn where it is installed, the
             device is CUDA, the dtype is 16 bits wide and the model supports it, else what transformers
             prefers for the model (SDPA where supported). The choice is printed to stderr in one line.
+        allow_missing: take a checkpoint that lacks weights of the model, which are then random, or that has
+            others that the model does not know, which are then left out; said on stderr.
 
     Returns:
         (model, tokenizer); the model in eval mode on its device.
@@ -46,7 +51,8 @@ def load_model(
     Raises:
         TypeError: dtype or attention that is no name.
         ValueError: an unknown or unavailable choice, a missing directory, config.json or tokenizer, a model
-            that is no causal language model. All of it before weights are read.
+            that is no causal language model; all of it before weights are read. Then: weights that cannot be
+            read, that have other shapes than the model's, or that are missing or unknown, naming the first.
     """
     device = _check_device(device)
     _check_directory(path)
@@ -57,14 +63,52 @@ def load_model(
     tokenizer = AutoTokenizer.from_pretrained(path)
     if len(tokenizer) == 0:
         raise ValueError(f"path: the tokenizer of {os.fspath(path)!r} is empty")
-    model = AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=dtype, attn_implementation=implementation
-    )
+    model = _load_weights(path, allow_missing, config=config, dtype=dtype, attn_implementation=implementation)
     torch.nn.Module.to(model, device).eval()
     what = f"{model.config.model_type}, {str(dtype).removeprefix('torch.')} on {device}"
     attention = f"{model.config._attn_implementation} ({reason})"
     print(f"elastic: {os.fspath(path)}: {what}, attention {attention}", file=sys.stderr)
     return model, tokenizer
+
+
+def _load_weights(path: str | os.PathLike, allow_missing: bool, **options: Any) -> Any:
+    """The model, its weights all from the checkpoint; transformers leaves others random and goes on."""
+    name = repr(os.fspath(path))
+    loader: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        model, info = loader(path, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except SafetensorError as error:
+        raise ValueError(f"path: the weights of {name} are damaged: {error}") from error
+    if info["mismatched_keys"]:
+        shapes = [
+            f"{key} ({_shape(stored)}, the model's is {_shape(own)})"
+            for key, stored, own in sorted(info["mismatched_keys"])
+        ]
+        raise ValueError(f"path: weights of {name} have other shapes than its config says: {_first(shapes)}")
+    # Tied weights and keys that the architecture declares as ignored are in neither set.
+    problems = []
+    if info["missing_keys"]:
+        problems.append(f"lacks weights, which would be random: {_first(sorted(info['missing_keys']))}")
+    if info["unexpected_keys"]:
+        kind = type(model).__name__
+        unknown = _first(sorted(info["unexpected_keys"]))
+        problems.append(f"has weights that {kind} does not know, which would be left out: {unknown}")
+    if problems:
+        what = f"{name} {'; and '.join(problems)}"
+        if not allow_missing:
+            raise ValueError(f"path: {what} (allow_missing=True takes it as it is)")
+        print(f"elastic: {what}", file=sys.stderr)
+    return model
+
+
+def _first(names: list[str]) -> str:
+    """The first few of many."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shape(sizes: Any) -> str:
+    return " x ".join(str(size) for size in sizes)
 
 
 def _check_device(device: str | torch.device) -> torch.device:

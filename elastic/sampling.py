@@ -1,7 +1,8 @@
 """How tokens are drawn, and the seeds of the rows of a run. The drawing itself is `elastic.ops.sample`."""
 
 import math
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _MAX_SEED = 2**63 - 1
@@ -16,7 +17,8 @@ class Sampling:
         top_k: keep the k largest logits; 0 keeps all.
         top_p: keep the fewest most probable tokens of the renormalised rest whose mass reaches it; in (0, 1].
         min_p: drop tokens less probable than `min_p` times the most probable one; in [0, 1].
-        seed: 0 .. 2^63-1. Rows derive their own seeds from it, see `row_seeds`.
+        seed: 0 .. 2^63-1; rows derive their own seeds from it, see `row_seeds`. None, the default, draws
+            another one at every call of the engine, which records it: `RolloutBatch.run_seed`.
 
     Tokens tied at a threshold are all kept.
 
@@ -29,7 +31,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p"):
@@ -38,6 +40,8 @@ class Sampling:
                 raise TypeError(f"{name}: expected a number, got {value!r}")
         for name in ("top_k", "seed"):
             value = getattr(self, name)
+            if name == "seed" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name}: expected an integer, got {value!r}")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -48,8 +52,15 @@ class Sampling:
             raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p: expected a number in [0, 1], got {self.min_p}")
-        if not 0 <= self.seed <= _MAX_SEED:
+        if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
             raise ValueError(f"seed: expected 0 .. 2^63-1, got {self.seed}")
+
+    def seeded(self) -> "Sampling":
+        """The same with a seed: its own, or one drawn now.
+
+        Drawn from the operating system, so no generator that a training run keeps track of moves.
+        """
+        return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
 
     @property
     def filters(self) -> bool:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BartConfig,
@@ -192,3 +193,73 @@ def test_a_model_without_causal_head_is_refused(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(text.replace('"bert"', '"clip"'))
     with pytest.raises(ValueError, match="clip has no causal language model"):
         load_model(tmp_path)
+
+
+@pytest.fixture
+def edited(directories, tmp_path):
+    """edited(change): a copy of the qwen3 directory whose weights were changed in place."""
+
+    def edit(change, family="qwen3"):
+        shutil.copytree(directories / family, tmp_path / "model")
+        file = tmp_path / "model" / "model.safetensors"
+        weights = load_file(file)
+        change(weights)
+        save_file(weights, file, metadata={"format": "pt"})
+        return tmp_path / "model"
+
+    return edit
+
+
+def without_first_layer(weights):
+    for name in [name for name in weights if ".layers.0." in name]:
+        del weights[name]
+
+
+def test_missing_weights_are_an_error_that_names_the_first_of_them(edited):
+    path = edited(without_first_layer)
+    with pytest.raises(ValueError, match=r"lacks weights, .*layers\.0\.input_layernorm\.weight.* and 7 more"):
+        load_model(path, device="cpu")
+
+
+def test_weights_the_model_does_not_know_are_an_error_that_names_them(edited):
+    path = edited(lambda weights: weights.update({"value_head.weight": torch.ones(1, 32)}))
+    with pytest.raises(ValueError, match=r"Qwen3ForCausalLM does not know, .*: value_head\.weight \(allow"):
+        load_model(path, device="cpu")
+
+
+def test_allow_missing_takes_an_incomplete_checkpoint_and_says_what_is_random(edited, capsys):
+    path = edited(lambda weights: weights.pop("model.norm.weight"))
+    model, _ = load_model(path, device="cpu", allow_missing=True)
+    assert model.model.norm.weight.isfinite().all()
+    said = capsys.readouterr().err
+    assert said.count("lacks weights, which would be random: model.norm.weight") == 1
+    assert said.count("elastic: '") == 1
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_weights_of_another_shape_are_an_error_with_both_shapes(edited, allow_missing):
+    path = edited(lambda weights: weights.update({"model.norm.weight": torch.ones(16)}))
+    with pytest.raises(ValueError, match=r"model\.norm\.weight \(16, the model's is 32\)"):
+        load_model(path, device="cpu", allow_missing=allow_missing)
+
+
+def test_tied_weights_and_keys_the_architecture_ignores_are_no_fault(tmp_path, capsys):
+    model = LlamaForCausalLM(LlamaConfig(**SIZE, tie_word_embeddings=True))
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    assert "lm_head.weight" not in weights
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)  # old checkpoints have it
+    save_file(weights, file, metadata={"format": "pt"})
+    loaded, _ = load_model(tmp_path, device="cpu")
+    assert torch.equal(loaded.lm_head.weight, model.model.embed_tokens.weight)
+    assert "lacks" not in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_read_are_an_error_that_names_the_directory(directories, tmp_path):
+    shutil.copytree(directories / "qwen3", tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"the weights of '.*model' are damaged"):
+        load_model(tmp_path / "model", device="cpu")

@@ -41,7 +41,7 @@ def load_problems(
             (one object a line).
         count: how many problems; of a file the first ones, None for all. A named set needs it.
         seed: of a named set's draw; files ignore it.
-        split: of a named set, ``train`` or ``test``; files ignore it.
+        split: of a named set, ``train``, ``validation`` or ``test``; files ignore it.
 
     Raises:
         ValueError: bad content, named by file, line or item, and field; ``count`` below 1, missing for a

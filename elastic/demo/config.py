@@ -13,51 +13,72 @@ import transformers
 
 import elastic
 from elastic import tiny
+from elastic.data import Problem
 from elastic.evaluate.sweep import Limits
 from elastic.train import TrainConfig
+
+METHODS = ("vanilla", "separate", "capped", "e1")
+TRAINED = ("capped", "e1")  # each a training of its own, in a directory of its name
+
+_TEST_SEED = 10_000  # plus the demo's: training and evaluation never share a seed
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The defaults are what `elastic demo` runs.
+    """The defaults are what `elastic demo` runs; `elastic.demo.choose` chose them on the validation split.
 
     Attributes:
-        seed: of the training, of the test problems and of every answer.
-        thinking: t*, the thinking budget of the rollouts, in tokens.
-        solution: s*, their solution budget, and the solution budget of every evaluation.
+        seed: of both trainings. The evaluation's seed, of its problems and answers, follows from it.
+        split: of the evaluation's problems. No training ever sees a problem of ``test`` or ``validation``.
+        thinking: t*, the thinking budget of E1's rollouts, in tokens.
+        solution: s*, their solution budget, and the solution budget of every evaluation. The control's
+            rollouts have one hard cap of t* + s*.
         thinking_budgets: of the evaluation, besides no budget at all, in tokens.
-        problems: of the evaluation, from the test split, which neither training ever sees.
+        problems: of the evaluation.
         temperature: of rollouts and answers.
-        steps: rollout batches of the training.
+        steps: rollout batches of a training.
         prompts_per_step: problems a batch.
         samples_per_prompt: answers a problem of a batch.
         learning_rate: of AdamW.
+        kl_coef: weight of the KL to the untrained model.
         max_rows: rows decoded together.
         save_every: steps between checkpoints.
     """
 
     seed: int = 0
-    thinking: int = 56
+    split: str = "test"
+    thinking: int = 40
     solution: int = 24
-    thinking_budgets: tuple[int, ...] = (0, 8, 16, 28, 40, 48, 56, 64, 84, 128)
+    thinking_budgets: tuple[int, ...] = (0, 8, 16, 24, 32, 40, 48, 64, 96)
     problems: int = 512
     temperature: float = 1.0
-    steps: int = 120
+    steps: int = 40
     prompts_per_step: int = 24
     samples_per_prompt: int = 8
     learning_rate: float = 2e-4
+    kl_coef: float = 0.03
     max_rows: int = 64
-    save_every: int = 25
+    save_every: int = 10
 
     @property
     def limits(self) -> list[Limits]:
         """The evaluated (t, s) pairs, the unlimited one last."""
         return [*((thinking, self.solution) for thinking in self.thinking_budgets), (None, None)]
 
+    @property
+    def test_seed(self) -> int:
+        """The seed of the evaluation's problems and answers."""
+        return _TEST_SEED + self.seed
+
+    def test_problems(self) -> list[Problem]:
+        """The evaluation's problems."""
+        return tiny.problems(self.problems, self.test_seed, self.split)
+
     def settings(self) -> dict[str, Any]:
         """All that the results depend on, as JSON gives it back."""
         weights = (tiny.CHECKPOINT / "model.safetensors").read_bytes()
         settings = dataclasses.asdict(self) | {
+            "test_seed": self.test_seed,
             "model_sha256": hashlib.sha256(weights).hexdigest(),
             "versions": {
                 "elastic": elastic.__version__,
@@ -68,13 +89,28 @@ class DemoConfig:
         }
         return json.loads(json.dumps(settings))
 
-    def training(self, run_dir: Path) -> TrainConfig:
-        """The configuration of E1's training: GRPO, reward 1 for a right answer, nothing else."""
+    def training(self, method: str, run_dir: Path) -> TrainConfig:
+        """The configuration of a training: GRPO, reward 1 for a right answer, nothing else.
+
+        E1 and the control differ in what ends a rollout, and in nothing else.
+
+        Args:
+            method: one of `TRAINED`.
+            run_dir: of checkpoints, metrics and the trained model.
+        """
+        budgets: dict[str, dict[str, int | str]] = {
+            "e1": {"thinking": self.thinking, "solution": self.solution},
+            "capped": {
+                "thinking": "unlimited",
+                "solution": "unlimited",
+                "total": self.thinking + self.solution,
+            },
+        }
         tables = {
             "model": {"path": "tiny", "device": "cpu"},
             "data": {"source": "tiny", "count": self.steps * self.prompts_per_step, "seed": self.seed},
             "reward": {"name": "tiny"},
-            "budget": {"thinking": self.thinking, "solution": self.solution},
+            "budget": budgets[method],
             "rollout": {
                 "prompts_per_step": self.prompts_per_step,
                 "samples_per_prompt": self.samples_per_prompt,
@@ -82,12 +118,25 @@ class DemoConfig:
                 "max_rows": self.max_rows,
             },
             "optim": {"lr": self.learning_rate},
+            "loss": {"kl_coef": self.kl_coef},
             "train": {
                 "output_dir": str(run_dir),
                 "steps": self.steps,
                 "seed": self.seed,
                 "save_every": self.save_every,
             },
-            "logging": {"console_every": max(1, self.steps // 15), "tensorboard": False},
+            # Two trainings print at the same time: the demo says which one a line is from.
+            "logging": {"console_every": 0, "progress": False, "tensorboard": False},
         }
         return TrainConfig.from_table(tables)
+
+
+def from_json(text: str) -> DemoConfig:
+    """The configuration that `to_json` wrote."""
+    values = json.loads(text)
+    return DemoConfig(**values | {"thinking_budgets": tuple(values["thinking_budgets"])})
+
+
+def to_json(config: DemoConfig) -> str:
+    """All fields, for another process."""
+    return json.dumps(dataclasses.asdict(config))

@@ -1,6 +1,7 @@
 """What a demo keeps on disk, so that a second call after a kill goes on where the first one stopped."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ from elastic.evaluate import Row
 from elastic.files import write_atomic
 
 RESULT = "demo.json"
-UNFINISHED = "unfinished.json"
+UNFINISHED = "unfinished"
+SETTINGS = "settings.json"
 
 
 class DemoState:
-    """The rows so far, in `unfinished.json`; the result, in `demo.json`, once there is one.
+    """The rows so far, a file a method in `unfinished/`; the result, in `demo.json`, once there is one.
+
+    Several processes may hold one, as long as each adds rows of methods of its own.
 
     Args:
         out: the demo's directory, created.
@@ -24,32 +28,37 @@ class DemoState:
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         self._out, self._settings = out, settings
-        self.result = self._read(RESULT)
-        earlier = self._read(UNFINISHED)
-        self.resumed = earlier is not None
-        self.rows = [Row(**row) for row in earlier["rows"]] if earlier else []
-        if self.result is None and not self.resumed:
-            self._keep()
+        self._parts = out / UNFINISHED
+        out.mkdir(parents=True, exist_ok=True)
+        self.result = self._read(out / RESULT)
+        if self.result is not None:
+            return
+        self.resumed = self._read(self._parts / SETTINGS) is not None
+        if not self.resumed:
+            self._parts.mkdir(exist_ok=True)
+            self._write(self._parts / SETTINGS, {})
+
+    def rows(self, method: str) -> list[Row]:
+        """The finished rows of a method, in the order in which they were added."""
+        content = self._read(self._parts / f"{method}.json")
+        return [Row(**row) for row in content["rows"]] if content else []
 
     def add(self, row: Row) -> None:
         """Keeps a finished row."""
-        self.rows.append(row)
-        self._keep()
+        rows = [*self.rows(row.method), row]
+        self._write(self._parts / f"{row.method}.json", {"rows": [row.to_dict() for row in rows]})
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the result; its presence says that everything else is there too."""
-        write_atomic(self._out / RESULT, to_json(result))
-        (self._out / UNFINISHED).unlink()
+        self._write(self._out / RESULT, result)
+        shutil.rmtree(self._parts)
         self.result = result
 
-    def _keep(self) -> None:
-        rows = [row.to_dict() for row in self.rows]
-        write_atomic(self._out / UNFINISHED, to_json({"settings": self._settings, "rows": rows}))
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        write_atomic(path, to_json(content | {"settings": self._settings}))
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self._out / name
+    def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.exists():
             return None
         try:

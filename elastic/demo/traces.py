@@ -1,59 +1,58 @@
-"""Three problems before and after training."""
+"""Three problems before and after the trainings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from elastic import tiny
 from elastic.budget import Budget
-from elastic.data import Problem
 from elastic.demo.config import DemoConfig
-from elastic.report.traces import Pair, completion, traces_text
-from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.report.traces import Example, completion, traces_text
+from elastic.rewards.grading import grade
+from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
+from elastic.tiny import reward
 
 _CANDIDATES = 24  # problems a trace is picked from
 _INTRODUCTION = (
-    "Three test problems before and after training. Under a budget: the first problem, not shown already, "
-    "that exactly one of the two models gets right, whichever it is; without a budget: the first one left."
+    "Three problems, answered by the untrained model, by the control (GRPO under one hard cap) and by E1. "
+    "Under a budget: the first problem, not shown already, that some get right and some wrong, whoever they "
+    "are; without a budget: the first one left."
 )
 
 
-def traces(
-    before: RolloutEngine, after: RolloutEngine, config: DemoConfig, problems: Sequence[Problem]
-) -> str:
+def traces(engines: Mapping[str, RolloutEngine], config: DemoConfig) -> str:
     """One problem under half t*, one under t*, one without budgets, as text.
 
     Args:
-        before: engine of the untrained model.
-        after: engine of the trained model.
-        config: budgets, temperature and seed.
-        problems: of the evaluation; the first ones are candidates.
+        engines: of the models, by what they are called, in the order in which they are shown.
+        config: problems, budgets, temperature and seed; the evaluation's first problems are candidates.
     """
-    few = problems[:_CANDIDATES]
-    prompts = [problem.prompt for problem in few]
-    sampling = Sampling(temperature=config.temperature, seed=config.seed)
-    pairs: list[Pair] = []
+    few = config.test_problems()[:_CANDIDATES]
+    prompts, answers = [problem.prompt for problem in few], [problem.answer for problem in few]
+    sampling = Sampling(temperature=config.temperature, seed=config.test_seed)
+    examples: list[Example] = []
     taken: set[int] = set()
     for thinking in (config.thinking // 2, config.thinking, None):
         budget = Budget.unlimited() if thinking is None else Budget(thinking, config.solution)
-        with threads_for(before.model, len(few)):
-            batches = [engine.generate(prompts, budget, sampling=sampling) for engine in (before, after)]
-        right = [_right(batch, few) for batch in batches]
+        batches = {}
+        for heading, engine in engines.items():
+            with threads_for(engine.model, len(few)):
+                batches[heading] = engine.generate(prompts, budget, sampling=sampling)
+        right = {heading: grade(batch, answers, reward) for heading, batch in batches.items()}
         left = [index for index in range(len(few)) if index not in taken] or [0]
-        differing = [index for index in left if right[0][index] != right[1][index]]
+        differing = [index for index in left if len({values[index] for values in right.values()}) > 1]
         index = left[0] if thinking is None or not differing else differing[0]
         taken.add(index)
-        problem = few[index]
         completions = tuple(
-            completion(batch, index, before.tokenizer.decode, heading=heading, correct=correct[index])
-            for batch, correct, heading in zip(
-                batches, right, ("before, untrained", "after, E1"), strict=True
+            completion(
+                batch,
+                index,
+                engines[heading].tokenizer.decode,
+                heading=heading,
+                correct=right[heading][index] == 1.0,
             )
+            for heading, batch in batches.items()
         )
         limit = "no budget" if thinking is None else f"t = {thinking}, s = {config.solution}"
-        pairs.append(Pair(f"test problem {index + 1}, {limit}", problem.prompt, problem.answer, completions))
-    return traces_text(pairs, _INTRODUCTION)
-
-
-def _right(batch: RolloutBatch, problems: Sequence[Problem]) -> list[bool]:
-    return [tiny.reward(batch.text(index), problem.answer) == 1.0 for index, problem in enumerate(problems)]
+        title = f"{config.split} problem {index + 1}, {limit}"
+        examples.append(Example(title, few[index].prompt, few[index].answer, completions))
+    return traces_text(examples, _INTRODUCTION)

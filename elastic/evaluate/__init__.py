@@ -2,7 +2,7 @@
 
 from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import Interval, wilson_interval
-from elastic.evaluate.sweep import Reward, sweep
-from elastic.evaluate.verdict import Gain, Verdict, verdict
+from elastic.evaluate.sweep import sweep
+from elastic.evaluate.verdict import Comparison, Verdict, verdict
 
-__all__ = ["Gain", "Interval", "Reward", "Row", "Verdict", "sweep", "verdict", "wilson_interval"]
+__all__ = ["Comparison", "Interval", "Row", "Verdict", "sweep", "verdict", "wilson_interval"]

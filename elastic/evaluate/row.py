@@ -20,6 +20,8 @@ class Row:
         accuracy: share of correct answers.
         low: lower end of its 95 % Wilson interval.
         high: upper end.
+        accuracy_cut: share of correct answers among those whose thought was ended from outside; None where
+            none was.
         tokens: mean length of a completion in tokens, markers and forced tokens included: what was paid.
         thinking_tokens: mean sampled thinking tokens.
         solution_tokens: mean sampled solution tokens.
@@ -34,6 +36,7 @@ class Row:
     accuracy: float
     low: float
     high: float
+    accuracy_cut: float | None
     tokens: float
     thinking_tokens: float
     solution_tokens: float

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import torch
+from torch import Tensor
 
-from elastic.budget import Budget, FinishReason, Phase
+from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import wilson_interval
 from elastic.methods import Method, get_method
+from elastic.rewards import RewardFunction
+from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
+from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 
-Reward = Callable[[str, str], float]
 Limits = tuple[int | None, int | None]
 
 
@@ -29,10 +31,11 @@ def sweep(
     methods: Sequence[str],
     limits: Sequence[Limits],
     problems: Sequence[Problem],
-    reward: Reward,
+    reward: RewardFunction,
     *,
     sampling: Sampling,
     template: Callable[[str], str] | None = None,
+    suffix: str = "",
 ) -> Iterator[Row]:
     """Evaluates every method at every (t, s), one sampled answer a problem, and yields rows as they are done.
 
@@ -45,83 +48,75 @@ def sweep(
         methods: names in `elastic.methods.METHODS`.
         limits: (t, s) pairs, in sampled tokens; (None, None) for no limit.
         problems: at least one. Their prompts are complete, or questions where `template` is given.
-        reward: (text of the completion, right answer) to 1.0 or 0.0.
-        sampling: how tokens are drawn.
+        reward: (graded response, right answer) to 1.0 or 0.0; see `elastic.rewards.grading.grade`.
+        sampling: how tokens are drawn. A seed of None draws one, and all rows share it.
         template: makes a prompt of a question. Needed by methods that add to the question (L1): behind the
             template's end their words would stand in the model's turn.
+        suffix: a line behind each question, ``data.suffix`` of a model's training; needs `template` too.
 
     Raises:
-        ValueError: unknown method, bad budget, no problems, a method that needs `template`, or a reward other
-            than 0 and 1.
+        ValueError: unknown method, bad budget, no problems, no `template` where one is needed, or a reward
+            other than 0 and 1.
     """
     chosen = [get_method(name) for name in methods]
     if not problems:
         raise ValueError("sweep: problems must not be empty")
-    for method in chosen:
-        if method.instruction and template is None:
-            raise ValueError(
-                f"sweep: {method.name} adds to the question, so it needs questions and their template"
-            )
+    adding = ["suffix"] if suffix else [m.name for m in chosen if m.length != "none"]
+    if adding and template is None:
+        raise ValueError(f"sweep: {adding[0]} adds to the question, so it needs questions and their template")
     plan = [(method, pair, method.budget(*pair)) for pair in limits for method in chosen]
-    return _rows(engine, plan, problems, reward, sampling, template)
+    return _rows(engine, plan, problems, reward, sampling.seeded(), template, suffix)
 
 
 def _rows(
     engine: Engine,
     plan: Sequence[tuple[Method, Limits, Budget]],
     problems: Sequence[Problem],
-    reward: Reward,
+    reward: RewardFunction,
     sampling: Sampling,
     template: Callable[[str], str] | None,
+    suffix: str,
 ) -> Iterator[Row]:
     last: tuple[Any, dict[str, Any]] | None = None
     for method, pair, budget in plan:
-        prompts = [method.question(problem.prompt, *pair) for problem in problems]
+        prompts = [method.question(problem.prompt, *pair, suffix) for problem in problems]
         if template is not None:
             prompts = [template(prompt) for prompt in prompts]
         key = (budget, prompts)
         if last is None or last[0] != key:
             batch = engine.generate(prompts, budget, sampling=sampling)
-            last = (key, measure(batch, problems, reward))
+            last = (key, _facts(batch, problems, reward))
         yield _row(method, pair, last[1])
 
 
-def measure(batch: RolloutBatch, problems: Sequence[Problem], reward: Reward) -> dict[str, Any]:
-    """What a row says about a batch of one completion a problem, in the problems' order.
-
-    Raises:
-        ValueError: a reward other than 0 and 1, for which no binomial interval exists.
-    """
-    correct = 0
-    for index, problem in enumerate(problems):
-        value = reward(batch.text(index), problem.answer)
-        if value not in (0, 1):
+def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunction) -> dict[str, Any]:
+    """What a row says about a batch of one completion a problem, in the problems' order."""
+    correct: list[float] = []
+    grades = grade(batch, [problem.answer for problem in problems], reward)
+    for value, problem in zip(grades, problems, strict=True):
+        if value is None or value not in (0, 1):
             raise ValueError(
                 f"sweep: reward must be 0 or 1 to have an interval, got {value} for '{problem.id}'"
             )
-        correct += int(value)
-    count = len(problems)
-    interval = wilson_interval(correct, count)
+        correct.append(value)
+    interval = wilson_interval(int(sum(correct)), len(problems))
+    rows = measure(batch)
+    behind_cuts = [value for value, cut in zip(correct, rows.thinking_cut.tolist(), strict=True) if cut]
     return {
-        "problems": count,
-        "accuracy": correct / count,
+        "problems": len(problems),
+        "accuracy": sum(correct) / len(problems),
         "low": interval.low,
         "high": interval.high,
-        "tokens": batch.lengths.double().mean().item(),
-        "thinking_tokens": batch.thinking_tokens.double().mean().item(),
-        "solution_tokens": batch.solution_tokens.double().mean().item(),
-        "cut": _cut_thoughts(batch).double().mean().item(),
+        "accuracy_cut": sum(behind_cuts) / len(behind_cuts) if behind_cuts else None,
+        "tokens": _mean(rows.tokens),
+        "thinking_tokens": _mean(rows.thinking_tokens),
+        "solution_tokens": _mean(rows.solution_tokens),
+        "cut": _mean(rows.thinking_cut),
     }
 
 
-def _cut_thoughts(batch: RolloutBatch) -> torch.Tensor:
-    """[R] bool: thoughts that a limit ended, closed by force or, under one hard cap, not closed at all."""
-    last = (batch.lengths - 1).clamp_min(0)[:, None]
-    unfinished = batch.phase.gather(1, last)[:, 0] < Phase.SOLUTION
-    stopped = (batch.finish_reason == FinishReason.TOTAL_BUDGET) | (
-        batch.finish_reason == FinishReason.LENGTH
-    )
-    return batch.thinking_cut | (stopped & unfinished)
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
 
 
 def _row(method: Method, pair: Limits, facts: dict[str, Any]) -> Row:

@@ -2,46 +2,52 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from elastic.evaluate.row import Row
 
+Outcome = Literal["better", "worse", "open"]
+
 
 @dataclass(frozen=True)
-class Gain:
-    """Accuracy of the trained model over the untrained one, both under the same two budgets.
+class Comparison:
+    """Two methods under the same two budgets, or both without any.
 
     Attributes:
-        thinking: the thinking budget, in tokens.
-        before: accuracy of the untrained model.
-        after: accuracy of the trained one.
-        ratio: `after / before`; None where `before` is 0 (JSON has no infinity).
-        intervals_apart: whether the two 95 % intervals have no point in common.
+        against: the other method.
+        thinking: the thinking budget, in tokens; None without budgets.
+        before: accuracy of the other method.
+        after: accuracy of the method in question.
+        points: ``after - before`` in percentage points.
+        outcome: ``better`` or ``worse`` where the two 95 % intervals have no point in common, else ``open``.
+        thinking_percent: change of the mean thinking tokens, in percent; None where the other method did
+            not think.
     """
 
-    thinking: int
+    against: str
+    thinking: int | None
     before: float
     after: float
-    ratio: float | None
-    intervals_apart: bool
+    points: float
+    outcome: Outcome
+    thinking_percent: float | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What training under one pair of budgets bought, and what it cost without any.
+    """Where a method is better than others, where worse, and where the data do not tell.
 
     Attributes:
-        trained_thinking: t*, the thinking budget of the rollouts.
-        gains: one an evaluated budget from half to one and a half t*, ascending.
-        unlimited_accuracy_points: change of accuracy without budgets, in percentage points.
-        unlimited_thinking_percent: change of the mean thinking tokens without budgets, in percent.
-            None where the untrained model did not think.
+        method: the one in question.
+        comparisons: with every other method at every budget, ascending, the one without budgets last.
     """
 
-    trained_thinking: int
-    gains: tuple[Gain, ...]
-    unlimited_accuracy_points: float
-    unlimited_thinking_percent: float | None
+    method: str
+    comparisons: tuple[Comparison, ...]
+
+    def against(self, method: str) -> list[Comparison]:
+        """The comparisons with one other method."""
+        return [item for item in self.comparisons if item.against == method]
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON writes it."""
@@ -49,53 +55,52 @@ class Verdict:
 
 
 def verdict(
-    rows: Sequence[Row], trained_thinking: int, before: str = "separate", after: str = "e1"
+    rows: Sequence[Row], method: str = "e1", against: Sequence[str] = ("separate", "capped")
 ) -> Verdict:
-    """Compares two methods at equal budgets.
+    """Compares a method with others at equal budgets: at every budget, none is left out.
 
     Args:
-        rows: of both methods, at the same budgets; one of each without limits.
-        trained_thinking: t*.
-        before: method of the untrained model.
-        after: method of the trained model.
+        rows: of all these methods, at the same budgets.
+        method: the one in question.
+        against: the others.
 
     Raises:
-        ValueError: a row of either method has no partner, or the rows without limits are missing.
+        ValueError: a row of one method has no partner in another, or a method has no row.
     """
-    base, trained = _by_budget(rows, before), _by_budget(rows, after)
-    if base.keys() != trained.keys():
-        raise ValueError(f"verdict: {before} and {after} were evaluated at different budgets")
-    if (None, None) not in base:
-        raise ValueError(f"verdict: no row of {before} without limits")
-    gains = [
-        _gain(base[key], trained[key])
-        for key in base
-        if key[0] is not None and trained_thinking <= 2 * key[0] <= 3 * trained_thinking
-    ]
-    free_before, free_after = base[None, None], trained[None, None]
-    change = _ratio(free_after.thinking_tokens, free_before.thinking_tokens)
-    return Verdict(
-        trained_thinking=trained_thinking,
-        gains=tuple(sorted(gains, key=lambda gain: gain.thinking)),
-        unlimited_accuracy_points=100 * (free_after.accuracy - free_before.accuracy),
-        unlimited_thinking_percent=None if change is None else 100 * (change - 1),
-    )
+    after = _by_budget(rows, method)
+    comparisons: list[Comparison] = []
+    for other in against:
+        before = _by_budget(rows, other)
+        if before.keys() != after.keys():
+            raise ValueError(f"verdict: {other} and {method} were evaluated at different budgets")
+        if not after:
+            raise ValueError(f"verdict: no row of {method}")
+        comparisons += [_comparison(other, before[key], after[key]) for key in sorted(after, key=_ascending)]
+    return Verdict(method, tuple(comparisons))
 
 
 def _by_budget(rows: Iterable[Row], method: str) -> dict[tuple[int | None, int | None], Row]:
     return {(row.thinking, row.solution): row for row in rows if row.method == method}
 
 
-def _gain(before: Row, after: Row) -> Gain:
-    assert before.thinking is not None
-    return Gain(
+def _ascending(key: tuple[int | None, int | None]) -> tuple[float, float]:
+    thinking, solution = (float("inf") if tokens is None else tokens for tokens in key)
+    return thinking, solution
+
+
+def _comparison(against: str, before: Row, after: Row) -> Comparison:
+    outcome: Outcome = "open"
+    if not before.interval.overlaps(after.interval):
+        outcome = "better" if after.accuracy > before.accuracy else "worse"
+    change = None
+    if before.thinking_tokens > 0:
+        change = 100 * (after.thinking_tokens / before.thinking_tokens - 1)
+    return Comparison(
+        against=against,
         thinking=before.thinking,
         before=before.accuracy,
         after=after.accuracy,
-        ratio=_ratio(after.accuracy, before.accuracy),
-        intervals_apart=not before.interval.overlaps(after.interval),
+        points=100 * (after.accuracy - before.accuracy),
+        outcome=outcome,
+        thinking_percent=change,
     )
-
-
-def _ratio(after: float, before: float) -> float | None:
-    return after / before if before > 0 else None

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -23,14 +24,17 @@ _STYLES = [
 ]
 
 _NEAR = 0.025  # of an axis: closer labels would overlap
+_ENOUGH_CUT = 0.1  # of the answers: the accuracy on fewer is noise
 
 
 def accuracy_figure(
     rows: Sequence[Row], path: Path, *, title: str, labels: dict[str, str] | None = None
 ) -> None:
-    """Draws accuracy against tokens used, one line a method, 95 % intervals as bars; writes a PNG.
+    """Draws accuracy against tokens allowed and against tokens used, a line a method; writes a PNG.
 
-    Every point is one budget and carries its label; a star marks the point without any budget.
+    On the left every budget stands at t + s; the dotted lines are the accuracy on the answers whose thought
+    was cut, as far as there are enough of them. On the right it stands at what the answers took, and carries
+    its label; a star marks the point without any budget. Bars are 95 % intervals.
 
     Args:
         rows: at least one.
@@ -44,62 +48,84 @@ def accuracy_figure(
     if not rows:
         raise ValueError("accuracy_figure: rows must not be empty")
     # Not pyplot: no global state, no display, safe in any thread.
-    figure = Figure(figsize=(9.0, 5.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(13.5, 5.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    widest = max(row.tokens for row in rows)
-    methods = list(dict.fromkeys(row.method for row in rows))
-    for index, method in enumerate(methods):
-        colour, marker = _STYLES[index % len(_STYLES)]
+    allowed, used = figure.subplots(1, 2, sharey=True)
+    for index, method in enumerate(dict.fromkeys(row.method for row in rows)):
         points = sorted((row for row in rows if row.method == method), key=lambda row: row.allowance)
-        tokens = [row.tokens for row in points]
-        shares = [100 * row.accuracy for row in points]
-        below = [100 * (row.accuracy - row.low) for row in points]
-        above = [100 * (row.high - row.accuracy) for row in points]
+        style = _STYLES[index % len(_STYLES)]
         name = (labels or {}).get(method, method)
-        axes.errorbar(
-            *(tokens, shares, [below, above]),
-            color=colour,
-            marker=marker,
-            markersize=5,
-            capsize=3,
-            linewidth=1.6,
-            label=name,
-        )
-        last = index == len(methods) - 1  # the line most likely on top: its labels go to the free side
-        labelled: list[tuple[float, float]] = []
-        for row, x, y in zip(points, tokens, shares, strict=True):
-            if row.is_unlimited:
-                axes.plot([x], [y], marker="*", markersize=14, color=colour, linestyle="none", zorder=5)
-            # Budgets that no longer bind give the same point again; the smallest of them keeps its label.
-            if any(
-                abs(x - other) < _NEAR * widest and abs(y - share) < 100 * _NEAR for other, share in labelled
-            ):
-                continue
-            labelled.append((x, y))
-            axes.annotate(
-                _point_label(row),
-                (x, y),
-                textcoords="offset points",
-                xytext=(-5, 6) if last else (5, -11),
-                ha="right" if last else "left",
-                fontsize=7,
-                color=colour,
-                # A white edge keeps a label readable where it crosses a line.
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )
-    axes.plot([], [], marker="*", markersize=11, color="black", linestyle="none", label="no budget")
-    axes.set_xlabel("tokens used per answer (mean; thinking, markers and solution)")
-    axes.set_ylabel(f"accuracy, % of {rows[0].problems} problems (bars: 95 % interval)")
-    axes.set_ylim(-4, 104)  # room for labels at both ends
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.set_title(title)
-    axes.legend(loc="lower right", frameon=True)
+        _draw_allowed(allowed, [row for row in points if not row.is_unlimited], style)
+        _draw_used(used, points, style, name, widest=max(row.tokens for row in rows))
+    allowed.plot([], [], linestyle=":", color="black", label="of the answers whose thought was cut")
+    allowed.set_xlabel("tokens allowed per answer: t + s")
+    allowed.set_ylabel(f"accuracy, % of {rows[0].problems} problems (bars: 95 % interval)")
+    allowed.legend(loc="upper left", frameon=True)
+    used.plot([], [], marker="*", markersize=11, color="black", linestyle="none", label="no budget")
+    used.set_xlabel("tokens used per answer (mean; thinking, markers and solution)")
+    used.set_ylim(-4, 104)  # room for labels at both ends
+    used.legend(loc="lower right", frameon=True)
+    for axes in (allowed, used):
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
     buffer = io.BytesIO()
     # The version of matplotlib would otherwise be in the file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomic(path, buffer.getvalue())
+
+
+def _draw_allowed(axes: Axes, points: Sequence[Row], style: tuple[str, str]) -> None:
+    _draw_line(axes, [row.allowance for row in points], points, style)
+    # One cap leaves a cut thought no answer at all: a line at zero that says nothing.
+    cut = [row for row in points if row.total is None and row.cut >= _ENOUGH_CUT]
+    axes.plot(
+        [row.allowance for row in cut],
+        [100 * (row.accuracy_cut or 0) for row in cut],
+        color=style[0],
+        linestyle=":",
+        linewidth=1.6,
+    )
+
+
+def _draw_used(axes: Axes, points: Sequence[Row], style: tuple[str, str], name: str, widest: float) -> None:
+    _draw_line(axes, [row.tokens for row in points], points, style, name)
+    labelled: list[tuple[float, float]] = []
+    for row in points:
+        x, y = row.tokens, 100 * row.accuracy
+        if row.is_unlimited:
+            axes.plot([x], [y], marker="*", markersize=14, color=style[0], linestyle="none", zorder=5)
+        # Budgets that no longer bind give the same point again; the smallest of them keeps its label.
+        if any(abs(x - other) < _NEAR * widest and abs(y - share) < 100 * _NEAR for other, share in labelled):
+            continue
+        labelled.append((x, y))
+        axes.annotate(
+            _point_label(row),
+            (x, y),
+            textcoords="offset points",
+            xytext=(5, -11),
+            fontsize=7,
+            color=style[0],
+            # A white edge keeps a label readable where it crosses a line.
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def _draw_line(
+    axes: Axes, x: Sequence[float], points: Sequence[Row], style: tuple[str, str], name: str | None = None
+) -> None:
+    shares = [100 * row.accuracy for row in points]
+    below = [100 * (row.accuracy - row.low) for row in points]
+    above = [100 * (row.high - row.accuracy) for row in points]
+    axes.errorbar(
+        *(x, shares, [below, above]),
+        color=style[0],
+        marker=style[1],
+        markersize=5,
+        capsize=3,
+        linewidth=1.6,
+        label=name,
+    )
 
 
 def _point_label(row: Row) -> str:

@@ -1,6 +1,6 @@
 """Rows and verdicts as plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from elastic.evaluate import Row, Verdict
 
@@ -13,7 +13,9 @@ _HEADER = (
     "thinking",
     "solution",
     "cut thoughts",
+    "right if cut",
 )
+_OUTCOMES = {"better": "better", "worse": "worse", "open": "open, the intervals overlap"}
 
 
 def budget_label(row: Row) -> str:
@@ -29,7 +31,7 @@ def table(rows: Sequence[Row]) -> str:
     """One line a row, sorted by what a budget allows in all, so that equal totals stand together.
 
     Methods keep the order in which they first appear. `tokens`, `thinking` and `solution` are means over
-    the answers, in tokens.
+    the answers, in tokens; `right if cut` is the accuracy on the answers whose thought was cut.
     """
     order = {row.method: index for index, row in reversed(list(enumerate(rows)))}
     ordered = sorted(rows, key=lambda row: (row.allowance, order[row.method]))
@@ -50,18 +52,31 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(text)
 
 
-def verdict_text(result: Verdict) -> str:
-    """The claims in sentences, one a line."""
-    trained = result.trained_thinking
-    lines = [f"E1 against separate budgeting of the untrained model, t from 0.5 to 1.5 times t* = {trained}:"]
-    for gain in result.gains:
-        ratio = "from nothing" if gain.ratio is None else f"{gain.ratio:.2f} times"
-        apart = "intervals apart" if gain.intervals_apart else "intervals overlap"
-        lines.append(f"  t = {gain.thinking}: {gain.before:.1%} -> {gain.after:.1%}, {ratio}, {apart}")
-    change = result.unlimited_thinking_percent
-    thinking = "" if change is None else f", thinking tokens {change:+.0f} %"
-    lines.append(f"Without budgets: accuracy {result.unlimited_accuracy_points:+.1f} points{thinking}")
+def verdict_text(result: Verdict, labels: Mapping[str, str]) -> str:
+    """The verdict in sentences: for each other method first a summary, then a line a budget.
+
+    Args:
+        result: the comparisons.
+        labels: what a method is called, by its name.
+    """
+    lines: list[str] = []
+    for other in dict.fromkeys(item.against for item in result.comparisons):
+        items = result.against(other)
+        lines.append(f"{result.method} against {other} ({labels[other]}), 95 % intervals:")
+        for outcome, words in _OUTCOMES.items():
+            budgets = [_at(item.thinking) for item in items if item.outcome == outcome]
+            lines.append(f"  {words}: {', '.join(budgets) or 'nowhere'}")
+        for item in items:
+            change = (
+                "" if item.thinking_percent is None else f", thinking tokens {item.thinking_percent:+.0f} %"
+            )
+            accuracies = f"{item.before:.1%} -> {item.after:.1%}, {item.points:+.1f} points"
+            lines.append(f"    {_at(item.thinking)}: {accuracies}{change}, {item.outcome}")
     return "\n".join(lines)
+
+
+def _at(thinking: int | None) -> str:
+    return "no budget" if thinking is None else f"t = {thinking}"
 
 
 def _limit(tokens: int | None) -> str:
@@ -78,6 +93,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.thinking_tokens:.1f}",
         f"{row.solution_tokens:.1f}",
         f"{row.cut:.0%}",
+        "-" if row.accuracy_cut is None else f"{row.accuracy_cut:.1%}",
     )
 
 

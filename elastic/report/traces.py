@@ -1,4 +1,4 @@
-"""Completions of two models side by side, as text."""
+"""Completions of several models side by side, as text."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from elastic.budget import FinishReason
 from elastic.report.display import Decode
 from elastic.report.segments import segments
 from elastic.rollout import RolloutBatch
+from elastic.rollout.measure import measure
 
 _WIDTH = 110
 _INDENT = 11  # of text behind the longest label
@@ -31,8 +32,8 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One problem before and after training.
+class Example:
+    """One problem and what several models answered.
 
     Attributes:
         title: problem and budget, in words.
@@ -67,22 +68,23 @@ def completion(batch: RolloutBatch, row: int, decode: Decode, *, heading: str, c
 
 def facts(batch: RolloutBatch, row: int) -> str:
     """`31 thinking tokens (cut), 6 solution tokens, ended by stop` for one row of a batch."""
-    cut = " (cut)" if bool(batch.thinking_cut[row]) else ""
+    rows = measure(batch[row])
+    cut = " (cut)" if bool(rows.thinking_cut) else ""
     reason = FinishReason(int(batch.finish_reason[row])).text
-    thinking, solution = int(batch.thinking_tokens[row]), int(batch.solution_tokens[row])
+    thinking, solution = int(rows.thinking_tokens), int(rows.solution_tokens)
     return f"{thinking} thinking tokens{cut}, {solution} solution tokens, ended by {reason}"
 
 
-def traces_text(pairs: Sequence[Pair], introduction: str) -> str:
-    """All pairs as one text of lines up to 110 characters, with every run behind its label."""
+def traces_text(examples: Sequence[Example], introduction: str) -> str:
+    """All examples as one text of lines up to 110 characters, with every run behind its label."""
     blocks = [textwrap.fill(introduction, _WIDTH)]
-    for number, pair in enumerate(pairs, start=1):
+    for number, example in enumerate(examples, start=1):
         lines = [
             "=" * _WIDTH,
-            f"{number}. {pair.title}",
-            f"   prompt: {pair.prompt}   right answer: {pair.answer}",
+            f"{number}. {example.title}",
+            f"   prompt: {example.prompt}   right answer: {example.answer}",
         ]
-        for item in pair.completions:
+        for item in example.completions:
             verdict = "right" if item.correct else "wrong"
             lines += ["", f"--- {item.heading}: {verdict}; {item.facts}"]
             lines += [_labelled(kind, text) for kind, text in item.runs]

@@ -1,4 +1,4 @@
-"""Rewards: functions (response text, reference answer) -> float."""
+"""Rewards: functions (response text, reference answer) -> float, or None where they cannot tell."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,6 @@ from elastic.rewards.length import l1_exact, l1_max
 from elastic.rewards.math import math_reward
 from elastic.rewards.response import graded_response, solution_text
 
-RewardFunction = Callable[[str, str], float]
+RewardFunction = Callable[[str, str], float | None]
 
 __all__ = ["RewardFunction", "graded_response", "l1_exact", "l1_max", "math_reward", "solution_text"]

@@ -38,6 +38,26 @@ def l1_prompt(kind: str, target_tokens: int) -> str:
     raise ValueError(f"l1_prompt: kind must be 'l1-exact' or 'l1-max', got {kind!r}")
 
 
+def user_message(
+    question: str, *, suffix: str = "", length: str = "none", target_tokens: int | None = None
+) -> str:
+    """What the user asks: the same in training, in its evaluations and in sweeps.
+
+    Args:
+        question: of the problem.
+        suffix: a line behind it, as "Put the final answer in \\boxed{}."; empty for none.
+        length: ``none``, ``l1-exact`` or ``l1-max``; the sentence that asks for a length comes last.
+        target_tokens: the length N; None for no sentence.
+
+    Raises:
+        ValueError: an unknown ``length``.
+    """
+    text = f"{question}\n{suffix}" if suffix else question
+    if length == "none" or target_tokens is None:
+        return text
+    return f"{text} {l1_prompt(length, target_tokens)}"
+
+
 def _check(target_tokens: int, used_tokens: int, alpha: float) -> None:
     for name, value in (("target_tokens", target_tokens), ("used_tokens", used_tokens), ("alpha", alpha)):
         if value < 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,27 +14,30 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Source
+from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
+from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.serving import serving
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
-# What the step's additive mask is understood by; under any other implementation SDPA decodes.
-_MASKED_ATTENTIONS = ("sdpa", "eager")
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
 class RolloutEngine:
     """Decodes with a slot KV cache: a row that ends gives its slot to the next one in the queue.
 
-    The model is used as it is: put into eval mode for the call, and back. Under flash-attn or another
-    attention without masks, the call runs on SDPA, which takes the mask that rows of different lengths need.
+    The model is used as it is: put into eval mode for the call, and every module back into its own. Under
+    flash-attn or another attention without masks, the call runs on SDPA, which takes the mask that rows of
+    different lengths need. A second thread that uses the same model waits until the call is done.
 
     Args:
         model: a causal Hugging Face model on its device; every layer full attention.
@@ -43,10 +46,14 @@ class RolloutEngine:
         max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
+            An empty list is none: rows end at their budgets, `max_new_tokens` or the context alone.
         max_length: most tokens of prompt and completion; by default, and at most, the model's context.
         progress: whether to show a progress bar; None shows one on a terminal once a run takes two seconds.
         refill_rows: free slots that start a refill; by default an eighth of the slots.
         poll_every: steps between looks for finished rows; by default 1 on the CPU, 8 on a GPU.
+        add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
+            many models a BOS. By default they do not, which is right for a chat template's output, and a
+            warning says where the tokenizer would have added something. False says that this is meant.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -60,11 +67,12 @@ class RolloutEngine:
         max_rows: int = 64,
         *,
         device: torch.device | str | None = None,
-        eos_ids: int | Sequence[int] | None = None,
+        eos_ids: EosIds = None,
         max_length: int | None = None,
         progress: bool | None = None,
         refill_rows: int | None = None,
         poll_every: int | None = None,
+        add_special_tokens: bool | None = None,
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -86,6 +94,10 @@ class RolloutEngine:
         on_gpu = self.device.type != "cpu"
         self.poll_every = poll_every or (_POLL_STEPS_ON_GPU if on_gpu else 1)
         self._lagged = on_gpu
+        self.add_special_tokens = add_special_tokens
+        self._said: set[str] = set()  # kinds of warnings
+        with serving(model):
+            prove_decoding(model, self.limits.context)
 
     def generate(
         self,
@@ -97,6 +109,7 @@ class RolloutEngine:
         seeds: Sequence[int] | Tensor | None = None,
         progress: bool | None = None,
         on_token: OnToken | None = None,
+        add_special_tokens: bool | None = None,
     ) -> RolloutBatch:
         """Completes every prompt `samples_per_prompt` times.
 
@@ -105,15 +118,18 @@ class RolloutEngine:
         far as the model's logits do not: matrix products round differently for other batch sizes.
 
         Args:
-            prompts: texts, tokenised as they stand without special tokens added, or lists of token ids.
+            prompts: texts, tokenised as they stand unless `add_special_tokens` says otherwise, or lists of
+                token ids.
             budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
-            sampling: how tokens are drawn; `Sampling()` by default.
+            sampling: how tokens are drawn; `Sampling()` by default, which draws a seed for this call. The
+                batch records it as `run_seed`; with `Sampling(seed=...)` of it the call can be repeated.
             max_new_tokens: ends rows without a bounded budget, finish reason LENGTH; by default the context
                 does. An error where a bounded budget may need more: it would cut forced texts.
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
             progress: overrides the engine's.
             on_token: called as on_token(row, token, phase, source) for every token as it is emitted.
+            add_special_tokens: overrides the engine's.
 
         Returns:
             RolloutBatch on the engine's device, rows in order of submission.
@@ -124,6 +140,7 @@ class RolloutEngine:
             MemoryError: the KV cache does not fit; lower max_rows.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
+        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
         plan = make_plan(
             prompts,
             budget,
@@ -134,11 +151,13 @@ class RolloutEngine:
             tokenizer=self.tokenizer,
             markers=self.markers,
             limits=self.limits,
+            add_special_tokens=special,
         )
+        self._warn_of_prompts(prompts, plan, special)
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with _serving(self.model), self._bar(rows, shown) as bar:
+        with serving(self.model), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
@@ -153,6 +172,15 @@ class RolloutEngine:
             )
             fields, state = decoder.run()
         return self._batch(plan, fields, state)
+
+    def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
+        """Each kind of warning once an engine: a training run has thousands of calls."""
+        if len(self._said) == 2:
+            return
+        for kind, message in special_token_warnings(prompts, plan.prompts, self.tokenizer, special).items():
+            if kind not in self._said:
+                self._said.add(kind)
+                warnings.warn(message, stacklevel=3)
 
     def _bar(self, rows: int, shown: bool | None) -> tqdm:
         hidden = not sys.stderr.isatty() if shown is None else not shown
@@ -182,23 +210,7 @@ class RolloutEngine:
             prompts=plan.prompts,
             markers=self.markers,
             eos_ids=self.limits.eos_ids,
+            pad_id=self.limits.pad_id,
+            run_seed=plan.run_seed,
             tokenizer=self.tokenizer,
         )
-
-
-@contextmanager
-def _serving(model: Any) -> Iterator[None]:
-    """The model in eval mode, without gradients, under an attention that takes masks."""
-    training, config = model.training, model.config
-    own = config._attn_implementation
-    model.eval()
-    if own not in _MASKED_ATTENTIONS:
-        # The attribute alone: set_attn_implementation would load kernels again.
-        config._attn_implementation = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
-    try:
-        # Over no_grad this saves a tenth of a tiny model's step.
-        with torch.inference_mode():
-            yield
-    finally:
-        config._attn_implementation = own
-        model.train(training)

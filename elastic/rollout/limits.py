@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from elastic.eos import EosIds, eos_tuple
 from elastic.markers import Markers
 
 
@@ -16,7 +17,7 @@ class Limits:
     Attributes:
         context: most tokens of prompt and completion together; None where the model sets no limit.
         vocab: logits a token.
-        eos_ids: tokens that end a row.
+        eos_ids: tokens that end a row, ascending; none where rows end at their budgets alone.
         pad_id: what finished rows emit.
     """
 
@@ -27,16 +28,17 @@ class Limits:
 
 
 def model_limits(
-    model: Any, tokenizer: Any, markers: Markers, eos_ids: int | Sequence[int] | None, max_length: int | None
+    model: Any, tokenizer: Any, markers: Markers, eos_ids: EosIds, max_length: int | None
 ) -> Limits:
     """Reads the limits off a model, and checks that tokenizer and markers belong to it.
 
     Args:
-        eos_ids: tokens that end a row, or None for those of the generation config and the tokenizer.
+        eos_ids: tokens that end a row, an empty list for none, or None for those of the generation config
+            and the tokenizer; where these name none either, a warning says so.
         max_length: the caller's own context limit, or None.
 
     Raises:
-        ValueError: naming the argument, its value and the limit.
+        TypeError, ValueError: naming the argument, its value and the limit.
     """
     config = model.config.get_text_config(decoder=True)
     head = model.get_output_embeddings()
@@ -56,8 +58,7 @@ def model_limits(
             )
         context = max_length
     _check_positions(config, context)
-    ends = _eos_ids(model, tokenizer) if eos_ids is None else eos_ids
-    ends = (ends,) if isinstance(ends, int) else tuple(int(i) for i in ends)
+    ends = _eos_ids(model, tokenizer) if eos_ids is None else eos_tuple(eos_ids)
     pad = tokenizer.pad_token_id
     pad = pad if pad is not None else min(ends, default=0)
     named = [("eos_ids", ends), ("pad_token_id", (pad,)), ("markers", (*markers.start, *markers.end))]
@@ -86,4 +87,10 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids = {own} if isinstance(own, int) else set(own or ())
     if tokenizer.eos_token_id is not None:
         ids.add(tokenizer.eos_token_id)
+    if not ids:
+        warnings.warn(
+            "eos_ids: neither the model's generation config nor the tokenizer names an EOS token, so rows "
+            "end at their budgets alone; give eos_ids, or eos_ids=() if that is meant",
+            stacklevel=4,
+        )
     return tuple(sorted(ids))

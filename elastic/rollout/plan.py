@@ -14,6 +14,7 @@ from torch import Tensor
 from elastic.budget import Budget, Phase
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
+from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
 from elastic.sampling import Sampling, row_seeds
 
@@ -35,6 +36,7 @@ class Plan:
     most: of each row, the most tokens it emits before it is ended from outside.
     bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
     seeds: of each row.
+    run_seed: what they derive from; None where the caller gave them.
     sampling: how tokens are drawn.
     """
 
@@ -46,6 +48,7 @@ class Plan:
     most: list[int]
     bounded: list[bool]
     seeds: list[int]
+    run_seed: int | None
     sampling: Sampling
 
     def longest_first(self) -> list[int]:
@@ -68,6 +71,7 @@ def make_plan(
     tokenizer: Any,
     markers: Markers,
     limits: Limits,
+    add_special_tokens: bool | None = None,
 ) -> Plan:
     """Checks the arguments of `generate` against each other and against the model.
 
@@ -80,7 +84,7 @@ def make_plan(
         max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
     if not isinstance(sampling, Sampling):
         raise TypeError(f"sampling: expected a Sampling, got {sampling!r}")
-    ids = _token_ids(prompts, tokenizer, limits)
+    ids = encode_prompts(prompts, tokenizer, limits.vocab, add_special_tokens)
     prompt_index = [k for k in range(len(ids)) for _ in range(samples)]
     budgets = _row_budgets(budget, len(ids), samples)
     phases = [markers.initial_phase(prompt) for prompt in ids]
@@ -95,6 +99,7 @@ def make_plan(
             )
         most.append(cache[key][0])
         bounded.append(cache[key][1])
+    sampling = sampling if seeds is not None else sampling.seeded()
     machine, index = compile_budgets(budgets, markers, tokenizer, limits.eos_ids, limits.pad_id)
     return Plan(
         prompts=ids,
@@ -105,6 +110,7 @@ def make_plan(
         most=most,
         bounded=bounded,
         seeds=_row_seeds(seeds, sampling, len(prompt_index)),
+        run_seed=None if seeds is not None else sampling.seed,
         sampling=sampling,
     )
 
@@ -117,40 +123,6 @@ def _at_least_one(name: str, value: Any) -> int:
     if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name}: expected 1 or more, got {value!r}")
     return number
-
-
-def _token_ids(prompts: Any, tokenizer: Any, limits: Limits) -> list[list[int]]:
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise TypeError(
-            f"prompts: expected a list of texts or of lists of token ids, got {type(prompts).__name__}"
-        )
-    if not prompts:
-        raise ValueError("prompts: expected at least one, got an empty list")
-    result = []
-    for k, prompt in enumerate(prompts):
-        if isinstance(prompt, str):
-            # As it stands: a chat template brings its own BOS, and a second one changes the completion.
-            ids = tokenizer.encode(prompt, add_special_tokens=False)
-        elif isinstance(prompt, (Sequence, Tensor)):
-            ids = [
-                _token_id(k, token) for token in (prompt.tolist() if isinstance(prompt, Tensor) else prompt)
-            ]
-        else:
-            raise TypeError(f"prompts: prompt {k}: expected a text or token ids, got {prompt!r}")
-        if not ids:
-            raise ValueError(f"prompts: prompt {k} is empty")
-        if min(ids) < 0 or max(ids) >= limits.vocab:
-            worst = min(ids) if min(ids) < 0 else max(ids)
-            raise ValueError(f"prompts: prompt {k}: expected token ids 0 .. {limits.vocab - 1}, got {worst}")
-        result.append(ids)
-    return result
-
-
-def _token_id(k: int, token: Any) -> int:
-    try:
-        return operator.index(token)
-    except TypeError as error:
-        raise TypeError(f"prompts: prompt {k}: expected integer token ids, got {token!r}") from error
 
 
 def _row_budgets(budget: Any, prompts: int, samples: int) -> list[Budget]:
@@ -211,6 +183,7 @@ def _most(
 
 def _row_seeds(seeds: Any, sampling: Sampling, rows: int) -> list[int]:
     if seeds is None:
+        assert sampling.seed is not None  # `make_plan` drew one
         return row_seeds(sampling.seed, rows)
     values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
     if len(values) != rows:

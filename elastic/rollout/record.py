@@ -15,8 +15,7 @@ from torch import Tensor
 
 from elastic.budget import FinishReason, Phase, Source
 from elastic.markers import Markers
-
-_PADDING = {"source": int(Source.PAD), "phase": int(Phase.DONE)}
+from elastic.rollout.indices import row_index, row_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +42,9 @@ class RolloutBatch:
         prompts: K lists of token ids.
         markers: the markers the budgets were enforced with.
         eos_ids: the tokens that ended rows.
+        pad_id: what stands in `tokens` behind a row's length.
+        run_seed: what the seeds of the call that made the rows derive from; None where they were given one by
+            one, or where rows of several calls were joined.
         tokenizer: what the text methods decode with; not saved.
     """
 
@@ -61,6 +63,8 @@ class RolloutBatch:
     prompts: list[list[int]]
     markers: Markers
     eos_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+    run_seed: int | None = None
     tokenizer: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -82,22 +86,27 @@ class RolloutBatch:
 
     def prompt(self, row: int) -> list[int]:
         """Token ids of the prompt of a row."""
-        return self.prompts[int(self.prompt_index[row])]
+        return self.prompts[int(self.prompt_index[row_index(row, len(self))])]
 
     def to(self, device: torch.device | str) -> RolloutBatch:
         """A copy with every tensor on `device`."""
         tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in TENSOR_FIELDS}
         return replace(self, **tensors)
 
-    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> RolloutBatch:
+    def __getitem__(self, rows: Any) -> RolloutBatch:
         """Some of the rows as a batch: an index, a slice, a list or tensor of indices, or a mask [R] bool.
 
         Prompts without a row are dropped, and the columns behind the longest row that is left.
 
+        Args:
+            rows: integers of Python, torch or numpy, negative ones from the end; a single one gives a batch
+                of one row.
+
         Raises:
-            IndexError: an index out of range.
+            IndexError: an index out of range, or a mask of another length.
+            TypeError: anything else, such as a float or a single True.
         """
-        chosen = self._indices(rows)
+        chosen = row_indices(rows, len(self)).to(self.device)
         kept = self.prompt_index[chosen].cpu()
         used = sorted(set(kept.tolist()))
         renumbered = torch.zeros(len(self.prompts), dtype=torch.int64)
@@ -108,48 +117,55 @@ class RolloutBatch:
         tensors["prompt_index"] = renumbered[kept].to(self.device)
         return replace(self, prompts=[self.prompts[i] for i in used], **tensors)
 
-    def _indices(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
-        if isinstance(rows, int):
-            if not -len(self) <= rows < len(self):
-                raise IndexError(f"row: expected {-len(self)} .. {len(self) - 1}, got {rows}")
-            rows = [rows]
-        every = torch.arange(len(self), device=self.device)
-        if isinstance(rows, slice):
-            return every[rows]
-        index = torch.as_tensor(rows, device=self.device)
-        return every[index if len(index) else index.long()]
-
     @staticmethod
     def cat(batches: Iterable[RolloutBatch]) -> RolloutBatch:
         """Rows of several batches one after the other; prompts stay apart even where they are equal.
 
+        The first batch's padding id is written behind every row. A batch without a tokenizer (loaded from a
+        file) takes that of the others.
+
         Raises:
-            ValueError: no batch, or batches made with different markers.
+            ValueError: no batch, or batches that differ in markers, EOS ids, vocabulary or device: the one
+                value that the result has of each would be wrong for some of its rows.
         """
         parts = list(batches)
         if not parts:
             raise ValueError("batches: expected at least one, got none")
-        if any(part.markers != parts[0].markers for part in parts):
-            raise ValueError("batches: made with different markers")
-        width = max(part.tokens.shape[1] for part in parts)
+        _check_alike(parts)
+        pad_id, width = parts[0].pad_id, max(part.tokens.shape[1] for part in parts)
+        padding = {"tokens": pad_id, "source": int(Source.PAD), "phase": int(Phase.DONE)}
+        parts = [part._padded_with(pad_id) for part in parts]
         tensors: dict[str, Any] = {}
         for name in TENSOR_FIELDS:
             pieces = [getattr(part, name) for part in parts]
             if name in PER_TOKEN_FIELDS:
-                pieces = [_widen(piece, width, _PADDING.get(name, 0)) for piece in pieces]
+                pieces = [_widen(piece, width, padding.get(name, 0)) for piece in pieces]
             tensors[name] = torch.cat(pieces)
         counts = [len(part.prompts) for part in parts]
         offsets = [sum(counts[:i]) for i in range(len(parts))]
         shifted = [part.prompt_index + offset for part, offset in zip(parts, offsets, strict=True)]
         tensors["prompt_index"] = torch.cat(shifted)
-        return replace(parts[0], prompts=[p for part in parts for p in part.prompts], **tensors)
+        return replace(
+            next((part for part in parts if part.tokenizer is not None), parts[0]),
+            prompts=[p for part in parts for p in part.prompts],
+            run_seed=parts[0].run_seed if len(parts) == 1 else None,
+            **tensors,
+        )
+
+    def _padded_with(self, pad_id: int) -> RolloutBatch:
+        if pad_id == self.pad_id:
+            return self
+        behind = torch.arange(self.tokens.shape[1], device=self.device) >= self.lengths[:, None]
+        return replace(self, tokens=self.tokens.masked_fill(behind, pad_id), pad_id=pad_id)
 
     def text(self, row: int) -> str:
         """The completion, markers and forced texts included, without the EOS that ended it."""
+        row = row_index(row, len(self))
         return self._decode(row, self._end(row))
 
     def thinking(self, row: int) -> str:
         """The text between the markers, forced texts included; empty if the row never thought."""
+        row = row_index(row, len(self))
         first, last, _ = self._thinking_span(row)
         return self.text(row)[first:last]
 
@@ -158,6 +174,7 @@ class RolloutBatch:
 
         A row that answered without ever thinking is all solution; one that was cut while thinking has none.
         """
+        row = row_index(row, len(self))
         return self.text(row)[self._thinking_span(row)[2] :]
 
     def _end(self, row: int) -> int:
@@ -201,6 +218,7 @@ class RolloutBatch:
             record: dict[str, Any] = {"row": row, "prompt_tokens": self.prompt(row)}
             record |= {name: columns[name][row][:length] for name in PER_TOKEN_FIELDS}
             record |= {name: columns[name][row] for name in _PER_ROW}
+            record["run_seed"] = self.run_seed
             record["finish_reason"] = FinishReason(record["finish_reason"]).text
             if self.tokenizer is not None:
                 record["prompt"] = self._decode_ids(self.prompt(row))
@@ -241,6 +259,29 @@ class RolloutBatch:
 TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]
 PER_TOKEN_FIELDS = ["tokens", "source", "phase", "logprobs", "full_logprobs"]
 _PER_ROW = [name for name in TENSOR_FIELDS if name not in PER_TOKEN_FIELDS]
+
+
+def _check_alike(parts: Sequence[RolloutBatch]) -> None:
+    """Refuses to join what needs a value of its own a row."""
+    first = parts[0]
+    if any(part.markers != first.markers for part in parts):
+        raise ValueError("batches: made with different markers")
+    for part in parts:
+        if set(part.eos_ids) != set(first.eos_ids):
+            raise ValueError(
+                f"batches: made with different eos_ids, {list(first.eos_ids)} and {list(part.eos_ids)}"
+            )
+        if part.device != first.device:
+            raise ValueError(f"batches: on different devices, {first.device} and {part.device}")
+    named = [part.tokenizer for part in parts if part.tokenizer is not None]
+    if any(not _same_vocabulary(tokenizer, named[0]) for tokenizer in named):
+        raise ValueError("batches: made with tokenizers of different vocabularies")
+
+
+def _same_vocabulary(one: Any, other: Any) -> bool:
+    if one is other or not (hasattr(one, "get_vocab") and hasattr(other, "get_vocab")):
+        return type(one) is type(other)
+    return one.get_vocab() == other.get_vocab()
 
 
 def _widen(piece: Tensor, width: int, value: int) -> Tensor:

@@ -15,7 +15,8 @@ from elastic.files import write_atomic
 from elastic.markers import Markers
 from elastic.rollout.record import TENSOR_FIELDS, RolloutBatch
 
-_FORMAT = "elastic.rollout version 1"
+_FORMAT = "elastic.rollout version 2"
+_FORMAT_1 = "elastic.rollout version 1"  # knew neither padding id nor run seed
 
 
 def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
@@ -24,8 +25,13 @@ def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
     flat = [token for prompt in batch.prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)
     tensors["prompt_lengths"] = torch.tensor([len(prompt) for prompt in batch.prompts], dtype=torch.int64)
-    eos_ids = json.dumps(list(batch.eos_ids))
-    header = {"format": _FORMAT, "markers": json.dumps(_plain(batch.markers)), "eos_ids": eos_ids}
+    values = {
+        "markers": _plain(batch.markers),
+        "eos_ids": list(batch.eos_ids),
+        "pad_id": batch.pad_id,
+        "run_seed": batch.run_seed,
+    }
+    header = {"format": _FORMAT} | {name: json.dumps(value) for name, value in values.items()}
     write_atomic(Path(path), save_tensors(tensors, header))
 
 
@@ -38,13 +44,26 @@ def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
     except SafetensorError as error:
         raise ValueError(f"path: {os.fspath(path)!r} is no safetensors file ({error})") from error
     found = header.get("format")
-    if found != _FORMAT:
+    if found not in (_FORMAT, _FORMAT_1):
         raise ValueError(f"path: {os.fspath(path)!r}: expected {_FORMAT!r}, got {found!r}")
     flat, lengths = tensors.pop("prompt_tokens"), tensors.pop("prompt_lengths")
     prompts = [part.tolist() for part in flat.split(lengths.tolist())] if len(lengths) else []
-    markers = _markers(json.loads(header["markers"]), tokenizer)
-    eos_ids = tuple(json.loads(header["eos_ids"]))
-    return RolloutBatch(**tensors, prompts=prompts, markers=markers, eos_ids=eos_ids, tokenizer=tokenizer)
+    return RolloutBatch(
+        **tensors,
+        prompts=prompts,
+        markers=_markers(json.loads(header["markers"]), tokenizer),
+        eos_ids=tuple(json.loads(header["eos_ids"])),
+        pad_id=json.loads(header["pad_id"]) if found == _FORMAT else _padding(tensors),
+        run_seed=json.loads(header["run_seed"]) if found == _FORMAT else None,
+        tokenizer=tokenizer,
+    )
+
+
+def _padding(tensors: dict[str, torch.Tensor]) -> int:
+    """The padding id of a file that does not name it: what stands behind the first shorter row, or 0."""
+    tokens, lengths = tensors["tokens"], tensors["lengths"]
+    behind = tokens[torch.arange(tokens.shape[1]) >= lengths[:, None]]
+    return int(behind[0]) if len(behind) else 0
 
 
 def _plain(markers: Markers) -> dict[str, Any]:

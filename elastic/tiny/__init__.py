@@ -6,6 +6,7 @@ Everything works without a network and on one CPU core. ``load`` gives a standar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elastic.files import check_checksums
 from elastic.tiny.grading import reward, stated_answer
 from elastic.tiny.task import problems
 
@@ -22,12 +23,17 @@ def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 
     Raises:
         FileNotFoundError: the package was installed without its checkpoint.
+        ValueError: a file of the checkpoint is not the one that was saved; names it.
     """
     if not (CHECKPOINT / "config.json").is_file():
         raise FileNotFoundError(
             f"the embedded model is missing from {CHECKPOINT}; train it: "
             f"python -m elastic.tiny.pretrain --out {CHECKPOINT}"
         )
+    try:
+        check_checksums(CHECKPOINT)
+    except ValueError as error:
+        raise ValueError(f"the embedded model: {error}; install the package again") from error
     # Only here: listing problems or grading needs no transformers.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -9,24 +9,29 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from elastic.tiny.task import BOS, END, EOS, MAX_OPERATIONS, MIN_OPERATIONS, cut_trace, draw, trace
+from elastic.files import write_checksums
+from elastic.tiny.task import BOS, END, EOS, MAX_OPERATIONS, MIN_OPERATIONS, draw
+from elastic.tiny.traces import cut_trace, trace
 from elastic.tiny.vocabulary import IDS, MAX_LENGTH, PAD, build_tokenizer
 
-STEPS = 2400
+STEPS = 2000
 ROWS = 32
 LEARNING_RATE = 2e-3
-CUT_SHARE = 0.25  # of the rows: thoughts stopped from outside
-GOES_ON_SHARE = 0.25  # of the solutions behind a stopped thought
+CUT_SHARE = 0.4  # of the rows: thoughts stopped from outside
 
-_GROWTH_SHARE = 0.4  # of the steps
+_GROWTH_SHARE = 0.35  # of the steps
 _FIRST_MOST_OPERATIONS = 3
+_POOL = 8  # batches drawn and sorted by length together
 _IGNORED = -100
+
+Row = tuple[list[int], list[int]]
 
 
 def config() -> Qwen3Config:
@@ -50,24 +55,36 @@ def config() -> Qwen3Config:
     )
 
 
-def row(rng: random.Random, most_operations: int) -> tuple[list[int], list[int]]:
-    """One (ids, labels); the prompt, and all that a cut imposed, has no label."""
+def row(rng: random.Random, most_operations: int) -> Row:
+    """One (ids, labels); the prompt, and an end marker that a cut imposed, have no label."""
     item = draw(rng, rng.randint(MIN_OPERATIONS, most_operations))
     prompt = item.prompt.split()
-    is_cut = rng.random() < CUT_SHARE
-    example = cut_trace(rng, item, GOES_ON_SHARE) if is_cut else trace(rng, item)
-    words = [*prompt, *example.thinking, END, *example.solution]
-    given = len(prompt) + (len(example.thinking) + 1 if example.cut else 0)
-    ids = [IDS[word] for word in words]
-    return ids, [_IGNORED] * given + ids[given:]
+    example = cut_trace(rng, item) if rng.random() < CUT_SHARE else trace(rng, item)
+    ids = [IDS[word] for word in (*prompt, *example.thinking, END, *example.solution)]
+    labels = [_IGNORED] * len(prompt) + ids[len(prompt) :]
+    if example.cut:
+        labels[len(prompt) + len(example.thinking)] = _IGNORED
+    return ids, labels
 
 
-def batch(rng: random.Random, rows: int, most_operations: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One (ids [B, T] int64, labels [B, T] int64), padded on the right."""
-    drawn = [row(rng, most_operations) for _ in range(rows)]
+def batches(rng: random.Random, steps: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A (ids [B, T] int64, labels [B, T] int64) a step, padded on the right.
+
+    Rows of about the same length go together, which saves a third of the padding; the order of the batches
+    stays random.
+    """
+    for start in range(0, steps, _POOL):
+        most = curriculum(start, steps)
+        pool = sorted((row(rng, most) for _ in range(_POOL * rows)), key=lambda drawn: len(drawn[0]))
+        chunks = [pool[first : first + rows] for first in range(0, len(pool), rows)]
+        rng.shuffle(chunks)
+        yield from (_padded(chunk) for chunk in chunks[: steps - start])
+
+
+def _padded(drawn: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     length = max(len(ids) for ids, _ in drawn)
-    ids = torch.full((rows, length), IDS[PAD])
-    labels = torch.full((rows, length), _IGNORED)
+    ids = torch.full((len(drawn), length), IDS[PAD])
+    labels = torch.full((len(drawn), length), _IGNORED)
     for index, (row_ids, row_labels) in enumerate(drawn):
         ids[index, : len(row_ids)] = torch.tensor(row_ids)
         labels[index, : len(row_labels)] = torch.tensor(row_labels)
@@ -105,13 +122,14 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps + 1, pct_start=0.1)
     rng = random.Random(f"pretrain-{seed}")
     model.train()
-    with tqdm(total=steps, desc="pretraining", unit="step", disable=not progress) as bar:
-        for step in range(steps):
-            ids, labels = batch(rng, rows_per_batch, curriculum(step, steps))
+    with tqdm(total=steps, desc="pretraining", unit="step", disable=not progress, mininterval=2) as bar:
+        for step, (ids, labels) in enumerate(batches(rng, steps, rows_per_batch)):
             # Rows are padded on the right and attention is causal, so no real token sees a pad.
             loss = model(input_ids=ids, labels=labels).loss
             optimizer.zero_grad()
@@ -126,12 +144,13 @@ def pretrain(
 
 
 def save(model: Qwen3ForCausalLM, out: Path) -> None:
-    """Writes model and tokenizer to ``out``, which is replaced only when everything is written."""
+    """Writes model, tokenizer and checksums to ``out``, which is replaced only when everything is written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         model.save_pretrained(partial)
         build_tokenizer().save_pretrained(partial)
+        write_checksums(partial)
         partial.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)

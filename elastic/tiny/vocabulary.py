@@ -5,7 +5,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from elastic.tiny.task import BOS, END, EOS, START
+from elastic.tiny.task import BOS, END, EOS, NAMES, START
 
 PAD = "<pad>"
 UNKNOWN = "<unk>"
@@ -14,12 +14,13 @@ SPECIAL = (PAD, BOS, EOS, UNKNOWN, START, END)
 WORDS = (
     *SPECIAL,
     *(str(digit) for digit in range(10)),
-    *("+", "-", "=", "?", ".", ",", ":"),
-    *("so", "far", "we", "have", "now", "gives", "wait", "check", "ok", "answer", "is"),
+    *("+", "-", "=", "?", ".", ":"),
+    *NAMES,
+    *("so", "we", "have", "wait", "check", "ok", "answer", "is"),
 )
 IDS = {word: index for index, word in enumerate(WORDS)}
 MAX_LENGTH = 1024
-# A bare sum as a user's message becomes a prompt whose thinking is open.
+# A sum of named terms as a user's message becomes a prompt whose thinking is open.
 CHAT_TEMPLATE = "{{ bos_token }} {{ messages[-1]['content'] }} <think>"
 
 

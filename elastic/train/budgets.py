@@ -33,10 +33,13 @@ class BudgetDraw:
                 grace=config.grace,
                 boundary=config.boundary,
             )
+            self.smallest = self.largest
             if config.draw == "random":
-                replace(self.largest, thinking=config.thinking_low)
+                low = config.solution_low or self.largest.solution
+                self.smallest = replace(self.largest, thinking=config.thinking_low, solution=low)
             elif config.draw == "curriculum":
-                replace(self.largest, thinking=config.thinking_start)
+                low = config.solution_start or self.largest.solution
+                self.smallest = replace(self.largest, thinking=config.thinking_start, solution=low)
         except ValueError as error:
             raise ValueError(f"[budget]: {error}") from error
 

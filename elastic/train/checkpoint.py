@@ -3,7 +3,9 @@
     checkpoints/step-00000050/model/...       Hugging Face directory with its tokenizer
     checkpoints/step-00000050/optimizer.pt    optimizer state
     checkpoints/step-00000050/rng.pt          generators of every process
-    checkpoints/step-00000050/state.json      counters, configuration, and the size of every other file
+    checkpoints/step-00000050/identity.json   fingerprints of what the run works on, see `identity`
+    checkpoints/step-00000050/state.json      counters and configuration
+    checkpoints/step-00000050/SHA256SUMS      of every other file
 
 A checkpoint is written under another name, synced to the disk, and renamed. A kill at any moment therefore
 leaves no directory that looks like a checkpoint and is not one.
@@ -22,13 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from elastic.files import check_checksums, write_checksums
 from elastic.train.progress import Progress
 
 DIRECTORY = "checkpoints"
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished-"
 _STATE = "state.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Checkpoint:
         return torch.load(self.path / name, map_location="cpu", weights_only=True)
 
 
+def checkpoint_path(output: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return output / DIRECTORY / f"step-{step:08d}"
+
+
 def save_checkpoint(
     output: Path, progress: Progress, config: dict[str, Any], write: Callable[[Path], None], keep: int
 ) -> Path:
@@ -58,22 +66,21 @@ def save_checkpoint(
         output: the run's directory.
         progress: the checkpoint's name and content.
         config: of the run.
-        write: puts the files (all but the state) into the directory it is given.
+        write: puts the files (all but state and checksums) into the directory it is given.
         keep: how many checkpoints stay, at least 1.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    root = output / DIRECTORY
+    target = checkpoint_path(output, progress.step)
+    root = target.parent
     root.mkdir(parents=True, exist_ok=True)
-    name = f"step-{progress.step:08d}"
-    target = root / name
 
     def write_all(directory: Path) -> None:
         write(directory)
-        files = {str(file.relative_to(directory)): file.stat().st_size for file in _files(directory)}
-        state = {"format": _FORMAT, **asdict(progress), "config": config, "files": files}
+        state = {"format": _FORMAT, **asdict(progress), "config": config}
         (directory / _STATE).write_text(json.dumps(state, indent=1))
+        write_checksums(directory)
 
     write_directory(target, write_all)
     for _, old in _complete(root)[:-keep]:
@@ -116,7 +123,7 @@ def newest_checkpoint(output: Path, clean: bool = True) -> Checkpoint | None:
         clean: remove left-overs of a kill; for one process of a run.
 
     Raises:
-        ValueError: the newest checkpoint is damaged (a file is missing, cut, or not readable).
+        ValueError: the newest checkpoint is damaged: a file is missing or is not the one that was written.
     """
     root = output / DIRECTORY
     if not root.is_dir():
@@ -124,8 +131,14 @@ def newest_checkpoint(output: Path, clean: bool = True) -> Checkpoint | None:
     if clean:
         for left_over in root.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left_over)
-    complete = _complete(root)
-    return _read(complete[-1][1]) if complete else None
+    complete = checkpoint_paths(output)
+    return _read(complete[-1]) if complete else None
+
+
+def checkpoint_paths(output: Path) -> list[Path]:
+    """A run's checkpoints, the newest last."""
+    root = output / DIRECTORY
+    return [path for _, path in _complete(root)] if root.is_dir() else []
 
 
 def _read(path: Path) -> Checkpoint:
@@ -133,18 +146,16 @@ def _read(path: Path) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         if state["format"] != _FORMAT:
             raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
-        sizes = {path / name: size for name, size in state["files"].items()}
-        progress = Progress(state["step"], state["update"], state["position"])
+        progress = Progress(state["step"], state["update"], state["position"], state["evaluated"])
         config = state["config"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(
             f"checkpoint {path}: {_STATE} is damaged or missing ({error!r}); {_ADVICE}"
         ) from error
-    for file, size in sizes.items():
-        actual = file.stat().st_size if file.is_file() else None
-        if actual != size:
-            found = "is missing" if actual is None else f"has {actual} bytes"
-            raise ValueError(f"checkpoint {path}: {file.name} {found}, expected {size} bytes; {_ADVICE}")
+    try:
+        check_checksums(path)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}; {_ADVICE}") from error
     return Checkpoint(path, progress, config)
 
 

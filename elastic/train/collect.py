@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import FinishReason, Phase
 from elastic.data import Problem
 from elastic.rewards import RewardFunction, l1_exact, l1_max
-from elastic.rewards.response import graded_response
+from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 from elastic.train.budgets import BudgetDraw
@@ -26,6 +26,7 @@ from elastic.train.config import TrainConfig
 from elastic.train.data_order import DataOrder
 from elastic.train.experience import Experience
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import batch_of_failure
 from elastic.train.seeds import Stream, derive
 
 _SAMPLE_FIELDS = (
@@ -42,7 +43,7 @@ class Collected:
         experience: rows for the update.
         batch: the rollout record.
         problems: one a group.
-        rewards: [R] float32.
+        rewards: [R] float32; NaN where the reward function gave None.
         metrics: means over all processes.
         rollout_seconds: spent generating.
         reward_seconds: spent grading.
@@ -69,34 +70,6 @@ class Collected:
                 | {name: record[name] for name in _SAMPLE_FIELDS}
             )
         return result
-
-
-def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float]:
-    """Correctness of every row, by the one rule of training and evaluation.
-
-    A row is graded by its solution alone. One that never reached its solution (EOS in its thinking under
-    ``on_eos = "stop"``, a hard cut) is graded as an empty response.
-
-    Args:
-        batch: R rows, with a tokenizer.
-        answers: one a prompt.
-        reward: the correctness reward.
-
-    Raises:
-        ValueError: the reward of a row is not finite.
-    """
-    answered = (batch.phase == Phase.SOLUTION).any(dim=1).tolist()
-    prompt_of = batch.prompt_index.tolist()
-    values = []
-    for row, has_solution in enumerate(answered):
-        response = graded_response(batch.solution(row) if has_solution else None)
-        value = float(reward(response, answers[prompt_of[row]]))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"reward: row {row} (prompt {prompt_of[row]}) got {value}, expected a finite number"
-            )
-        values.append(value)
-    return values
 
 
 class Collector:
@@ -151,14 +124,19 @@ class Collector:
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
                 seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
                 progress=False,
+                add_special_tokens=self._prompts.add_special_tokens,
             ).to("cpu")
         graded = time.perf_counter()
-        correct = grade(batch, [problem.answer for problem in problems], self._reward)
-        rewards = torch.tensor(self._with_lengths(batch, correct, lengths), dtype=torch.float32)
+        with batch_of_failure(batch, "rollouts", together=self._accelerator):
+            grades = grade(batch, [problem.answer for problem in problems], self._reward)
+        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
+        rewards = self._with_lengths(batch, correct, lengths).float()
         done = time.perf_counter()
         advantages, equal_groups = self._advantages(rewards)
         return Collected(
-            experience=Experience.from_rollout(batch, advantages, self._config.loss.mask_cut_solutions),
+            experience=Experience.from_rollout(
+                batch, advantages, self._config.loss.mask_cut_solutions, skipped=rewards.isnan()
+            ),
             batch=batch,
             problems=problems,
             rewards=rewards,
@@ -167,49 +145,58 @@ class Collector:
             reward_seconds=done - graded,
         )
 
-    def _with_lengths(
-        self, batch: RolloutBatch, correct: list[float], lengths: Sequence[int | None]
-    ) -> list[float]:
+    def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
         config = self._config.reward
         if config.length == "none":
             return correct
         formula: Callable[..., float] = l1_exact if config.length == "l1-exact" else l1_max
         used = (batch.thinking_tokens + batch.solution_tokens).tolist()
         groups = batch.prompt_index.tolist()
-        return [
-            formula(c, lengths[k], n, config.alpha) for c, n, k in zip(correct, used, groups, strict=True)
-        ]
+        rows = zip(correct.tolist(), used, groups, strict=True)
+        values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
+        return torch.tensor(values, dtype=torch.float64)
 
     def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
-        """This process's rows; advantages may need the whole batch's deviation."""
+        """This process's rows, and the share of groups whose rewards are all equal.
+
+        Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and is not
+        there for its group's.
+        """
         config, samples = self._config.loss, self._config.rollout.samples_per_prompt
         everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()
-        offsets = torch.arange(0, everything.numel() + 1, samples)
-        advantages = ops.group_advantage(
-            everything, offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
+        graded = ~everything.isnan()
+        offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
+        torch.cumsum(graded.view(-1, samples).sum(1), 0, out=offsets[1:])
+        advantages = torch.zeros_like(everything)
+        advantages[graded] = ops.group_advantage(
+            everything[graded], offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
         )
-        grouped = everything.view(-1, samples)
-        equal = (grouped == grouped[:, :1]).all(dim=1).float().mean().item()
+        highest = everything.nan_to_num(-math.inf).view(-1, samples).amax(1)
+        lowest = everything.nan_to_num(math.inf).view(-1, samples).amin(1)
+        equal = (highest <= lowest).float().mean().item()
         first = self._groups.start * samples
         return advantages[first : first + rewards.numel()], equal
 
     def _metrics(
-        self, batch: RolloutBatch, rewards: Tensor, correct: list[float], equal_groups: float
+        self, batch: RolloutBatch, rewards: Tensor, correct: Tensor, equal_groups: float
     ) -> dict[str, float]:
-        reason = batch.finish_reason
+        rows = measure(batch)
         columns = {
             "reward": rewards,
-            "accuracy": torch.tensor(correct),
-            "thinking_tokens": batch.thinking_tokens,
-            "solution_tokens": batch.solution_tokens,
-            "completion_tokens": batch.lengths,
-            "cut_share": batch.thinking_cut,
-            "stop_share": reason == FinishReason.STOP,
-            "solution_cut_share": reason == FinishReason.SOLUTION_BUDGET,
-            "loss_token_share": batch.sampled.sum(1) / batch.lengths.clamp(min=1),
+            "accuracy": correct,
+            "thinking_tokens": rows.thinking_tokens,
+            "solution_tokens": rows.solution_tokens,
+            "completion_tokens": rows.tokens,
+            "cut_share": rows.thinking_cut,
+            "stop_share": rows.stopped,
+            "solution_cut_share": rows.solution_cut,
+            "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
         }
-        sums = torch.tensor([*(column.double().sum().item() for column in columns.values()), len(batch)])
-        *sums, count = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
-        metrics = {name: value / count for name, value in zip(columns, sums, strict=True)}
+        counts = [len(batch), int(rewards.isnan().sum())]
+        sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
+        *sums, count, skipped = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
+        graded = max(count - skipped, 1)
+        of = {"reward": graded, "accuracy": graded}
+        metrics = {name: value / of.get(name, count) for name, value in zip(columns, sums, strict=True)}
         metrics["rollout_tokens"] = metrics["completion_tokens"] * count
-        return metrics | {"equal_reward_groups": equal_groups}
+        return metrics | {"equal_reward_groups": equal_groups, "skipped_rows": skipped}

@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.train.budgets import BudgetDraw
+from elastic.train.no_effect import left_out
 from elastic.train.schema import Section, to_dict, to_toml
 from elastic.train.sections import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.sections_update import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
@@ -18,10 +19,19 @@ else:
 
 EMBEDDED_MODEL = "tiny"
 
+# The remedy for weights too narrow to train.
+WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
+
 # What a run may change when it is resumed; anything else would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
-    *("eval.", "logging.", "model.device"),
+    *("eval.*", "logging.*", "model.device"),
+)
+# Memory and speed: it may change these too, and its numbers then change by rounding alone.
+ROUNDING = (
+    *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
+    *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
+    *("model.attention", "model.gradient_checkpointing"),
 )
 
 
@@ -74,6 +84,13 @@ class TrainConfig(Section):
             )
         if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
             raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
+        most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
+        if self.reward.length != "none" and most is not None and self.reward.target_max > most:
+            raise ValueError(
+                f"reward.target_max: must be at most the {most} tokens that a row may sample (by "
+                "budget.thinking and solution, budget.total or rollout.max_new_tokens), "
+                f"got {self.reward.target_max}"
+            )
         for table in (self.data, self.eval):
             if table.source in NAMED_SETS and table.count is None:
                 raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")
@@ -88,10 +105,10 @@ class TrainConfig(Section):
             )
 
     def preflight(self) -> None:
-        """Checks what depends on this machine: files, directories, devices. Loads nothing.
+        """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
 
         Raises:
-            ValueError: a file or directory that is missing or of the wrong kind.
+            ValueError: a file or directory that is missing or of the wrong kind; 16-bit weights.
             FileNotFoundError: a missing data file.
         """
         for table in (self.data, self.eval):
@@ -100,6 +117,11 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
+        if self.model.path != EMBEDDED_MODEL and self.model.dtype in ("bfloat16", "float16"):
+            raise ValueError(
+                f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
+                f"{self.model.dtype}; {WIDER}"
+            )
         path = Path(self.model.path)
         is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
         if self.model.path != EMBEDDED_MODEL and is_path and not (path / "config.json").is_file():
@@ -114,21 +136,27 @@ class TrainConfig(Section):
 
     def to_toml(self) -> str:
         """A file that loads to an equal configuration."""
-        return to_toml(self)
+        return to_toml(self, left_out(self))
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """``table.key: old -> new`` for what differs and must not when a run is resumed.
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """``table.key: old -> new`` for what differs between a run and its resumption.
 
     Args:
         old: `TrainConfig.to_dict()` of the checkpoint.
         new: that of the configuration now.
+
+    Returns:
+        What must not differ, and what changes the run's numbers by rounding alone.
     """
-    changes = []
+    refused: list[str] = []
+    rounding: list[str] = []
     for table in sorted(old.keys() | new.keys()):
         before, after = old.get(table, {}), new.get(table, {})
         for key in sorted(before.keys() | after.keys()):
             name = f"{table}.{key}"
-            if before.get(key) != after.get(key) and not name.startswith(RESUMABLE):
-                changes.append(f"{name}: {before.get(key)!r} -> {after.get(key)!r}")
-    return changes
+            if before.get(key) == after.get(key) or {name, f"{table}.*"} & set(RESUMABLE):
+                continue
+            change = f"{name}: {before.get(key)!r} -> {after.get(key)!r}"
+            (rounding if name in ROUNDING else refused).append(change)
+    return refused, rounding

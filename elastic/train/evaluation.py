@@ -10,11 +10,13 @@ import torch
 from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.rewards import RewardFunction
+from elastic.rewards.grading import grade
 from elastic.rollout import RolloutEngine
+from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
-from elastic.train.collect import grade
 from elastic.train.prompts import Prompts
+from elastic.train.rescue import batch_of_failure
 from elastic.train.sections_update import EvalConfig
 from elastic.train.seeds import Stream, derive
 
@@ -28,7 +30,7 @@ class Evaluation:
         config: what is evaluated.
         accelerator: knows the processes; problems are shared out over them.
         engine: over the trained model.
-        prompts: renders problems.
+        prompts: renders problems, by the rule of their own source.
         problems: evaluated ones.
         reward: correctness of a response.
         training_budget: gives everything but (t, s): closing, rules, grace.
@@ -50,7 +52,10 @@ class Evaluation:
         self._reward, self._max_new_tokens = reward, max_new_tokens
         self._rows = range(accelerator.process_index, len(problems), accelerator.num_processes)
         self._answers = [problems[row].answer for row in self._rows]
-        self._prompts = prompts.render([problems[row] for row in self._rows])
+        # The same lengths every time, drawn as those that the model is trained on.
+        lengths = prompts.lengths(0, self._rows)
+        self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
+        self._special = prompts.add_special_tokens
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
@@ -74,11 +79,15 @@ class Evaluation:
                         max_new_tokens=None if budget.max_sampled is not None else self._max_new_tokens,
                         seeds=seeds,
                         progress=False,
+                        add_special_tokens=self._special,
                     ).to("cpu")
-                sums[0] = sum(grade(batch, self._answers, self._reward))
-                sums[1] = batch.thinking_tokens.sum()
-                sums[2] = batch.solution_tokens.sum()
-                sums[3] = batch.thinking_cut.sum()
+                with batch_of_failure(batch, "evaluation"):
+                    grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]
+                sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
+                rows = measure(batch)
+                sums[1] = rows.thinking_tokens.sum()
+                sums[2] = rows.solution_tokens.sum()
+                sums[3] = rows.thinking_cut.sum()
                 sums[4] = len(batch)
             sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum").tolist()
             for label, value in zip(_MEANS, sums, strict=False):

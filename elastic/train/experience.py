@@ -6,13 +6,10 @@ R rows, n tokens of a row.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
-from elastic.budget import FinishReason
 from elastic.rollout import RolloutBatch
-
-_CUT = (FinishReason.SOLUTION_BUDGET, FinishReason.TOTAL_BUDGET, FinishReason.LENGTH)
+from elastic.rollout.measure import measure
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,8 @@ class Experience:
         advantages: [R] float32.
         old_logprobs: R tensors [n] float32 the ratio is taken against.
         ref_logprobs: R tensors [n] float32 of the frozen reference; empty without one.
+        skipped: R bools, True for a row without a reward: no loss, and no denominator counts it; empty for
+            none.
     """
 
     prompts: list[list[int]]
@@ -38,10 +37,15 @@ class Experience:
     advantages: Tensor
     old_logprobs: list[Tensor] = field(default_factory=list)
     ref_logprobs: list[Tensor] = field(default_factory=list)
+    skipped: list[bool] = field(default_factory=list)
 
     @classmethod
     def from_rollout(
-        cls, batch: RolloutBatch, advantages: Tensor, mask_cut_solutions: bool = False
+        cls,
+        batch: RolloutBatch,
+        advantages: Tensor,
+        mask_cut_solutions: bool = False,
+        skipped: Tensor | None = None,
     ) -> "Experience":
         """Unpads a rollout batch.
 
@@ -53,14 +57,15 @@ class Experience:
             advantages: [R] float.
             mask_cut_solutions: leave rows that a limit ended (finish reason other than ``stop``) out of the
                 loss. The decision is the budget machine's record, not the last token.
+            skipped: [R] bool, rows without a reward.
         """
         batch = batch.to("cpu")
         lengths = batch.lengths.tolist()
         sampled = batch.sampled
         if mask_cut_solutions:
-            reasons = batch.finish_reason.tolist()
-            cut = torch.tensor([reason in _CUT for reason in reasons], dtype=torch.bool)
-            sampled = sampled & ~cut[:, None]
+            sampled = sampled & ~measure(batch).truncated[:, None]
+        if skipped is not None:
+            sampled = sampled & ~skipped.cpu()[:, None]
 
         def rows(values: Tensor) -> list[Tensor]:
             return [value[:length] for value, length in zip(values, lengths, strict=True)]
@@ -74,6 +79,7 @@ class Experience:
             rollout_logprobs=logprobs,
             advantages=advantages.detach().cpu().float(),
             old_logprobs=logprobs,
+            skipped=[] if skipped is None else skipped.tolist(),
         )
 
     def __len__(self) -> int:
@@ -88,6 +94,11 @@ class Experience:
     def loss_tokens(self) -> int:
         """Tokens that carry loss."""
         return int(sum(int(mask.sum()) for mask in self.mask))
+
+    @property
+    def loss_rows(self) -> int:
+        """Rows that count in the loss's denominators: all but the skipped ones."""
+        return len(self) - sum(self.skipped)
 
     def select(self, rows: Sequence[int]) -> "Experience":
         """Some of the rows, in the order given."""
@@ -104,6 +115,7 @@ class Experience:
             advantages=self.advantages[list(rows)],
             old_logprobs=take(self.old_logprobs),
             ref_logprobs=take(self.ref_logprobs),
+            skipped=[self.skipped[row] for row in rows] if self.skipped else [],
         )
 
     def rows_with_gradient(self) -> list[int]:

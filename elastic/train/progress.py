@@ -11,8 +11,10 @@ class Progress:
         step: rollout batches.
         update: optimizer steps.
         position: problems taken from the data order.
+        evaluated: whether the evaluation that is due after the step, if any, is done too.
     """
 
     step: int = 0
     update: int = 0
     position: int = 0
+    evaluated: bool = True

@@ -23,9 +23,13 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     if not isinstance(config, TrainConfig):
         config = TrainConfig.load(config)
     config.preflight()
+    from elastic.train.output import check_output
+
+    check_output(config)
     dataset, eval_dataset = _datasets(config)
     # Only now: a mistake found so far costs no wait for transformers and accelerate.
-    from elastic.train.trainer import Trainer, build_accelerator
+    from elastic.train.accelerator import build_accelerator
+    from elastic.train.trainer import Trainer
 
     accelerator = build_accelerator(config)
     model, tokenizer = _model(config, accelerator)

@@ -7,7 +7,7 @@ Python, an error names the table, the key, the value and what would have been ri
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -71,7 +71,15 @@ class Section:
                 values[name] = table[name]
             elif item.default is MISSING and item.default_factory is MISSING:
                 raise ValueError(f"missing key '{name}' in {where}")
-        return cls(**values)
+        section = cls(**values)
+        object.__setattr__(section, "_named", frozenset(table))
+        return section
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Keys that somebody set: those a table named, and those that differ from their default."""
+        named: frozenset[str] = self.__dict__.get("_named", frozenset())
+        return named | {item.name for item in fields(self) if getattr(self, item.name) != item.default}
 
 
 def _describe(kind: Any) -> str:
@@ -159,13 +167,18 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def to_toml(section: Section) -> str:
-    """A file that loads to an equal section: plain keys first, then one table a nested section."""
+def to_toml(section: Section, left_out: Collection[str] = ()) -> str:
+    """A file that loads to an equal section: plain keys first, then one table a nested section.
+
+    Args:
+        left_out: ``table.key`` of values that are their defaults and not written.
+    """
     lines: list[str] = []
     tables: list[str] = []
     for key, value in to_dict(section).items():
         if isinstance(value, dict):
-            tables += [f"\n[{key}]", *(f"{name} = {_toml_value(item)}" for name, item in value.items())]
+            kept = {name: item for name, item in value.items() if f"{key}.{name}" not in left_out}
+            tables += [f"\n[{key}]", *(f"{name} = {_toml_value(item)}" for name, item in kept.items())]
         else:
             lines.append(f"{key} = {_toml_value(value)}")
     return "\n".join(lines + tables).lstrip("\n") + "\n"

@@ -12,8 +12,8 @@ class ModelConfig(Section):
 
     Attributes:
         path: a Hugging Face directory or hub id, or ``tiny`` for the embedded model.
-        dtype: of the weights. 16-bit weights lose updates smaller than their rounding; prefer float32
-            weights with ``train.mixed_precision``.
+        dtype: of the weights. 16-bit weights would lose updates smaller than their rounding, so they are
+            refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
         start_marker: text that opens thinking.
@@ -41,8 +41,11 @@ class DataConfig(Section):
         count: problems; a file's first ones, all if absent. A named set needs it.
         seed: of a named set's draw.
         chat: wrap prompts in the tokenizer's chat template; ``auto`` does so for files if there is one.
-        system: system message of the chat; empty for none.
-        suffix: text added to each problem, as "Put the final answer in \\boxed{}."
+        system: system message of the chat; empty for the template's own, if it has one.
+        suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
+        add_special_tokens: of prompts without the template: true puts in front what the tokenizer does by
+            itself (a BOS), false says that they are right as they stand; absent, they stay and a warning says
+            where something is missing.
         shuffle: a new order each epoch, from ``train.seed``.
     """
 
@@ -54,6 +57,7 @@ class DataConfig(Section):
     chat: Literal["auto", "on", "off"] = "auto"
     system: str = ""
     suffix: str = ""
+    add_special_tokens: bool | None = None
     shuffle: bool = True
 
 
@@ -66,7 +70,7 @@ class RewardConfig(Section):
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward a token of the length term.
         target_min: least N, drawn uniformly a prompt.
-        target_max: greatest N.
+        target_max: greatest N; at most what a row may sample.
     """
 
     TABLE: ClassVar[str] = "reward"
@@ -162,7 +166,7 @@ class RolloutConfig(Section):
 
     Attributes:
         prompts_per_step: groups a step, over all processes.
-        samples_per_prompt: completions a group.
+        samples_per_prompt: completions a group, at least 2: an advantage compares them.
         temperature: also the temperature of the trained policy's logprobs.
         top_k: 0 for off.
         top_p: 1 for off.
@@ -181,3 +185,10 @@ class RolloutConfig(Section):
     min_p: float = limited(0.0, low=0, high=1)
     max_rows: int = limited(64, low=1)
     max_new_tokens: int | None = limited(None, low=1)
+
+    def check(self) -> None:
+        if self.samples_per_prompt == 1:
+            raise ValueError(
+                "rollout.samples_per_prompt: must be at least 2, got 1: advantages compare a prompt's "
+                "samples with each other; that of a single one is 0, and nothing would be learned"
+            )

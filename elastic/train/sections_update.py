@@ -19,12 +19,12 @@ class LossConfig(Section):
         advantage_eps: added to the standard deviation by ``group`` and ``batch``.
         pass_k: the k of ``passk``.
         clip_low: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-        clip_high: see ``clip_low``; cispo bounds the ratio itself by it.
+        clip_high: see ``clip_low``; cispo bounds the ratio itself by it, so it needs 1 or more, say 5.
         delta: bound of the unclipped ratio; absent for none.
         dual_clip: bound of the loss where the advantage is negative, as a multiple of it; absent for none.
         tau_positive: sapo's temperature at positive advantages.
         tau_negative: and at negative ones.
-        kl: estimator.
+        kl: estimator; ``k1`` needs ``kl_weighted``, without which its gradient knows no reference.
         kl_weighted: multiply the KL by the importance ratio.
         kl_coef: weight of the KL to the starting model; a frozen copy is kept only above 0.
         entropy_coef: weight of the entropy bonus.
@@ -73,6 +73,17 @@ class LossConfig(Section):
     skip_zero_advantage: bool = True
 
     def check(self) -> None:
+        if self.kl_coef > 0 and self.kl == "k1" and not self.kl_weighted:
+            raise ValueError(
+                "loss.kl: 'k1' without loss.kl_weighted regularises nothing: the gradient of log p - log ref "
+                "is that of log p, the same for every reference and 0 on average; set loss.kl_weighted "
+                "= true or take 'k2' or 'k3'"
+            )
+        if self.loss == "cispo" and self.clip_high < 1:
+            raise ValueError(
+                "loss.clip_high: must be at least 1 with loss.loss = 'cispo', which bounds the ratio itself, "
+                f"got {self.clip_high:g}: it would be every token's weight; 5 is usual"
+            )
         if self.engine_correction != "none" and self.old_logprobs == "rollout":
             raise ValueError(
                 "loss.engine_correction: needs loss.old_logprobs = 'recompute', to compare with the rollout's"
@@ -129,8 +140,8 @@ class LoopConfig(Section):
         mixed_precision: ``bf16`` runs updates under autocast over float32 weights, and rollouts on a 16-bit
             copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
-            where there is one.
-        save_every: steps between checkpoints; 0 for only the final model.
+            where there is one, or a metric. Neither writes over a finished run or another one.
+        save_every: steps between checkpoints; 0 for only the final model. A failure leaves one all the same.
         keep_checkpoints: newest checkpoints kept.
     """
 
@@ -158,7 +169,9 @@ class EvalConfig(Section):
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
         count: problems.
-        seed: of a named set's draw and of the sampling.
+        chat: as in ``[data]``, for this source; absent for ``data.chat``, but a named set's prompts are
+            complete.
+        seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.
         samples: answers a problem.
         temperature: of the sampling; 0 for greedy.
         top_p: of the sampling.
@@ -170,6 +183,7 @@ class EvalConfig(Section):
     every: int = limited(0, low=0)
     source: str | None = None
     count: int = limited(64, low=1)
+    chat: Literal["auto", "on", "off"] | None = None
     seed: int = limited(1, low=0, high=2**31 - 1)
     samples: int = limited(1, low=1)
     temperature: float = limited(0.6, low=0, high=100)

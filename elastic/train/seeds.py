@@ -19,6 +19,7 @@ class Stream(IntEnum):
     LENGTHS = 4
     EVALUATION = 5
     MINIBATCHES = 6
+    EVALUATION_LENGTHS = 7
 
 
 def derive(seed: int, stream: Stream, *counters: int) -> int:

@@ -4,6 +4,8 @@ Data order, budgets, sampling seeds and the learning rate are functions of the c
 `schedule`), so there is nothing of them to save.
 """
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import nn
 from elastic.files import write_atomic
 from elastic.train.checkpoint import (
     Checkpoint,
+    checkpoint_path,
     newest_checkpoint,
     rng_state,
     save_checkpoint,
@@ -21,12 +24,13 @@ from elastic.train.checkpoint import (
     write_directory,
 )
 from elastic.train.config import TrainConfig, changed_keys
+from elastic.train.identity import EVALUATION
+from elastic.train.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
 from elastic.train.progress import Progress
 from elastic.train.quiet import quiet_transformers
 from elastic.train.sections_update import OptimConfig
 
-FINAL_DIRECTORY = "final"
-CONFIG_FILE = "config.toml"
+IDENTITY_FILE = "identity.json"
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -54,54 +58,95 @@ class RunState:
         model: the trained model, not wrapped.
         optimizer: as prepared.
         tokenizer: saved beside the model.
+        identity: fingerprints of data, tokenizer and reference; a checkpoint with others is refused.
     """
 
     def __init__(
-        self, config: TrainConfig, accelerator: Any, model: Any, optimizer: Any, tokenizer: Any
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        model: Any,
+        optimizer: Any,
+        tokenizer: Any,
+        identity: dict[str, str],
     ) -> None:
         self._config, self._accelerator = config, accelerator
         self._model, self._optimizer, self._tokenizer = model, optimizer, tokenizer
-        self._output = Path(config.train.output_dir)
+        self._identity = identity
+        self.output = Path(config.train.output_dir)
+        self.saved: Progress | None = None  # of the newest checkpoint
 
     def resume(self) -> Progress:
         """Loads the newest checkpoint, if there is one, and writes the configuration into the directory.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of another configuration, or ``train.resume`` is
-                ``never``.
+            ValueError: the checkpoint is damaged, or of another configuration, data or model; or what
+                `check_output` refuses.
         """
         if self._accelerator.is_main_process:
-            self._output.mkdir(parents=True, exist_ok=True)
+            self.output.mkdir(parents=True, exist_ok=True)
         self._accelerator.wait_for_everyone()
-        checkpoint = newest_checkpoint(self._output, clean=self._accelerator.is_main_process)
+        check_output(self._config)
+        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
         if checkpoint is not None:
             self._check(checkpoint)
             self._load(checkpoint)
+        self._accelerator.wait_for_everyone()  # none may find what the main process writes from here on
         if self._accelerator.is_main_process:
-            write_atomic(self._output / CONFIG_FILE, self._config.to_toml())
+            write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
         return Progress() if checkpoint is None else checkpoint.progress
 
-    def _check(self, checkpoint: Checkpoint) -> None:
-        if self._config.train.resume == "never":
-            raise ValueError(
-                f"train.resume: 'never', but {checkpoint.path} exists; choose another train.output_dir"
+    def reload(self) -> Progress:
+        """Goes back to the newest checkpoint of this very run.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
+        if checkpoint is None:
+            raise RuntimeError(
+                f"this run stopped in the middle of a step and {self.output} holds no checkpoint to go back "
+                "to; make a new Trainer from the starting model"
             )
-        changes = changed_keys(checkpoint.config, self._config.to_dict())
+        self._load(checkpoint)
+        return checkpoint.progress
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        now = self._config.to_dict()
+        changes, rounding = changed_keys(checkpoint.config, now)
         if changes:
             raise ValueError(
                 f"{checkpoint.path} was made with another configuration, so going on would be another run: "
                 f"{'; '.join(changes)}"
+            )
+        before = json.loads((checkpoint.path / IDENTITY_FILE).read_text())
+        ignored = {EVALUATION} if checkpoint.config["eval"] != now["eval"] else set()
+        names = before.keys() & self._identity.keys() - ignored
+        others = [name for name in sorted(names) if before[name] != self._identity[name]]
+        if others:
+            raise ValueError(
+                f"{checkpoint.path} was made with other {', '.join(others)}, so going on would be another "
+                "run; give it what it had, or choose another train.output_dir"
             )
         if self._config.train.steps < checkpoint.progress.step:
             raise ValueError(
                 f"train.steps: must be at least the {checkpoint.progress.step} steps of {checkpoint.path}, "
                 f"got {self._config.train.steps}"
             )
+        if rounding and self._accelerator.is_main_process:
+            warnings.warn(
+                f"resumed with {'; '.join(rounding)}: from here on the run's numbers differ from those of an "
+                "uninterrupted one by rounding",
+                stacklevel=5,
+            )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights.
+        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights. In
+        # the widest type: parts of a model may differ, and a narrower one would round them.
+        dtypes = {parameter.dtype for parameter in self._model.parameters()}
+        widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
         with quiet_transformers():
-            saved = type(self._model).from_pretrained(checkpoint.model, dtype=self._model.dtype)
+            saved = type(self._model).from_pretrained(checkpoint.model, dtype=widest)
         self._model.load_state_dict(saved.state_dict())
         self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
         states = checkpoint.load_tensors("rng.pt")
@@ -111,24 +156,33 @@ class RunState:
                 f"{self._accelerator.num_processes}"
             )
         set_rng_state(states[self._accelerator.process_index])
+        self.saved = checkpoint.progress
 
-    def save(self, progress: Progress) -> None:
-        """Writes a checkpoint; returns when it is on the disk."""
-        states = gather_object([rng_state()])
+    def save(self, progress: Progress, generators: dict[str, Any] | None = None) -> Path:
+        """Writes a checkpoint; returns its path when it is on the disk.
+
+        Args:
+            progress: where the run stands.
+            generators: `rng_state()` of that moment; None for now.
+        """
+        states = gather_object([rng_state() if generators is None else generators])
 
         def write(directory: Path) -> None:
             self._write_model(directory / "model")
             torch.save(self._optimizer.state_dict(), directory / "optimizer.pt")
             torch.save(states, directory / "rng.pt")
+            (directory / IDENTITY_FILE).write_text(json.dumps(self._identity, indent=1))
 
         if self._accelerator.is_main_process:
             keep = self._config.train.keep_checkpoints
-            save_checkpoint(self._output, progress, self._config.to_dict(), write, keep)
+            save_checkpoint(self.output, progress, self._config.to_dict(), write, keep)
         self._accelerator.wait_for_everyone()
+        self.saved = progress
+        return checkpoint_path(self.output, progress.step)
 
     def save_final(self) -> Path:
         """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
-        final = self._output / FINAL_DIRECTORY
+        final = self.output / FINAL_DIRECTORY
         if self._accelerator.is_main_process:
             write_directory(final, self._write_model)
         self._accelerator.wait_for_everyone()

@@ -4,8 +4,8 @@ Every micro-batch is divided by the whole minibatch's counts (over processes too
 the gradients are summed. So 8 micro-batches of one row give the gradient of 1 micro-batch of eight.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from elastic.threads import threads_for
 from elastic.train.attention import tree_attention_of
 from elastic.train.experience import Experience
 from elastic.train.head import LinearHead
+from elastic.train.modes import as_in_rollouts
 from elastic.train.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
 
@@ -79,10 +80,7 @@ class Policy:
         self._micro_batch_tokens = micro_batch_tokens
         self._head = self._head_of(model)
         if config.linear == "on" and self._head is None:
-            raise ValueError(
-                "loss.linear: 'on' needs a model whose logits are those of a plain linear head, "
-                f"soft-capped at most, and weights that are not sharded; got {type(model).__name__}"
-            )
+            raise ValueError("loss.linear: 'on' needs weights that are not sharded")
 
     def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
         """Logprobs of every row's tokens under the tempered policy, without gradient.
@@ -94,7 +92,7 @@ class Policy:
         module = self.model if model is None else model
         head = self._head if model is None else self._head_of(model)
         result: list[Tensor] = []
-        with torch.no_grad(), self._attention(module), self._accelerator.autocast():
+        with torch.no_grad(), self._packed(module), self._accelerator.autocast():
             for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
                 packed = self._pack(part)
                 with threads_for(module, packed.input_ids.numel()):
@@ -131,7 +129,8 @@ class Policy:
         whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
             return None
-        head = LinearHead.of(self._accelerator.unwrap_model(model))
+        required = self._config.linear == "on"
+        head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
         if head is not None and self._config.linear == "auto":
             narrow = head.linear.out_features <= head.linear.in_features
             return None if narrow else head
@@ -153,7 +152,7 @@ class Policy:
             experience = experience.select(experience.rows_with_gradient() or [0])
         parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
         world = self._accelerator.num_processes
-        with self._attention(self.model):
+        with self._packed(self.model):
             for index, part in enumerate(parts):
                 last = index == len(parts) - 1
                 with nullcontext() if last else self._accelerator.no_sync(self.model):
@@ -199,7 +198,7 @@ class Policy:
             "kl_weighted": config.kl_weighted,
             "entropy_coef": config.entropy_coef,
             "num_tokens": max(num_tokens, 1),
-            "num_rows": num_rows,
+            "num_rows": max(num_rows, 1),
             "max_length": self._max_length,
         }
         if self._head is None:
@@ -214,8 +213,12 @@ class Policy:
     def _pack(self, part: Experience) -> PackedBatch:
         return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device)
 
-    def _attention(self, model: nn.Module) -> Any:
-        return tree_attention_of(self._accelerator.unwrap_model(model))
+    @contextmanager
+    def _packed(self, model: nn.Module) -> Iterator[None]:
+        """The model as it takes packed batches and as it sampled."""
+        inner = self._accelerator.unwrap_model(model)
+        with tree_attention_of(inner), as_in_rollouts(inner):
+            yield
 
 
 def minibatches(

@@ -13,31 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from elastic.data import Problem
 from elastic.markers import Markers
 from elastic.rewards import RewardFunction
-from elastic.rollout import OutOfContext, RolloutEngine
+from elastic.rollout import RolloutEngine
+from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
+from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.collect import Collector
 from elastic.train.config import TrainConfig
+from elastic.train.data_checks import check_data
 from elastic.train.data_order import DataOrder
 from elastic.train.evaluation import Evaluation
 from elastic.train.experience import Experience
+from elastic.train.identity import identity
 from elastic.train.metrics import MetricsLog
 from elastic.train.progress import Progress
 from elastic.train.prompts import Prompts
+from elastic.train.proof import packs
+from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
 from elastic.train.seeds import Stream, generator
+from elastic.train.standing import Standing
 from elastic.train.state import RunState, build_optimizer
 from elastic.train.step import Policy, UpdateStats, minibatches
 
 Callback = Callable[[Progress, dict[str, float]], None]
-
-_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class Trainer:
@@ -71,28 +74,25 @@ class Trainer:
     ) -> None:
         self.config = config
         self.accelerator = accelerator = accelerator or build_accelerator(config)
-        processes = accelerator.num_processes
-        if config.rollout.prompts_per_step % processes:
-            raise ValueError(
-                f"rollout.prompts_per_step: must be a multiple of the {processes} processes, "
-                f"got {config.rollout.prompts_per_step}"
-            )
-        if config.train.minibatches > config.rollout.prompts_per_step // processes:
-            raise ValueError(
-                "train.minibatches: must be at most the groups of a process, "
-                f"{config.rollout.prompts_per_step // processes}, got {config.train.minibatches}"
-            )
+        check_precision(accelerator, config)
+        # An earlier Trainer of this model may have left its autocast around it.
+        model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        check_shares(config, accelerator.num_processes)
+        check_weights(model, config.optim.lr)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
-        prompts = Prompts(tokenizer, config.data, config.reward, config.train.seed)
+        prompts = Prompts.of_training(tokenizer, config)
+        eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
+        packs(model)  # or a refusal, before the first rollout
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
         )
-        _check_prompts(engine, prompts, budgets, dataset)
+        sources = ((dataset, prompts), (eval_dataset, eval_prompts))
+        check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
@@ -116,25 +116,40 @@ class Trainer:
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
         self._evaluation = None
-        if config.eval.every:
+        if eval_prompts is not None:
             self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, prompts, eval_dataset, reward, budgets.largest),
+                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.largest),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)
-        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer)
+        if accelerator.is_main_process:
+            say_no_effect(config)
+            say_dropout(model)
+        found = identity(dataset, eval_dataset, tokenizer, self._reference)
+        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer, found)
+        self._standing = Standing(self._run, accelerator)
 
     def train(self) -> Progress:
         """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
+
+        A failure in a reward function or an update leaves the rollouts of the step in ``failed/`` and a
+        checkpoint of the state before it, whatever ``train.save_every`` says; so does an interruption (and
+        SIGTERM) leave a checkpoint, but within the updates of a step, whose state no run could go on from.
+        Started again, by a new Trainer or by calling this again, the run goes on as if nothing had happened.
+        A finished run does nothing.
 
         Returns:
             Where the run stands: all steps done.
 
         Raises:
-            ValueError: a checkpoint of another configuration, or one where ``train.resume`` is ``never``.
+            ValueError: a checkpoint of another configuration, data or model; a directory with another run;
+                any where ``train.resume`` is ``never``.
             RuntimeError: a gradient is not finite; names the step.
         """
-        progress = self._run.resume()
+        if self._standing.finished is not None:
+            return self._standing.finished
+        check_precision(self.accelerator, self.config)
+        progress = self._standing.go_on()
         log = None
         if self.accelerator.is_main_process:
             log = MetricsLog(
@@ -147,31 +162,45 @@ class Trainer:
                 tensorboard=self.config.logging.tensorboard,
             )
         try:
-            if progress.step == 0:
-                self._evaluate(0, log)
-            elif log is not None:
-                log.say(f"going on after step {progress.step} of {self.config.train.steps}")
-            while progress.step < self.config.train.steps:
-                progress = self._step(progress, log)
-            final = self._run.save_final()
-            if log is not None:
-                log.say(f"the trained model is in {final}")
+            with terminable():
+                progress = self._all_steps(progress, log)
+        except BaseException as error:
+            self._standing.rescue(error, log)
+            raise
         finally:
             if log is not None:
                 log.close()
+        self._standing.finished = progress
+        return progress
+
+    def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        if progress.step == 0 or not progress.evaluated:
+            progress = self._evaluate(progress, log)
+        if log is not None and progress.step:
+            log.say(f"going on after step {progress.step} of {self.config.train.steps}")
+        while progress.step < self.config.train.steps:
+            progress = self._step(progress, log)
+        final = self._run.save_final()
+        if log is not None:
+            log.say(f"the trained model is in {final}")
         return progress
 
     def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
         start = time.perf_counter()
+        self._standing.at(progress)
         self._rollout_model.sync()
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
-        update, metrics = self._update(collected.experience, progress)
+        with batch_of_failure(collected.batch, "rollouts"):
+            update, metrics = self._update(collected.experience, progress)
         done = time.perf_counter()
+        last = progress.step + 1 == self.config.train.steps
+        every = self.config.eval.every
         progress = Progress(
             step=progress.step + 1,
             update=update,
             position=progress.position + self.config.rollout.prompts_per_step,
+            evaluated=not every or not (last or (progress.step + 1) % every == 0),
         )
         record = {
             "step": progress.step,
@@ -189,9 +218,9 @@ class Trainer:
             every = self.config.logging.samples_every
             if every and progress.step % every == 0:
                 log.samples(collected.samples(progress.step, self.config.logging.samples))
-        last = progress.step == self.config.train.steps
-        if self.config.eval.every and (progress.step % self.config.eval.every == 0 or last):
-            self._evaluate(progress.step, log)
+        self._standing.at(progress)
+        if not progress.evaluated:
+            progress = self._evaluate(progress, log)
         for callback in self._callbacks:
             callback(progress, record)
         every = self.config.train.save_every
@@ -219,22 +248,21 @@ class Trainer:
         return update, self._means(stats) | {"lr": lr}
 
     def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
-        counts = torch.tensor([part.loss_tokens, len(part)], device=self.accelerator.device)
+        counts = torch.tensor([part.loss_tokens, part.loss_rows], device=self.accelerator.device)
         num_tokens, num_rows = self.accelerator.reduce(counts, "sum").tolist()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        self.model.train()
         self._policy.backward(part, num_tokens, num_rows, stats)
         # Infinity: the norm alone, nothing is scaled.
         limit = self.config.optim.max_grad_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(norm):
-            raise RuntimeError(
+            raise NotFinite(
                 f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
             )
+        self._standing.touch()
         self.optimizer.step()
-        self.model.eval()
         stats.grad_norm += norm
         stats.updates += 1
 
@@ -251,48 +279,18 @@ class Trainer:
         }
         return means | {"kl": kl / tokens} if self._reference is not None else means
 
-    def _evaluate(self, step: int, log: MetricsLog | None) -> None:
-        if self._evaluation is None:
-            return
-        start = time.perf_counter()
-        self._rollout_model.sync()
-        record = self._evaluation.run()
-        if log is not None:
-            log.evaluation({"step": step, **record, "seconds": time.perf_counter() - start})
-
-
-def build_accelerator(config: TrainConfig) -> Accelerator:
-    """The process group, device and precision of a run.
-
-    Raises:
-        ValueError: accelerate is set up for sharded training (FSDP, DeepSpeed), which checkpoints here do
-            not cover.
-    """
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.model.device == "cpu")
-    if accelerator.distributed_type not in _DISTRIBUTED:
-        raise ValueError(
-            f"accelerate is set up for {accelerator.distributed_type}; supported: "
-            f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
-        )
-    return accelerator
+    def _evaluate(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        if self._evaluation is not None:
+            start = time.perf_counter()
+            self._rollout_model.sync()
+            record = self._evaluation.run()
+            if log is not None:
+                log.evaluation({"step": progress.step, **record, "seconds": time.perf_counter() - start})
+        progress = replace(progress, evaluated=True)
+        self._standing.at(progress)
+        return progress
 
 
 def _frozen_copy(model: Any) -> Any:
     reference = copy.deepcopy(model).eval()
     return reference.requires_grad_(False)
-
-
-def _check_prompts(
-    engine: RolloutEngine, prompts: Prompts, budgets: BudgetDraw, dataset: Sequence[Problem]
-) -> None:
-    """Every problem with its budget must fit the context: known now, not a hundred steps in."""
-    context = engine.limits.context
-    if context is None:
-        return
-    texts = prompts.render(dataset, prompts.longest(len(dataset)))
-    for problem, text in zip(dataset, texts, strict=True):
-        ids = engine.tokenizer.encode(text, add_special_tokens=False)
-        try:
-            budgets.largest.check_context(context, len(ids), engine.markers, engine.tokenizer)
-        except ValueError as error:
-            raise OutOfContext(f"problem '{problem.id}': {error}") from error

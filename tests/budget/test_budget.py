@@ -8,6 +8,7 @@ import torch
 
 from elastic import Budget, FinishReason, Markers, Phase
 from elastic.budget import CLOSINGS
+from elastic.eos import eos_tuple
 from elastic.machine import Column, compile_budgets
 
 from .helpers import EOS, ListTokenizer, machine_for, run
@@ -184,11 +185,42 @@ def test_equal_budgets_share_a_table_row_and_padding_is_chosen_in_order():
 
 
 def test_eos_ids_default_to_the_tokenizers_and_may_not_belong_to_a_marker(tokenizer, markers):
-    machine = machine_for(Budget(5, 5), markers, tokenizer, eos=())
+    machine = machine_for(Budget(5, 5), markers, tokenizer, eos=None)
     out = run(machine, [markers.end[0], tokenizer.eos_token_id])
     assert out.finish == FinishReason.STOP
     with pytest.raises(ValueError, match=r"eos_ids: \[3\] belong to the end marker"):
         machine_for(Budget(5, 5), ONE, eos=[3])
+
+
+def test_no_eos_ids_are_none_and_not_the_tokenizers(tokenizer, markers):
+    end, eos = markers.end[0], tokenizer.eos_token_id
+    for none in ((), [], set(), torch.empty(0, dtype=torch.int64)):
+        out = run(machine_for(Budget(5, 3), markers, tokenizer, eos=none), [end, eos, eos, eos])
+        assert out.finish == FinishReason.SOLUTION_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (7, (7,)),
+        ([9, 7, 9], (7, 9)),
+        ({5}, (5,)),
+        (range(2), (0, 1)),
+        (torch.tensor([4, 2]), (2, 4)),
+        (torch.tensor(3), (3,)),
+        ((), ()),
+    ],
+)
+def test_eos_ids_may_be_one_id_or_a_collection_of_them(given, ids):
+    assert eos_tuple(given) == ids
+
+
+@pytest.mark.parametrize(
+    "given", ["7", b"7", "", True, [True], (i for i in [7]), iter([7]), 7.0, [7.0], ["7"], {7: 8}, [None]]
+)
+def test_what_is_no_list_of_eos_ids_is_refused_by_name(given):
+    with pytest.raises(TypeError, match="eos_ids: expected a token id or a list of them, got"):
+        compile_budgets([Budget(5, 5)], ONE, None, given)
 
 
 def test_more_boundary_sets_than_there_are_bits_are_refused():

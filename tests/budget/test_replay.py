@@ -129,7 +129,18 @@ def test_texts_and_eos_come_from_the_markers_own_tokenizer():
     markers = Markers.from_tokenizer(tokenizer)
     budget = Budget(2, 9, closing="\ntime is up\n</think>\n")
     k = tokenizer.encode("k")[0]
-    row = run(machine_for(budget, markers, tokenizer, ()), [k] * 2 + [0] * 40)
+    row = run(machine_for(budget, markers, tokenizer, None), [k] * 2 + [0] * 40)
     out = replay([row.tokens], budget, markers)
     assert out.source.tolist() == [row.source]
     assert out.finish_reason.tolist() == [FinishReason.STOP]
+
+
+def test_without_eos_ids_no_token_ends_a_row():
+    tokenizer = bpe(["time is up k"], special=["<think>", "</think>"])
+    markers = Markers.from_tokenizer(tokenizer)
+    end, eos = markers.end[0], tokenizer.eos_token_id
+    by_default = replay([[end, eos]], Budget(5, 3), markers)
+    assert by_default.finish_reason.tolist() == [FinishReason.STOP]
+    out = replay([[end, eos, eos, eos]], Budget(5, 3), markers, eos_ids=())
+    assert out.finish_reason.tolist() == [FinishReason.SOLUTION_BUDGET]
+    assert out.solution_tokens.tolist() == [3]

@@ -35,7 +35,7 @@ def test_an_unknown_model_directory_is_named(elastic, tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_argument_is_named_with_its_value(elastic, arguments, words) -> None:
-    outcome = elastic("generate", "tiny", "--raw", "--prompt", "<bos> 1 + 2 = ? <think>", *arguments)
+    outcome = elastic("generate", "tiny", "--raw", "--prompt", "<bos> a 1 b + 2 = ? <think>", *arguments)
     assert outcome.status == 2
     line = one_line(outcome.err)
     for word in words:

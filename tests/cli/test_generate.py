@@ -2,15 +2,18 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
+from elastic import tiny
 from elastic.report.display import Display
 from elastic.rollout import RolloutBatch, RolloutEngine
 
-PROMPT = "<bos> 3 + 4 - 9 + 2 + 5 - 1 + 8 = ? <think>"
+PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
 
 
 def generate(elastic, *arguments: object):
@@ -94,10 +97,23 @@ def test_records_hold_the_texts_and_the_annotation(elastic, tmp_path: Path) -> N
 
 def test_the_same_seed_gives_the_same_text_and_another_one_another(elastic) -> None:
     arguments = ("--thinking", 24, "--solution", 8, "--samples", 4)
-    first, again = generate(elastic, *arguments), generate(elastic, *arguments)
+    first, again = (generate(elastic, *arguments, "--seed", 0) for _ in range(2))
     other = generate(elastic, *arguments, "--seed", 1)
     assert first.out == again.out
     assert first.out != other.out
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_without_a_seed_one_is_drawn_printed_and_recorded(elastic, tmp_path: Path, stream) -> None:
+    path = tmp_path / "out.json"
+    arguments = ("--thinking", 24, "--solution", 8, "--samples", 4, *stream)
+    first, other = (generate(elastic, *arguments, "--json", path) for _ in range(2))
+    assert first.out != other.out
+    seed = re.search(r"^elastic: seed (\d+); --seed \1 gives the same again$", other.err, re.MULTILINE)[1]
+    assert {row["run_seed"] for row in records(path)} == {int(seed)}
+    again = generate(elastic, *arguments, "--seed", seed)
+    assert again.out == other.out
+    assert "elastic: seed" not in again.err
 
 
 def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path) -> None:
@@ -105,7 +121,9 @@ def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path)
     text.write_text(f"{PROMPT}\n\n{PROMPT}\n")
     problems.write_text("".join(json.dumps({"prompt": PROMPT, "answer": "2"}) + "\n" for _ in range(2)))
     outputs = [
-        elastic("generate", "tiny", "--raw", "--prompts", path, "--thinking", 2, "--solution", 2).out
+        elastic(
+            *("generate", "tiny", "--raw", "--prompts", path, "--thinking", 2, "--solution", 2, "--seed", 3)
+        ).out
         for path in (text, problems)
     ]
     assert outputs[0] == outputs[1]
@@ -115,12 +133,40 @@ def test_prompts_come_from_a_text_file_or_from_problems(elastic, tmp_path: Path)
 def test_a_question_goes_through_the_chat_template(elastic, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     outcome = elastic(
-        "generate", "tiny", "--prompt", "3 + 4 = ?", "--thinking", 2, "--solution", 2, "--json", path
+        "generate", "tiny", "--prompt", "a 3 b + 4 = ?", "--thinking", 2, "--solution", 2, "--json", path
     )
     assert outcome.status == 0
-    assert records(path)[0]["prompt"] == "<bos> 3 + 4 = ? <think>"
+    assert records(path)[0]["prompt"] == "<bos> a 3 b + 4 = ? <think>"
 
 
 def test_words_the_model_does_not_know_are_pointed_out(elastic) -> None:
-    outcome = elastic("generate", "tiny", "--prompt", "three + 4 = ?", "--thinking", 2, "--solution", 2)
+    outcome = elastic("generate", "tiny", "--prompt", "a three b + 4 = ?", "--thinking", 2, "--solution", 2)
     assert "prompt 1 holds words that the model does not know" in outcome.err
+
+
+def test_raw_prompts_get_the_bos_when_asked_for(elastic, tmp_path: Path) -> None:
+    model, tokenizer = tiny.load()
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    folder, path = tmp_path / "model", tmp_path / "out.json"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+    def prompt(*arguments: object) -> list[int]:
+        outcome = elastic(
+            *("generate", folder, "--prompt", "3 = ?", "--thinking", 2, "--solution", 2, "--json", path),
+            *arguments,
+        )
+        assert outcome.status == 0
+        return records(path)[0]["prompt_tokens"]
+
+    words = tokenizer.encode("3 = ?", add_special_tokens=False)
+    assert prompt("--raw", "--add-special-tokens") == [bos, *words]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert prompt("--raw", "--no-add-special-tokens") == words
+        assert prompt().count(bos) == 1  # the chat template's own
+    with pytest.warns(UserWarning, match="1 of 1 .* do not start with <bos>"):
+        assert prompt("--raw") == words

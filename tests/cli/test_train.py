@@ -36,7 +36,7 @@ def test_train_runs_a_config_and_leaves_a_model_that_generate_opens(elastic, tmp
     outcome = elastic("train", config(tmp_path, 1))
     assert outcome.status == 0
     assert "step 1/1" in outcome.err
-    prompt = ("--raw", "--prompt", "<bos> 1 + 2 = ? <think>", "--thinking", 2, "--solution", 2)
+    prompt = ("--raw", "--prompt", "<bos> a 1 b + 2 = ? <think>", "--thinking", 2, "--solution", 2)
     shown = elastic("generate", tmp_path / "run" / "final", *prompt)
     assert shown.status == 0
     assert "[forced] </think>" in shown.out

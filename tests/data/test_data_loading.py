@@ -117,10 +117,13 @@ def test_missing_file_says_what_sets_there_are(tmp_path):
         load_problems(tmp_path / "data.csv")
 
 
-def test_tiny_is_a_set_with_two_splits():
+def test_tiny_is_a_set_with_three_splits():
     train = load_problems("tiny", count=5, seed=1)
     assert train == load_problems("tiny", count=5, seed=1)
-    assert not set(train) & set(load_problems("tiny", count=5, seed=1, split="test"))
+    prompts = {problem.prompt for problem in train}
+    for split in ("validation", "test"):
+        others = load_problems("tiny", count=5, seed=1, split=split)
+        assert not prompts & {problem.prompt for problem in others}
     with pytest.raises(ValueError, match="the generated set 'tiny' needs count"):
         load_problems("tiny")
 

@@ -11,7 +11,7 @@ SAMPLING = Sampling(temperature=1.0, seed=3)
 # The scripted engine thinks one token a word of the prompt: 2, 4 and 6.
 PROBLEMS = [Problem("a b", "yes"), Problem("a b c d", "yes"), Problem("a b c d e f", "yes")]
 API_KEYS = {
-    *("method", "thinking", "solution", "problems", "accuracy", "low", "high"),
+    *("method", "thinking", "solution", "problems", "accuracy", "low", "high", "accuracy_cut"),
     *("tokens", "thinking_tokens", "solution_tokens", "cut"),
 }
 
@@ -49,6 +49,24 @@ def test_a_thought_that_vanilla_stops_counts_as_cut(engine, graded) -> None:
     assert row.tokens == pytest.approx((5 + 4 + 4) / 3)
 
 
+def test_accuracy_on_cut_thoughts_counts_the_cut_ones_alone(engine, graded) -> None:
+    """Of the thoughts of 2, 4 and 6 tokens two are cut at t = 2; their answer is `no`."""
+    problems = [Problem("a b", "yes"), Problem("a b c d", "no"), Problem("a b c d e f", "yes")]
+    (row,) = sweep(engine, ["e1"], [(2, 8)], problems, graded, sampling=SAMPLING)
+    assert row.accuracy == pytest.approx(2 / 3)
+    assert row.accuracy_cut == pytest.approx(1 / 2)
+
+
+def test_without_a_cut_thought_there_is_no_accuracy_on_them(engine, graded) -> None:
+    (row,) = sweep(engine, ["e1"], [(6, 8)], PROBLEMS, graded, sampling=SAMPLING)
+    assert (row.cut, row.accuracy_cut) == (0.0, None)
+
+
+def test_a_thought_that_one_cap_stopped_is_a_cut_one_too(engine, graded) -> None:
+    (row,) = sweep(engine, ["vanilla"], [(1, 3)], PROBLEMS, graded, sampling=SAMPLING)
+    assert row.accuracy_cut == 0.0
+
+
 def test_without_limits_every_method_is_the_same_and_decoded_once(engine, graded) -> None:
     methods = ["vanilla", "separate", "e1"]
     rows = list(sweep(engine, methods, [(None, None)], PROBLEMS, graded, sampling=SAMPLING))
@@ -62,6 +80,14 @@ def test_every_row_draws_with_the_same_seeds(engine, graded) -> None:
     list(sweep(engine, ["vanilla", "separate"], [(1, 3), (4, 8)], PROBLEMS, graded, sampling=SAMPLING))
     assert len(engine.calls) == 4
     assert {call[2] for call in engine.calls} == {SAMPLING}
+
+
+def test_without_a_seed_all_rows_share_one_that_was_drawn(engine, graded) -> None:
+    for _ in range(2):
+        list(sweep(engine, ["separate"], [(1, 3), (4, 8)], PROBLEMS, graded, sampling=Sampling(1.0)))
+    seeds = [call[2].seed for call in engine.calls]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+    assert None not in seeds
 
 
 def test_rows_come_as_they_are_done(engine, graded) -> None:
@@ -79,6 +105,24 @@ def test_l1_adds_its_instruction_to_the_question_in_front_of_the_template(engine
         )
     )
     assert engine.calls[0][:2] == (["a b Think for 12 tokens. <think>"], Budget.unlimited())
+
+
+def test_a_suffix_stands_where_training_puts_it_in_front_of_the_length(engine, graded) -> None:
+    list(
+        sweep(
+            *(engine, ["separate", "l1_max"], [(4, 8)], PROBLEMS[:1], graded),
+            sampling=SAMPLING,
+            template=lambda question: f"{question} <think>",
+            suffix="so",
+        )
+    )
+    prompts = [call[0] for call in engine.calls]
+    assert prompts == [["a b\nso <think>"], ["a b\nso Think for maximum 12 tokens. <think>"]]
+
+
+def test_a_suffix_without_a_template_is_refused(engine, graded) -> None:
+    with pytest.raises(ValueError, match="sweep: suffix adds to the question, so it needs"):
+        sweep(engine, ["separate"], [(4, 8)], PROBLEMS, graded, sampling=SAMPLING, suffix="so")
 
 
 def test_l1_without_a_template_is_refused(engine, graded) -> None:

@@ -10,16 +10,16 @@ from elastic.evaluate import Row, verdict
 def row(
     method: str, thinking: int | None, accuracy: float, *, width: float = 0.02, tokens: float = 10.0
 ) -> Row:
-    solution = None if thinking is None else 16
     return Row(
         method=method,
         thinking=thinking,
-        solution=solution,
+        solution=None if thinking is None else 16,
         total=None,
         problems=100,
         accuracy=accuracy,
         low=accuracy - width,
         high=accuracy + width,
+        accuracy_cut=None,
         tokens=tokens + 5,
         thinking_tokens=tokens,
         solution_tokens=4.0,
@@ -29,55 +29,53 @@ def row(
 
 ROWS = [
     row("vanilla", None, 0.1),
-    row("separate", 19, 0.10),
     row("separate", 20, 0.20),
+    row("separate", 0, 0.16, tokens=0.0),
     row("separate", 40, 0.50, width=0.2),
-    row("separate", 60, 0.0),
-    row("separate", 61, 0.70),
     row("separate", None, 0.90, tokens=80.0),
-    row("e1", 19, 0.30),
+    row("capped", 0, 0.10, tokens=0.0),
+    row("capped", 20, 0.58),
+    row("capped", 40, 0.75),
+    row("capped", None, 0.97, tokens=40.0),
+    row("e1", 0, 0.08, tokens=0.0),
     row("e1", 20, 0.60),
-    row("e1", 40, 0.75, width=0.06),
-    row("e1", 60, 0.90),
-    row("e1", 61, 0.90),
+    row("e1", 40, 0.81),
     row("e1", None, 0.885, tokens=30.0),
 ]
 
 
-def test_gains_cover_half_to_one_and_a_half_of_the_trained_budget_ends_included() -> None:
-    assert [gain.thinking for gain in verdict(ROWS, 40).gains] == [20, 40, 60]
+def test_no_budget_is_left_out_and_they_ascend() -> None:
+    result = verdict(ROWS)
+    for other in ("separate", "capped"):
+        assert [item.thinking for item in result.against(other)] == [0, 20, 40, None]
+    assert len(result.comparisons) == 8
 
 
-def test_a_gain_is_the_ratio_of_two_accuracies_at_the_same_budget() -> None:
-    first, second, _ = verdict(ROWS, 40).gains
-    assert (first.before, first.after) == (0.20, 0.60)
-    assert first.ratio == pytest.approx(3.0)
-    assert second.ratio == pytest.approx(1.5)
+def test_better_and_worse_need_intervals_without_a_common_point() -> None:
+    result = verdict(ROWS)
+    # 0.16 and 0.08; 0.20 and 0.60; 0.50 +- 0.20 and 0.81 +- 0.02; 0.90 and 0.885; all others +- 0.02
+    assert [item.outcome for item in result.against("separate")] == ["worse", "better", "better", "open"]
+    assert [item.outcome for item in result.against("capped")] == ["open", "open", "better", "worse"]
 
 
-def test_intervals_are_apart_only_when_they_share_no_point() -> None:
-    # 0.20 +- 0.02 and 0.60 +- 0.02; 0.50 +- 0.20 and 0.75 +- 0.06
-    assert [gain.intervals_apart for gain in verdict(ROWS, 40).gains] == [True, False, True]
+def test_a_comparison_has_both_accuracies_and_their_difference_in_points() -> None:
+    item = verdict(ROWS).against("capped")[-1]
+    assert (item.before, item.after) == (0.97, 0.885)
+    assert item.points == pytest.approx(-8.5)
+    assert item.thinking_percent == pytest.approx(-25.0)
 
 
-def test_a_gain_from_nothing_has_no_ratio_and_stays_valid_json() -> None:
-    result = verdict(ROWS, 40)
-    assert result.gains[2].ratio is None
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["gains"][2]["ratio"] is None
-
-
-def test_changes_without_budgets_are_in_points_and_percent() -> None:
-    result = verdict(ROWS, 40)
-    assert result.unlimited_accuracy_points == pytest.approx(-1.5)
-    assert result.unlimited_thinking_percent == pytest.approx(-62.5)
+def test_thinking_that_was_none_has_no_change_and_stays_valid_json() -> None:
+    result = json.loads(json.dumps(verdict(ROWS).to_dict(), allow_nan=False))
+    assert result["method"] == "e1"
+    assert result["comparisons"][0]["thinking_percent"] is None
 
 
 def test_methods_at_different_budgets_are_not_compared() -> None:
-    with pytest.raises(ValueError, match="different budgets"):
-        verdict(ROWS[:-2], 40)
+    with pytest.raises(ValueError, match="separate and e1 were evaluated at different budgets"):
+        verdict(ROWS[:-1])
 
 
-def test_a_verdict_needs_rows_without_limits() -> None:
-    limited = [item for item in ROWS if item.thinking is not None]
-    with pytest.raises(ValueError, match="no row of separate without limits"):
-        verdict(limited, 40)
+def test_a_verdict_needs_rows() -> None:
+    with pytest.raises(ValueError, match="no row of e1"):
+        verdict([])

@@ -8,13 +8,25 @@ from elastic.evaluate import Row
 def _row(method: str, thinking: int | None, total: int | None, accuracy: float, tokens: float) -> Row:
     solution = None if thinking is None else 16
     return Row(
-        method, thinking, solution, total, 200, accuracy, accuracy - 0.05, accuracy + 0.05, tokens, 3, 4, 0.5
+        method=method,
+        thinking=thinking,
+        solution=solution,
+        total=total,
+        problems=200,
+        accuracy=accuracy,
+        low=accuracy - 0.05,
+        high=accuracy + 0.05,
+        accuracy_cut=None if thinking is None else accuracy / 2,
+        tokens=tokens,
+        thinking_tokens=3,
+        solution_tokens=4,
+        cut=0.5,
     )
 
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Three methods at t = 0, t = 40 and without limits."""
+    """Four methods at t = 0, t = 40 and without limits."""
     return [
         _row("vanilla", None, 16, 0.06, 16.0),
         _row("vanilla", None, 56, 0.20, 50.0),
@@ -22,7 +34,10 @@ def rows() -> list[Row]:
         _row("separate", 0, None, 0.08, 6.0),
         _row("separate", 40, None, 0.30, 45.0),
         _row("separate", None, None, 0.90, 90.0),
-        _row("e1", 0, None, 0.15, 7.0),
+        _row("capped", 0, None, 0.08, 6.0),
+        _row("capped", 40, None, 0.74, 38.0),
+        _row("capped", None, None, 0.95, 36.0),
+        _row("e1", 0, None, 0.25, 7.0),
         _row("e1", 40, None, 0.80, 38.0),
-        _row("e1", None, None, 0.90, 40.0),
+        _row("e1", None, None, 0.80, 40.0),
     ]

@@ -1,10 +1,10 @@
 """Before and after, as text."""
 
-from elastic.report.traces import Completion, Pair, traces_text
+from elastic.report.traces import Completion, Example, traces_text
 
-PAIR = Pair(
+EXAMPLE = Example(
     title="test problem 1, t = 4, s = 8",
-    prompt="<bos> 1 + 2 = ? <think>",
+    prompt="<bos> a 1 b + 2 = ? <think>",
     answer="3",
     completions=(
         Completion(
@@ -21,7 +21,7 @@ PAIR = Pair(
 
 
 def test_a_trace_marks_thinking_forced_tokens_and_solution() -> None:
-    lines = traces_text([PAIR], "Introduction.").splitlines()
+    lines = traces_text([EXAMPLE], "Introduction.").splitlines()
     start = lines.index(
         "--- before, untrained: wrong; 4 thinking tokens (cut), 2 solution tokens, ended by stop"
     )
@@ -32,16 +32,16 @@ def test_a_trace_marks_thinking_forced_tokens_and_solution() -> None:
     ]
 
 
-def test_both_models_stand_under_their_problem_with_its_answer() -> None:
-    text = traces_text([PAIR, PAIR], "Introduction.")
+def test_all_models_stand_under_their_problem_with_its_answer() -> None:
+    text = traces_text([EXAMPLE, EXAMPLE], "Introduction.")
     assert text.startswith("Introduction.\n")
-    assert "2. test problem 1, t = 4, s = 8\n   prompt: <bos> 1 + 2 = ? <think>   right answer: 3" in text
+    assert "2. test problem 1, t = 4, s = 8\n   prompt: <bos> a 1 b + 2 = ? <think>   right answer: 3" in text
     assert text.index("before, untrained: wrong") < text.index("after, E1: right") < text.rindex("before")
 
 
 def test_long_runs_are_wrapped_behind_their_label_and_line_breaks_are_shown() -> None:
     long = Completion("x", True, "y", (("thinking", "word " * 60 + "\nend"),))
-    text = traces_text([Pair("t", "p", "a", (long,))], "Introduction.")
+    text = traces_text([Example("t", "p", "a", (long,))], "Introduction.")
     wrapped = [line for line in text.splitlines() if "word" in line]
     assert wrapped[0].startswith("[thinking] word")
     assert all(line.startswith(" " * 11 + "word") for line in wrapped[1:])

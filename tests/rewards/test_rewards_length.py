@@ -3,7 +3,7 @@
 import pytest
 
 from elastic.rewards import l1_exact, l1_max
-from elastic.rewards.length import l1_prompt
+from elastic.rewards.length import l1_prompt, user_message
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,21 @@ def test_prompts_are_the_papers():
     assert l1_prompt("l1-max", 512) == "Think for maximum 512 tokens."
     with pytest.raises(ValueError, match="kind must be"):
         l1_prompt("l2", 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "1 + 1?"),
+        ({"suffix": "Box it."}, "1 + 1?\nBox it."),
+        ({"length": "l1-max", "target_tokens": 40}, "1 + 1? Think for maximum 40 tokens."),
+        (
+            {"suffix": "Box it.", "length": "l1-exact", "target_tokens": 7},
+            "1 + 1?\nBox it. Think for 7 tokens.",
+        ),
+        ({"length": "l1-exact"}, "1 + 1?"),
+        ({"target_tokens": 7}, "1 + 1?"),
+    ],
+)
+def test_the_length_is_asked_for_last(options, text):
+    assert user_message("1 + 1?", **options) == text

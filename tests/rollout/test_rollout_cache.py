@@ -10,7 +10,7 @@ from transformers.models.mamba.modeling_mamba import MambaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 
 import elastic.rollout.cache
-from elastic import Budget, RolloutEngine
+from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.cache import SlotCache, prefill
 
 CPU = torch.device("cpu")
@@ -79,18 +79,18 @@ def test_prompts_beyond_the_kept_ones_are_prefilled_again_and_change_nothing(mod
     prompts = [f"{a}{b}<think>" for a in "abcd" for b in "xyz"]
     budgets = [Budget(n, 2) for _ in prompts for n in (8, 3)]
     batches = [
-        RolloutEngine(model, tokenizer, max_rows=rows).generate(prompts, budgets, 2) for rows in (2, 24)
+        RolloutEngine(model, tokenizer, max_rows=rows).generate(prompts, budgets, 2, Sampling(seed=0))
+        for rows in (2, 24)
     ]
     assert torch.equal(batches[0].tokens, batches[1].tokens)
 
 
 def test_long_prompts_are_prefilled_in_several_forwards(model, tokenizer, monkeypatch):
     prompts = ["ab<think>", "c" * 30 + "<think>", "dd<think>", "e" * 12 + "<think>"]
-    expected = RolloutEngine(model, tokenizer).generate(prompts, Budget(5, 5))
+    engine, sampling = RolloutEngine(model, tokenizer), Sampling(seed=0)
+    expected = engine.generate(prompts, Budget(5, 5), sampling=sampling)
     monkeypatch.setattr(elastic.rollout.decode, "_PREFILL_TOKENS", 20)
-    assert torch.equal(
-        RolloutEngine(model, tokenizer).generate(prompts, Budget(5, 5)).tokens, expected.tokens
-    )
+    assert torch.equal(engine.generate(prompts, Budget(5, 5), sampling=sampling).tokens, expected.tokens)
 
 
 def sliding():

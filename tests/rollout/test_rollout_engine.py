@@ -159,6 +159,16 @@ def test_eos_as_the_first_token_closes_thinking_or_ends_the_row(tokenizer):
     assert answered.solution(0) == ""
 
 
+def test_without_eos_ids_an_eos_is_a_token_like_any_other(tokenizer):
+    engine = RolloutEngine(biased(0, 1, 100.0), tokenizer, eos_ids=())  # EOS always
+    batch = engine.generate(["ab<think>", "ab<think></think>"], Budget(3, 2), sampling=HOT)
+    assert batch.eos_ids == ()
+    assert batch.tokens[0].tolist() == [1, 1, 1, 3, 1, 1]
+    assert batch.finish_reason.tolist() == [FinishReason.SOLUTION_BUDGET] * 2
+    again = replay(batch, Budget(3, 2), engine.markers)
+    assert_same(again, batch, ANNOTATION)
+
+
 def test_forced_tokens_are_marked_and_a_zero_budget_forces_at_once(tokenizer):
     engine = RolloutEngine(biased(0, 3, -100.0), tokenizer)  # never ends its thinking
     budgets = [Budget(0, 2, closing="time\n</think>ok"), Budget(3, 2, closing="time\n</think>ok")]

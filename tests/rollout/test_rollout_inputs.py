@@ -1,5 +1,8 @@
 """Bad input: an error that names argument, value and limit, before the model has run at all."""
 
+import random
+import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,20 +17,15 @@ from elastic.rollout import OutOfContext
 CONTEXT = 64
 
 
-class Idle:
-    """A model that must not run."""
-
-    def __init__(self):
-        self.model = make_model(context=CONTEXT)
-        self.model.forward = self.forward
-
-    def forward(self, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
-        raise AssertionError("the model ran before the arguments were checked")
+def refuse_to_run(*args, **kwargs):
+    raise AssertionError("the model ran before the arguments were checked")
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return RolloutEngine(Idle().model, make_tokenizer(), max_rows=4)
+    engine = RolloutEngine(make_model(context=CONTEXT), make_tokenizer(), max_rows=4)
+    engine.model.forward = refuse_to_run  # the engine itself tries its model out
+    return engine
 
 
 @pytest.mark.parametrize(
@@ -156,6 +154,24 @@ def test_ids_outside_the_vocabulary_are_refused(model, tokenizer):
         RolloutEngine(model, tokenizer, Markers((2,), (60,)))
 
 
+@pytest.mark.parametrize("given", ["1", True, (i for i in [1]), 1.0, [1.5], [True]])
+def test_what_is_no_list_of_eos_ids_is_refused_by_name(model, tokenizer, given):
+    with pytest.raises(TypeError, match="eos_ids: expected a token id or a list of them, got"):
+        RolloutEngine(model, tokenizer, eos_ids=given)
+
+
+def test_a_model_and_tokenizer_without_eos_are_served_with_a_warning():
+    model, tokenizer = make_model(), make_tokenizer()
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = None
+    with pytest.warns(UserWarning, match=r"eos_ids: neither .* give eos_ids, or eos_ids=\(\) if"):
+        engine = RolloutEngine(model, tokenizer)
+    assert engine.limits.eos_ids == ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RolloutEngine(model, tokenizer, eos_ids=())
+
+
 def test_what_is_no_causal_model_is_refused(tokenizer):
     with pytest.raises(TypeError, match="model: expected a Hugging Face causal language model, got str"):
         RolloutEngine("model", tokenizer)
@@ -187,12 +203,44 @@ class Adapter(torch.nn.Module):
 
 def test_a_model_inside_an_adapter_is_served(model, tokenizer):
     batches = [
-        RolloutEngine(m, tokenizer).generate(["a<think>"], Budget(9, 9)) for m in (model, Adapter(model))
+        RolloutEngine(m, tokenizer).generate(["a<think>"], Budget(9, 9), sampling=Sampling(seed=0))
+        for m in (model, Adapter(model))
     ]
     assert torch.equal(batches[0].tokens, batches[1].tokens)
 
 
-def test_sampling_defaults_are_those_of_the_class(model, tokenizer):
+@pytest.mark.parametrize("sampling", [None, Sampling(), Sampling(temperature=1.0)])
+def test_without_a_seed_every_call_draws_its_own_and_records_it(model, tokenizer, sampling):
     engine = RolloutEngine(model, tokenizer)
-    one, other = (engine.generate(["a<think>"], Budget(9, 9), 4, sampling=s) for s in (None, Sampling()))
-    assert torch.equal(one.tokens, other.tokens)
+    torch.manual_seed(0)
+    one = engine.generate(["a<think>"], Budget(9, 9), 4, sampling=sampling)
+    torch.manual_seed(0)
+    other = engine.generate(["a<think>"], Budget(9, 9), 4, sampling=sampling)
+    assert one.run_seed != other.run_seed
+    assert not set(one.seeds.tolist()) & set(other.seeds.tolist())
+    seeded = replace(sampling or Sampling(), seed=one.run_seed)
+    again = engine.generate(["a<think>"], Budget(9, 9), 4, sampling=seeded)
+    assert torch.equal(again.tokens, one.tokens)
+    assert torch.equal(again.seeds, one.seeds)
+
+
+def test_a_drawn_seed_moves_no_generator(model, tokenizer):
+    state, own = torch.get_rng_state(), random.getstate()
+    RolloutEngine(model, tokenizer).generate(["a<think>"], Budget(3, 3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert random.getstate() == own
+
+
+def test_given_seeds_are_the_rows_own_and_no_run_seed_is_recorded(model, tokenizer):
+    engine = RolloutEngine(model, tokenizer)
+    for sampling in (Sampling(), Sampling(seed=5)):
+        batch = engine.generate(["a<think>"], Budget(3, 3), 2, sampling=sampling, seeds=[11, 4])
+        assert batch.seeds.tolist() == [11, 4]
+        assert batch.run_seed is None
+
+
+def test_an_explicit_seed_gives_the_rows_of_always(model, tokenizer):
+    """Values of an earlier version: a run that names its seed goes on as it was."""
+    batch = RolloutEngine(model, tokenizer).generate(["a<think>"], Budget(3, 3), 3, Sampling(seed=7))
+    assert batch.run_seed == 7
+    assert batch.seeds.tolist() == [6654738377353848610, 2207009715805324207, 2545488658212934290]

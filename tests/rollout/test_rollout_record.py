@@ -1,12 +1,14 @@
 """The rollout record: rows, files, texts."""
 
+import copy
 import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from small_models import make_tokenizer
+from small_models import biased, make_tokenizer
 
 from elastic import (
     Budget,
@@ -20,7 +22,9 @@ from elastic import (
     replay,
 )
 from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
+from elastic.tiny.vocabulary import build_tokenizer
 
+HOT = Sampling(temperature=1.0, seed=3)
 BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla(6)]
 
 
@@ -28,7 +32,7 @@ BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla
 def batch(model, tokenizer):
     engine = RolloutEngine(model, tokenizer)
     prompts = ["ab<think>", "c<think>", "ddd<think>"]
-    return engine.generate(prompts, BUDGETS, 4, Sampling(temperature=1.0))
+    return engine.generate(prompts, BUDGETS, 4, Sampling(temperature=1.0, seed=6))
 
 
 def same_rows(got: RolloutBatch, expected: RolloutBatch, rows: list[int]) -> None:
@@ -57,6 +61,18 @@ def same_rows(got: RolloutBatch, expected: RolloutBatch, rows: list[int]) -> Non
         (torch.arange(12) % 4 == 1, [1, 5, 9]),
         ([], []),
         (slice(0, 0), []),
+        (slice(None, 2, -4), [11, 7, 3]),
+        ((1, -12), [1, 0]),
+        (range(9, 11), [9, 10]),
+        (np.int64(4), [4]),
+        (np.array(-2), [10]),
+        (np.array([5, 2], dtype=np.int32), [5, 2]),
+        (np.arange(12) > 9, [10, 11]),
+        (torch.tensor(6), [6]),
+        (torch.tensor(-12), [0]),
+        (torch.tensor([3, 3], dtype=torch.uint8), [3, 3]),
+        ([torch.tensor(8), np.int16(1)], [8, 1]),
+        ([False] * 11 + [True], [11]),
     ],
 )
 def test_rows_can_be_chosen_every_way(batch, chosen, rows):
@@ -67,9 +83,40 @@ def test_rows_can_be_chosen_every_way(batch, chosen, rows):
 
 
 def test_a_row_out_of_range_is_an_index_error(batch):
-    for row in (12, -13):
-        with pytest.raises(IndexError, match="row"):
+    for row in (12, -13, np.int64(12), torch.tensor(-13), [0, 12], torch.tensor([-13])):
+        with pytest.raises(IndexError, match=r"row: expected -12 \.\. 11, got (12|-13)"):
             batch[row]
+    for mask in ([True] * 11, torch.ones(13, dtype=torch.bool)):
+        with pytest.raises(IndexError, match=r"rows: expected a mask of 12 rows, got one of 1[13]"):
+            batch[mask]
+    with pytest.raises(IndexError, match=r"row: expected 0 \.\. -1, got 0"):
+        batch[[]][0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *(True, False, 1.0, None, "1", [1.0], [True, 2], ["0"], {1}, (i for i in [1])),
+        *(torch.tensor(True), torch.tensor(2.0), torch.tensor([1.0]), torch.ones(2, 2, dtype=torch.int64)),
+        *(np.bool_(True), np.float64(1), np.zeros((1, 12), dtype=bool)),
+    ],
+)
+def test_what_is_no_row_is_refused(batch, row):
+    with pytest.raises(TypeError, match=r"rows?: expected"):
+        batch[row]
+
+
+def test_texts_take_the_same_rows_as_brackets(batch):
+    for row in (np.int64(9), torch.tensor(9), -3):
+        assert batch.text(row) == batch.text(9)
+        assert batch.thinking(row) == batch.thinking(9)
+        assert batch.solution(row) == batch.solution(9)
+        assert batch.prompt(row) == batch.prompt(9)
+    for read in (batch.text, batch.thinking, batch.solution, batch.prompt):
+        with pytest.raises(IndexError, match="got 12"):
+            read(12)
+        with pytest.raises(TypeError, match="got True"):
+            read(True)
 
 
 def test_cat_keeps_rows_and_shifts_groups(batch):
@@ -82,11 +129,59 @@ def test_cat_keeps_rows_and_shifts_groups(batch):
     assert (whole.phase[behind] == Phase.DONE).all()
 
 
-def test_cat_of_nothing_or_of_different_markers_is_refused(batch):
+def test_cat_of_nothing_is_refused():
     with pytest.raises(ValueError, match="batches: expected at least one"):
         RolloutBatch.cat([])
-    with pytest.raises(ValueError, match="different markers"):
-        RolloutBatch.cat([batch, replace(batch, markers=Markers((4,), (5,)))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"markers": Markers((4,), (5,))}, "made with different markers"),
+        ({"eos_ids": (1, 30)}, r"made with different eos_ids, \[1\] and \[1, 30\]"),
+        ({"eos_ids": ()}, r"made with different eos_ids, \[1\] and \[\]"),
+        ({"tokenizer": build_tokenizer()}, "tokenizers of different vocabularies"),
+    ],
+)
+def test_cat_refuses_what_cannot_be_true_of_all_rows(batch, changes, message):
+    for parts in ([batch, replace(batch, **changes)], [replace(batch, **changes), batch]):
+        with pytest.raises(ValueError, match=message.partition(",")[0]):
+            RolloutBatch.cat(parts)
+    with pytest.raises(ValueError, match=message):
+        RolloutBatch.cat([batch, replace(batch, **changes)])
+
+
+def test_cat_takes_the_same_tokenizer_loaded_twice_and_one_from_a_file(batch):
+    again, bare = replace(batch, tokenizer=make_tokenizer()), replace(batch, tokenizer=None)
+    assert len(RolloutBatch.cat([batch, again])) == 24
+    whole = RolloutBatch.cat([bare, batch])
+    assert whole.text(0) == whole.text(12) == batch.text(0)
+
+
+def test_cat_pads_every_row_with_the_first_batchs_padding_id(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = "z"
+    pad = tokenizer.pad_token_id
+    batches = []
+    for lengths, words in (([2, 9], tokenizer), ([12, 1], make_tokenizer())):
+        engine = RolloutEngine(biased(0, 1, -100.0), words)
+        batches.append(engine.generate([[7, 2]] * 2, [Budget.vanilla(n) for n in lengths], sampling=HOT))
+    assert [batch.pad_id for batch in batches] == [pad, 0]
+    for parts, expected in ((batches, pad), (batches[::-1], 0)):
+        whole = RolloutBatch.cat(parts)
+        behind = torch.arange(12) >= whole.lengths[:, None]
+        assert behind.sum() == 10 + 3 + 0 + 11
+        assert (whole.tokens[behind] == expected).all()
+        assert whole.pad_id == expected
+        for row, (part, own) in enumerate((part, own) for part in parts for own in (0, 1)):
+            length = int(part.lengths[own])
+            assert torch.equal(whole.tokens[row, :length], part.tokens[own, :length])
+
+
+def test_the_run_seed_is_that_of_one_call(batch):
+    assert batch.run_seed == batch[3:5].run_seed == RolloutBatch.cat([batch]).run_seed == 6
+    assert RolloutBatch.cat([batch[:1], batch[1:]]).run_seed is None
+    assert batch.to_records()[0]["run_seed"] == 6
 
 
 def test_a_saved_batch_loads_as_it_was(batch, tokenizer, tmp_path):
@@ -98,6 +193,7 @@ def test_a_saved_batch_loads_as_it_was(batch, tokenizer, tmp_path):
         assert one.dtype == other.dtype
         assert torch.equal(one, other), name
     assert (loaded.prompts, loaded.eos_ids) == (batch.prompts, batch.eos_ids)
+    assert (loaded.pad_id, loaded.run_seed) == (batch.pad_id, batch.run_seed)
     assert loaded.markers == batch.markers
     assert [loaded.text(row) for row in range(12)] == [batch.text(row) for row in range(12)]
     budgets = [b for b in BUDGETS for _ in range(4)]
@@ -136,8 +232,31 @@ def test_other_files_are_refused(batch, tmp_path):
     with pytest.raises(ValueError, match="no safetensors file"):
         RolloutBatch.load(tmp_path / "text")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 1', got None"):
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 2', got None"):
         RolloutBatch.load(tmp_path / "other")
+
+
+def test_a_file_of_version_1_loads_with_the_padding_that_it_shows(batch, tmp_path):
+    """That version named neither padding id nor run seed."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    replace(batch, run_seed=6)._padded_with(44).save(tmp_path / "new")
+    with safe_open(tmp_path / "new", framework="pt") as file:
+        header = {name: file.metadata()[name] for name in ("markers", "eos_ids")}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, tmp_path / "old", header | {"format": "elastic.rollout version 1"})
+    old = RolloutBatch.load(tmp_path / "old")
+    assert (old.pad_id, old.run_seed, old.eos_ids) == (44, None, batch.eos_ids)
+    same_rows(old, batch, list(range(12)))
+
+
+def test_a_file_of_a_later_version_is_refused(batch, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "new", {"format": "elastic.rollout version 3"})
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 2', got '.* version 3'"):
+        RolloutBatch.load(tmp_path / "new")
 
 
 def test_records_are_plain_values_of_the_row(batch):

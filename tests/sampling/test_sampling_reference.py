@@ -136,6 +136,7 @@ def test_filters_keep_what_the_definition_says(filters, expected):
         ("seed", -1, ValueError),
         ("seed", 2**63, ValueError),
         ("seed", True, TypeError),
+        ("seed", 1.0, TypeError),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_by_name(field, value, error):

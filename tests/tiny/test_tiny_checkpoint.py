@@ -1,6 +1,7 @@
 """The embedded checkpoint: size, tokenizer, behaviour under budgets, and the script that trains it."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from elastic import tiny
+from elastic.files import check_checksums
 from elastic.tiny import pretrain
 from elastic.tiny.task import END, MAX_OPERATIONS, problems
 from elastic.tiny.vocabulary import IDS, SPECIAL, WORDS
@@ -24,6 +26,23 @@ def test_checkpoint_is_smaller_than_three_megabytes() -> None:
     assert sum(file.stat().st_size for file in tiny.CHECKPOINT.iterdir()) < THREE_MB
 
 
+def test_a_flipped_bit_in_any_file_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny.CHECKPOINT, copy)
+    monkeypatch.setattr(tiny, "CHECKPOINT", copy)
+    tiny.load()
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"the embedded model: .*{name} is damaged"):
+            tiny.load()
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+
+
 def test_checkpoint_is_a_standard_model(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, _ = loaded
     assert model.config.model_type == "qwen3"
@@ -36,7 +55,7 @@ def test_tokenizer_round_trips_and_keeps_special_tokens_readable(
     loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase],
 ) -> None:
     _, tokenizer = loaded
-    text = "<bos> 3 + 4 - 9 = ? <think> so far we have 3 . wait : 7 , </think> answer is 8 <eos>"
+    text = "<bos> a 3 b + 4 c - 9 = ? <think> we have 3 . wait : b 7 </think> so answer is 8 <eos>"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(ids) == len(text.split())
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
@@ -102,6 +121,7 @@ def test_pretraining_is_deterministic_and_writes_a_loadable_directory(tmp_path: 
     out = tmp_path / "new" / "model"
     for _ in range(2):  # the second save replaces the first
         pretrain.save(models[0], out)
+    check_checksums(out)
     again = AutoModelForCausalLM.from_pretrained(out)
     for name, value in models[0].state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
@@ -122,16 +142,35 @@ def test_pretraining_refuses_zero_steps() -> None:
         pretrain.pretrain(0)
 
 
-def test_cut_thoughts_are_context_not_something_to_imitate() -> None:
-    seen = 0
+def test_a_cut_is_nothing_to_imitate_and_everything_else_behind_the_prompt_is() -> None:
+    cut = 0
     rng = random.Random(0)
-    for _ in range(200):
+    for _ in range(300):
         ids, labels = pretrain.row(rng, 6)
-        first = next(index for index, label in enumerate(labels) if label >= 0)
-        assert labels[first:] == ids[first:]
-        assert ids[first - 1] in (IDS["<think>"], IDS[END])
-        seen += ids[first - 1] == IDS[END]
-    assert 20 < seen < 80
+        behind = ids.index(IDS["<think>"]) + 1
+        end = ids.index(IDS[END])
+        assert set(labels[:behind]) == {-100}
+        different = [index for index in range(behind, len(ids)) if labels[index] != ids[index]]
+        assert different in ([], [end])
+        if different:
+            assert labels[end] == -100
+            cut += 1
+    assert 90 < cut < 150  # 40 %
+
+
+def test_batches_hold_rows_of_about_one_length_in_random_order() -> None:
+    shapes = [tuple(ids.shape) for ids, _ in pretrain.batches(random.Random(0), 20, 8)]
+    assert len(shapes) == 20
+    assert {rows for rows, _ in shapes} == {8}
+    lengths = [length for _, length in shapes[8:16]]
+    assert lengths != sorted(lengths)
+    assert max(lengths) > 2 * min(lengths)
+
+
+def test_padding_has_no_label() -> None:
+    for ids, labels in pretrain.batches(random.Random(1), 4, 8):
+        assert (labels[ids == IDS["<pad>"]] == -100).all()
+        assert (ids[labels >= 0] == labels[labels >= 0]).all()
 
 
 def test_curriculum_grows_to_every_length() -> None:

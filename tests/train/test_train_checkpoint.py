@@ -62,17 +62,27 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_alone(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
+def other_step(state):
+    state.write_text(state.read_text().replace('"step": 3', '"step": 7'))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (
-            lambda path: (path / "model" / "weights.bin").write_bytes(b"1"),
-            "weights.bin has 1 bytes, expected 5",
+            lambda path: (path / "model" / "weights.bin").write_bytes(b"1234"),
+            "weights.bin is damaged: its SHA-256 .* remove the checkpoint's directory",
         ),
-        (lambda path: (path / "model" / "weights.bin").unlink(), "weights.bin is missing, expected 5"),
+        (
+            lambda path: (path / "model" / "weights.bin").write_bytes(b"12344"),  # the size is right
+            "weights.bin is damaged: its SHA-256",
+        ),
+        (lambda path: (path / "model" / "weights.bin").unlink(), "weights.bin is missing; SHA256SUMS lists"),
+        (lambda path: (path / "SHA256SUMS").unlink(), "SHA256SUMS is missing or damaged"),
+        (lambda path: other_step(path / "state.json"), "state.json is damaged: its SHA-256"),
         (lambda path: (path / "state.json").write_text("{"), "state.json is damaged or missing"),
         (lambda path: (path / "state.json").unlink(), "state.json is damaged or missing"),
-        (lambda path: (path / "state.json").write_text('{"format": 99}'), "format 99, this version reads 1"),
+        (lambda path: (path / "state.json").write_text('{"format": 99}'), "format 99, this version reads 2"),
     ],
 )
 def test_damage_is_named_with_what_to_do(tmp_path, damage, message):

@@ -156,6 +156,18 @@ def test_changes_that_make_another_run_are_told_from_those_that_do_not():
     free = TrainConfig.from_table(
         tables(train={"steps": 7, "output_dir": "moved"}, eval={"every": 2})
     ).to_dict()
-    assert changed_keys(old, free) == []
+    assert changed_keys(old, free) == ([], [])
+    memory = TrainConfig.from_table(
+        tables(
+            train={"accumulation_steps": 4, "micro_batch_tokens": 999},
+            rollout={"max_rows": 3},
+            loss={"linear_chunk_tokens": 5, "skip_zero_advantage": False},
+            model={"gradient_checkpointing": True, "attention": "sdpa"},
+        )
+    ).to_dict()
+    refused, rounding = changed_keys(old, memory)
+    assert refused == []
+    assert len(rounding) == 7
+    assert "train.accumulation_steps: 1 -> 4" in rounding
     other = TrainConfig.from_table(tables(optim={"lr": 2e-6}, budget={"total": 4000})).to_dict()
-    assert changed_keys(old, other) == ["budget.total: None -> 4000", "optim.lr: 1e-06 -> 2e-06"]
+    assert changed_keys(old, other) == (["budget.total: None -> 4000", "optim.lr: 1e-06 -> 2e-06"], [])

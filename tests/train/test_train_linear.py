@@ -9,6 +9,7 @@ from test_train_accumulation import LOSSES, OPTIM, random_experience
 from tiny_run import build_config, build_model, run
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from elastic.train.attention import tree_attention_of
 from elastic.train.head import LinearHead
 from elastic.train.packing import pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
@@ -99,8 +100,7 @@ def test_no_logits_are_made():
     head = LinearHead.of(model)
     shapes = []
     model.lm_head.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
-    trained = policy(model, "on")
-    with trained._attention(model):
+    with tree_attention_of(model):
         hidden = packed_hidden(model, head, packed)
         logits = packed_logits(model, packed)
     assert shapes[-2][1] == 0
@@ -129,3 +129,106 @@ def test_finding_the_head_leaves_the_model_as_it_was():
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.lm_head._forward_pre_hooks
+
+
+class Adapter(torch.nn.Module):
+    """Adds nothing as long as `up` is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = torch.nn.Parameter(torch.randn(2, 32)), torch.nn.Parameter(torch.zeros(61, 2))
+
+    def forward(self, hidden):
+        return hidden @ self.down.T @ self.up.T
+
+
+def output_hook(model):
+    model.lm_head.adapter = Adapter()
+    model.lm_head.register_forward_hook(lambda head, inputs, output: output + head.adapter(inputs[0]))
+
+
+def input_hook(model):
+    model.lm_head.register_forward_pre_hook(lambda head, inputs: None)
+
+
+def gradient_hook(model):
+    model.lm_head.register_full_backward_hook(lambda head, inputs, outputs: None)
+
+
+def gradient_pre_hook(model):
+    model.lm_head.register_full_backward_pre_hook(lambda head, outputs: None)
+
+
+def hook_on_the_model(model):
+    model.register_forward_hook(lambda module, inputs, output: None)
+
+
+def weight_norm(model):
+    torch.nn.utils.weight_norm(model.lm_head)
+
+
+def parametrization(model):
+    torch.nn.utils.parametrizations.weight_norm(model.lm_head)
+
+
+def replaced_forward(model):
+    adapter, plain = Adapter(), model.lm_head.forward
+    model.lm_head.adapter = adapter
+    model.lm_head.forward = lambda hidden: plain(hidden) + adapter(hidden)
+
+
+def adapter_behind_the_head(model):
+    """In the model's own forward, around the head: nothing to be seen on any module."""
+    model.adapter, plain = Adapter(), model.forward
+
+    def forward(**inputs):
+        caught = []
+        handle = model.lm_head.register_forward_pre_hook(lambda head, given: caught.append(given[0]))
+        output = plain(**inputs)
+        handle.remove()
+        output.logits = output.logits + model.adapter(caught[0])
+        return output
+
+    model.forward = forward
+
+
+@pytest.mark.parametrize(
+    ("attach", "reason"),
+    [
+        (output_hook, "its head, or a module that the head is part of, has forward hooks"),
+        (input_hook, "its head has forward pre-hooks"),
+        (gradient_hook, "its head has backward hooks"),
+        (gradient_pre_hook, "its head has backward hooks"),
+        (hook_on_the_model, "its head, or a module that the head is part of, has forward hooks"),
+        pytest.param(
+            weight_norm,
+            "its head has forward pre-hooks",
+            marks=pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`"),
+        ),
+        (parametrization, "its head is of type ParametrizedLinear, not torch.nn.Linear"),
+        (replaced_forward, "the forward method of its head was replaced"),
+        (adapter_behind_the_head, "its logits depend on further parameters behind the head's input"),
+    ],
+)
+def test_what_is_attached_to_the_head_is_left_to_the_model_and_named(attach, reason):
+    model = build_model(vocab_size=61, tie_word_embeddings=False)
+    attach(model)
+    assert policy(model, "auto")._head is None
+    with pytest.raises(ValueError, match=f"loss.linear: 'on' needs .* got LlamaForCausalLM: {reason}"):
+        policy(model, "on")
+
+
+def test_an_adapter_hooked_to_the_head_is_trained_under_auto():
+    model = build_model(vocab_size=61, tie_word_embeddings=False)
+    output_hook(model)
+    experience = random_experience([5, 3, 4, 6], [0, 0, 1, 1])
+    experience.advantages[:] = torch.tensor([1.0, -1.0, 0.5, 2.0])
+    policy(model, "auto").backward(experience, experience.loss_tokens, 4, UpdateStats())
+    assert model.lm_head.adapter.up.grad.abs().max() > 0
+
+
+def test_hooks_elsewhere_leave_the_head_plain():
+    model = build_model()
+    model.model.layers[0].register_forward_hook(lambda module, inputs, output: None)
+    model.register_forward_pre_hook(lambda module, inputs: None)
+    assert LinearHead.of(model) is not None

@@ -145,7 +145,10 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_pa
     [
         ({"model": {"end_marker": "</reason>"}}, "</reason>"),
         ({"data": {"system": "Be brief."}}, "data.system: needs the chat template"),
-        ({"reward": {"length": "l1-max"}}, "reward.length: 'l1-max' adds a sentence"),
+        (
+            {"reward": {"length": "l1-max", "target_min": 2, "target_max": 9}},
+            "reward.length: 'l1-max' adds a sentence",
+        ),
         (
             {"train": {"minibatches": 5}},
             "train.minibatches: must be at most the groups of a process, 4, got 5",

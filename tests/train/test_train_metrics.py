@@ -19,6 +19,7 @@ STEP_KEYS = {
     *("step", "reward", "accuracy", "thinking_tokens", "solution_tokens", "completion_tokens"),
     *("cut_share", "stop_share", "solution_cut_share", "loss_token_share", "equal_reward_groups"),
     *("loss", "clip_fraction", "kl", "entropy", "grad_norm", "lr", "epoch", "rollout_tokens"),
+    "skipped_rows",
     *("tokens_per_second", "seconds", "seconds_rollout", "seconds_reward", "seconds_update"),
 }
 
@@ -39,6 +40,16 @@ def test_every_step_has_every_metric_and_they_add_up(tmp_path):
     assert records[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert records[2]["kl"] > records[0]["kl"]
     assert records[2]["epoch"] == 1  # 3 steps of 4 of 12 problems
+
+
+def test_a_total_cap_counts_as_a_cut_of_what_it_ended(tmp_path):
+    # One hard cap and nothing forced: a row ends by EOS, or the cap cuts its thought or its solution.
+    capped = {"thinking": "unlimited", "solution": "unlimited", "total": 4, "on_eos": "stop"}
+    run(build_config(tmp_path, budget=capped, train={"steps": 1}))
+    (record,) = lines(tmp_path / "metrics.jsonl")
+    assert record["cut_share"] > 0.5, "a thought that never ended"
+    cut = record["cut_share"] + record["solution_cut_share"]
+    assert record["stop_share"] + cut == pytest.approx(1)
 
 
 def test_tensorboard_has_the_same_numbers(tmp_path):

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from elastic.train import attention
+from elastic.train import layout
 from elastic.train.attention import TREE_ATTENTION, TreeLayout, tree_attention, tree_attention_of
 from elastic.train.packing import pack, packed_logits
 
@@ -129,11 +129,11 @@ def test_buckets_respect_the_padding_limit():
     lengths = torch.randint(1, 100, (64,), generator=generator).tolist()
     prompts = torch.randint(0, 30, (8,), generator=generator).tolist()
     prompt_of = [row // 8 for row in range(64)]
-    layout = TreeLayout.build(prompts, lengths, prompt_of, torch.device("cpu"))
-    cells = sum(b.rows * b.width * (b.prompt_width + b.width) for b in layout.buckets)
+    built = TreeLayout.build(prompts, lengths, prompt_of, torch.device("cpu"))
+    cells = sum(b.rows * b.width * (b.prompt_width + b.width) for b in built.buckets)
     needed = sum(n * (prompts[p] + n) for n, p in zip(lengths, prompt_of, strict=True))
-    assert cells * (1 - attention._MAX_PADDING_SHARE) <= needed
-    assert sum(b.rows for b in layout.buckets) == 64
+    assert cells * (1 - layout._MAX_PADDING_SHARE) <= needed
+    assert sum(b.rows for b in built.buckets) == 64
 
 
 def test_packed_sequence_holds_each_prompt_once_and_no_padding():

@@ -9,16 +9,14 @@ from accelerate import Accelerator
 from tiny_run import build_config, run
 
 from elastic import ops
-from elastic.budget import Budget, FinishReason, Phase, Source
+from elastic.budget import Budget, FinishReason, Source
 from elastic.data import Problem
-from elastic.markers import Markers
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
-from elastic.tiny import problems, reward
+from elastic.tiny import problems
 from elastic.tiny.vocabulary import IDS
 from elastic.train.attention import tree_attention_of
 from elastic.train.budgets import BudgetDraw
-from elastic.train.collect import grade
 from elastic.train.evaluation import evaluation_budgets
 from elastic.train.experience import Experience
 from elastic.train.packing import pack, packed_logits
@@ -158,7 +156,7 @@ def test_marker_ids_are_the_tokenizers_not_constants(tmp_path):
     # Markers of two tokens and of one, made of ordinary words.
     config = build_config(
         tmp_path,
-        model={"start_marker": "wait check", "end_marker": "so far"},
+        model={"start_marker": "wait check", "end_marker": "so ok"},
         logging={"samples_every": 1, "samples": 16},
         budget={"thinking": 3, "solution": 4},
     )
@@ -187,59 +185,6 @@ def test_eos_in_thinking_is_decoded_alike_in_training_and_evaluation(on_eos):
     for budget in evaluation_budgets(EvalConfig(budgets=((0, 3), (-1, -1))), training).values():
         assert budget.on_eos == on_eos
         assert budget.closing == training.closing
-
-
-def fake_batch(tokenizer, words, phases, finish=FinishReason.STOP):
-    """One row of words with the phase of each; only what grading reads."""
-    tokens = torch.tensor([[IDS[word] for word in words.split()]])
-    markers = Markers.from_tokenizer(tokenizer)
-    n = tokens.shape[1]
-    from elastic.rollout import RolloutBatch
-
-    zeros = torch.zeros(1, n)
-    count = torch.tensor([n])
-    return RolloutBatch(
-        tokens=tokens,
-        source=torch.zeros(1, n, dtype=torch.uint8),
-        phase=torch.tensor([phases], dtype=torch.uint8),
-        logprobs=zeros,
-        full_logprobs=zeros,
-        lengths=count,
-        thinking_tokens=count,
-        solution_tokens=count,
-        thinking_cut=torch.tensor([False]),
-        finish_reason=torch.tensor([int(finish)], dtype=torch.uint8),
-        seeds=count,
-        prompt_index=torch.tensor([0]),
-        prompts=[[IDS["<think>"]]],
-        markers=markers,
-        tokenizer=tokenizer,
-    )
-
-
-def test_eos_in_thinking_is_graded_as_no_answer(tokenizer):
-    # Under on_eos = "stop" the row ends in its thinking; what it thought is no answer.
-    thought = fake_batch(tokenizer, "so answer is 4 <eos>", [Phase.THINKING] * 5)
-    assert grade(thought, ["4"], reward) == [0.0]
-    phases = [Phase.THINKING] * 2 + [Phase.SOLUTION] * 4
-    assert grade(fake_batch(tokenizer, "so </think> answer is 4 <eos>", phases), ["4"], reward) == [1.0]
-
-
-def test_solution_that_repeats_the_marker_keeps_its_answer(tokenizer):
-    phases = [Phase.THINKING] * 2 + [Phase.SOLUTION] * 5
-    batch = fake_batch(tokenizer, "so </think> ok </think> answer is 4", phases, FinishReason.SOLUTION_BUDGET)
-    assert grade(batch, ["4"], reward) == [1.0]
-
-
-def test_row_that_answers_without_thinking_is_graded(tokenizer):
-    batch = fake_batch(tokenizer, "answer is 4 <eos>", [Phase.SOLUTION] * 4)
-    assert grade(batch, ["4"], reward) == [1.0]
-
-
-def test_grading_names_the_row_of_a_reward_that_is_not_finite(tokenizer):
-    batch = fake_batch(tokenizer, "answer is 4 <eos>", [Phase.SOLUTION] * 4)
-    with pytest.raises(ValueError, match=r"row 0 .* got nan"):
-        grade(batch, ["4"], lambda response, answer: float("nan"))
 
 
 def test_minibatches_are_averaged_not_summed(tmp_path):

@@ -8,7 +8,7 @@ import traceback
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from tiny_run import run, shared_out
+from tiny_run import nines, run, shared_out
 
 from elastic.tiny import problems
 
@@ -19,7 +19,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def fork(output, rank, port):
+def fork(output, rank, port, **options):
     """A process of the group, forked: starting Python and importing everything again would take seconds."""
     child = os.fork()
     if child:
@@ -37,7 +37,7 @@ def fork(output, rank, port):
             "OMP_NUM_THREADS": "1",
         }
         AcceleratorState._reset_state(reset_partial_state=True)
-        run(shared_out(output), eval_dataset=problems(4, split="test"))
+        run(shared_out(output), eval_dataset=problems(4, split="test"), **options)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -71,3 +71,31 @@ def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):
             assert abs(left["grad_norm"] - right["grad_norm"]) < 1e-4 * left["grad_norm"]
     states = torch.load(tmp_path / "two" / "checkpoints" / "step-00000003" / "rng.pt", weights_only=True)
     assert len(states) == 2
+
+
+def two_processes(output, rewards):
+    """Exit statuses of both; `rewards` are theirs."""
+    port = free_port()
+    children = [fork(output, rank, port, reward=reward) for rank, reward in enumerate(rewards)]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def test_reward_that_fails_in_one_process_ends_both_with_a_checkpoint(tmp_path):
+    calls = []
+
+    def broken(response, answer):
+        calls.append(1)
+        if len(calls) == 1 + 8 + 3:  # its evaluated problem, its rows of step 1, and three of step 2
+            raise KeyError("the grader is gone")
+        return nines(response, answer)
+
+    assert two_processes(tmp_path / "two", [nines, broken]) == [1, 1]
+    checkpoint = tmp_path / "two" / "checkpoints" / "step-00000001"
+    assert len(torch.load(checkpoint / "rng.pt", weights_only=True)) == 2
+    names = sorted(path.name for path in (tmp_path / "two" / "failed").iterdir())
+    assert names == [f"step-00000002-rollouts-process-{rank}.safetensors" for rank in range(2)]
+    assert two_processes(tmp_path / "two", [nines, nines]) == [0, 0]
+    run(shared_out(tmp_path / "one"), eval_dataset=problems(4, split="test"))
+    one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-6, msg=name)

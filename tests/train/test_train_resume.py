@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import build_config, build_model, resumable, run
+from tiny_run import build_config, resumable, run
 
 from elastic.tiny import problems
 from elastic.train import checkpoint as checkpoint_module
@@ -23,7 +23,7 @@ CLOCKS = ("seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tok
 
 def train_here(output, **tables):
     config = build_config(output, **tables) if tables else resumable(output, STEPS)
-    return run(config, model=build_model(attention_dropout=0.1), eval_dataset=problems(4, split="test"))
+    return run(config, eval_dataset=problems(4, split="test"))
 
 
 def metrics(output):

@@ -72,7 +72,7 @@ def run(config: TrainConfig, **options: Any) -> Trainer:
 
 
 def resumable(output: Path, steps: int) -> TrainConfig:
-    """Every kind of state in play: dropout (torch's generator), Adam's moments, a schedule, a reference."""
+    """Every kind of state in play: Adam's moments, a schedule, a reference, random budgets, minibatches."""
     return build_config(
         output,
         train={"steps": steps, "save_every": 2, "minibatches": 2, "epochs_per_batch": 2},
@@ -99,7 +99,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     run(
         resumable(Path(sys.argv[1]), int(sys.argv[2])),
-        model=build_model(attention_dropout=0.1),
         eval_dataset=problems(4, split="test"),
         callbacks=[lambda *_: time.sleep(0.2)],  # leaves the killer time to hit the middle of the run
     )

@@ -1,0 +1,45 @@
+"""The ids that end a row, as callers may give them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias
+
+# One id, some, none (an empty list), or None for what model and tokenizer say themselves.
+EosIds: TypeAlias = "int | Collection[int] | None"
+
+
+def eos_tuple(value: Any) -> tuple[int, ...]:
+    """EOS ids, ascending, each once. An empty list is legal: then no token ends a row.
+
+    Args:
+        value: one id, or a list, tuple, set, array or tensor of ids.
+
+    Raises:
+        TypeError: anything else. A generator would be empty when it is read a second time, a text holds
+            characters, and True is no id.
+        ValueError: a negative id.
+    """
+    ids = [_token_id(item, value) for item in _items(value)]
+    if any(i < 0 for i in ids):
+        raise ValueError(f"eos_ids: expected ids from 0, got {sorted(ids)}")
+    return tuple(sorted(set(ids)))
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if hasattr(value, "tolist"):  # a tensor, an array or one of their numbers
+        value = value.tolist()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
+        return [value]
+    return value
+
+
+def _token_id(item: Any, value: Any) -> int:
+    expected = f"eos_ids: expected a token id or a list of them, got {value!r}"
+    if isinstance(item, bool):
+        raise TypeError(expected)
+    try:
+        return operator.index(item)
+    except TypeError:
+        raise TypeError(expected) from None

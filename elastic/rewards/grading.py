@@ -1,0 +1,46 @@
+"""Grades completions by the one rule of training, evaluation and reports.
+
+Import it by its full name: it needs the rollout record, and with it torch, which rewards of texts do not.
+"""
+
+import math
+from collections.abc import Sequence
+
+from elastic.rewards import RewardFunction
+from elastic.rewards.response import graded_response
+from elastic.rollout import RolloutBatch
+from elastic.rollout.measure import measure
+
+
+def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float | None]:
+    """Correctness of every row.
+
+    A row is graded by its solution alone, as the budget machine saw it: a thought may spell the marker, and a
+    model's markers need not be `</think>`. A row that never came to its solution (EOS in its thinking under
+    ``on_eos = "stop"``, a hard cut) is graded as an empty response.
+
+    Args:
+        batch: R rows, with a tokenizer.
+        answers: one a prompt of the batch.
+        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`; None for
+            a row that it cannot judge.
+
+    Returns:
+        [R] what the reward said, None included.
+
+    Raises:
+        ValueError: the reward of a row is not finite.
+    """
+    answered = measure(batch).answered.tolist()
+    prompt_of = batch.prompt_index.tolist()
+    values: list[float | None] = []
+    for row, has_solution in enumerate(answered):
+        response = graded_response(batch.solution(row) if has_solution else None)
+        value = reward(response, answers[prompt_of[row]])
+        value = None if value is None else float(value)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(
+                f"reward: row {row} (prompt {prompt_of[row]}) got {value}, expected a finite number"
+            )
+        values.append(value)
+    return values

@@ -1,0 +1,47 @@
+"""The process group, device and precision of a run."""
+
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from elastic.train.config import TrainConfig
+
+_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def build_accelerator(config: TrainConfig) -> Accelerator:
+    """What a Trainer builds if it is given none.
+
+    accelerate keeps one precision a process. An earlier Trainer's is replaced; see `check_precision`.
+
+    Raises:
+        ValueError: accelerate is set up for sharded training (FSDP, DeepSpeed), which checkpoints here do
+            not cover.
+    """
+    precision = config.train.mixed_precision
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()  # the process group stays
+    accelerator = Accelerator(mixed_precision=precision, cpu=config.model.device == "cpu")
+    if accelerator.distributed_type not in _DISTRIBUTED:
+        raise ValueError(
+            f"accelerate is set up for {accelerator.distributed_type}; supported: "
+            f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
+        )
+    return accelerator
+
+
+def check_precision(accelerator: Any, config: TrainConfig) -> None:
+    """The precision that accelerate computes in must be the configuration's.
+
+    Raises:
+        ValueError: it is another: that of an accelerator made elsewhere or, as accelerate keeps one a
+            process, that of a Trainer made later.
+    """
+    if accelerator.mixed_precision != config.train.mixed_precision:
+        raise ValueError(
+            f"train.mixed_precision: is '{config.train.mixed_precision}', but accelerate computes in "
+            f"'{accelerator.mixed_precision}': the accelerator given, or a Trainer made since, has another "
+            "precision, and a process has one at a time; make this Trainer again"
+        )

@@ -1,0 +1,56 @@
+"""Updates run the function that sampled: no dropout, whatever mode the model was left in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+
+@contextmanager
+def as_in_rollouts(model: nn.Module) -> Iterator[None]:
+    """The model as rollouts run it, in eval mode, with gradient checkpointing where that is switched on.
+
+    Completions were drawn without dropout. With it the ratio to the policy that drew them, and the KL to the
+    reference, would be those of another network: of two equal ones, too. Layers that checkpoint do so in
+    training mode alone, so they stay in it, without their children, and their rates of dropout are 0.
+
+    The block must enclose the backward pass: gradient checkpointing runs the forward again there. Every
+    module gets its own mode back, also one that was put into eval mode among others that train.
+    """
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    rates: list[tuple[nn.Module, str, float]] = []
+    for module in modules:
+        module.training = getattr(module, "gradient_checkpointing", False) is True
+        if module.training:
+            rates += [(module, name, rate) for name, rate in _rates(module).items()]
+    try:
+        for module, name, _ in rates:
+            setattr(module, name, 0.0)
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def dropout_of(model: nn.Module) -> dict[str, float]:
+    """``attention_dropout: 0.1``: the highest rate by name of attribute or module, where above 0."""
+    highest: dict[str, float] = {}
+    for path, module in model.named_modules():
+        found = _rates(module)
+        if isinstance(module, _DropoutNd):
+            found = {path.rpartition(".")[2] or "dropout": module.p}
+        for name, rate in found.items():
+            if rate > 0:
+                highest[name] = max(rate, highest.get(name, 0.0))
+    return highest
+
+
+def _rates(module: nn.Module) -> dict[str, float]:
+    """Rates that a module passes to functions: ``attention_dropout``, ``layerdrop`` and the like."""
+    values: dict[str, Any] = vars(module)
+    return {name: value for name, value in values.items() if "drop" in name and type(value) is float}
