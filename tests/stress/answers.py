@@ -19,8 +19,10 @@ from .moved import Move, as_float, as_read, exact_logits, moved_beside, moved_lo
 OUTPUTS = ("loss", "logprobs", "entropy", "advantages", "clip_fraction", "kl")
 LOGPROBS = ("old_logprobs", "ref_logprobs", "engine_logprobs")
 SMALL = (*LOGPROBS, "advantages", "rewards")
+GROUPS = ("rewards", "group_offsets", "advantage", "advantage_eps", "pass_k")
 # What the reference does not take, or takes in another form.
 OWN = ("logits", "hidden", "weight", "bias", "inplace", "chunk_tokens", "gather", "softcap", "temperature")
+OVERFLOW = 88.0  # exp of more is infinite in float32
 # Beyond half of what float16 holds, the gradient of a chunk of logits may be infinite.
 LARGEST_FLOAT16 = 3e4
 
@@ -57,7 +59,7 @@ def check_loss(draw: Draw, call: Call) -> None:
     answer = Answer(call)
     exact = answer(None)
     got = dict(zip(OUTPUTS, outputs, strict=True))
-    if answer.dtype != torch.float16 or answer.largest_slope < LARGEST_FLOAT16:
+    if answer.has_gradient(exact[0]):
         got |= dict(zip(call.leaves, gradients, strict=True))
     check_all(call, got, exact, [answer(move) for move in moves(draw, answer.dtype)])
 
@@ -82,12 +84,25 @@ class Answer:
     def __init__(self, call: Call) -> None:
         self.call, self.given = call, call.arguments
         self.dtype = self.given[call.leaves[0]].dtype
-        mask = self.given.get("mask")
-        self.unread = torch.zeros(len(self.given["targets"]), dtype=torch.bool) if mask is None else ~mask
+        self.unread = self.skipped()
+        if "mask" in self.given:
+            self.unread = self.unread | ~self.given["mask"]
         self.temperature, self.softcap = self.given["temperature"], self.given["softcap"]
         # Known once the exact inputs were evaluated.
         self.logprobs = self.advantages = torch.zeros(0)
         self.largest_slope = 0.0
+
+    def skipped(self) -> Tensor:
+        """[N], where `skip_zero_advantage` leaves a token unread."""
+        given, nothing = self.given, torch.zeros(len(self.given["targets"]), dtype=torch.bool)
+        wanted = given.get("skip_zero_advantage", False)
+        if not wanted or given.get("kl_coef", 0.0) != 0 or given.get("entropy_coef", 0.0) != 0:
+            return nothing
+        advantages = given.get("advantages")
+        if advantages is None:
+            groups = {k.removeprefix("advantage_"): v for k, v in given.items() if k in GROUPS}
+            advantages = reference.group_advantage(kind=groups.pop("advantage"), **groups)
+        return (advantages == 0).repeat_interleave(given["row_offsets"].diff())
 
     def __call__(self, move: Move | None) -> list[Tensor]:
         logits, leaves = self.logits_and_leaves(move)
@@ -119,6 +134,16 @@ class Answer:
             logits.register_hook(self.note_slope)
         return logits, leaves
 
+    def has_gradient(self, loss: Tensor) -> bool:
+        """False where a ratio or KL makes the loss infinite, or a chunk's gradient overflows float16."""
+        if self.dtype == torch.float16 and self.largest_slope > LARGEST_FLOAT16:
+            return False
+        ratios = [self.logprobs - self.given["old_logprobs"]]
+        if "ref_logprobs" in self.given:
+            ratios.append(self.given["ref_logprobs"] - self.logprobs)
+        overflows = torch.stack(ratios)[:, ~self.unread] > OVERFLOW
+        return bool(loss.isfinite() or not overflows.any())
+
     def note_slope(self, gradient: Tensor) -> None:
         self.largest_slope = gradient.abs().max().item()
 
@@ -143,5 +168,4 @@ class Answer:
             if name in options:
                 other = old if name == "engine_logprobs" else self.logprobs
                 moved[name] = moved_beside(options[name], other, move)
-        gone = ("rewards", "group_offsets", "advantage", "advantage_eps", "pass_k")
-        return {k: v for k, v in options.items() if k not in gone} | moved
+        return {k: v for k, v in options.items() if k not in GROUPS} | moved
