@@ -36,8 +36,23 @@ ELASTIC_HD int32_t most_match(const Row& row, const int32_t* table) {
   return row.phase == NOTICE ? 0 : row.phase == DONE ? PLACES : (1 << table[START_LENGTH]) - 1;
 }
 
-// A counter may be stepped once more before anybody compares it.
+// A counter is stepped before it is compared.
 ELASTIC_HD int32_t countable(int64_t most) { return most < INT32_MAX ? int32_t(most) : INT32_MAX - 1; }
+
+// The tokens of an end marker in progress are among them; the last one that may be sampled ends thinking.
+ELASTIC_HD Range thinking_range(const Row& row, const int32_t* table) {
+  const bool goes_on = row.phase == THINKING || row.phase == NOTICE;
+  return {row.thinking, row.phase == THINKING ? matched(row.match) : 0,
+          countable(int64_t(table[THINKING_LIMIT]) + table[GRACE] - goes_on)};
+}
+
+// In OPENING those of a start marker in progress; thinking begins with none.
+ELASTIC_HD Range solution_range(const Row& row, const int32_t* table) {
+  if (row.phase == SOLUTION || row.phase == DONE)
+    return {row.solution, 0, countable(int64_t(table[SOLUTION_LIMIT]) - (row.phase == SOLUTION))};
+  const int32_t begun = row.phase == OPENING ? matched(row.match) - table[START_WHITESPACE] : 0;
+  return {row.solution, begun > 0 ? begun : 0, begun > 0 ? begun : 0};
+}
 
 // Only a row in CLOSING or NOTICE forces a token. F stands in front of the extension, that in front of the
 // notices, and those in front of the start marker; each ends in one end mark.
@@ -65,13 +80,10 @@ ELASTIC_HD Range range_of(Field field, const Row& row, const Tables& tables) {
       return {row.whitespace, 0, OPENING_WHITESPACE_LIMIT};
     case Field::MATCH:
       return {row.match, 0, most_match(row, table)};
-    case Field::THINKING:  // the tokens of an end marker in progress are among them
-      return {row.thinking, row.phase == THINKING ? matched(row.match) : 0,
-              countable(int64_t(table[THINKING_LIMIT]) + table[GRACE])};
-    case Field::SOLUTION:  // in OPENING a start marker in progress may exceed the budget
-      return {row.solution, 0,
-              countable(table[SOLUTION_LIMIT] > table[START_LENGTH] ? table[SOLUTION_LIMIT]
-                                                                    : table[START_LENGTH])};
+    case Field::THINKING:
+      return thinking_range(row, table);
+    case Field::SOLUTION:
+      return solution_range(row, table);
     case Field::EXTENSIONS:
       return {row.extensions, 0, table[MAX_EXTENSIONS]};
     case Field::NOTICES:

@@ -50,7 +50,12 @@ def misfit(row: Row, tables: list[list[int]]) -> str | None:
         Phase.CLOSING: (table[Column.CLOSING_AT], extension - 2),
         Phase.NOTICE: (extension, table[Column.START_AT] - 2),
     }
-    begun = row.match.bit_length() if row.phase == Phase.THINKING else 0
+    begun = row.match.bit_length()
+    # Thinking goes on, or the solution does: the last token of a budget would have ended it.
+    thinks, solves = row.phase in (Phase.THINKING, Phase.NOTICE), row.phase in (Phase.SOLUTION, Phase.DONE)
+    opening = max(0, begun - table[Column.START_WHITESPACE]) if row.phase == Phase.OPENING else 0
+    thinking = min(table[Column.THINKING_LIMIT] + table[Column.GRACE] - thinks, UNLIMITED - 1)
+    solution = min(table[Column.SOLUTION_LIMIT] - (row.phase == Phase.SOLUTION), UNLIMITED - 1)
     ranges = {
         "phase": (Phase.OPENING, Phase.DONE),
         "last_phase": (Phase.OPENING, Phase.DONE),
@@ -58,8 +63,8 @@ def misfit(row: Row, tables: list[list[int]]) -> str | None:
         "cut": (0, 1),
         "whitespace": (0, OPENING_WHITESPACE_LIMIT),
         "match": (0, 2 ** places.get(row.phase, start) - 1),
-        "thinking": (begun, min(table[Column.THINKING_LIMIT] + table[Column.GRACE], UNLIMITED - 1)),
-        "solution": (0, min(max(table[Column.SOLUTION_LIMIT], start), UNLIMITED - 1)),
+        "thinking": (begun if row.phase == Phase.THINKING else 0, thinking),
+        "solution": (0, solution) if solves else (opening, opening),
         "extensions": (0, table[Column.MAX_EXTENSIONS]),
         "notices": (0, table[Column.NOTICE_COUNT]),
         "forced": texts.get(row.phase, (0, 0)),
