@@ -52,9 +52,9 @@ TABLE = MACHINE.tables[0]
 CLOSING, EXTENSION, START = (int(TABLE[c]) for c in (Column.CLOSING_AT, Column.EXTENSION_AT, Column.START_AT))
 
 
-def states(phase: Phase = Phase.THINKING) -> torch.Tensor:
+def states() -> torch.Tensor:
     """Four sound rows."""
-    return ops.new_state([0, 1, 2, 1], MACHINE, phase=[phase] * 4)
+    return ops.new_state([0, 1, 2, 1], MACHINE)
 
 
 def status(phase: int, last: int = 1, finish: int = 0, cut: int = 0, whitespace: int = 0) -> int:
@@ -235,7 +235,7 @@ TOKENS = st.lists(st.sampled_from([X, 2, 20, 21, 3, 4, 5, 0]), max_size=12)
 
 @given(st.integers(0, 2), st.sampled_from([0, 1, 4]), TOKENS, st.lists(CHANGES, max_size=3), TOKENS)
 def test_host_and_reference_agree_and_what_fits_goes_on_to_fit(budget, phase, past, changes, future):
-    state = ops.new_state([budget], MACHINE, phase=[phase])
+    state = ops.new_state([budget], MACHINE, phase=torch.tensor([phase], dtype=torch.int32))
     for token in past:
         ops.budget_step_(torch.tensor([token]), state, MACHINE)
     for column, value in changes:

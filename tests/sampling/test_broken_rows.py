@@ -15,7 +15,9 @@ MACHINE, INDEX = compile_budgets(
     [Budget(3, 3), Budget(0, 2), Budget(4, 6, on_eos="stop")], Markers((START,), (END,)), None, [EOS], PAD
 )
 # Free in the solution, forced, free while thinking, finished, free and about to end by its budget.
-PHASES = torch.tensor([Phase.SOLUTION, Phase.THINKING, Phase.THINKING, Phase.DONE, Phase.SOLUTION])
+PHASES = torch.tensor(
+    [Phase.SOLUTION, Phase.THINKING, Phase.THINKING, Phase.DONE, Phase.SOLUTION], dtype=torch.int32
+)
 BUDGETS = torch.tensor([0, 1, 2, 0, 1])
 
 
