@@ -275,6 +275,14 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
             logits[i, [token for token in rule.masked(row) if token < logits.shape[1]]] = -torch.inf
 
 
+def forced_next(state: Tensor, machine: Machine) -> Tensor:
+    """See `elastic.ops.forced_next`."""
+    rules = rules_of(machine)
+    forced = [rules[row.budget].next_forced(row) for row in load_rows(state, machine)]
+    ids = [-1 if token is None else token for token in forced]
+    return torch.tensor(ids, dtype=torch.int32, device=state.device)
+
+
 def replay(
     tokens: Tensor, lengths: Tensor, state: Tensor, machine: Machine, *, source: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -107,6 +107,7 @@ def test_logits_of_every_dtype_are_forced_exactly(machine, state, dtype):
     assert torch.equal(logits, expected)
     forced = ops.forced_next(state, machine)
     assert forced.tolist() == [Y, Y, PAD, -1, PAD]
+    assert torch.equal(forced, reference.forced_next(state, machine))
     rows = forced >= 0
     assert torch.equal(logits[rows].argmax(1).int(), forced[rows])
     assert (logits[rows].isinf().sum(1) == 100).all()
@@ -133,6 +134,7 @@ def test_empty_batches_return_empty_outputs(machine):
     active = torch.tensor([7], dtype=torch.int32)
     source = ops.budget_step_(torch.empty(0, dtype=torch.int64), state, machine, active=active)
     assert (source.shape, active.item()) == ((0,), 0)
+    assert ops.forced_next(state, machine).shape == (0,)
     ops.force_logits_(torch.empty(0, 100), state, machine)
     outs = ops.replay(torch.empty(0, 3, dtype=torch.int64), torch.empty(0, dtype=torch.int64), state, machine)
     assert [tuple(o.shape) for o in outs] == [(0, 3), (0, 3), (0, 8), (0,)]
