@@ -1,57 +1,10 @@
 #include "binding/loss_checks.h"
 
 #include <cmath>
-#include <sstream>
 
 #include "binding/device.h"
 
 namespace elastic {
-namespace {
-
-std::string dtype_name(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return "float32";
-    case at::kDouble:
-      return "float64";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    case at::kLong:
-      return "int64";
-    case at::kInt:
-      return "int32";
-    case at::kByte:
-      return "uint8";
-    case at::kBool:
-      return "bool";
-    default:
-      return c10::toString(dtype);
-  }
-}
-
-std::string describe(at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device) {
-  std::ostringstream text;
-  text << shape << ' ' << dtype_name(dtype) << " on " << device;
-  return text.str();
-}
-
-}  // namespace
-
-std::string describe(const at::Tensor& tensor) {
-  return describe(tensor.sizes(), tensor.scalar_type(), tensor.device());
-}
-
-void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
-            at::ScalarType dtype, const at::Tensor& beside) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ",
-                   describe(shape, dtype, beside.device()), ", got ", describe(tensor));
-  TORCH_CHECK_VALUE(tensor.sizes() == shape && tensor.device() == beside.device(), op, ": ", name,
-                    ": expected ", describe(shape, dtype, beside.device()), ", got ", describe(tensor));
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
-                    tensor.strides());
-}
 
 void check_float(const char* op, const char* name, const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
