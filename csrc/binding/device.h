@@ -7,6 +7,8 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
+#include "binding/checks.h"
+
 #ifdef ELASTIC_WITH_CUDA
 #include "cuda/launch_result.h"
 #ifndef ELASTIC_CUDA_ON_CPU
@@ -37,8 +39,8 @@ inline cudaStream_t current_stream() {
 
 // Raises RuntimeError with the op, the kernel and the shape it was launched for.
 inline void check_launch(const char* op, const at::Tensor& tensor, const cuda::LaunchResult& result) {
-  TORCH_CHECK(result, op, ": kernel ", result.kernel, ": launch failed for ", tensor.sizes(), " ",
-              tensor.scalar_type(), ": ", cudaGetErrorString(result.error));
+  TORCH_CHECK(result, op, ": kernel ", result.kernel, ": launch failed for ", describe(tensor), ": ",
+              cudaGetErrorString(result.error));
 }
 
 #endif

@@ -1,57 +1,10 @@
 #include "binding/loss_checks.h"
 
 #include <cmath>
-#include <sstream>
 
 #include "binding/device.h"
 
 namespace elastic {
-namespace {
-
-std::string dtype_name(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return "float32";
-    case at::kDouble:
-      return "float64";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    case at::kLong:
-      return "int64";
-    case at::kInt:
-      return "int32";
-    case at::kByte:
-      return "uint8";
-    case at::kBool:
-      return "bool";
-    default:
-      return c10::toString(dtype);
-  }
-}
-
-std::string describe(at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device) {
-  std::ostringstream text;
-  text << shape << ' ' << dtype_name(dtype) << " on " << device;
-  return text.str();
-}
-
-}  // namespace
-
-std::string describe(const at::Tensor& tensor) {
-  return describe(tensor.sizes(), tensor.scalar_type(), tensor.device());
-}
-
-void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
-            at::ScalarType dtype, const at::Tensor& beside) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ",
-                   describe(shape, dtype, beside.device()), ", got ", describe(tensor));
-  TORCH_CHECK_VALUE(tensor.sizes() == shape && tensor.device() == beside.device(), op, ": ", name,
-                    ": expected ", describe(shape, dtype, beside.device()), ", got ", describe(tensor));
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
-                    tensor.strides());
-}
 
 void check_float(const char* op, const char* name, const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
@@ -103,8 +56,8 @@ void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tens
 }
 
 void check_positive(const char* op, const char* name, double value) {
-  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": ", name,
-                    ": expected a finite value above 0, got ", value);
+  TORCH_CHECK_VALUE(is_supported_factor(value), op, ": ", name, ": expected a value from 1e-30 to 1e30, got ",
+                    value);
 }
 
 void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
@@ -117,8 +70,8 @@ void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside,
     const double value = temperatures->scalar_type() == at::kDouble
                              ? temperatures->const_data_ptr<double>()[t]
                              : temperatures->const_data_ptr<float>()[t];
-    TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op,
-                      ": temperature: expected finite values above 0, got ", value, " at token ", t);
+    TORCH_CHECK_VALUE(is_supported_factor(value), op,
+                      ": temperature: expected values from 1e-30 to 1e30, got ", value, " at token ", t);
   }
 }
 

@@ -8,18 +8,12 @@
 #include <c10/util/Exception.h>
 
 #include <optional>
-#include <string>
 #include <string_view>
 
+#include "binding/checks.h"
 #include "core/loss_params.h"
 
 namespace elastic {
-
-std::string describe(const at::Tensor& tensor);
-
-// `shape` and `dtype` exactly, contiguous, on the device of `beside`.
-void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
-            at::ScalarType dtype, const at::Tensor& beside);
 
 // Most tokens, rows and ids of one call: a launch has no larger grid, and no larger batch fits a device.
 constexpr int64_t MOST_ROWS = (int64_t{1} << 31) - 1;
@@ -44,6 +38,7 @@ void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& 
                    const char* eps_name, double eps, int64_t pass_k);
 Advantage advantage_kind(const char* op, const char* argument, std::string_view name);
 
+// From 1e-30 to 1e30 (is_supported_factor).
 void check_positive(const char* op, const char* name, double value);
 void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
                        const std::optional<at::Tensor>& temperatures);

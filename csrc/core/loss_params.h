@@ -41,6 +41,13 @@ struct Objective {
   double engine_high;
 };
 
+// Temperatures and soft caps that are supported: beyond, a reciprocal or its product with a logit may be no
+// float.
+ELASTIC_HD bool is_supported_factor(double value) {
+  const float f = static_cast<float>(value);  // a float32 tensor's 1e30 is above the double's
+  return f >= 1e-30f && f <= 1e30f;
+}
+
 // How a token's logits x become its distribution: softmax(softcap tanh(x / softcap) / temperature).
 template <class A>
 struct Softmax {
@@ -73,14 +80,16 @@ struct LogprobParams {
   LogitsChunk chunk;  // all N tokens
   A* logprobs;        // [N]
   A* entropy;         // [N]
-  A* logsumexp;       // [N]
+  A* maximum;         // [N] the largest capped logit, exact
+  A* log_sum;         // [N] log sum exp((x - maximum) / temperature); in one float the two would lose digits
 };
 
 template <class A>
 struct LogprobBackwardParams {
   Softmax<A> softmax;
   LogitsChunk chunk;       // all N tokens, with a gradient
-  const A* logsumexp;      // [N]
+  const A* maximum;        // [N]
+  const A* log_sum;        // [N]
   const A* entropy;        // [N]
   const A* grad_logprobs;  // [N] or null
   const A* grad_entropy;   // [N] or null

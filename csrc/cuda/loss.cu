@@ -57,14 +57,15 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
     const int64_t token = token_of(chunk, i);
     float cap_slope;
     const float x = transform.capped(in.logit, cap_slope);
-    const float logprob = in.target >= 0 ? stats.logprob(x, transform.scale) : NAN;
+    const float logprob = in.target >= 0 ? stats.logprob(x, transform.inv_temperature) : NAN;
     TokenTerms<float> terms = unset_terms<float>(in.work);  // what grpo_begin has stored
     const bool has_terms = in.row >= 0 && !is_row_level(p.objective);
     if (has_terms) terms = token_terms(p.objective, token_input(p, in.given, logprob, stats.entropy), 0.f);
     if (writes) {
       p.logprobs[token] = logprob;
       p.entropy[token] = stats.entropy;
-      s.logsumexp[token] = stats.logsumexp();
+      s.maximum[token] = stats.max;
+      s.log_sum[token] = stats.log_sum();
       if (has_terms) s.terms[token] = terms;
     }
     if (row.gradient == nullptr) return Plan{};
@@ -90,8 +91,9 @@ struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
-    return saved_plan(transform, s.logsumexp[token], this->target_of(p.softmax, token), p.logprobs[token],
-                      p.entropy[token], s.terms[token].slope, s.terms[token].entropy_slope);
+    return saved_plan(transform, s.maximum[token], s.log_sum[token], this->target_of(p.softmax, token),
+                      p.logprobs[token], p.entropy[token], s.terms[token].slope,
+                      s.terms[token].entropy_slope);
   }
 };
 

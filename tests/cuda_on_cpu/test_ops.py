@@ -73,8 +73,9 @@ def budget(rows):
     for _ in range(8):
         ops.force_logits_(logits, state, machine)
         tokens = logits.argmax(-1)
-        written += [ops.budget_step_(tokens, state, machine, active=active), tokens, active.clone()]
-    history = torch.stack(written[1::3], 1)
+        source = ops.budget_step_(tokens, state, machine, active=active)
+        written += [source, tokens, active.clone(), ops.forced_next(state, machine)]
+    history = torch.stack(written[1::4], 1)
     fresh = ops.new_state(index, machine)
     return *written, state, logits, *ops.replay(history, torch.full((rows,), 8), fresh, machine)
 
@@ -136,7 +137,7 @@ def test_rows_of_an_illegal_budget_are_done():
 def test_a_launch_that_cannot_be_names_op_kernel_and_shape(shim):
     assert shim.set_row_launch(1, 64)  # a row in one block's shared memory, which has no room for this one
     try:
-        message = r"token_logprobs: kernel row_kernel<.*>: launch failed for \[1, 60000\] Float: invalid arg"
+        message = r"token_logprobs: kernel row_kernel<.*>: launch failed for \[1, 60000\] float32 on cpu"
         with pytest.raises(RuntimeError, match=message):
             ops.token_logprobs(torch.zeros(1, 60_000), torch.zeros(1, dtype=torch.int64))
     finally:

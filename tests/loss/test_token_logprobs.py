@@ -160,10 +160,10 @@ def test_opcheck(dtype):
         for cap in (None, 5.0):
             arguments = (x, targets, 1.0, temperatures, cap)
             torch.library.opcheck(torch.ops.elastic.token_logprobs.default, arguments)
-    _, entropy, logsumexp = torch.ops.elastic.token_logprobs(logits, targets, 1.0)
+    _, entropy, maximum, log_sum = torch.ops.elastic.token_logprobs(logits, targets, 1.0)
     torch.library.opcheck(
         torch.ops.elastic.token_logprobs_backward.default,
-        (logits, targets, logsumexp, entropy, torch.ones_like(entropy), None, 1.0),
+        (logits, targets, maximum, log_sum, entropy, torch.ones_like(entropy), None, 1.0),
     )
 
 
@@ -202,10 +202,10 @@ BAD = [
     ({"logits": torch.zeros(N * 37)}, ValueError, r"logits: expected \[N, V\], got \[222\]"),
     ({"logits": torch.zeros(37, N).t()}, ValueError, "logits: expected a last dimension of stride 1"),
     ({"logits": torch.zeros(N, 0)}, ValueError, "logits: expected a vocabulary of at least one id"),
-    ({"softcap": -2.0}, ValueError, "softcap: expected a finite value above 0, got -2"),
-    ({"temperature": 0.0}, ValueError, "temperature: expected a finite value above 0, got 0"),
-    ({"temperature": -1.0}, ValueError, "temperature: expected a finite value above 0, got -1"),
-    ({"temperature": torch.inf}, ValueError, "temperature: expected a finite value above 0, got inf"),
+    ({"softcap": -2.0}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got -2"),
+    ({"temperature": 0.0}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got 0"),
+    ({"temperature": -1.0}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got -1"),
+    ({"temperature": torch.inf}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got inf"),
     ({"temperature": torch.ones(5)}, ValueError, r"temperature: expected \[6\] float32 on cpu, got \[5\]"),
     (
         {"temperature": torch.ones(N, dtype=torch.int64)},

@@ -1,0 +1,34 @@
+#include "binding/checks.h"
+
+#include <c10/core/ScalarType.h>
+
+#include <sstream>
+
+namespace elastic {
+namespace {
+
+std::string describe(at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device) {
+  std::ostringstream text;
+  text << shape << ' ' << dtype_name(dtype) << " on " << device;
+  return text.str();
+}
+
+}  // namespace
+
+std::string dtype_name(at::ScalarType dtype) { return std::string(c10::getDtypeNames(dtype).first); }
+
+std::string describe(const at::Tensor& tensor) {
+  return describe(tensor.sizes(), tensor.scalar_type(), tensor.device());
+}
+
+void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
+            at::ScalarType dtype, const at::Tensor& beside) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ",
+                   describe(shape, dtype, beside.device()), ", got ", describe(tensor));
+  TORCH_CHECK_VALUE(tensor.sizes() == shape && tensor.device() == beside.device(), op, ": ", name,
+                    ": expected ", describe(shape, dtype, beside.device()), ", got ", describe(tensor));
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
+                    tensor.strides());
+}
+
+}  // namespace elastic

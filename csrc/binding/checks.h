@@ -1,0 +1,25 @@
+// What every op's checks say, in one vocabulary: `op: argument: expected ..., got ...`, TypeError for dtypes,
+// ValueError for the rest, before any work.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <string>
+
+namespace elastic {
+
+// torch's name of a dtype without the module: "int64", never "Long".
+std::string dtype_name(at::ScalarType dtype);
+
+// "[2, 3] int64 on cpu".
+std::string describe(const at::Tensor& tensor);
+
+// `shape` and `dtype` exactly, contiguous, on the device of `beside`.
+void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
+            at::ScalarType dtype, const at::Tensor& beside);
+
+// For each tensor that an op writes, before it does: whoever saved it for a backward is told.
+inline void bump_version(const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
+
+}  // namespace elastic
