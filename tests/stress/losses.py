@@ -16,7 +16,7 @@ from .call import Call
 from .compare import compute_dtype
 from .draw import Draw, laid_out, offsets
 from .moved import as_float, exact_logits
-from .values import logits_of, logprobs_beside, softcap_of, targets_of, temperature_of
+from .values import largest_of, logits_of, logprobs_beside, softcap_of, targets_of, temperature_of
 
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
@@ -32,7 +32,7 @@ def token_logprobs(draw: Draw) -> None:
     rows, vocab, dtype = draw.randint(0, 5), draw.vocab(), dtype_of(draw)
     logits = logits_of(draw, rows, vocab, dtype)
     arguments = {"logits": logits, "targets": laid_out(draw, targets_of(draw, logits))}
-    arguments |= {"temperature": temperature_of(draw, rows), "softcap": softcap_of(draw)}
+    arguments |= {"temperature": temperature_of(draw, rows), "softcap": softcap_of(draw, largest_of(logits))}
     incoming = tuple(draw.normal(rows).to(compute_dtype(dtype)) for _ in range(2))
     check_logprobs(draw, Call("token_logprobs", arguments, ("logits",), incoming))
 
@@ -40,7 +40,8 @@ def token_logprobs(draw: Draw) -> None:
 def grpo_loss(draw: Draw) -> None:
     dtype, vocab, lengths = dtype_of(draw), draw.vocab(), lengths_of(draw)
     logits = logits_of(draw, sum(lengths), vocab, dtype)
-    options = {"temperature": temperature_of(draw, len(logits)), "softcap": softcap_of(draw)}
+    options = {"temperature": temperature_of(draw, len(logits))}
+    options["softcap"] = softcap_of(draw, largest_of(logits))
     arguments = {"logits": logits, **options, **batch_of(draw, logits, lengths, options)}
     if logits.stride(0) >= vocab:  # no row overlaps the next
         if "mask" in arguments and draw.chance(0.5):
@@ -57,7 +58,7 @@ def linear_grpo_loss(draw: Draw) -> None:
         "hidden": laid_out(draw, draw.normal(sum(lengths), width).to(dtype), strided_rows=False),
         "weight": laid_out(draw, (draw.normal(vocab, width) * scale).to(dtype), strided_rows=False),
     }
-    options = {"temperature": temperature_of(draw, sum(lengths)), "softcap": softcap_of(draw)}
+    options = {"temperature": temperature_of(draw, sum(lengths)), "softcap": softcap_of(draw, 1.0)}
     if draw.chance(0.5):
         bias = draw.normal(vocab)
         if options["softcap"] is None and draw.chance(0.2):

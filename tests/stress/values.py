@@ -77,8 +77,15 @@ def temperature_of(draw: Draw, rows: int) -> float | Tensor:
     return laid_out(draw, torch.tensor([one() for _ in range(rows)], dtype=torch.float32))
 
 
-def softcap_of(draw: Draw) -> float | None:
-    return draw.pick(30.0, 5.0, 10 ** draw.uniform(-3, 4), 1e30) if draw.chance(0.25) else None
+def softcap_of(draw: Draw, largest: float) -> float | None:
+    """One that leaves logits up to `largest` alone, or bounds them to what float32 can tell apart."""
+    usual = draw.pick(30.0, 5.0, 10 ** draw.uniform(-3, 4))
+    return draw.pick(usual, usual, usual, 1e30 if largest < 1e4 else usual) if draw.chance(0.25) else None
+
+
+def largest_of(logits: Tensor) -> float:
+    """The largest finite magnitude."""
+    return logits.nan_to_num(0.0, 0.0, 0.0).abs().max().item() if logits.numel() > 0 else 0.0
 
 
 def logprobs_beside(draw: Draw, other: Tensor, row_of_token: Tensor, whole_rows: bool = False) -> Tensor:
