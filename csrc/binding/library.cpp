@@ -46,10 +46,11 @@ ELASTIC_LIBRARY(m) {
   m.def(
       "token_logprobs(Tensor logits, Tensor targets, float temperature, Tensor? temperatures=None, "
       "float? softcap=None) "
-      "-> (Tensor logprobs, Tensor entropy, Tensor logsumexp)");
+      "-> (Tensor logprobs, Tensor entropy, Tensor maximum, Tensor log_sum)");
   m.def(
-      "token_logprobs_backward(Tensor logits, Tensor targets, Tensor logsumexp, Tensor entropy, "
-      "Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? temperatures=None, "
+      "token_logprobs_backward(Tensor logits, Tensor targets, Tensor maximum, Tensor log_sum, "
+      "Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? "
+      "temperatures=None, "
       "float? softcap=None) -> Tensor");
   m.def("grpo_loss(Tensor logits, " GRPO_ARGUMENTS ", bool needs_gradient) -> (" GRPO_RESULTS
         ", Tensor gradient)");

@@ -65,37 +65,39 @@ LogitsChunk whole(const Tensor& logits, const Tensor& gradient) {
           nullptr};
 }
 
-std::tuple<Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& targets,
-                                                  double temperature,
-                                                  const std::optional<Tensor>& temperatures,
-                                                  std::optional<double> softcap) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& targets,
+                                                          double temperature,
+                                                          const std::optional<Tensor>& temperatures,
+                                                          std::optional<double> softcap) {
   const char* op = "token_logprobs";
   check_all(op, logits, targets, temperature, temperatures, softcap);
   const c10::DeviceGuard guard(logits.device());
   const auto options = logits.options().dtype(float_type(logits));
   Tensor logprobs = at::empty({logits.size(0)}, options), entropy = at::empty_like(logprobs),
-         logsumexp = at::empty_like(logprobs);
+         maximum = at::empty_like(logprobs), log_sum = at::empty_like(logprobs);
   const auto run = [&](auto zero) {
     using A = decltype(zero);
     run_logprobs<A>(logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap),
                              whole(logits, {}), logprobs.mutable_data_ptr<A>(), entropy.mutable_data_ptr<A>(),
-                             logsumexp.mutable_data_ptr<A>()});
+                             maximum.mutable_data_ptr<A>(), log_sum.mutable_data_ptr<A>()});
   };
   if (logits.scalar_type() == at::kDouble)
     run(double{});
   else
     run(float{});
-  return {logprobs, entropy, logsumexp};
+  return {logprobs, entropy, maximum, log_sum};
 }
 
-Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, const Tensor& logsumexp,
-                               const Tensor& entropy, const std::optional<Tensor>& grad_logprobs,
+Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, const Tensor& maximum,
+                               const Tensor& log_sum, const Tensor& entropy,
+                               const std::optional<Tensor>& grad_logprobs,
                                const std::optional<Tensor>& grad_entropy, double temperature,
                                const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
   const char* op = "token_logprobs_backward";
   check_all(op, logits, targets, temperature, temperatures, softcap);
   const at::ScalarType dtype = float_type(logits);
-  expect(op, "logsumexp", logsumexp, targets.sizes(), dtype, logits);
+  expect(op, "maximum", maximum, targets.sizes(), dtype, logits);
+  expect(op, "log_sum", log_sum, targets.sizes(), dtype, logits);
   expect(op, "entropy", entropy, targets.sizes(), dtype, logits);
   if (grad_logprobs.has_value()) expect(op, "grad_logprobs", *grad_logprobs, targets.sizes(), dtype, logits);
   if (grad_entropy.has_value()) expect(op, "grad_entropy", *grad_entropy, targets.sizes(), dtype, logits);
@@ -106,8 +108,8 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, cons
     using A = decltype(zero);
     run_backward<A>(
         logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap), whole(logits, gradient),
-                 logsumexp.const_data_ptr<A>(), entropy.const_data_ptr<A>(), optional_ptr<A>(grad_logprobs),
-                 optional_ptr<A>(grad_entropy)});
+                 maximum.const_data_ptr<A>(), log_sum.const_data_ptr<A>(), entropy.const_data_ptr<A>(),
+                 optional_ptr<A>(grad_logprobs), optional_ptr<A>(grad_entropy)});
   };
   if (logits.scalar_type() == at::kDouble)
     run(double{});

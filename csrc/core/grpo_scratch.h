@@ -30,7 +30,8 @@ struct GrpoScratch {
   RowState<A>* rows;     // [R]
   int64_t* row_of;       // [N] -1: no fitting row holds the token
   TokenTerms<A>* terms;  // [N]
-  A* logsumexp;          // [N]
+  A* maximum;            // [N] of the capped logits
+  A* log_sum;            // [N] log sum exp((x - maximum) / temperature)
   Work* work;            // [N]
 };
 
@@ -41,15 +42,17 @@ ELASTIC_HD GrpoScratch<A> grpo_scratch(const GrpoParams<A>& p) {  // widest alig
   s.rows = reinterpret_cast<RowState<A>*>(s.unmasked + 1);
   s.row_of = reinterpret_cast<int64_t*>(s.rows + p.rows);
   s.terms = reinterpret_cast<TokenTerms<A>*>(s.row_of + p.tokens);
-  s.logsumexp = reinterpret_cast<A*>(s.terms + p.tokens);
-  s.work = reinterpret_cast<Work*>(s.logsumexp + p.tokens);
+  s.maximum = reinterpret_cast<A*>(s.terms + p.tokens);
+  s.log_sum = s.maximum + p.tokens;
+  s.work = reinterpret_cast<Work*>(s.log_sum + p.tokens);
   return s;
 }
 
 template <class A>
 size_t grpo_scratch_bytes(int64_t tokens, int64_t rows) {
   return sizeof(int64_t) + sizeof(RowState<A>) * static_cast<size_t>(rows) +
-         (sizeof(int64_t) + sizeof(TokenTerms<A>) + sizeof(A) + sizeof(Work)) * static_cast<size_t>(tokens);
+         (sizeof(int64_t) + sizeof(TokenTerms<A>) + 2 * sizeof(A) + sizeof(Work)) *
+             static_cast<size_t>(tokens);
 }
 
 // `advantage` is the row's. A row whose tokens share a ratio learns as a whole or not at all.

@@ -73,14 +73,16 @@ struct LogprobParams {
   LogitsChunk chunk;  // all N tokens
   A* logprobs;        // [N]
   A* entropy;         // [N]
-  A* logsumexp;       // [N]
+  A* maximum;         // [N] the largest capped logit, exact
+  A* log_sum;         // [N] log sum exp((x - maximum) / temperature); in one float the two would lose digits
 };
 
 template <class A>
 struct LogprobBackwardParams {
   Softmax<A> softmax;
   LogitsChunk chunk;       // all N tokens, with a gradient
-  const A* logsumexp;      // [N]
+  const A* maximum;        // [N]
+  const A* log_sum;        // [N]
   const A* entropy;        // [N]
   const A* grad_logprobs;  // [N] or null
   const A* grad_entropy;   // [N] or null

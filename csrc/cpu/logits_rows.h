@@ -67,12 +67,25 @@ void write_zeros(T* out, int64_t vocab) {
   std::memset(static_cast<void*>(out), 0, static_cast<size_t>(vocab) * sizeof(T));
 }
 
-// What a row says about its target. The logprob is at most 0: the maximum is exact, log_sum never negative.
+// A row's distribution: p = exp((x - max) / temperature - log_sum).
+template <class A>
+struct RowSummary {
+  A max;  // of the capped logits
+  A log_sum;
+  A entropy;
+};
+
+// At most 0: the maximum is exact, log_sum never negative. Halves, because finite logits can be further apart
+// than the largest float.
+template <class A>
+A logprob_of(const RowSummary<A>& row, A x, A inv_temperature) {
+  return (x / 2 - row.max / 2) * (2 * inv_temperature) - row.log_sum;
+}
+
 template <class A>
 struct TargetStats {
   A logprob;
-  A entropy;
-  A logsumexp;
+  RowSummary<A> row;
 };
 
 // A row of floats that begins where a cache line does: stores that straddle two cost a fifth of the whole op.
@@ -118,8 +131,8 @@ class RowPass {
       x = static_cast<A>(row[target]);  // before exps overwrite it
       stats_ = kernels_.stats(row, n, inv, exps, shifts_.data());
     }
-    return {(x - stats_.max) * inv - stats_.log_sum, stats_.log_sum - stats_.mean,
-            stats_.max * inv + stats_.log_sum};
+    const RowSummary<A> summary{stats_.max, stats_.log_sum, stats_.log_sum - stats_.mean};
+    return {logprob_of(summary, x, inv), summary};
   }
 
   // out = slope * d logprob / dx, right after read(row, token, out).
@@ -140,29 +153,26 @@ class RowPass {
 
   // out = d_logprob * d logprob / dx + d_entropy * d entropy / dx from the row itself, which out may be:
   //   ((x == target) - p) d_logprob - p (log p + H) d_entropy, over the temperature.
-  void write(const T* row, int64_t token, const TargetStats<A>& stats, A d_logprob, A d_entropy, T* out) {
+  void write(const T* row, int64_t token, const RowSummary<A>& summary, A d_logprob, A d_entropy, T* out) {
     const int64_t n = softmax_.vocab, target = softmax_.targets[token];
     const A inv = inv_temperature(softmax_, token);
-    const A a = -(d_logprob + d_entropy * stats.entropy) * inv, b = -d_entropy * inv;
-    const A p = std::exp(stats.logprob);
-    const A entropy_part = p > 0 ? p * (stats.entropy + stats.logprob) * d_entropy : A(0);
-    const A at_target = (-std::expm1(stats.logprob) * d_logprob - entropy_part) * inv;
+    const A a = -(d_logprob + d_entropy * summary.entropy) * inv, b = -d_entropy * inv;
+    const auto at_target = [&](A x) {
+      const A logprob = logprob_of(summary, x, inv), p = std::exp(logprob);
+      const A entropy_part = p > 0 ? p * (summary.entropy + logprob) * d_entropy : A(0);
+      return (-std::expm1(logprob) * d_logprob - entropy_part) * inv;
+    };
     if (!is_capped()) {
-      kernels_.gradient(row, n, inv, stats.logsumexp, a, b, out);
-      out[target] = static_cast<T>(at_target);
+      const A slope = at_target(static_cast<A>(row[target]));  // before the row may be overwritten
+      kernels_.gradient(row, n, inv, summary.max, summary.log_sum, a, b, out);
+      out[target] = static_cast<T>(slope);
       return;
     }
     A* gradient = scratch_.resize(n);
-    computed_.gradient(capped(row), n, inv, stats.logsumexp, a, b, gradient);
-    gradient[target] = at_target;
-    softcap_.backward(gradient, z_.data(), n, A(softmax_.softcap), out);
-  }
-
-  // The logprob of `token` from its row and logsumexp.
-  A logprob(const T* row, int64_t token, A logsumexp) const {
-    A x = static_cast<A>(row[softmax_.targets[token]]);
-    if (is_capped()) x = A(softmax_.softcap) * std::tanh(x / A(softmax_.softcap));
-    return x * inv_temperature(softmax_, token) - logsumexp;
+    const A* z = capped(row);
+    computed_.gradient(z, n, inv, summary.max, summary.log_sum, a, b, gradient);
+    gradient[target] = at_target(z[target]);
+    softcap_.backward(gradient, z, n, A(softmax_.softcap), out);
   }
 
  private:

@@ -16,8 +16,9 @@ void token_logprobs(const LogprobParams<A>& params) {
       for (int64_t t = begin; t < end; t++) {
         const TargetStats<A> stats = pass.read(row_of<T>(chunk, t), t);
         params.logprobs[t] = stats.logprob;
-        params.entropy[t] = stats.entropy;
-        params.logsumexp[t] = stats.logsumexp;
+        params.entropy[t] = stats.row.entropy;
+        params.maximum[t] = stats.row.max;
+        params.log_sum[t] = stats.row.log_sum;
       }
     });
   });
@@ -40,9 +41,8 @@ void token_logprobs_backward(const LogprobBackwardParams<A>& params) {
           write_zeros(out, vocab);
           continue;
         }
-        const A lse = params.logsumexp[t];
-        const TargetStats<A> stats{pass.logprob(row, t, lse), params.entropy[t], lse};
-        pass.write(row, t, stats, d_logprob, d_entropy, out);
+        const RowSummary<A> summary{params.maximum[t], params.log_sum[t], params.entropy[t]};
+        pass.write(row, t, summary, d_logprob, d_entropy, out);
       }
     });
   });

@@ -47,8 +47,8 @@ void write_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>
                int64_t token, T* out) {
   const A slope = s.terms[token].slope, entropy_slope = s.terms[token].entropy_slope;
   if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.softmax.vocab);
-  const TargetStats<A> stats{p.logprobs[token], p.entropy[token], s.logsumexp[token]};
-  pass.write(row, token, stats, slope, entropy_slope, out);
+  const RowSummary<A> summary{s.maximum[token], s.log_sum[token], p.entropy[token]};
+  pass.write(row, token, summary, slope, entropy_slope, out);
 }
 
 // Reads a row once; if tokens do not share ratios, writes its gradient while the row is in L2.
@@ -66,8 +66,9 @@ void chunk_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>
   const bool keep = out != nullptr && work == Work::LEARN && p.objective.entropy_coef == 0;
   const TargetStats<A> stats = pass.read(row, token, keep ? out : nullptr);
   p.logprobs[token] = stats.logprob;
-  p.entropy[token] = stats.entropy;
-  s.logsumexp[token] = stats.logsumexp;
+  p.entropy[token] = stats.row.entropy;
+  s.maximum[token] = stats.row.max;
+  s.log_sum[token] = stats.row.log_sum;
   if (is_row_level(p.objective)) return;
   set_terms(p, s, token, A(0));
   if (out == nullptr) return;

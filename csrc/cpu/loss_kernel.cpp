@@ -163,7 +163,7 @@ RowStats<float> stats(const T* row, int64_t n, float inv_temperature, float* exp
     }
     sums.add(found);
     if (in_place) __builtin_memcpy(exps + begin, held, length * sizeof(float));
-    if (exps != nullptr) shifts[block] = static_cast<float>(sums.shift);
+    if (exps != nullptr) shifts[block] = started ? static_cast<float>(sums.shift) : LOW;
   }
   return sums.stats(double(inv_temperature));
 }
@@ -188,11 +188,12 @@ void scale_exps(const float* exps, const float* shifts, int64_t n, float inv_tem
 }
 
 template <class T>
-void gradient(const T* row, int64_t n, float inv_temperature, float logsumexp, float a, float b, T* out) {
-  const Vec inv(inv_temperature), shift(-logsumexp), va(a), vb(b);
+void gradient(const T* row, int64_t n, float inv_temperature, float max, float log_sum, float a, float b,
+              T* out) {
+  const Vec inv(inv_temperature), shift(max), norm(-log_sum), va(a), vb(b);
   // p (a + b log p), 0 where p is 0
   const auto slope = [&](const Vec& x) {
-    const Vec logp = at::vec::clamp_min(at::vec::fmadd(x, inv, shift), Vec(LOWEST_T * LN_2));
+    const Vec logp = at::vec::clamp_min(at::vec::fmadd(x - shift, inv, norm), Vec(LOWEST_T * LN_2));
     return exp2_bounded(logp * Vec(LOG2_E)) * at::vec::fmadd(vb, logp, va);
   };
   Vec x, y;
@@ -230,10 +231,10 @@ void scale_exps_f64(const double* exps, const double* shifts, int64_t n, double 
   for (int64_t i = 0; i < n; i++) out[i] = exps[i] * f;
 }
 
-void gradient_f64(const double* row, int64_t n, double inv_temperature, double logsumexp, double a, double b,
-                  double* out) {
+void gradient_f64(const double* row, int64_t n, double inv_temperature, double max, double log_sum, double a,
+                  double b, double* out) {
   for (int64_t i = 0; i < n; i++) {
-    const double logp = row[i] * inv_temperature - logsumexp, p = ::exp(logp);
+    const double logp = (row[i] - max) * inv_temperature - log_sum, p = ::exp(logp);
     out[i] = p == 0 ? 0 : p * (a + b * logp);
   }
 }

@@ -19,7 +19,7 @@ constexpr int64_t loss_blocks(int64_t vocab) { return (vocab + LOSS_BLOCK - 1) /
 template <class A>
 struct RowStats {
   A max;      // max x
-  A log_sum;  // log sum exp(z), at least 0; the logsumexp is max / temperature + log_sum
+  A log_sum;  // log sum exp(z), at least 0
   A mean;     // sum p z; the entropy is log_sum - mean
 };
 
@@ -34,7 +34,8 @@ struct RowKernels {
   void (*scale_exps)(const A* exps, const A* shifts, int64_t n, A inv_temperature, const RowStats<A>& stats,
                      A factor, T* out);
   // out[i] = p[i] (a + b log p[i]) from the row itself, one more exp an element; out may be the row.
-  void (*gradient)(const T* row, int64_t n, A inv_temperature, A logsumexp, A a, A b, T* out);
+  // max and log_sum as in RowStats.
+  void (*gradient)(const T* row, int64_t n, A inv_temperature, A max, A log_sum, A a, A b, T* out);
 };
 
 struct LossKernels {

@@ -1,7 +1,7 @@
 // token_logprobs, its backward, and the scaling of a gradient that is already written.
 //
 // token_logprobs is a row pass (row_pass.cuh) without a gradient: one read a logit. The backward plans from
-// the saved logsumexp: one read and one write, or only a write where nothing flows back. scale: one read and
+// the saved statistics: one read and one write, or only a write where nothing flows back. scale: one read and
 // one write, or nothing where the factor is 1.
 #include "cuda/loss.h"
 #include "cuda/row_launch.cuh"
@@ -35,7 +35,8 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
     if (writes) {
       p.logprobs[i] = in.target >= 0 ? stats.logprob(transform.capped(in.logit), transform.scale) : NAN;
       p.entropy[i] = stats.entropy;
-      p.logsumexp[i] = stats.logsumexp();
+      p.maximum[i] = stats.max;
+      p.log_sum[i] = stats.log_sum();
     }
     return Plan{};
   }
@@ -59,14 +60,15 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   }
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const int32_t target = this->target_of(p.softmax, i);
-    const float logsumexp = target >= 0 ? p.logsumexp[i] : NAN;
+    const float max = target >= 0 ? p.maximum[i] : NAN, log_sum = p.log_sum[i];
     float logprob = NAN;
     if (target >= 0) {
       const T* row = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
-      const float l = fmaf(transform.capped(to_float(row[target])), transform.inv_temperature, -logsumexp);
+      const float x = transform.capped(to_float(row[target]));
+      const float l = fmaf(0.5f * x - 0.5f * max, 2.f * transform.inv_temperature, -log_sum);
       logprob = l > 0.f ? 0.f : l;
     }
-    return saved_plan(transform, logsumexp, target, logprob, p.entropy[i], d_logprob(i), d_entropy(i));
+    return saved_plan(transform, max, log_sum, target, logprob, p.entropy[i], d_logprob(i), d_entropy(i));
   }
 };
 

@@ -64,7 +64,8 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
     if (writes) {
       p.logprobs[token] = logprob;
       p.entropy[token] = stats.entropy;
-      s.logsumexp[token] = stats.logsumexp();
+      s.maximum[token] = stats.max;
+      s.log_sum[token] = stats.log_sum();
       if (has_terms) s.terms[token] = terms;
     }
     if (row.gradient == nullptr) return Plan{};
@@ -90,8 +91,9 @@ struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
-    return saved_plan(transform, s.logsumexp[token], this->target_of(p.softmax, token), p.logprobs[token],
-                      p.entropy[token], s.terms[token].slope, s.terms[token].entropy_slope);
+    return saved_plan(transform, s.maximum[token], s.log_sum[token], this->target_of(p.softmax, token),
+                      p.logprobs[token], p.entropy[token], s.terms[token].slope,
+                      s.terms[token].entropy_slope);
   }
 };
 

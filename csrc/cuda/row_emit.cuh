@@ -17,14 +17,14 @@ struct Row {
   bool counted;   // false: the row is not read, its gradient is zero
 };
 
-// What is written, decided by one thread for the whole CTA: 2^d (a + b d) with d = u - shift, times the
+// What is written, decided by one thread for the whole CTA: 2^d (a + b d) with d = (x - max) scale, times the
 // softcap's slope. The target's own element has cancellation to avoid and comes ready.
 enum class Emit : int32_t { NOTHING, ZEROS, SLOPES, ENTROPY_SLOPES };
 struct Plan {
   Emit emit;
   int32_t target;
   float target_slope;
-  float shift;
+  float max;
   float a;
   float b;
 };
@@ -35,10 +35,9 @@ __device__ __forceinline__ Plan zeros_plan() {
   return plan;
 }
 
-// d/dx of logprob d_logprob + entropy d_entropy; p = 2^(u - shift) density, density = 2^-log2_sum. `target` <
-// 0: none.
+// d/dx of logprob d_logprob + entropy d_entropy; p = 2^d density, density = 2^-log2_sum. `target` < 0: none.
 template <bool SOFTCAP>
-__device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform, float shift, float density,
+__device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform, float max, float density,
                                             float log2_sum, int32_t target, float target_cap_slope,
                                             float logprob, float entropy, float d_logprob, float d_entropy) {
   const float inv = transform.inv_temperature;
@@ -48,27 +47,25 @@ __device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform,
   plan.emit = d_entropy != 0.f ? Emit::ENTROPY_SLOPES : Emit::SLOPES;
   plan.target = target;
   plan.target_slope = (-expm1f(logprob) * d_logprob - entropy_part) * inv * target_cap_slope;
-  plan.shift = shift;
+  plan.max = max;
   plan.a = fmaf(-b, log2_sum, a) * density;
   plan.b = b * density;
   return plan;
 }
 
-// The same from a row's saved logsumexp (in nats) instead of its statistics. `logprob` is the target's, or
-// NaN.
+// The same from what was saved of a row's statistics (log_sum in nats). `logprob` is the target's, or NaN.
 template <bool SOFTCAP>
-__device__ __forceinline__ Plan saved_plan(const Transform<SOFTCAP>& transform, float logsumexp,
+__device__ __forceinline__ Plan saved_plan(const Transform<SOFTCAP>& transform, float max, float log_sum,
                                            int32_t target, float logprob, float entropy, float d_logprob,
                                            float d_entropy) {
-  // u of a logit equal to logsumexp, as a float, with what its rounding lost: p has the digits of logsumexp.
-  const float inv = transform.inv_temperature, logit = logsumexp / inv, shift = logit * transform.scale;
-  const float log2_sum = fmaf(logit, transform.scale, -shift) - fmaf(logit, inv, -logsumexp) * LOG2_E;
   float cap_slope = 1.f;
   if constexpr (SOFTCAP) {  // from the logprob: in place the logit may be gone
-    const float tanh = (logprob + logsumexp) / inv * transform.inv_cap;
-    cap_slope = fmaf(-tanh, tanh, 1.f);
+    const float tanh =
+        fmaf((logprob + log_sum) / transform.inv_temperature, transform.inv_cap, max * transform.inv_cap);
+    cap_slope = tanh < -1.f ? 0.f : fmaf(-tanh, tanh, 1.f);
   }
-  return slopes_plan(transform, shift, exp2f(-log2_sum), log2_sum, target, cap_slope, logprob, entropy,
+  const float log2_sum = log_sum * LOG2_E;
+  return slopes_plan(transform, max, exp2f(-log2_sum), log2_sum, target, cap_slope, logprob, entropy,
                      d_logprob, d_entropy);
 }
 
@@ -158,7 +155,7 @@ __device__ __forceinline__ void slopes(const Transform<SOFTCAP>& transform, cons
 #pragma unroll
   for (int i = 0; i < E; i++) {
     float cap_slope;
-    const float d = fmaf(transform.capped(x[i], cap_slope), transform.scale, -plan.shift);
+    const float d = (transform.capped(x[i], cap_slope) - plan.max) * transform.scale;
     const float e = exp2_fast(d);
     x[i] = ENTROPY ? e * fmaf(fmaxf(d, NEGLIGIBLE), plan.b, plan.a) : e * plan.a;
     if constexpr (SOFTCAP) x[i] *= cap_slope;

@@ -150,7 +150,7 @@ __device__ __forceinline__ Online unit_online(const Load& load, const Row<T>& ro
     stats.add<BOUNDED>(x, transform.scale);
   }
   each_group<(SOFTCAP ? 8 : 16) / E>(begin, end, [&](int32_t v) { return load.first(v); }, add);
-  stats.join_warp();
+  stats.join_warp(transform.scale);
   return stats;
 }
 
@@ -211,11 +211,11 @@ __global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
       Online one{unit[i].max, unit[i].sum, unit[i].weighted};
-      one.rescale(top);
+      one.rescale(top, transform.scale);
       all.sum += one.sum;
       all.weighted += one.weighted;
     }
-    all.join_warp();
+    all.join_warp(transform.scale);
     if (threadIdx.x == 0)
       shared->plan = task.combine(index, shared->inputs, row, RowStats(all), transform, rank == 0);
   } else {

@@ -4,9 +4,9 @@
 // with a running maximum of its own; five shuffles join the lanes; the units are joined by one warp, in a
 // fixed tree. So the result depends on the row alone, not on cluster size, number of threads or storage.
 //
-// All exponents are in base 2: u = z log2(e) for the scaled logit z. Everything is relative to `max`, the
-// largest u as this very float, so that its rounding cancels between statistics and gradient. A u below
-// LOWEST counts as -inf. NaN and +inf need no branch: they end up in `sum`.
+// All exponents are in base 2: d = (x - max) log2(e) / temperature, with `max` the largest capped logit x
+// itself, which no offset of the row can round. It starts at the lowest float, which lets -inf and the lowest
+// float itself differ. NaN and +inf need no branch: they end up in `sum` and `max`.
 #pragma once
 
 #include "cuda/cluster.cuh"
@@ -15,10 +15,10 @@
 namespace elastic::cuda {
 
 constexpr int LOG2_UNITS = 7, UNITS = 1 << LOG2_UNITS;
-constexpr float LOWEST = -1e30f;
+constexpr float LOWEST = -3.402823466e38f;
 // What the float sum of a row cannot tell from 0, in logprob and entropy: a certain token reads exactly 0.
 constexpr float RESOLUTION = 2.4e-7f;
-// 2^NEGLIGIBLE is 0, and times NEGLIGIBLE it still is: keeps 0 * -inf out of the entropy.
+// 2^NEGLIGIBLE is 0, and times NEGLIGIBLE it still is: keeps 0 * -inf out.
 constexpr float NEGLIGIBLE = -200.f;
 
 // Where the elements of a row lie: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
@@ -53,25 +53,25 @@ __device__ __forceinline__ float largest(const float* x) {
 
 struct Online {
   float max = LOWEST;
-  float sum = 0.f;       // of 2^(u - max)
-  float weighted = 0.f;  // of 2^(u - max) (u - max)
+  float sum = 0.f;       // of 2^d
+  float weighted = 0.f;  // of 2^d d
 
-  __device__ __forceinline__ void rescale(float to) {
-    const float delta = max - to, factor = exp2_fast(delta);
+  __device__ __forceinline__ void rescale(float to, float scale) {
+    const float delta = fmaxf((max - to) * scale, NEGLIGIBLE), factor = exp2_fast(delta);
     weighted = factor * fmaf(delta, sum, weighted);
     sum = factor * sum;
     max = to;
   }
 
-  // x: capped logits; u = x scale. Without BOUNDED, -inf makes `weighted` NaN.
+  // x: capped logits; scale: log2(e) / temperature. Without BOUNDED, a d of -inf makes `weighted` NaN.
   template <bool BOUNDED, int N>
   __device__ __forceinline__ void add(const float (&x)[N], float scale) {
-    rescale(fmaxf(max, largest<N>(x) * scale));
+    rescale(fmaxf(max, largest<N>(x)), scale);
     constexpr int CHAINS = N < 4 ? 1 : 4;  // short ones: latency
     float sums[CHAINS], products[CHAINS];
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      const float d = fmaf(x[i], scale, -max), bounded = BOUNDED ? fmaxf(d, NEGLIGIBLE) : d;
+      const float d = (x[i] - max) * scale, bounded = BOUNDED ? fmaxf(d, NEGLIGIBLE) : d;
       const float e = exp2_fast(d);
       const int c = i % CHAINS;
       sums[c] = i < CHAINS ? e : sums[c] + e;
@@ -85,8 +85,8 @@ struct Online {
   }
 
   // The whole warp's, in every lane.
-  __device__ __forceinline__ void join_warp() {
-    rescale(warp_reduce(max, Max()));
+  __device__ __forceinline__ void join_warp(float scale) {
+    rescale(warp_reduce(max, Max()), scale);
     sum = warp_reduce(sum, Sum());
     weighted = warp_reduce(weighted, Sum());
   }
@@ -97,7 +97,7 @@ struct alignas(16) UnitStats {
   float max, sum, weighted, unused;
 };
 
-// log2 p = u - max - log2_sum. NaN in every field for a row with NaN, +inf, or nothing but -inf.
+// log2 p = d - log2_sum. NaN in every field for a row with NaN, +inf, or nothing but -inf.
 struct RowStats {
   float max;
   float log2_sum;
@@ -112,12 +112,12 @@ struct RowStats {
     const float h = (log2_sum - row.weighted / sum) * LN_2;
     entropy = h < RESOLUTION ? 0.f : h;
   }
-  // Of the element with scaled logit u = x scale.
+  // Of a capped logit. Halves, because finite logits can be further apart than the largest float.
   __device__ __forceinline__ float logprob(float x, float scale) const {
-    const float l = (fmaf(x, scale, -max) - log2_sum) * LN_2;
+    const float l = fmaf(0.5f * x - 0.5f * max, 2.f * scale, -log2_sum) * LN_2;
     return l > -RESOLUTION ? 0.f : l;
   }
-  __device__ __forceinline__ float logsumexp() const { return (max + log2_sum) * LN_2; }
+  __device__ __forceinline__ float log_sum() const { return log2_sum * LN_2; }
 };
 
 }  // namespace elastic::cuda

@@ -42,7 +42,7 @@ def token_logprobs(
     targets = checked(op, "targets", targets, logits)
     scalar, per_token = split_temperature(op, logits, temperature)
     softcap = None if softcap is None else number(op, "softcap", softcap)
-    logprobs, entropy, _ = torch.ops.elastic.token_logprobs(logits, targets, scalar, per_token, softcap)
+    logprobs, entropy, *_ = torch.ops.elastic.token_logprobs(logits, targets, scalar, per_token, softcap)
     return logprobs, entropy
 
 
@@ -53,18 +53,19 @@ def _(
     temperature: float,
     temperatures: Tensor | None = None,
     softcap: float | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     def out() -> Tensor:
         return logits.new_empty(logits.shape[0], dtype=compute_dtype(logits))
 
-    return out(), out(), out()
+    return out(), out(), out(), out()
 
 
 @torch.library.register_fake("elastic::token_logprobs_backward")
 def _(
     logits: Tensor,
     targets: Tensor,
-    logsumexp: Tensor,
+    maximum: Tensor,
+    log_sum: Tensor,
     entropy: Tensor,
     grad_logprobs: Tensor | None,
     grad_entropy: Tensor | None,
@@ -77,21 +78,22 @@ def _(
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
     logits, targets, ctx.temperature, temperatures, ctx.softcap = inputs
-    _, entropy, logsumexp = output
-    ctx.save_for_backward(logits, targets, logsumexp, entropy, temperatures)
+    _, entropy, maximum, log_sum = output
+    ctx.save_for_backward(logits, targets, maximum, log_sum, entropy, temperatures)
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(logsumexp)
+    ctx.mark_non_differentiable(maximum, log_sum)
 
 
-def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, _: None) -> tuple:
+def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, *_: None) -> tuple:
     gradient = None
     if ctx.needs_input_grad[0] and (grad_logprobs is not None or grad_entropy is not None):
-        logits, targets, logsumexp, entropy, temperatures = ctx.saved_tensors
+        logits, targets, maximum, log_sum, entropy, temperatures = ctx.saved_tensors
         with torch.no_grad():
             gradient = torch.ops.elastic.token_logprobs_backward(
                 logits,
                 targets,
-                logsumexp,
+                maximum,
+                log_sum,
                 entropy,
                 None if grad_logprobs is None else grad_logprobs.contiguous(),
                 None if grad_entropy is None else grad_entropy.contiguous(),

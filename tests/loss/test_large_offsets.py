@@ -59,13 +59,10 @@ def test_the_gradient_of_far_rows_reaches_them():
     batch = random_batch(torch.bfloat16, lengths=(2, 4), groups=(2,), vocab=VOCAB)
     rows = far_apart(batch.logits)
     gradient = torch.ones(TOKENS)
-    _, entropy, logsumexp = torch.ops.elastic.token_logprobs(rows, batch.targets, 1.0)
-    far = torch.ops.elastic.token_logprobs_backward(
-        rows, batch.targets, logsumexp, entropy, gradient, None, 1.0
-    )
-    near = torch.ops.elastic.token_logprobs_backward(
-        batch.logits, batch.targets, logsumexp, entropy, gradient, None, 1.0
-    )
+    _, entropy, maximum, log_sum = torch.ops.elastic.token_logprobs(rows, batch.targets, 1.0)
+    saved = (batch.targets, maximum, log_sum, entropy, gradient, None, 1.0)
+    far = torch.ops.elastic.token_logprobs_backward(rows, *saved)
+    near = torch.ops.elastic.token_logprobs_backward(batch.logits, *saved)
     assert_gradient_near(far, near, 0)
 
 

@@ -160,10 +160,10 @@ def test_opcheck(dtype):
         for cap in (None, 5.0):
             arguments = (x, targets, 1.0, temperatures, cap)
             torch.library.opcheck(torch.ops.elastic.token_logprobs.default, arguments)
-    _, entropy, logsumexp = torch.ops.elastic.token_logprobs(logits, targets, 1.0)
+    _, entropy, maximum, log_sum = torch.ops.elastic.token_logprobs(logits, targets, 1.0)
     torch.library.opcheck(
         torch.ops.elastic.token_logprobs_backward.default,
-        (logits, targets, logsumexp, entropy, torch.ones_like(entropy), None, 1.0),
+        (logits, targets, maximum, log_sum, entropy, torch.ones_like(entropy), None, 1.0),
     )
 
 
