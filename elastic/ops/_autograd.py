@@ -69,15 +69,16 @@ def origin(op: str, *inputs: Tensor | None) -> Tensor:
 def handed_out(op: str, gradient: Tensor, factor: Tensor, origin: Tensor) -> Tensor:
     """A stored gradient times the incoming one, for backward() to return.
 
-    In place, unless the graph is kept: then the stored one is needed again, and memory once handed out is
-    not written.
+    In place, unless the graph is kept (then the stored one is needed again, and memory once handed out is not
+    written) or traced (then forward's results may not be written, and the compiler sees to the memory).
 
     Args:
         gradient: at least one dimension.
         factor: one element.
         origin: of what the gradient was computed from.
     """
-    if torch.compiler.is_compiling() or _keeps_graph():
+    traced = torch.compiler.is_compiling() or type(factor) is not Tensor
+    if traced or _keeps_graph():
         gradient = gradient.clone()
     with torch.no_grad():
         torch.ops.elastic.scale_(gradient if gradient.dim() == 2 else gradient[None], factor)

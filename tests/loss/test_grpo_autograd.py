@@ -192,11 +192,12 @@ def test_opcheck(dtype, loss):
     last = (batch.mask, batch.ref_logprobs, batch.engine_logprobs, None)
     options = {**OPTIONS, "loss": loss, "softcap": 5.0 if loss == "grpo" else None}
     plain = torch.ops.elastic.grpo_loss.default
-    for needs_gradient in (False, True):
+    leaf = batch.logits.clone().requires_grad_()
+    for logits, needs_gradient in ((batch.logits, False), (leaf, False), (leaf, True)):
         for advantage in ((advantages, None, None), (None, batch.rewards, batch.group_offsets)):
             tensors = (*first, *advantage, *last)
             keywords = {**options, "needs_gradient": needs_gradient}
-            torch.library.opcheck(plain, (batch.logits, *tensors), keywords)
+            torch.library.opcheck(plain, (logits, *tensors), keywords)
     torch.library.opcheck(torch.ops.elastic.grpo_loss_.default, (batch.logits.clone(), *tensors), options)
     torch.library.opcheck(
         torch.ops.elastic.scale_.default, (batch.logits.clone(), torch.tensor(2.0, dtype=advantages.dtype))
