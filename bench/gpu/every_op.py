@@ -96,7 +96,8 @@ def decode_ops(device: torch.device, rows: int) -> None:
             ops.force_logits_(logits, state, on)
             tokens = (torch.arange(rows, device=there) + step) % 9
             source = ops.budget_step_(tokens, state, on, active=active)
-            history.append((logits, tokens.clone(), source, state.clone(), active.clone()))
+            forced = ops.forced_next(state, on)
+            history.append((logits, tokens.clone(), source, state.clone(), active.clone(), forced))
         emitted = torch.stack([tokens for _, tokens, *_ in history], dim=1)
         lengths = torch.full((rows,), 8, device=there)
         history.append(tuple(ops.replay(emitted, lengths, ops.new_state(index, on), on)))

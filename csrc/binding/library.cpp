@@ -18,11 +18,12 @@
 
 ELASTIC_LIBRARY(m) {
   // ---- budget machine (csrc/binding/budget.cpp, elastic/ops/budget.py) ----
-  m.def("new_state(Tensor budgets, Tensor phases, Tensor tables) -> Tensor");
+  m.def("new_state(Tensor rows, Tensor phase, Tensor tables) -> Tensor");
   m.def(
       "budget_step_(Tensor(a!) tokens, Tensor(b!) state, Tensor tables, Tensor token_flags, "
       "Tensor(c!)? active=None) -> Tensor");
   m.def("force_logits_(Tensor(a!) logits, Tensor state, Tensor tables) -> ()");
+  m.def("forced_next(Tensor state, Tensor tables) -> Tensor");
   m.def(
       "replay(Tensor tokens, Tensor lengths, Tensor state, Tensor tables, Tensor token_flags, "
       "Tensor? source=None) -> (Tensor phase, Tensor source, Tensor state, Tensor mismatch)");

@@ -56,8 +56,8 @@ void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tens
 }
 
 void check_positive(const char* op, const char* name, double value) {
-  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": ", name,
-                    ": expected a finite value above 0, got ", value);
+  TORCH_CHECK_VALUE(is_supported_factor(value), op, ": ", name, ": expected a value from 1e-30 to 1e30, got ",
+                    value);
 }
 
 void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
@@ -70,8 +70,8 @@ void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside,
     const double value = temperatures->scalar_type() == at::kDouble
                              ? temperatures->const_data_ptr<double>()[t]
                              : temperatures->const_data_ptr<float>()[t];
-    TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op,
-                      ": temperature: expected finite values above 0, got ", value, " at token ", t);
+    TORCH_CHECK_VALUE(is_supported_factor(value), op,
+                      ": temperature: expected values from 1e-30 to 1e30, got ", value, " at token ", t);
   }
 }
 

@@ -38,6 +38,7 @@ void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& 
                    const char* eps_name, double eps, int64_t pass_k);
 Advantage advantage_kind(const char* op, const char* argument, std::string_view name);
 
+// From 1e-30 to 1e30 (is_supported_factor).
 void check_positive(const char* op, const char* name, double value);
 void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
                        const std::optional<at::Tensor>& temperatures);

@@ -10,6 +10,8 @@
 
 #include <cmath>
 
+#include "binding/budget_checks.h"
+#include "binding/checks.h"
 #include "binding/device.h"
 #ifdef ELASTIC_WITH_CUDA
 #include "cuda/sample.h"
@@ -23,25 +25,6 @@ using OptionalTensor = std::optional<Tensor>;
 using sampling::Filters;
 using sampling::SampleParams;
 
-// Of shape [size, columns], or [size] for columns = 0; contiguous, and where the logits are.
-void check(const char* op, const char* name, const Tensor& tensor, at::ScalarType dtype, int64_t size,
-           int64_t columns, const Tensor& logits) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, ": expected ", dtype, ", got ",
-                   tensor.scalar_type());
-  const bool fits = columns == 0 ? tensor.dim() == 1 && tensor.size(0) == size
-                                 : tensor.dim() == 2 && tensor.size(0) == size && tensor.size(1) == columns;
-  if (columns == 0) {
-    TORCH_CHECK_VALUE(fits, op, ": ", name, ": expected shape [", size, "], got ", tensor.sizes());
-  } else {
-    TORCH_CHECK_VALUE(fits, op, ": ", name, ": expected shape [", size, ", ", columns, "], got ",
-                      tensor.sizes());
-  }
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ",
-                    tensor.strides());
-  TORCH_CHECK_VALUE(tensor.device() == logits.device(), op, ": ", name, ": expected device ", logits.device(),
-                    ", got ", tensor.device());
-}
-
 Scalar checked_dtype(const char* op, at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat:
@@ -51,7 +34,7 @@ Scalar checked_dtype(const char* op, at::ScalarType dtype) {
     case at::kHalf:
       return Scalar::F16;
     default:
-      TORCH_CHECK_TYPE(false, op, ": logits: expected float32, bfloat16 or float16, got ", dtype);
+      TORCH_CHECK_TYPE(false, op, ": logits: expected float32, bfloat16 or float16, got ", dtype_name(dtype));
   }
 }
 
@@ -67,7 +50,7 @@ template <class T>
 const T* per_row(const char* op, const char* name, const OptionalTensor& values, at::ScalarType dtype,
                  const Tensor& logits) {
   if (!values.has_value()) return nullptr;
-  check(op, name, *values, dtype, logits.size(0), 0, logits);
+  expect(op, name, *values, {logits.size(0)}, dtype, logits);
   return values->const_data_ptr<T>();
 }
 
@@ -79,17 +62,17 @@ SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, 
                      const Filters& all, const RowOptions& rows, const OptionalTensor& broken) {
   SampleParams p{};
   p.dtype = checked_dtype(op, logits.scalar_type());
-  TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected shape [B, V], got ", logits.sizes());
+  TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [B, V], got ", describe(logits));
   p.rows = logits.size(0);
   p.vocab = logits.size(1);
   TORCH_CHECK_VALUE(p.vocab >= 1 && p.vocab <= sampling::LARGEST_VOCAB, op, ": logits: expected 1 to ",
-                    sampling::LARGEST_VOCAB, " columns, got shape ", logits.sizes());
+                    sampling::LARGEST_VOCAB, " columns, got ", describe(logits));
   TORCH_CHECK_VALUE(p.vocab == 1 || logits.stride(1) == 1, op,
                     ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
   p.logits = logits.const_data_ptr();
   p.row_stride = logits.stride(0);
-  check(op, "seeds", seeds, at::kLong, p.rows, 0, logits);
-  check(op, "positions", positions, at::kLong, p.rows, 0, logits);
+  expect(op, "seeds", seeds, {p.rows}, at::kLong, logits);
+  expect(op, "positions", positions, {p.rows}, at::kLong, logits);
   p.seeds = seeds.const_data_ptr<int64_t>();
   p.positions = positions.const_data_ptr<int64_t>();
   p.all = all;
@@ -102,8 +85,9 @@ SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, 
     for (int64_t r = 0; r < p.rows; r++) check_filters(op, filters_of(p, r));
   }
   if (broken.has_value()) {
-    check(op, "broken", *broken, at::kInt, 1, 0, logits);
+    expect(op, "broken", *broken, {1}, at::kInt, logits);
     p.broken = broken->mutable_data_ptr<int32_t>();
+    bump_version(*broken);
   }
   return p;
 }
@@ -126,11 +110,8 @@ void run(const char* op, const Tensor& logits, SampleParams& p) {
 #ifdef ELASTIC_WITH_CUDA
   if (runs_on_cuda(logits)) return check_launch(op, logits, cuda::sample(p, current_stream()));
 #endif
-  int32_t first_broken = 0;
-  const bool flagged = p.broken != nullptr;
-  if (!flagged) p.broken = &first_broken;
-  cpu::sample(p);
-  TORCH_CHECK(first_broken == 0, op, ": logits: row ", first_broken - 1,
+  const int64_t broken = cpu::sample(p);
+  TORCH_CHECK(broken < 0 || p.broken != nullptr, op, ": logits: row ", broken,
               " holds NaN or +inf, or nothing but -inf that may be drawn");
 }
 
@@ -157,31 +138,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
   const char* op = "sample";
   SampleParams p = checked(op, logits, seeds, positions, {temperature, top_k, top_p, min_p},
                            {temperatures, top_ks, top_ps, min_ps}, broken);
-  check(op, "state", state, at::kInt, p.rows, budget::STATE_WIDTH, logits);
-  TORCH_CHECK_VALUE(tables.dim() == 2 && tables.size(0) > 0 && tables.size(1) >= budget::HEADER_WIDTH, op,
-                    ": tables: expected at least one row of at least ", int(budget::HEADER_WIDTH),
-                    " columns, got shape ", tables.sizes());
-  check(op, "tables", tables, at::kInt, tables.size(0), tables.size(1), logits);
-  check(op, "token_flags", token_flags, at::kLong, token_flags.numel(), 0, logits);
-  p.tables = {tables.const_data_ptr<int32_t>(), token_flags.const_data_ptr<int64_t>(), tables.size(0),
-              tables.size(1), token_flags.size(0)};
+  p.tables = checked_tables(op, tables, &token_flags, logits);
+  check_state(op, state, p.rows, p.tables, logits);
   p.state = state.mutable_data_ptr<int32_t>();
-  if (runs_on_cuda(logits)) {
-    // Kernels move a row's state as two 16-byte words.
-    TORCH_CHECK_VALUE(p.rows == 0 || reinterpret_cast<uintptr_t>(p.state) % 16 == 0, op,
-                      ": state: expected rows aligned to 16 bytes, got storage offset ",
-                      state.storage_offset());
-  }
-  // A state made for another machine could read outside the tables. On a device a check would have to wait.
-  for (int64_t r = 0; !runs_on_cuda(logits) && r < p.rows; r++) {
-    const int32_t budget = p.state[r * budget::STATE_WIDTH];
-    TORCH_CHECK_VALUE(budget >= 0 && budget < p.tables.count, op, ": state: expected a budget below ",
-                      p.tables.count, " in row ", r, ", got ", budget);
-  }
   if (active.has_value()) {
-    check(op, "active", *active, at::kInt, 1, 0, logits);
+    expect(op, "active", *active, {1}, at::kInt, logits);
     p.active = active->mutable_data_ptr<int32_t>();
+    bump_version(*active);
   }
+  bump_version(state);
   const c10::DeviceGuard guard(logits.device());
   Outputs out;
   allocate(p, logits, out);

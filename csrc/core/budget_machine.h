@@ -69,14 +69,14 @@ ELASTIC_HD void enter_solution(Row& row) {
 
 // A row before its first token. CLOSING and NOTICE are no places to start: they read as THINKING. An index
 // outside the tables gives a row that is DONE and only emits padding.
-ELASTIC_HD Row initial(const Tables& tables, int64_t budget, int32_t phase) {
-  const bool known = budget >= 0 && budget < tables.count && phase >= OPENING && phase <= DONE;
-  if (!known) phase = DONE;
+ELASTIC_HD Row initial(const Tables& tables, int64_t budget, int64_t start) {
+  const bool known = budget >= 0 && budget < tables.count && start >= OPENING && start <= DONE;
+  int32_t phase = known ? int32_t(start) : int32_t(DONE);
   if (phase == CLOSING || phase == NOTICE) phase = THINKING;
   Row row{};
   row.budget = known ? int32_t(budget) : 0;
   row.phase = row.last_phase = phase;
-  if (phase == THINKING) enter_thinking(row, tables.rows + row.budget * tables.width);
+  if (phase == THINKING) enter_thinking(row, table_of(row, tables));
   return row;
 }
 
@@ -197,7 +197,7 @@ ELASTIC_HD Emitted step_solution(Row& row, const int32_t* table, const Token& to
 
 // (state, sampled token) -> (state, emitted token, source).
 ELASTIC_HD Emitted transition(Row& row, const Tables& tables, int64_t sampled) {
-  const int32_t* table = tables.rows + row.budget * tables.width;
+  const int32_t* table = table_of(row, tables);
   if (row.phase == DONE) {
     row.last_phase = DONE;
     return {table[PAD_ID], PAD};
@@ -213,7 +213,7 @@ ELASTIC_HD Emitted transition(Row& row, const Tables& tables, int64_t sampled) {
 // it was, if a row under this budget cannot have emitted it there. Without a hint a token that replaced an
 // EOS or an early end marker reads as sampled: nothing in the ids tells them apart.
 ELASTIC_HD bool replay_token(Row& row, const Tables& tables, int64_t token, uint8_t hint, Emitted& out) {
-  const int32_t* table = tables.rows + row.budget * tables.width;
+  const int32_t* table = table_of(row, tables);
   Row next = row;
   if (hint == FORCED && row.phase == THINKING) {
     if (wants_extension(row, table)) {

@@ -1,6 +1,7 @@
 // Arguments of the budget kernels, the same on the host and on the device. B rows, V vocabulary, T tokens.
 #pragma once
 
+#include "core/budget_check.h"
 #include "core/budget_machine.h"
 
 namespace elastic::budget {
@@ -8,7 +9,7 @@ namespace elastic::budget {
 struct NewStateParams {
   Tables tables;
   const int64_t* budgets;  // [B] row of the table
-  const int32_t* phases;   // [B] Phase to start in
+  const int64_t* phases;   // [B] Phase to start in
   int32_t* state;          // [B, STATE_WIDTH], written
   int64_t rows;
 };
@@ -33,6 +34,13 @@ struct ForceParams {
   uint64_t negative_infinity;  // its bit pattern; +0.0 is all zeros in every type
 };
 
+struct ForcedNextParams {
+  Tables tables;
+  const int32_t* state;  // [B, STATE_WIDTH]
+  int32_t* forced;       // [B], written: ids, -1 for none
+  int64_t rows;
+};
+
 struct ReplayParams {
   Tables tables;
   const int64_t* tokens;   // [R, T]
@@ -52,9 +60,14 @@ ELASTIC_HD void new_state_row(const NewStateParams& p, int64_t r) {
   store(initial(p.tables, p.budgets[r], p.phases[r]), p.state + r * STATE_WIDTH);
 }
 
+ELASTIC_HD void forced_next_row(const ForcedNextParams& p, int64_t r) {
+  const Row row = load(p.state + r * STATE_WIDTH, p.tables);
+  p.forced[r] = next_forced(row, table_of(row, p.tables));
+}
+
 // Returns whether the row goes on.
 ELASTIC_HD bool step_row(const StepParams& p, int64_t r) {
-  Row row = load(p.state + r * STATE_WIDTH);
+  Row row = load(p.state + r * STATE_WIDTH, p.tables);
   const Emitted out = transition(row, p.tables, p.tokens[r]);
   store(row, p.state + r * STATE_WIDTH);
   p.tokens[r] = out.token;
@@ -63,7 +76,7 @@ ELASTIC_HD bool step_row(const StepParams& p, int64_t r) {
 }
 
 ELASTIC_HD void replay_row(const ReplayParams& p, int64_t r) {
-  Row row = load(p.state + r * STATE_WIDTH);
+  Row row = load(p.state + r * STATE_WIDTH, p.tables);
   const int64_t base = r * p.tokens_per_row;
   // The CPU op refuses longer lengths; on a device nobody has read them.
   const int64_t length = p.lengths[r] < p.tokens_per_row ? p.lengths[r] : p.tokens_per_row;

@@ -27,7 +27,8 @@ constexpr uint8_t NO_HINT = 255;
 constexpr int OPENING_WHITESPACE_LIMIT = 32;
 
 // Columns of a table row. `*_AT` are columns of the same row where a list of ids starts; text lists end in
-// -1. Limits that do not exist are INT32_MAX.
+// -1 and follow each other: F, the extension, the notices, then the start marker. Limits that do not exist
+// are INT32_MAX.
 enum Column : int {
   THINKING_LIMIT = 0,  // t
   SOLUTION_LIMIT = 1,  // s
@@ -78,6 +79,11 @@ struct Row {
   int32_t forced;      // column of the next forced id, 0 for none
 };
 
+// The table row of its budget.
+ELASTIC_HD const int32_t* table_of(const Row& row, const Tables& tables) {
+  return tables.rows + row.budget * tables.width;
+}
+
 struct Emitted {
   int64_t token;
   uint8_t source;
@@ -97,8 +103,9 @@ ELASTIC_HD Row load(const int32_t* state) {
   const int32_t* at = state;
 #endif
   const int32_t bits = at[1];
-  return Row{at[0], bits & 15, bits >> 4 & 15, bits >> 8 & 15, bits >> 12 & 1, bits >> 16 & 255,
-             at[2], at[3],     at[4],          at[5],          at[6],          at[7]};
+  // The last two take the bits that must be 0 along, for budget_check.h to see.
+  return Row{at[0], bits & 15, bits >> 4 & 15, bits >> 8 & 15, bits >> 12 & 15, bits >> 16,
+             at[2], at[3],     at[4],          at[5],          at[6],           at[7]};
 }
 
 ELASTIC_HD void store(const Row& row, int32_t* state) {

@@ -41,27 +41,46 @@ ELASTIC_HD void passk_advantages(const A* rewards, int64_t n, int64_t pass_k, A*
   }
 }
 
-// Standard deviation (Bessel) of all rewards of the batch; 0 below two of them.
+// The power of two that brings the largest of n rewards near 1, so that neither sums nor squares leave the
+// doubles; exact, so it changes no bit elsewhere. Floats do not need it.
 template <class A>
-ELASTIC_HD double batch_deviation(const A* rewards, int64_t n) {
-  if (n < 2) return 0;
-  double sum = 0, squares = 0;
-  for (int64_t i = 0; i < n; i++) sum += static_cast<double>(rewards[i]);
-  for (int64_t i = 0; i < n; i++) {
-    const double d = static_cast<double>(rewards[i]) - sum / static_cast<double>(n);
-    squares += d * d;
-  }
-  return std::sqrt(squares / static_cast<double>(n - 1));
+ELASTIC_HD double reward_unit(const A* rewards, int64_t n) {
+  if constexpr (sizeof(A) < sizeof(double)) return 1;
+  double largest = 0;
+  for (int64_t i = 0; i < n; i++) largest = std::fmax(largest, std::fabs(static_cast<double>(rewards[i])));
+  if (largest == 0) return 1;
+  const int exponent = std::ilogb(largest), most = 1000;  // 2^-1000 and 2^1000 are both normal
+  return std::ldexp(1., exponent > most ? -most : exponent < -most ? most : -exponent);
 }
 
-// `deviation` is batch_deviation(); only Advantage::BATCH reads it. rewards and out [n] are one group's.
+// Standard deviation (Bessel) of all rewards of the batch, times `unit`; 0 below two of them.
+struct BatchSpread {
+  double unit;
+  double deviation;
+};
+
+template <class A>
+ELASTIC_HD BatchSpread batch_spread(const A* rewards, int64_t n) {
+  const double unit = reward_unit(rewards, n);
+  if (n < 2) return {unit, 0};
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; i++) sum += static_cast<double>(rewards[i]) * unit;
+  for (int64_t i = 0; i < n; i++) {
+    const double d = static_cast<double>(rewards[i]) * unit - sum / static_cast<double>(n);
+    squares += d * d;
+  }
+  return {unit, std::sqrt(squares / static_cast<double>(n - 1))};
+}
+
+// Only Advantage::BATCH reads `batch`. rewards and out [n] are one group's.
 template <class A>
 ELASTIC_HD void group_advantages(Advantage kind, const A* rewards, int64_t n, double eps, int64_t pass_k,
-                                 double deviation, A* out) {
+                                 const BatchSpread& batch, A* out) {
+  const double unit = kind == Advantage::BATCH ? batch.unit : reward_unit(rewards, n);
   double sum = 0, squares = 0;
   bool equal = true;
   for (int64_t i = 0; i < n; i++) {
-    sum += static_cast<double>(rewards[i]);
+    sum += static_cast<double>(rewards[i]) * unit;
     equal = equal && rewards[i] == rewards[0];
   }
   if (!(sum - sum ==
@@ -72,7 +91,7 @@ ELASTIC_HD void group_advantages(Advantage kind, const A* rewards, int64_t n, do
   if (kind == Advantage::PASSK) return passk_advantages(rewards, n, pass_k, out);
   const double mean = n > 0 ? sum / static_cast<double>(n) : 0;
   for (int64_t i = 0; i < n; i++) {
-    const double d = static_cast<double>(rewards[i]) - mean;
+    const double d = static_cast<double>(rewards[i]) * unit - mean;
     squares += d * d;
   }
   double scale = 0;
@@ -80,22 +99,23 @@ ELASTIC_HD void group_advantages(Advantage kind, const A* rewards, int64_t n, do
     const double others = static_cast<double>(n - 1);
     switch (kind) {
       case Advantage::GROUP:
-        scale = 1 / (std::sqrt(squares / others) + eps);
+        scale = 1 / (std::sqrt(squares / others) + eps * unit);
         break;
       case Advantage::BATCH:
-        scale = 1 / (deviation + eps);
+        scale = 1 / (batch.deviation + eps * unit);
         break;
       case Advantage::RLOO:
-        scale = static_cast<double>(n) / others;
+        scale = static_cast<double>(n) / others / unit;
         break;
       case Advantage::MAXRL:
         scale = mean > 0 ? 1 / mean : 0;
         break;
       default:
-        scale = 1;
+        scale = 1 / unit;
     }
   }
-  for (int64_t i = 0; i < n; i++) out[i] = equal ? A(0) : A((static_cast<double>(rewards[i]) - mean) * scale);
+  for (int64_t i = 0; i < n; i++)
+    out[i] = equal ? A(0) : A((static_cast<double>(rewards[i]) * unit - mean) * scale);
 }
 
 }  // namespace elastic

@@ -59,19 +59,17 @@ ELASTIC_HD PolicyTerm<A> soft_gate_term(const Objective& o, A ratio, A advantage
   return {-advantage * 4 / tau * gate, slope, false};
 }
 
-// The policy term before its constant weight. `log_ratio` is the token's, or the row's mean for gspo.
+// The policy term before its constant weight, for an advantage other than 0. `log_ratio` is the token's, or
+// the row's mean for gspo.
 template <class A>
 ELASTIC_HD PolicyTerm<A> policy_term(const Objective& o, A log_ratio, A logprob, A advantage) {
-  if (advantage == 0) {  // an overflowed ratio times zero would be NaN; a NaN that comes in goes on
-    const A zero = log_ratio != log_ratio ? log_ratio : A(0);
-    return {zero, zero, false};
-  }
   const A ratio = std::exp(log_ratio);
   if (o.loss == Loss::SAPO) return soft_gate_term(o, ratio, advantage);
   if (o.loss != Loss::CISPO) return clipped_term(o, ratio, advantage);
   const A bound = A(o.clip_high);
-  const A weight = (ratio < bound ? ratio : bound) * advantage;  // a constant: no gradient flows through it
-  return {-weight * logprob, -weight, ratio > bound && advantage > 0};
+  const A weight = (ratio > bound ? bound : ratio) * advantage;  // a constant: no gradient flows through it
+  const A value = weight == 0 ? A(0) : -weight * logprob;        // rho l -> 0 as l -> -inf
+  return {value, -weight, ratio > bound && advantage > 0};
 }
 
 // Estimators of KL(policy || reference) from one sample, x = l - r.
@@ -84,9 +82,29 @@ ELASTIC_HD Term<A> kl_term(Kl kind, A x) {
       return {x * x / 2, x};
     default: {
       const A e = std::expm1(-x);  // exp(-x) - 1 + x cancels near x = 0; expm1 keeps the digits
-      return {e + x, -e};
+      return {x == -INFINITY ? e : e + x, -e};
     }
   }
+}
+
+// a b, where a zero wins over an infinity.
+template <class A>
+ELASTIC_HD A limit_product(A a, A b) {
+  return (a == 0 && b == b) || (b == 0 && a == a) ? A(0) : a * b;
+}
+
+// rho KL and its derivative by l at a fixed rho; `log_ref_ratio` is log(rho exp(-x)), ref - old where the
+// ratio is the token's own. At l = -inf (rho 0, x -inf) the limits are 0, 0 and, for k3, exp(ref - old). An
+// infinite ratio times a KL of 0 is 0. Any other infinity shows.
+template <class A>
+ELASTIC_HD Term<A> weighted_kl_term(Kl kind, A x, A ratio, A log_ref_ratio) {
+  const Term<A> kl = kl_term(kind, x);
+  if (x == INFINITY) return {x, kl.slope};       // also where rho has underflowed
+  if (kind == Kl::K3 && x < -1 && ratio <= 1) {  // exp(-x) may overflow where rho vanishes
+    const A e = std::exp(log_ref_ratio);
+    return {e + limit_product(ratio, x - 1), ratio - e};
+  }
+  return {limit_product(ratio, kl.value), limit_product(ratio, kl.slope)};
 }
 
 // Constant factor of the policy term: exp(old - engine), cut to the bounds, or 0 outside them.
@@ -126,9 +144,11 @@ struct TokenInput {
   A entropy;
   A log_ratio;  // its own
   A advantage;
-  A weight;  // engine weight
-  A scale;   // token_scale()
-  Term<A> kl;
+  A weight;         // engine weight
+  A scale;          // token_scale()
+  A over_ref;       // logprob - ref, with p.ref_logprobs
+  A ref_log_ratio;  // ref - old, with p.ref_logprobs
+  bool has_ref;
 };
 
 // What is known about a token before its logits are read.
@@ -160,9 +180,15 @@ ELASTIC_HD TokenInput<A> token_input(const GrpoParams<A>& p, const TokenGiven<A>
   if (p.engine_logprobs != nullptr)
     weight = p.objective.engine_rows ? given.row_weight
                                      : engine_weight(p.objective, given.old_logprob - given.engine_logprob);
-  Term<A> kl{0, 0};
-  if (p.ref_logprobs != nullptr) kl = kl_term(p.objective.kl, logprob - given.ref_logprob);
-  return {logprob, entropy, logprob - given.old_logprob, given.advantage, weight, given.scale, kl};
+  return {logprob,
+          entropy,
+          logprob - given.old_logprob,
+          given.advantage,
+          weight,
+          given.scale,
+          logprob - given.ref_logprob,
+          given.ref_logprob - given.old_logprob,
+          p.ref_logprobs != nullptr};
 }
 
 template <class A>
@@ -182,19 +208,33 @@ struct TokenTerms {
   bool clipped;
 };
 
+template <class A>
+ELASTIC_HD Term<A> token_kl(const Objective& o, const TokenInput<A>& in, A log_ratio) {
+  if (!in.has_ref) return {0, 0};
+  if (!o.kl_weighted) return kl_term(o.kl, in.over_ref);
+  A log_ref_ratio = in.ref_log_ratio;
+  if (is_row_level(o)) log_ref_ratio = in.over_ref == -INFINITY ? A(INFINITY) : log_ratio - in.over_ref;
+  return weighted_kl_term(o.kl, in.over_ref, A(std::exp(log_ratio)), log_ref_ratio);
+}
+
 // `mean_log_ratio` is the row's, read only where rows share a ratio.
 template <class A>
 ELASTIC_HD TokenTerms<A> token_terms(const Objective& o, const TokenInput<A>& in, A mean_log_ratio) {
   const bool shared = is_row_level(o);
   const A log_ratio = shared ? mean_log_ratio : in.log_ratio;
   const PolicyTerm<A> policy = policy_term(o, log_ratio, in.logprob, in.advantage);
-  const A kl_ratio = o.kl_weighted ? std::exp(log_ratio) : A(1);
-  const A kl = in.kl.value != 0 ? kl_ratio * in.kl.value : A(0);  // no inf * 0
-  A value = in.weight * policy.value, slope = 0, ratio_slope = in.weight * policy.slope;
+  const Term<A> kl = token_kl(o, in, log_ratio);
+  A value = 0, slope = 0, ratio_slope = 0;
+  if (in.weight != 0 && in.advantage != 0) {
+    value = in.weight * policy.value;
+    ratio_slope = in.weight * policy.slope;
+  } else if (log_ratio != log_ratio || in.weight != in.weight) {
+    value = ratio_slope = NAN;  // comes in and goes on; an infinity that counts for nothing adds nothing
+  }
   if (o.kl_coef != 0) {  // a KL that is only watched may be infinite
-    value += A(o.kl_coef) * kl;
-    slope += A(o.kl_coef) * kl_ratio * in.kl.slope;
-    if (o.kl_weighted) ratio_slope += A(o.kl_coef) * kl;
+    value += A(o.kl_coef) * kl.value;
+    slope += A(o.kl_coef) * kl.slope;
+    if (o.kl_weighted) ratio_slope += A(o.kl_coef) * kl.value;
   }
   if (o.entropy_coef != 0) value -= A(o.entropy_coef) * in.entropy;
   TokenTerms<A> terms;
@@ -202,7 +242,7 @@ ELASTIC_HD TokenTerms<A> token_terms(const Objective& o, const TokenInput<A>& in
   terms.slope = in.scale * (shared ? slope : slope + ratio_slope);
   terms.entropy_slope = -in.scale * A(o.entropy_coef);
   terms.shared_slope = shared ? in.scale * ratio_slope : A(0);
-  terms.kl = kl;
+  terms.kl = kl.value;
   terms.clipped = policy.clipped;
   return terms;
 }

@@ -41,6 +41,13 @@ struct Objective {
   double engine_high;
 };
 
+// Temperatures and soft caps that are supported: beyond, a reciprocal or its product with a logit may be no
+// float.
+ELASTIC_HD bool is_supported_factor(double value) {
+  const float f = static_cast<float>(value);  // a float32 tensor's 1e30 is above the double's
+  return f >= 1e-30f && f <= 1e30f;
+}
+
 // How a token's logits x become its distribution: softmax(softcap tanh(x / softcap) / temperature).
 template <class A>
 struct Softmax {

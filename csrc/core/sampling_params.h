@@ -67,8 +67,8 @@ struct Orders {
 
 ELASTIC_HD Orders orders_of(const SampleParams& p, int64_t r) {
   if (p.state == nullptr) return {true, nullptr, 0};
-  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
-  const int32_t* table = p.tables.rows + row.budget * p.tables.width;
+  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH, p.tables);
+  const int32_t* table = budget::table_of(row, p.tables);
   if (budget::next_forced(row, table) >= 0) return {false, nullptr, 0};
   if (!budget::forbids_start(row, table)) return {true, nullptr, 0};
   return {true, table + table[budget::START_LAST_AT], table[budget::START_LAST_COUNT]};
@@ -80,20 +80,29 @@ struct Drawn {
   float full_logprob;
 };
 
+// A row that cannot be drawn takes no step: no token was sampled that its budget could count.
+ELASTIC_HD void emit_broken_row(const SampleParams& p, int64_t r) {
+  p.tokens[r] = 0;  // an id that a model can take, until the host sees the flag
+  p.logprobs[r] = p.full_logprobs[r] = NAN;
+  if (p.state == nullptr) return;
+  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
+  p.tokens[r] = budget::table_of(row, p.tables)[budget::PAD_ID];
+  p.source[r] = budget::PAD;
+  p.phase[r] = uint8_t(row.last_phase);
+}
+
 // Writes what a row emits and moves its state on. `drawn` counts for nothing where the budget forces a token.
-// Returns whether the row goes on.
-ELASTIC_HD bool emit_row(const SampleParams& p, int64_t r, const Drawn& drawn) {
-  const bool broken = drawn.token < 0;
-  p.tokens[r] = broken ? 0 : drawn.token;  // an id that a model can take, until the host sees the flag
-  bool sampled = true, runs = true;
+ELASTIC_HD void emit_row(const SampleParams& p, int64_t r, const Drawn& drawn) {
+  if (drawn.token < 0) return emit_broken_row(p, r);
+  p.tokens[r] = drawn.token;
+  bool sampled = true;
   if (p.state != nullptr) {
-    runs = budget::step_row({p.tables, p.tokens, p.state, p.source, nullptr, p.rows}, r);
+    budget::step_row({p.tables, p.tokens, p.state, p.source, nullptr, p.rows}, r);
     p.phase[r] = uint8_t(budget::load(p.state + r * budget::STATE_WIDTH).last_phase);
     sampled = p.source[r] == budget::SAMPLED;  // an EOS that was replaced is not what was emitted
   }
-  p.logprobs[r] = broken ? NAN : sampled ? drawn.logprob : 0.0f;
-  p.full_logprobs[r] = broken ? NAN : sampled ? drawn.full_logprob : 0.0f;
-  return runs;
+  p.logprobs[r] = sampled ? drawn.logprob : 0.0f;
+  p.full_logprobs[r] = sampled ? drawn.full_logprob : 0.0f;
 }
 
 }  // namespace elastic::sampling

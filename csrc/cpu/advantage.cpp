@@ -7,11 +7,11 @@ namespace elastic::cpu {
 template <class A>
 void group_advantage(Advantage kind, const A* rewards, const int64_t* group_offsets, int64_t groups,
                      double eps, int64_t pass_k, A* advantages) {
-  double deviation = 0;
-  if (kind == Advantage::BATCH) deviation = batch_deviation(rewards, group_offsets[groups]);
+  BatchSpread batch{1, 0};
+  if (kind == Advantage::BATCH) batch = batch_spread(rewards, group_offsets[groups]);
   for (int64_t k = 0; k < groups; k++) {
     const int64_t begin = group_offsets[k], n = group_offsets[k + 1] - begin;
-    group_advantages(kind, rewards + begin, n, eps, pass_k, deviation, advantages + begin);
+    group_advantages(kind, rewards + begin, n, eps, pass_k, batch, advantages + begin);
   }
 }
 

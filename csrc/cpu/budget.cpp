@@ -20,8 +20,8 @@ template <class Bits>
 void force_rows(const budget::ForceParams& p) {
   const Bits negative_infinity = Bits(p.negative_infinity);
   for (int64_t r = 0; r < p.rows; r++) {
-    const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
-    const int32_t* table = p.tables.rows + row.budget * p.tables.width;
+    const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH, p.tables);
+    const int32_t* table = budget::table_of(row, p.tables);
     Bits* logits = static_cast<Bits*>(p.logits) + r * p.row_stride;
     const int32_t forced = budget::next_forced(row, table);
     if (forced >= 0) {
@@ -46,6 +46,10 @@ void force_logits(const budget::ForceParams& p) {
   } else {
     force_rows<uint64_t>(p);
   }
+}
+
+void forced_next(const budget::ForcedNextParams& p) {
+  for (int64_t r = 0; r < p.rows; r++) budget::forced_next_row(p, r);
 }
 
 void replay(const budget::ReplayParams& p) {

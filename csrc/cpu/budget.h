@@ -9,6 +9,7 @@ namespace elastic::cpu {
 void new_state(const budget::NewStateParams& params);
 void budget_step(const budget::StepParams& params);
 void force_logits(const budget::ForceParams& params);
+void forced_next(const budget::ForcedNextParams& params);
 void replay(const budget::ReplayParams& params);
 
 }  // namespace elastic::cpu

@@ -194,37 +194,45 @@ Drawn draw_row(const SampleParams& p, int64_t r, const sampling::Orders& orders,
   return draw(w, f, random, scratch, full_max, full_total, row);
 }
 
+// Leaves what was drawn in the outputs; nothing else is written.
 template <class T>
-void sample_rows(const SampleParams& p) {
+void draw_rows(const SampleParams& p) {
   const int64_t grain = std::max<int64_t>(1, ELEMENTS_PER_THREAD / p.vocab);
   at::parallel_for(0, p.rows, grain, [&](int64_t begin, int64_t end) {
     static thread_local Scratch<T> scratch;
     for (int64_t r = begin; r < end; r++) {
       const sampling::Orders orders = orders_of(p, r);
-      emit_row(p, r, orders.draws ? draw_row<T>(p, r, orders, scratch) : Drawn{0, 0, 0});
+      const Drawn drawn = orders.draws ? draw_row<T>(p, r, orders, scratch) : Drawn{0, 0, 0};
+      p.tokens[r] = drawn.token;
+      p.logprobs[r] = drawn.logprob;
+      p.full_logprobs[r] = drawn.full_logprob;
     }
   });
 }
 
 }  // namespace
 
-void sample(const SampleParams& p) {
+int64_t sample(const SampleParams& p) {
   if (p.dtype == Scalar::F32) {
-    sample_rows<float>(p);
+    draw_rows<float>(p);
   } else if (p.dtype == Scalar::BF16) {
-    sample_rows<c10::BFloat16>(p);
+    draw_rows<c10::BFloat16>(p);
   } else {
-    sample_rows<c10::Half>(p);
+    draw_rows<c10::Half>(p);
   }
+  const int64_t* unusable = std::find(p.tokens, p.tokens + p.rows, UNUSABLE.token);
+  const int64_t broken = unusable == p.tokens + p.rows ? -1 : unusable - p.tokens;
+  if (broken >= 0 && p.broken == nullptr) return broken;
   int32_t active = 0;
-  for (int64_t r = p.rows - 1; r >= 0; r--) {
+  for (int64_t r = 0; r < p.rows; r++) {
+    emit_row(p, r, {p.tokens[r], p.logprobs[r], p.full_logprobs[r]});
     if (p.state != nullptr) {
       active += budget::load(p.state + r * budget::STATE_WIDTH).phase != budget::DONE;
     }
-    if (p.broken != nullptr && *p.broken <= 0 && std::isnan(p.logprobs[r])) *p.broken = -int32_t(r + 1);
   }
   if (p.active != nullptr) *p.active = active;
-  if (p.broken != nullptr && *p.broken < 0) *p.broken = -*p.broken;
+  if (broken >= 0 && *p.broken == 0) *p.broken = int32_t(broken + 1);
+  return broken;
 }
 
 }  // namespace elastic::cpu

@@ -5,6 +5,8 @@
 
 namespace elastic::cpu {
 
-void sample(const sampling::SampleParams& params);
+// Returns the first row of unusable logits, -1 if there is none. Without a `broken` to write it to, such a
+// row leaves every state as it was.
+int64_t sample(const sampling::SampleParams& params);
 
 }  // namespace elastic::cpu

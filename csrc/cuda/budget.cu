@@ -72,8 +72,8 @@ __device__ __forceinline__ void fill_forced(Span<Bits> row, int64_t vocab, int64
 template <class Bits>
 __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::ForceParams p) {
   const int64_t r = blockIdx.x;
-  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH);
-  const int32_t* table = p.tables.rows + row.budget * p.tables.width;
+  const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH, p.tables);
+  const int32_t* table = budget::table_of(row, p.tables);
   const Span<Bits> logits(static_cast<Bits*>(p.logits) + r * p.row_stride, p.vocab);
   const Bits negative_infinity = Bits(p.negative_infinity);
   const int32_t forced = budget::next_forced(row, table);
@@ -83,6 +83,11 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   for (int32_t i = int32_t(threadIdx.x); i < table[budget::START_LAST_COUNT]; i += FORCE_THREADS) {
     if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
   }
+}
+
+__global__ void __launch_bounds__(ROW_THREADS) forced_next_kernel(budget::ForcedNextParams p) {
+  const int64_t r = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
+  if (r < p.rows) budget::forced_next_row(p, r);
 }
 
 __global__ void __launch_bounds__(ROW_THREADS, 4) replay_kernel(budget::ReplayParams p) {
@@ -112,6 +117,10 @@ LaunchResult force_logits(const budget::ForceParams& p, cudaStream_t stream) {
   if (p.element_bytes == 2) return launch<force_logits_kernel<uint16_t>>({grid, block}, stream, p);
   if (p.element_bytes == 4) return launch<force_logits_kernel<uint32_t>>({grid, block}, stream, p);
   return launch<force_logits_kernel<uint64_t>>({grid, block}, stream, p);
+}
+
+LaunchResult forced_next(const budget::ForcedNextParams& p, cudaStream_t stream) {
+  return launch<forced_next_kernel>({blocks_for(p.rows), dim3(ROW_THREADS)}, stream, p);
 }
 
 LaunchResult replay(const budget::ReplayParams& p, cudaStream_t stream) {

@@ -33,7 +33,8 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const Row<T>&, const RowStats& stats,
                                           const Transform<SOFTCAP>& transform, bool writes) const {
     if (writes) {
-      p.logprobs[i] = in.target >= 0 ? stats.logprob(transform.capped(in.logit), transform.scale) : NAN;
+      p.logprobs[i] =
+          in.target >= 0 ? stats.logprob(transform.capped(in.logit), transform.inv_temperature) : NAN;
       p.entropy[i] = stats.entropy;
       p.maximum[i] = stats.max;
       p.log_sum[i] = stats.log_sum();
@@ -60,15 +61,15 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   }
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const int32_t target = this->target_of(p.softmax, i);
-    const float max = target >= 0 ? p.maximum[i] : NAN, log_sum = p.log_sum[i];
+    const float max = p.maximum[i], log_sum = p.log_sum[i];
     float logprob = NAN;
     if (target >= 0) {
       const T* row = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
       const float x = transform.capped(to_float(row[target]));
-      const float l = fmaf(0.5f * x - 0.5f * max, 2.f * transform.inv_temperature, -log_sum);
-      logprob = l > 0.f ? 0.f : l;
+      logprob = logprob_of(x, transform.inv_temperature, max, log_sum);
     }
-    return saved_plan(transform, max, log_sum, target, logprob, p.entropy[i], d_logprob(i), d_entropy(i));
+    return saved_plan(transform, target >= 0 ? max : NAN, log_sum, target, logprob, p.entropy[i],
+                      d_logprob(i), d_entropy(i));
   }
 };
 

@@ -57,7 +57,7 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
     const int64_t token = token_of(chunk, i);
     float cap_slope;
     const float x = transform.capped(in.logit, cap_slope);
-    const float logprob = in.target >= 0 ? stats.logprob(x, transform.scale) : NAN;
+    const float logprob = in.target >= 0 ? stats.logprob(x, transform.inv_temperature) : NAN;
     TokenTerms<float> terms = unset_terms<float>(in.work);  // what grpo_begin has stored
     const bool has_terms = in.row >= 0 && !is_row_level(p.objective);
     if (has_terms) terms = token_terms(p.objective, token_input(p, in.given, logprob, stats.entropy), 0.f);

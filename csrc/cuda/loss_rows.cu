@@ -42,12 +42,12 @@ __device__ void all_advantages(Advantage kind, const float* rewards, const int64
     squares += d * d;
   }
   squares = block_reduce<THREADS>(squares, scratch, Sum());
-  const double deviation = rows > 1 ? sqrt(squares / static_cast<double>(rows - 1)) : 0;
+  const BatchSpread batch{1, rows > 1 ? sqrt(squares / static_cast<double>(rows - 1)) : 0};
   if (offsets[0] != 0 || offsets[groups] != rows) return;
   for (int64_t k = first; k < groups; k += THREADS) {
     const int64_t begin = offsets[k], end = offsets[k + 1];
     if (begin < 0 || end < begin || end > rows) continue;
-    group_advantages(kind, rewards + begin, end - begin, eps, pass_k, deviation, advantages + begin);
+    group_advantages(kind, rewards + begin, end - begin, eps, pass_k, batch, advantages + begin);
   }
 }
 

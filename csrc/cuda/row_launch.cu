@@ -20,7 +20,7 @@ constexpr size_t RESERVED_BYTES = 1024;  // of shared memory, by the driver, for
 constexpr int SM_THREADS = 1024;         // at 64 registers
 
 struct Device {
-  bool clusters;
+  int most_cluster;  // CTAs of the largest cluster
   size_t cta_bytes;  // shared memory that one CTA may have
   size_t sm_bytes;   // that all CTAs of an SM have
 };
@@ -32,8 +32,11 @@ int attribute(cudaDeviceAttr name, int device) {
   return cudaDeviceGetAttribute(&value, name, device) == cudaSuccess ? value : 0;
 }
 
+// Sixteen, which nobody promises elsewhere, are documented for sm_90 and sm_100; eight for all that have any.
+int most_cluster(int capability) { return capability < 9 ? 1 : capability <= 10 ? 16 : 8; }
+
 Device query(int device) {
-  return {attribute(cudaDevAttrComputeCapabilityMajor, device) >= 9,
+  return {most_cluster(attribute(cudaDevAttrComputeCapabilityMajor, device)),
           static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)),
           static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))};
 }
@@ -71,9 +74,9 @@ RowLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int thread
 
 RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
   RowLaunch best = streamed(device, dtype, vocab, 0, rereads);
-  if (!device.clusters) return best;
+  if (device.most_cluster == 1) return best;
   size_t most = 0;  // CTAs an SM
-  for (int cluster = 1; cluster <= 16 && most < 4; cluster *= 2) {
+  for (int cluster = 1; cluster <= device.most_cluster && most < 4; cluster *= 2) {
     const size_t bytes = shared_bytes(dtype, vocab, cluster);
     const size_t ctas = bytes > device.cta_bytes ? 0 : device.sm_bytes / (bytes + RESERVED_BYTES);
     if (ctas <= most || (cluster == 16 && most > 0)) continue;  // 16 CTAs rarely find room at once
@@ -95,6 +98,8 @@ RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
   if (threads > 0 && !shape.resident) shape = streamed(device, dtype, vocab, threads, rereads);
   return shape;
 }
+
+size_t most_shared_bytes() { return current_device().cta_bytes; }
 
 bool set_row_launch(int cluster, int threads) {
   const bool known = cluster == -1 || cluster == 0 || cluster == 1 || cluster == 2 || cluster == 4 ||

@@ -97,6 +97,13 @@ struct alignas(16) UnitStats {
   float max, sum, weighted, unused;
 };
 
+// Logprob of a capped logit, from the row's maximum and log_sum in nats. Halves, because finite logits can be
+// further apart than the largest float.
+__device__ __forceinline__ float logprob_of(float x, float inv_temperature, float max, float log_sum) {
+  const float l = fmaf(0.5f * x - 0.5f * max, 2.f * inv_temperature, -log_sum);
+  return l > -RESOLUTION ? 0.f : l;
+}
+
 // log2 p = d - log2_sum. NaN in every field for a row with NaN, +inf, or nothing but -inf.
 struct RowStats {
   float max;
@@ -112,12 +119,10 @@ struct RowStats {
     const float h = (log2_sum - row.weighted / sum) * LN_2;
     entropy = h < RESOLUTION ? 0.f : h;
   }
-  // Of a capped logit. Halves, because finite logits can be further apart than the largest float.
-  __device__ __forceinline__ float logprob(float x, float scale) const {
-    const float l = fmaf(0.5f * x - 0.5f * max, 2.f * scale, -log2_sum) * LN_2;
-    return l > -RESOLUTION ? 0.f : l;
+  __device__ __forceinline__ float log_sum() const { return log2_sum * LN_2; }  // in nats
+  __device__ __forceinline__ float logprob(float x, float inv_temperature) const {
+    return logprob_of(x, inv_temperature, max, log_sum());
   }
-  __device__ __forceinline__ float log_sum() const { return log2_sum * LN_2; }
 };
 
 }  // namespace elastic::cuda

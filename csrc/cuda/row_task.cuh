@@ -14,8 +14,11 @@ struct LogitsTask {
   static __device__ __forceinline__ Row<T> row_of(const Softmax<float>& softmax, const LogitsChunk& chunk,
                                                   int64_t i, int64_t token, bool with_gradient,
                                                   bool counted) {
-    const float inv = softmax.temperatures != nullptr ? 1.f / softmax.temperatures[token]
-                                                      : static_cast<float>(1. / softmax.temperature);
+    float inv = static_cast<float>(1. / softmax.temperature);
+    if (softmax.temperatures != nullptr) {  // on the device nobody has looked at them yet
+      const float temperature = softmax.temperatures[token];
+      inv = is_supported_factor(temperature) ? 1.f / temperature : NAN;
+    }
     T* gradient = static_cast<T*>(chunk.gradient);
     return {static_cast<const T*>(chunk.logits) + i * chunk.row_stride,
             with_gradient && gradient != nullptr ? gradient + i * chunk.gradient_stride : nullptr,

@@ -135,15 +135,13 @@ __global__ void __launch_bounds__(FINISH_THREADS, 1) finish_kernel(SampleParams 
   if (p.broken != nullptr && broken >= 0 && *p.broken == 0) *p.broken = static_cast<int32_t>(broken) + 1;
 }
 
-constexpr size_t MOST_SHARED_BYTES = 227 * 1024;  // a CTA of sm_90 and sm_100
-
 template <class T>
 LaunchResult sample_rows(const SampleParams& p, cudaStream_t stream) {
   const bool may_filter = p.temperature != nullptr || p.top_k != nullptr || p.top_p != nullptr ||
                           p.min_p != nullptr || sampling::filters_any(p.all);
   const size_t own_bytes = may_filter ? sizeof(SampleShared) : SAMPLE_BYTES;
   RowLaunch shape = row_launch(p.dtype, p.vocab, /*rereads=*/true);
-  if (shape.resident && shape.shared_bytes + own_bytes > MOST_SHARED_BYTES)
+  if (shape.resident && shape.shared_bytes + own_bytes > most_shared_bytes())
     shape = {false, 1, SAMPLE_THREADS, ROW_HEADER_BYTES};
   if (!shape.resident)  // out of what would keep part of the row
     shape.shared_bytes =

@@ -9,13 +9,17 @@ moves completions between slots; nothing else depends on a row's place in the ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.budget import Phase
-from elastic.machine import Column, Machine
+from elastic.machine import Machine
+from elastic.ops._arguments import check_machine, got, integer, integers, listed_integers
+from elastic.ops._inputs import check_tensor, checked
 
 STATE_WIDTH = 8
 # Columns of the state; STATUS packs phase, last phase, finish reason (4 bits each) and the cut bit.
@@ -26,49 +30,34 @@ def new_state(
     rows: int | Sequence[int] | Tensor,
     machine: Machine,
     *,
-    starts_in_thinking: bool | Tensor = True,
-    phase: Tensor | None = None,
+    starts_in_thinking: bool | Sequence[bool] | Tensor | None = None,
+    phase: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
     """States of rows before their first token.
 
     Args:
-        rows: how many rows, all under the machine's one budget; or [B] int64, each row's budget as an index
-            into the machine's tables (`compile_budgets` returns it); any strides.
+        rows: how many rows, all under the machine's one budget; or [B] integers, each row's budget as an
+            index into the machine's tables (`compile_budgets` returns it), as a tensor or a list.
         machine: compiled budgets.
-        starts_in_thinking: whether the prompt has opened the thinking block; else rows start in OPENING (R9).
-            A bool, or [B] bool.
-        phase: [B] int32 of `Phase` instead: OPENING, THINKING, SOLUTION, or DONE for an empty slot; any
-            strides. `Markers.initial_phase` reads it from a prompt.
+        starts_in_thinking: whether the prompt has opened the thinking block, the default; else rows start in
+            OPENING (R9). A bool, or [B] bool.
+        phase: [B] integers of `Phase` instead: OPENING, THINKING, SOLUTION, or DONE for an empty slot; a
+            tensor of any strides, or a list. `Markers.initial_phase` reads it from a prompt.
 
     Returns:
         [B, 8] int32 on the machine's device.
 
     Raises:
-        ValueError: an index outside the tables, a phase no row starts in, or a number of rows for a machine
-            with several budgets. Indices and phases that lie on a GPU are not read; an illegal one gives a
-            row that is DONE and emits padding.
+        TypeError: not integers, bools or a machine where they are expected.
+        ValueError: an index outside the tables, a phase no row starts in, a wrong shape, a number of rows for
+            a machine with several budgets, or both `starts_in_thinking` and `phase`. Indices and phases that
+            lie on a GPU are not read; an illegal one gives a row that is DONE and emits padding.
     """
+    op = "new_state"
+    check_machine(op, machine)
     device = machine.tables.device
-    if isinstance(rows, int):
-        if len(machine.budgets) > 1:
-            raise ValueError(
-                f"new_state: rows: expected the budget index of each row, for {len(machine.budgets)} "
-                f"budgets, got {rows}"
-            )
-        if rows < 0:
-            raise ValueError(f"new_state: rows: expected at least 0, got {rows}")
-        budgets = torch.zeros(rows, dtype=torch.int64, device=device)
-    else:
-        budgets = torch.as_tensor(rows, dtype=torch.int64)
-    if phase is None:
-        opened = torch.as_tensor(starts_in_thinking, device=budgets.device)
-        if opened.dim() > 0 and opened.shape != budgets.shape:
-            raise ValueError(
-                f"new_state: starts_in_thinking: expected a bool or shape {list(budgets.shape)}, "
-                f"got {list(opened.shape)}"
-            )
-        opened = opened.expand(budgets.shape)
-        phase = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING)).to(torch.int32)
+    budgets = _budgets(op, rows, machine)
+    phase = _phases(op, budgets, starts_in_thinking, phase)
     # What is still on the host is made there, where the op checks the values, and copied over: on one path
     # for machines on CPU and GPU, so that a CPU's tests run what a GPU gets.
     on_host = budgets.device.type == "cpu" and phase.device.type == "cpu"
@@ -77,6 +66,39 @@ def new_state(
         budgets.to(tables.device).contiguous(), phase.to(tables.device).contiguous(), tables
     )
     return state.to(device)
+
+
+def _budgets(op: str, rows: Any, machine: Machine) -> Tensor:
+    if isinstance(rows, bool) or not isinstance(rows, Integral):
+        return listed_integers(op, "rows", rows)
+    count = integer(op, "rows", rows)
+    if len(machine.budgets) > 1:
+        raise ValueError(
+            f"{op}: rows: expected the budget index of each row, for {len(machine.budgets)} budgets, "
+            f"got {rows}"
+        )
+    if count < 0:
+        raise ValueError(f"{op}: rows: expected at least 0, got {rows}")
+    return torch.zeros(count, dtype=torch.int64, device=machine.tables.device)
+
+
+def _phases(op: str, budgets: Tensor, opened: Any, phase: Any) -> Tensor:
+    if phase is not None:
+        if opened is not None:
+            raise ValueError(f"{op}: starts_in_thinking: expected None beside phase, got {got(opened)}")
+        return listed_integers(op, "phase", phase)
+    if isinstance(opened, (list, tuple)) and all(isinstance(value, bool) for value in opened):
+        opened = torch.tensor(opened, dtype=torch.bool, device=budgets.device)
+    elif opened is None or isinstance(opened, bool):
+        opened = torch.tensor(opened is not False, device=budgets.device)
+    if not isinstance(opened, Tensor) or opened.dtype != torch.bool:
+        raise TypeError(f"{op}: starts_in_thinking: expected a bool or [B] bool, got {got(opened)}")
+    if opened.dim() > 0 and opened.shape != budgets.shape:
+        raise ValueError(
+            f"{op}: starts_in_thinking: expected a bool or shape {list(budgets.shape)}, "
+            f"got {list(opened.shape)}"
+        )
+    return torch.where(opened.expand(budgets.shape), int(Phase.THINKING), int(Phase.OPENING))
 
 
 def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Tensor | None = None) -> Tensor:
@@ -95,8 +117,17 @@ def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Ten
         [B] uint8 of `Source`.
 
     Raises:
-        TypeError: a wrong dtype. ValueError: a wrong shape, device or layout.
+        TypeError: a wrong type or dtype.
+        ValueError: a wrong shape, device or layout; on the CPU a state that no row under this machine can be
+            in, naming row and field, before anything is written. States on a GPU are not read back: such a
+            row becomes DONE and emits padding, under the first budget if its own does not exist.
     """
+    op = "budget_step_"
+    check_tensor(op, "tokens", tokens, tokens)
+    check_tensor(op, "state", state, tokens)
+    check_machine(op, machine, tokens)
+    if active is not None:
+        check_tensor(op, "active", active, tokens)
     return torch.ops.elastic.budget_step_(tokens, state, machine.tables, machine.token_flags, active)
 
 
@@ -107,21 +138,34 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
     reopen thinking (R8, "forbid") get -inf at the tokens that would complete the start marker. Other rows are
     not touched.
 
+    Not differentiable: logits that require grad, and views of a tensor that does, are refused unless
+    gradients are off. A backward that saved the logits raises torch's own error.
+
     Args:
-        logits: [B, V] float32, bfloat16, float16 or float64; rows may be strided. Not differentiable.
+        logits: [B, V] float32, bfloat16, float16 or float64; rows may be strided.
         state: [B, 8] int32, unchanged; any strides.
         machine: compiled budgets, on the logits' device.
 
     Raises:
-        TypeError: a wrong dtype. ValueError: a wrong shape, device or layout, or fewer columns than forced
-            ids need.
+        TypeError: a wrong type or dtype.
+        ValueError: a wrong shape, device or layout, fewer columns than forced ids need, logits that autograd
+            follows, or a state as `budget_step_` refuses it (a GPU's is taken as DONE).
     """
+    op = "force_logits_"
+    check_tensor(op, "logits", logits, logits)
+    state = checked(op, "state", state, logits)
+    check_machine(op, machine, logits)
+    if torch.is_grad_enabled() and logits.requires_grad:  # a view does where its base does
+        raise ValueError(
+            f"{op}: logits: expected a tensor outside autograd, which cannot follow writes in place, "
+            "got one that requires grad; call it under torch.no_grad(), or with logits.detach()"
+        )
     if logits.dim() == 2 and logits.shape[1] < machine.smallest_vocab:
         raise ValueError(
-            f"force_logits_: logits: expected at least {machine.smallest_vocab} columns for the ids of "
-            f"markers and forced texts, got shape {list(logits.shape)}"
+            f"{op}: logits: expected at least {machine.smallest_vocab} columns for the ids of markers and "
+            f"forced texts, got shape {list(logits.shape)}"
         )
-    torch.ops.elastic.force_logits_(logits, state.contiguous(), machine.tables)
+    torch.ops.elastic.force_logits_(logits, state, machine.tables)
 
 
 def replay(
@@ -131,8 +175,8 @@ def replay(
     (R10).
 
     Args:
-        tokens: [R, T] int64, padded at the end. Any strides, as everything that is only read.
-        lengths: [R] int64, tokens of each row, at most T.
+        tokens: [R, T] integers, padded at the end. Any strides, as everything that is only read.
+        lengths: [R] integers, tokens of each row, at most T.
         state: [R, 8] int32 from `new_state`, or any later state to go on from; unchanged.
         machine: compiled budgets, on the tokens' device.
         source: [R, T] uint8, the recorded sources, or None. Only they tell apart a token that replaced an EOS
@@ -141,65 +185,85 @@ def replay(
     Returns:
         phase [R, T] uint8 and source [R, T] uint8 of every token, DONE and PAD behind the length; the state
         [R, 8] behind the last token read; [R] int64, the first position that no row under this budget can
-        have emitted, -1 if there is none. Reading stops there.
+        have emitted, -1 if there is none. Reading stops there. None of them shares memory with an argument.
+
+    Raises:
+        TypeError: a wrong type or dtype.
+        ValueError: a wrong shape or device; on the CPU a length outside 0 .. T, or a state as `budget_step_`
+            refuses it.
     """
-    return torch.ops.elastic.replay(
-        tokens.contiguous(),
-        lengths.contiguous(),
-        state.contiguous(),
-        machine.tables,
-        machine.token_flags,
-        None if source is None else source.contiguous(),
-    )
+    op = "replay"
+    tokens = integers(op, "tokens", tokens, tokens)
+    lengths = integers(op, "lengths", lengths, tokens)
+    state = checked(op, "state", state, tokens)
+    check_machine(op, machine, tokens)
+    if source is not None:
+        source = checked(op, "source", source, tokens)
+    return torch.ops.elastic.replay(tokens, lengths, state, machine.tables, machine.token_flags, source)
+
+
+def forced_next(state: Tensor, machine: Machine) -> Tensor:
+    """[B] int32, the id that the row emits next whatever is sampled; -1: it is free, padding: it is done.
+
+    Raises as `budget_step_` does; a state on a GPU that no row under this machine can be in reads as done.
+    """
+    op = "forced_next"
+    state = checked(op, "state", state, state)
+    check_machine(op, machine, state)
+    return torch.ops.elastic.forced_next(state, machine.tables)
+
+
+# The readers below need no machine and return new tensors, which later steps leave alone. They raise
+# TypeError or ValueError unless the state is [B, 8] int32.
 
 
 def state_phase(state: Tensor) -> Tensor:
     """[B] int32, phase of the token emitted next (`Phase`)."""
-    return state[:, STATUS] & 15
+    return _column("state_phase", state, STATUS) & 15
 
 
 def last_phase(state: Tensor) -> Tensor:
     """[B] int32, phase of the token emitted last; before the first, the phase the row starts in."""
-    return state[:, STATUS] >> 4 & 15
+    return _column("last_phase", state, STATUS) >> 4 & 15
 
 
 def finish_reason(state: Tensor) -> Tensor:
     """[B] int32 of `FinishReason`; RUNNING while the row goes on."""
-    return state[:, STATUS] >> 8 & 15
+    return _column("finish_reason", state, STATUS) >> 8 & 15
 
 
 def thinking_cut(state: Tensor) -> Tensor:
     """[B] bool, whether closing tokens were forced: by the budget (R1) or in place of an EOS (R6)."""
-    return (state[:, STATUS] >> 12 & 1).bool()
+    return (_column("thinking_cut", state, STATUS) >> 12 & 1).bool()
 
 
 def is_done(state: Tensor) -> Tensor:
     """[B] bool, whether the row emits only padding from here on."""
-    return state_phase(state) == int(Phase.DONE)
+    return (_column("is_done", state, STATUS) & 15) == int(Phase.DONE)
 
 
 def thinking_used(state: Tensor) -> Tensor:
     """[B] int32, thinking tokens sampled so far; those of an end marker count until it completes."""
-    return state[:, THINKING_USED]
+    return _column("thinking_used", state, THINKING_USED).clone()
 
 
 def solution_used(state: Tensor) -> Tensor:
     """[B] int32, solution tokens sampled, EOS included; in OPENING those of a start marker in progress."""
-    return state[:, SOLUTION_USED]
+    return _column("solution_used", state, SOLUTION_USED).clone()
 
 
-def forced_next(state: Tensor, machine: Machine) -> Tensor:
-    """[B] int32, the id that the row emits next whatever is sampled; -1: it is free, padding: it is done."""
-    tables = machine.tables[state[:, BUDGET].long()]
-    at = state[:, FORCED_AT].long()
-    forced = tables.gather(1, at[:, None])[:, 0]
-    free = torch.where(is_done(state), tables[:, Column.PAD_ID], -1)
-    return torch.where(at > 0, forced, free)
+def _column(op: str, state: Tensor, column: int) -> Tensor:
+    check_tensor(op, "state", state, state)
+    if state.dtype != torch.int32:
+        raise TypeError(f"{op}: state: expected int32, got {got(state)}")
+    if state.dim() != 2 or state.shape[1] != STATE_WIDTH:
+        raise ValueError(f"{op}: state: expected shape [B, {STATE_WIDTH}], got {list(state.shape)}")
+    return state[:, column]
 
 
 @torch.library.register_fake("elastic::new_state")
-def _(budgets: Tensor, phases: Tensor, tables: Tensor) -> Tensor:
-    return tables.new_empty((budgets.shape[0], STATE_WIDTH))
+def _(rows: Tensor, phase: Tensor, tables: Tensor) -> Tensor:
+    return tables.new_empty((rows.shape[0], STATE_WIDTH))
 
 
 @torch.library.register_fake("elastic::budget_step_")
@@ -212,6 +276,11 @@ def _(
 @torch.library.register_fake("elastic::force_logits_")
 def _(logits: Tensor, state: Tensor, tables: Tensor) -> None:
     return None
+
+
+@torch.library.register_fake("elastic::forced_next")
+def _(state: Tensor, tables: Tensor) -> Tensor:
+    return state.new_empty(state.shape[0])
 
 
 @torch.library.register_fake("elastic::replay")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.machine import Machine
+from elastic.ops._arguments import check_machine, integer, integers, number, per_row
+from elastic.ops._inputs import check_tensor
 
 
 class SampleOutput(NamedTuple):
@@ -24,7 +26,7 @@ class SampleOutput(NamedTuple):
         phase: [B] uint8 of `Phase`, of the token emitted; None without a state.
 
     Both logprobs are 0 for a token that was not drawn: forced, padding, or put in place of an EOS. They are
-    NaN exactly for rows whose logits are unusable.
+    NaN exactly for rows whose logits are unusable. None of these has a gradient.
     """
 
     tokens: Tensor
@@ -62,6 +64,11 @@ def sample(
     forced token, and finished rows, do not read their logits; tokens that would reopen thinking are masked
     where the budget says so (R8), which `full_logprobs` leave aside.
 
+    A row that has to be drawn but whose logits hold a NaN or +inf, or nothing but -inf, is broken. Without
+    `broken`, a call on the CPU raises before any state, `active` included, has changed. Otherwise a broken
+    row takes no step: its state stays as it was and counts as going on, it emits padding (id 0 without a
+    state) with source PAD and NaN logprobs, in the phase of its last token; the other rows go on.
+
     Nothing is read back to the host; on CUDA the call may be captured in a graph. Deterministic.
 
     Args:
@@ -69,73 +76,66 @@ def sample(
             overlap, the last stride must be 1. May hold -inf.
         seeds: [B] int64, one a row; any stride, as everything of one value a row.
         positions: [B] int64, tokens that the row's completion holds so far.
-        temperature: 0 or above; one, or [B] float.
-        top_k: keeps the k largest logits, 0 keeps all; one, or [B] int64.
+        temperature: 0 or above; one for all rows, also as a 0-dim tensor, or [B] float or integer.
+        top_k: keeps the k largest logits, 0 keeps all; one, or [B] integer.
         top_p: keeps the fewest most probable tokens whose mass reaches it; in (0, 1]; one, or [B] float.
         min_p: drops tokens less probable than this times the most probable one; in [0, 1]; one, or [B] float.
         state: [B, 8] int32 from `new_state`, updated in place. Needs `machine`.
         machine: compiled budgets, on the logits' device.
         active: [1] int32, set to the number of rows that go on. Needs a state.
-        broken: [1] int32. Where it is 0 it becomes 1 + the first row that had to be drawn from logits with a
-            NaN or +inf, or nothing but -inf; such a row emits id 0 with NaN logprobs. Poll it: without it
-            such a row raises on the CPU, and on CUDA shows in its logprobs only.
+        broken: [1] int32. Where it is 0 it becomes 1 + the first broken row. Poll it: without it such a row
+            raises on the CPU, and on CUDA shows in its logprobs only.
 
     Returns:
         SampleOutput. B = 0 gives empty tensors.
 
     Raises:
-        TypeError: a wrong dtype.
+        TypeError: a wrong type or dtype.
         ValueError: a wrong shape, device or layout; a parameter out of range (those that lie on a GPU are not
             read: a row with one is treated as broken); fewer columns than forced ids need; a state without
-            machine or the reverse.
-        RuntimeError: unusable logits on the CPU, without `broken`; names the row.
+            machine or the reverse; a state as `budget_step_` refuses it (a GPU's becomes DONE).
+        RuntimeError: a broken row on the CPU, without `broken`; names the row.
     """
-    scalars = {}
-    per_row: dict[str, Tensor | None] = {}
-    for name, value, dtype, off in (
-        ("temperature", temperature, torch.float64, 1.0),
-        ("top_k", top_k, torch.int64, 0),
-        ("top_p", top_p, torch.float64, 1.0),
-        ("min_p", min_p, torch.float64, 0.0),
+    op = "sample"
+    check_tensor(op, "logits", logits, logits)
+    if logits.dim() != 2:
+        raise ValueError(f"{op}: logits: expected shape [B, V], got {list(logits.shape)}")
+    logits = logits.detach() if logits.requires_grad else logits
+    seeds = integers(op, "seeds", seeds, logits)
+    positions = integers(op, "positions", positions, logits)
+    options: dict[str, Tensor | float | None] = {"broken": broken}
+    for name, value, off, dtype in (
+        ("temperature", temperature, 1.0, torch.float64),
+        ("top_k", top_k, 0, torch.int64),
+        ("top_p", top_p, 1.0, torch.float64),
+        ("min_p", min_p, 0.0, torch.float64),
     ):
         many = isinstance(value, Tensor)
-        scalars[name] = off if many else value
-        per_row[name + "s"] = _per_row(name, value, dtype) if isinstance(value, Tensor) else None
+        one = number if dtype.is_floating_point else integer
+        options[name] = off if many else one(op, name, value)
+        options[name + "s"] = per_row(op, name, value, dtype, logits) if many else None
+    if broken is not None:
+        check_tensor(op, "broken", broken, logits)
     if (state is None) != (machine is None):
-        raise ValueError("sample: state: expected state and machine together, got one of them")
+        raise ValueError(f"{op}: state: expected state and machine together, got one of them")
     if state is None or machine is None:
         if active is not None:
-            raise ValueError("sample: active: expected a state to count the rows of, got none")
-        tokens, logprobs, full_logprobs = torch.ops.elastic.sample(
-            logits, seeds.contiguous(), positions.contiguous(), **scalars, **per_row, broken=broken
-        )
-        return SampleOutput(tokens, logprobs, full_logprobs, None, None)
-    if logits.dim() == 2 and logits.shape[1] < machine.smallest_vocab:
+            raise ValueError(f"{op}: active: expected a state to count the rows of, got none")
+        return SampleOutput(*torch.ops.elastic.sample(logits, seeds, positions, **options), None, None)
+    check_tensor(op, "state", state, logits)
+    check_machine(op, machine, logits)
+    if active is not None:
+        check_tensor(op, "active", active, logits)
+    if logits.shape[1] < machine.smallest_vocab:
         raise ValueError(
-            f"sample: logits: expected at least {machine.smallest_vocab} columns for the ids of markers and "
+            f"{op}: logits: expected at least {machine.smallest_vocab} columns for the ids of markers and "
             f"forced texts, got shape {list(logits.shape)}"
         )
-    tokens, logprobs, full_logprobs, source, phase = torch.ops.elastic.sample_(
-        logits,
-        seeds.contiguous(),
-        positions.contiguous(),
-        state,
-        machine.tables,
-        machine.token_flags,
-        **scalars,
-        **per_row,
-        active=active,
-        broken=broken,
+    return SampleOutput(
+        *torch.ops.elastic.sample_(
+            logits, seeds, positions, state, machine.tables, machine.token_flags, **options, active=active
+        )
     )
-    return SampleOutput(tokens, logprobs, full_logprobs, source, phase)
-
-
-def _per_row(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """A parameter a row, in the kernels' dtype: floats go to float64, which is exact."""
-    if values.is_floating_point() != dtype.is_floating_point or values.dtype == torch.bool:
-        expected = "floating point" if dtype.is_floating_point else "integer"
-        raise TypeError(f"sample: {name}: expected {expected} values, got {values.dtype}")
-    return values.to(dtype).contiguous()
 
 
 def _outputs(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

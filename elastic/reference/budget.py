@@ -5,42 +5,16 @@ Same arguments and results as `elastic.ops`. Slow: it reads the state back to th
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
 
 from elastic.budget import FinishReason, Phase, Source
 from elastic.machine import END_SHIFT, OPENING_WHITESPACE_LIMIT, START_SHIFT, Column, Machine, TokenFlag
+from elastic.reference.budget_state import Row, load_rows
 
 PLACES = 0xFFFFFF
-
-
-@dataclass
-class Row:
-    """One row's state; `csrc/core/budget_state.h` says what the fields mean."""
-
-    budget: int
-    phase: int
-    last_phase: int
-    finish: int = FinishReason.RUNNING
-    cut: int = 0
-    whitespace: int = 0
-    thinking: int = 0
-    solution: int = 0
-    match: int = 0
-    extensions: int = 0
-    notices: int = 0
-    forced: int = 0
-
-    @classmethod
-    def load(cls, state: list[int]) -> Row:
-        budget, bits, *rest = state
-        return cls(budget, bits & 15, bits >> 4 & 15, bits >> 8 & 15, bits >> 12 & 1, bits >> 16 & 255, *rest)
-
-    def store(self) -> list[int]:
-        budget, phase, last_phase, finish, cut, whitespace, *rest = (int(x) for x in astuple(self))
-        return [budget, phase | last_phase << 4 | finish << 8 | cut << 12 | whitespace << 16, *rest]
 
 
 class Rules:
@@ -72,6 +46,13 @@ class Rules:
         length = self[Column.START_LENGTH]
         almost = length == 1 or row.match >> (length - 2) & 1
         return row.phase == Phase.SOLUTION and bool(self[Column.FORBID_REOPEN]) and bool(almost)
+
+    def masked(self, row: Row) -> list[int]:
+        """Ids that may not be sampled next."""
+        if not self.forbids_start(row):
+            return []
+        at = self[Column.START_LAST_AT]
+        return self.table[at : at + self[Column.START_LAST_COUNT]]
 
     def step(self, row: Row, token: int) -> tuple[int, Source]:
         """(state, sampled token) -> (state, emitted token, source); changes `row`."""
@@ -245,7 +226,8 @@ def advance(match: int, places: int) -> int:
     return (match << 1 | 1) & places
 
 
-def _rules(machine: Machine) -> list[Rules]:
+def rules_of(machine: Machine) -> list[Rules]:
+    """The transition function of each budget of a machine."""
     flags = machine.token_flags.tolist()
     return [Rules(table, flags) for table in machine.tables.tolist()]
 
@@ -262,15 +244,15 @@ def new_state(
     opened = torch.as_tensor(starts_in_thinking).expand(len(budgets))
     if phase is None:
         phase = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING))
-    rules = _rules(machine)
+    rules = rules_of(machine)
     states = [rules[b].initial(b, p).store() for b, p in zip(budgets, phase.tolist(), strict=True)]
     return torch.tensor(states, dtype=torch.int32, device=machine.tables.device).reshape(-1, 8)
 
 
 def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Tensor | None = None) -> Tensor:
     """See `elastic.ops.budget_step_`."""
-    rules = _rules(machine)
-    rows = [Row.load(s) for s in state.tolist()]
+    rules = rules_of(machine)
+    rows = load_rows(state, machine)
     emitted = [rules[row.budget].step(row, token) for row, token in zip(rows, tokens.tolist(), strict=True)]
     if rows:
         tokens.copy_(torch.tensor([token for token, _ in emitted]))
@@ -282,29 +264,35 @@ def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Ten
 
 def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
     """See `elastic.ops.force_logits_`."""
-    rules = _rules(machine)
-    for i, row in enumerate(Row.load(s) for s in state.tolist()):
+    rules = rules_of(machine)
+    for i, row in enumerate(load_rows(state, machine)):
         rule = rules[row.budget]
         forced = rule.next_forced(row)
         if forced is not None:
             logits[i] = -torch.inf
             logits[i, forced] = 0
-        elif rule.forbids_start(row):
-            at = rule[Column.START_LAST_AT]
-            last = rule.table[at : at + rule[Column.START_LAST_COUNT]]
-            logits[i, [token for token in last if token < logits.shape[1]]] = -torch.inf
+        else:
+            logits[i, [token for token in rule.masked(row) if token < logits.shape[1]]] = -torch.inf
+
+
+def forced_next(state: Tensor, machine: Machine) -> Tensor:
+    """See `elastic.ops.forced_next`."""
+    rules = rules_of(machine)
+    forced = [rules[row.budget].next_forced(row) for row in load_rows(state, machine)]
+    ids = [-1 if token is None else token for token in forced]
+    return torch.tensor(ids, dtype=torch.int32, device=state.device)
 
 
 def replay(
     tokens: Tensor, lengths: Tensor, state: Tensor, machine: Machine, *, source: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `elastic.ops.replay`."""
-    rules = _rules(machine)
+    rules = rules_of(machine)
     phase = torch.full(tokens.shape, int(Phase.DONE), dtype=torch.uint8, device=tokens.device)
     read = torch.full(tokens.shape, int(Source.PAD), dtype=torch.uint8, device=tokens.device)
     after, mismatch = state.clone(), torch.full_like(lengths, -1)
-    for r, (history, length) in enumerate(zip(tokens.tolist(), lengths.tolist(), strict=True)):
-        row = Row.load(state[r].tolist())
+    rows = load_rows(state, machine)
+    for r, (row, history, length) in enumerate(zip(rows, tokens.tolist(), lengths.tolist(), strict=True)):
         for i, token in enumerate(history[:length]):
             hint = None if source is None else int(source[r, i])
             result = rules[row.budget].replay(row, token, hint)

@@ -8,6 +8,7 @@ is checked: this is the readable statement that the fused ops are held to. Hand-
     turn.
 """
 
+import math
 from itertools import pairwise
 from math import comb
 from typing import Any, NamedTuple
@@ -42,36 +43,41 @@ def group_advantage(
     rewards: Tensor, group_offsets: Tensor, kind: str = "group", eps: float = 1e-4, *, pass_k: int = 4
 ) -> Tensor:
     """[R] advantages; see `elastic.ops.group_advantage` for the table of kinds."""
-    rewards = rewards if rewards.is_floating_point() else rewards.float()
     bounds = group_offsets.tolist()
-    parts = [_one_group(rewards[a:b], rewards, kind, eps, pass_k) for a, b in pairwise(bounds)]
-    return torch.cat(parts) if parts else rewards.new_zeros(0)
+    rewards = rewards if rewards.is_floating_point() else rewards.float()
+    wide = rewards.double()
+    parts = [_one_group(wide[a:b], wide, kind, eps, pass_k) for a, b in pairwise(bounds)]
+    return torch.cat(parts).to(rewards) if parts else rewards.new_zeros(0)
 
 
 def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int) -> Tensor:
     n = len(group)
     if n == 0 or bool((group == group[0]).all()):
         return torch.zeros_like(group)
-    centred = group - group.mean()
+    # In units of a power of two near the largest reward, sums and squares stay within the doubles.
+    _, exponent = math.frexp(float((batch if kind == "batch" else group).abs().max()))
+    unit = 2.0 ** min(max(exponent, -1000), 1000)
+    centred = group / unit - (group / unit).mean()
     if kind == "none":
-        return centred
+        return centred * unit
     if kind == "group":
-        return centred / (group.std() + eps)
+        return centred / ((group / unit).std() + eps / unit)
     if kind == "batch":
-        return centred / (batch.std() + eps)
+        return centred / ((batch / unit).std() + eps / unit)
     if kind == "rloo":
-        return centred * n / (n - 1)
+        return centred * (n / (n - 1) * unit)
     if kind == "maxrl":
-        return centred / group.mean() if group.mean() > 0 else torch.zeros_like(group)
+        mean = (group / unit).mean()
+        return centred / mean if mean > 0 else torch.zeros_like(group)
     if kind == "passk":
         right = group > 0.5
         wrong, k = int((~right).sum()), min(pass_k, n)
-        mean = 1 - comb(wrong, k) / comb(n, k)
-        deviation = (mean * (1 - mean)) ** 0.5
+        passed = 1 - comb(wrong, k) / comb(n, k)
+        deviation = (passed * (1 - passed)) ** 0.5
         if deviation == 0:
             return torch.zeros_like(group)
         all_others_wrong = comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
-        return (1 - mean - all_others_wrong * (~right).to(group)) / deviation
+        return (1 - passed - all_others_wrong * (~right).to(group)) / deviation
     raise ValueError(f"group_advantage: kind: unknown kind {kind!r}")
 
 
@@ -165,9 +171,21 @@ def grpo_loss(
     log_ratio = logprobs - old
     if loss == "gspo":
         log_ratio = (row_sum(log_ratio) / tokens_in_row)[row_of_token]
-    ratio = log_ratio.exp()
+    ratio = ratio_of(log_ratio)
+
+    weight = torch.ones_like(old)
+    if engine_logprobs is not None:
+        log_weight = masked(old - masked(engine_logprobs.to(old)))
+        if engine_level == "row":
+            log_weight = row_sum(log_weight)[row_of_token]
+        weight = log_weight.exp()
+        outside = (weight < engine_low) | (weight > engine_high)
+        truncated = weight.clamp(engine_low, engine_high)
+        weight = truncated if engine_mode == "truncate" else torch.where(outside, 0.0, weight)
+
     if loss == "cispo":
-        term = -ratio.clamp(max=clip_high).detach() * a * logprobs
+        factor = ratio.clamp(max=clip_high).detach() * a
+        term = -factor * torch.where(factor == 0, 0.0, logprobs)  # rho l -> 0 as l -> -inf
         clipped = (ratio > clip_high) & (a > 0)
     elif loss == "sapo":
         tau = torch.where(a > 0, torch.full_like(a, tau_positive), torch.full_like(a, tau_negative))
@@ -176,23 +194,25 @@ def grpo_loss(
     else:
         term = clipped_term(ratio, a, clip_low, clip_high, delta, dual_clip)
         clipped = ((ratio < 1 - clip_low) & (a < 0)) | ((ratio > 1 + clip_high) & (a > 0))
-    term = torch.where(a == 0, 0.0, term)
-
-    if engine_logprobs is not None:
-        log_weight = masked(old - masked(engine_logprobs.to(old)))
-        if engine_level == "row":
-            log_weight = row_sum(log_weight)[row_of_token]
-        weight = log_weight.exp()
-        inside = (weight >= engine_low) & (weight <= engine_high)
-        truncated = weight.clamp(engine_low, engine_high)
-        term = term * (truncated if engine_mode == "truncate" else torch.where(inside, weight, 0.0))
+    # what counts for nothing adds nothing, however large its ratio; a NaN that comes in goes on
+    nothing = torch.where(log_ratio.isnan() | weight.isnan(), torch.nan, 0.0).to(term)
+    term = torch.where((a == 0) | (weight == 0), nothing, weight * term)
 
     divergence = torch.zeros_like(logprobs)
     if ref_logprobs is not None:
-        divergence = kl_estimate(kl, logprobs - masked(ref_logprobs.to(logprobs)))
-        divergence = divergence * ratio if kl_weighted else divergence
+        ref = masked(ref_logprobs.to(logprobs))
+        x = logprobs - ref
+        if not kl_weighted:
+            divergence = kl_estimate(kl, x)
+        elif loss == "gspo":
+            divergence = weighted_kl(kl, x, ratio, torch.where(x == -torch.inf, torch.inf, log_ratio - x))
+        else:
+            divergence = weighted_kl(kl, x, ratio, ref - old)
 
-    x = masked(term + kl_coef * divergence - entropy_coef * entropy)
+    x = term
+    if kl_coef != 0:  # a KL that is only watched may be infinite
+        x = x + kl_coef * divergence
+    x = masked(x - entropy_coef * entropy)
     row_count = max(rows if num_rows is None else num_rows, 1)
     if loss in ("grpo", "gspo", "sapo"):
         value = (row_sum(x) / tokens_in_row).sum() / row_count
@@ -229,6 +249,12 @@ def linear_grpo_loss(
     return grpo_loss(torch.nn.functional.linear(hidden, weight, bias), *arguments, **options)
 
 
+def ratio_of(log_ratio: Tensor) -> Tensor:
+    """exp(log_ratio). Where it overflows autograd sees a constant: no gradient comes back, not 0 * inf."""
+    over = log_ratio > math.log(torch.finfo(log_ratio.dtype).max)
+    return torch.where(over, torch.inf, torch.where(over, 0.0, log_ratio).exp())
+
+
 def clipped_term(
     ratio: Tensor, a: Tensor, clip_low: float, clip_high: float, delta: float | None, dual_clip: float | None
 ) -> Tensor:
@@ -245,6 +271,21 @@ def kl_estimate(kind: str, x: Tensor) -> Tensor:
     estimators: dict[str, Any] = {
         "k1": lambda: x,
         "k2": lambda: x * x / 2,
-        "k3": lambda: torch.exp(-x) + x - 1,
+        "k3": lambda: torch.exp(-x) + torch.where(x == -torch.inf, 0.0, x) - 1,
     }
     return estimators[kind]()
+
+
+def weighted_kl(kind: str, x: Tensor, ratio: Tensor, log_ref_ratio: Tensor) -> Tensor:
+    """rho KL, with log_ref_ratio = log(rho exp(-x)), which is ref - old where the ratio is the token's own.
+
+    At a logprob of -inf it is the limit: 0 for k1 and k2, exp(ref - old) for k3. An infinite ratio times a KL
+    of 0 is 0. What is replaced is replaced before it is multiplied, for autograd's sake.
+    """
+    far = (x < -1) & (ratio <= 1) if kind == "k3" else x == -torch.inf
+    near = kl_estimate(kind, torch.where(far, 0.0, x))
+    value = torch.where(ratio.isinf() & (near == 0), 1.0, ratio) * near
+    if kind == "k3":  # exp(-x) may overflow where rho vanishes
+        rest = torch.where(far, ratio, 0.0) * (torch.where(x == -torch.inf, 0.0, x) - 1)
+        value = torch.where(far, torch.where(far, log_ref_ratio, 0.0).exp() + rest, value)
+    return torch.where(x == torch.inf, x, value)

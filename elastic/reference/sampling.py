@@ -11,6 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from elastic.budget import Phase, Source
+from elastic.machine import Column, Machine
+from elastic.reference.budget import Rules, rules_of
+from elastic.reference.budget_state import Row, load_rows
+
 _MASK32 = 0xFFFFFFFF
 
 # Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
@@ -33,16 +38,19 @@ class Sample(NamedTuple):
     """One draw for every row.
 
     Attributes:
-        tokens: [B] int64; 0 where the logits are unusable.
+        tokens: [B] int64; where the logits are unusable 0, or padding with a state.
         logprobs: [B] float32, of the token under the distribution it was drawn from (after the filters; 0
             at temperature 0). NaN where the row's logits held a NaN, a +inf or nothing but -inf.
         full_logprobs: [B] float32, of the token under softmax(logits / temperature) over the whole
             vocabulary (softmax(logits) at temperature 0).
+        source, phase: [B] uint8 of the token emitted; None without a state.
     """
 
     tokens: Tensor
     logprobs: Tensor
     full_logprobs: Tensor
+    source: Tensor | None = None
+    phase: Tensor | None = None
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -154,8 +162,13 @@ def sample(
     top_p: float = 1.0,
     min_p: float = 0.0,
     masked: list[int] | None = None,
+    state: Tensor | None = None,
+    machine: Machine | None = None,
+    *,
+    active: Tensor | None = None,
+    broken: Tensor | None = None,
 ) -> Sample:
-    """Draws one token a row, row by row.
+    """Draws one token a row, row by row, and takes the row's budget step where there is a state.
 
     Args:
         logits: [B, V] float32, bfloat16 or float16; may hold -inf.
@@ -163,17 +176,49 @@ def sample(
         positions: [B] int64, tokens the row's completion holds so far.
         temperature, top_k, top_p, min_p: as in `elastic.ops.sample`, one for all rows.
         masked: ids that may not be drawn; full logprobs leave that aside.
+        state, machine, active, broken: as in `elastic.ops.sample`, but that a broken row never raises.
     """
-    rows = [
-        _sample_row(row.float(), random, temperature, top_k, top_p, min_p, masked or [])
-        for row, random in zip(logits, row_random(seeds, positions).tolist(), strict=True)
-    ]
-    tokens, logprobs, full = zip(*rows, strict=True) if rows else ((), (), ())
-    return Sample(
+    randoms = row_random(seeds, positions).tolist()
+    states = [None] * len(randoms) if state is None or machine is None else load_rows(state, machine)
+    rules = [] if machine is None else rules_of(machine)
+    drawn = []
+    for logit, random, row in zip(logits, randoms, states, strict=True):
+        rule = None if row is None else rules[row.budget]
+        ids = (masked or []) + ([] if rule is None else rule.masked(row))
+        if rule is not None and rule.next_forced(row) is not None:
+            token, logprob, full = 0, 0.0, 0.0
+        else:
+            token, logprob, full = _sample_row(logit.float(), random, temperature, top_k, top_p, min_p, ids)
+        drawn.append(_emit(rule, row, token, logprob, full))
+    tokens, logprobs, fulls, sources, phases = zip(*drawn, strict=True) if drawn else [()] * 5
+    out = Sample(
         torch.tensor(tokens, dtype=torch.int64),
         torch.tensor(logprobs, dtype=torch.float32),
-        torch.tensor(full, dtype=torch.float32),
+        torch.tensor(fulls, dtype=torch.float32),
+        None if state is None else torch.tensor(sources, dtype=torch.uint8),
+        None if state is None else torch.tensor(phases, dtype=torch.uint8),
     )
+    if state is not None and states:
+        state.copy_(torch.tensor([row.store() for row in states], dtype=torch.int32))
+    if active is not None:
+        active.fill_(sum(row.phase != Phase.DONE for row in states))
+    if broken is not None and not broken.item() and out.logprobs.isnan().any():
+        broken.fill_(1 + int(out.logprobs.isnan().nonzero()[0]))
+    return out
+
+
+def _emit(
+    rule: Rules | None, row: Row | None, token: int, logprob: float, full: float
+) -> tuple[int, float, float, int, int]:
+    """Token, logprobs, source and phase; `row` moves on, unless it could not be drawn."""
+    if rule is None or row is None:
+        return token, logprob, full, Source.SAMPLED, Phase.SOLUTION
+    if math.isnan(logprob):
+        return rule[Column.PAD_ID], logprob, full, Source.PAD, row.last_phase
+    token, source = rule.step(row, token)
+    if source != Source.SAMPLED:
+        logprob = full = 0.0
+    return token, logprob, full, source, row.last_phase
 
 
 def _sample_row(

@@ -158,5 +158,5 @@ def test_cuda_opcheck(cuda):
 def test_tensors_on_different_devices_are_refused_naming_both(cuda):
     machine, index = mixed_batch(2)
     state = ops.new_state(index, machine)
-    with pytest.raises(ValueError, match="budget_step_: tables: expected device cuda:0, got cpu"):
+    with pytest.raises(ValueError, match="budget_step_: state: expected a tensor on cuda:0, got one on cpu"):
         ops.budget_step_(torch.tensor([X, X], device=cuda), state, machine)

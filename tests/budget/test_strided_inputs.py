@@ -62,7 +62,7 @@ def test_states_are_made_from_host_indices_of_any_strides(machine, made, elsewhe
 
 def test_an_illegal_host_index_is_refused_before_anything_goes_to_the_machines_device(machine):
     there = Machine(**{**vars(machine), "tables": machine.tables.as_subclass(Elsewhere)})
-    with pytest.raises(ValueError, match=r"new_state: budgets: expected .* got 3"):
+    with pytest.raises(ValueError, match=r"new_state: rows: expected .* got 3"):
         ops.new_state(torch.tensor([3]).expand(4), there)
 
 

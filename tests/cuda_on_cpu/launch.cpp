@@ -12,9 +12,8 @@
 namespace cuda_on_cpu {
 namespace {
 
-// Limits of sm_90.
-constexpr unsigned MOST_THREADS = 1024, MOST_CLUSTER = 16, MOST_ROWS = 65535;
-constexpr size_t MOST_SMEM = 227 * 1024;
+// Limits of every device.
+constexpr unsigned MOST_THREADS = 1024, MOST_ROWS = 65535;
 // Poisoned bytes on both sides of shared memory. Its own beginning is aligned to 16 bytes and not to more.
 constexpr size_t MARGIN = 256 + 16, ALIGNMENT = 256;
 
@@ -23,12 +22,17 @@ std::map<std::string, int64_t, std::less<>> counts;
 uint64_t seed = 0, launched = 0;  // since the seed was set
 std::string last_failure;
 
+unsigned most_cluster() {
+  if (device.capability < 9) return 1;
+  return device.capability <= 10 ? 16 : 8;
+}
+
 cudaError_t check(dim3 grid, dim3 block, size_t smem_bytes, unsigned size) {
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > MOST_THREADS || block.z > 64) return cudaErrorInvalidConfiguration;
   if (grid.x > INT32_MAX || grid.y > MOST_ROWS || grid.z > MOST_ROWS) return cudaErrorInvalidConfiguration;
-  if (size == 0 || size > MOST_CLUSTER || grid.x % size != 0) return cudaErrorInvalidConfiguration;
-  return smem_bytes > MOST_SMEM ? cudaErrorInvalidValue : cudaSuccess;
+  if (size == 0 || size > most_cluster() || grid.x % size != 0) return cudaErrorInvalidConfiguration;
+  return smem_bytes > static_cast<size_t>(device.block_bytes) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 void make_blocks(unsigned size, size_t smem_bytes) {

@@ -45,8 +45,13 @@ PYBIND11_MODULE(_cuda_on_cpu, m) {
   m.def("set_seed", cuda_on_cpu::set_seed, "Schedules from here on follow from this seed alone.");
   m.def("launches", cuda_on_cpu::launches, "Launches that ran to their end, by kernel.");
   m.def(
-      "set_capability", [](int major) { cuda_on_cpu::capability_major = major; },
-      "The compute capability that the device pretends to have: 8 knows no clusters, 9 does.");
+      "set_device",
+      [](int capability, int block_kb, int sm_kb) {
+        cuda_on_cpu::device = {capability, block_kb * 1024, sm_kb * 1024};
+      },
+      py::arg("capability") = 9, py::arg("block_kb") = 227, py::arg("sm_kb") = 228,
+      "What the device pretends to be: its major compute capability (8 knows no clusters, 9 does), and the "
+      "shared memory that a block and an SM have.");
   m.def("set_row_launch", elastic::cuda::set_row_launch, "As elastic._C's.");
   m.def("row_launch", row_launch, py::arg("dtype"), py::arg("vocab"), py::arg("gradient"));
   m.def("controls", [] {

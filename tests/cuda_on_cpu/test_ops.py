@@ -73,8 +73,9 @@ def budget(rows):
     for _ in range(8):
         ops.force_logits_(logits, state, machine)
         tokens = logits.argmax(-1)
-        written += [ops.budget_step_(tokens, state, machine, active=active), tokens, active.clone()]
-    history = torch.stack(written[1::3], 1)
+        source = ops.budget_step_(tokens, state, machine, active=active)
+        written += [source, tokens, active.clone(), ops.forced_next(state, machine)]
+    history = torch.stack(written[1::4], 1)
     fresh = ops.new_state(index, machine)
     return *written, state, logits, *ops.replay(history, torch.full((rows,), 8), fresh, machine)
 

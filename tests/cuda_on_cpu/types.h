@@ -18,11 +18,19 @@ enum cudaError_t {
 // For cudaErrorLaunchFailure: what the last kernel that failed did.
 const char* cudaGetErrorString(cudaError_t error);
 
-// ---- the one device: limits of sm_90 ----
+// ---- the one device ----
 
 namespace cuda_on_cpu {
-inline int capability_major = 9;  // a test may say 8: a device that knows no clusters
-}
+
+// Limits of sm_90, unless a test pretends another device.
+struct Device {
+  int capability = 9;  // major: 8 knows no clusters
+  int block_bytes = 227 * 1024;
+  int sm_bytes = 228 * 1024;
+};
+inline Device device;
+
+}  // namespace cuda_on_cpu
 
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
@@ -38,13 +46,13 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr name, int) {
   switch (name) {
     case cudaDevAttrComputeCapabilityMajor:
-      *value = cuda_on_cpu::capability_major;
+      *value = cuda_on_cpu::device.capability;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = 227 * 1024;
+      *value = cuda_on_cpu::device.block_bytes;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      *value = 228 * 1024;
+      *value = cuda_on_cpu::device.sm_bytes;
       return cudaSuccess;
   }
   return cudaErrorInvalidValue;

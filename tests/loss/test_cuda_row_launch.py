@@ -46,7 +46,7 @@ def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
     with poisoned_outputs(), redirected():
         yield choose
     shim.set_row_launch(*TABLE)
-    shim.set_capability(9)
+    shim.set_device()
 
 
 def outputs(batch: Batch, logits: Tensor, **options) -> list[Tensor]:
@@ -216,7 +216,7 @@ def test_the_longest_rows_take_sixteen_blocks_or_are_streamed(launch, shim):
 def test_a_device_without_clusters_streams_with_the_same_bits(launch, shim):
     batch = few(torch.bfloat16, 4_097)
     expected = outputs(batch, batch.logits)
-    shim.set_capability(8)
+    shim.set_device(8)
     assert not shim.row_launch(torch.bfloat16, 4_097, True)[0]
     for got, want in zip(outputs(batch, batch.logits), expected, strict=True):
         assert torch.equal(got, want)

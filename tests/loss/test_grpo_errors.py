@@ -130,16 +130,16 @@ BAD = [
     ({"engine_mode": "drop"}, ValueError, "engine_mode: expected truncate or mask, got 'drop'"),
     ({"engine_level": "batch"}, ValueError, "engine_level: expected token or row, got 'batch'"),
     # numbers
-    ({"temperature": 0.0}, ValueError, "temperature: expected a finite value above 0, got 0"),
-    ({"temperature": -0.5}, ValueError, "temperature: expected a finite value above 0, got -0.5"),
-    ({"temperature": math.nan}, ValueError, "temperature: expected a finite value above 0, got nan"),
+    ({"temperature": 0.0}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got 0"),
+    ({"temperature": -0.5}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got -0.5"),
+    ({"temperature": math.nan}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got nan"),
     (
         {"temperature": torch.zeros(N)},
         ValueError,
         "temperature: expected finite values above 0, got 0 at token 0",
     ),
-    ({"softcap": 0.0}, ValueError, "softcap: expected a finite value above 0, got 0"),
-    ({"softcap": math.inf}, ValueError, "softcap: expected a finite value above 0, got inf"),
+    ({"softcap": 0.0}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got 0"),
+    ({"softcap": math.inf}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got inf"),
     ({"clip_low": -0.1}, ValueError, r"clip_low: expected a value in \[0, 1\], got -0.1"),
     ({"clip_low": 1.5}, ValueError, r"clip_low: expected a value in \[0, 1\], got 1.5"),
     ({"clip_high": -0.1}, ValueError, "clip_high: expected .* at least 0, got -0.1"),
@@ -151,12 +151,12 @@ BAD = [
     (
         {"loss": "sapo", "tau_positive": 0.0},
         ValueError,
-        "tau_positive: expected a finite value above 0, got 0",
+        "tau_positive: expected a value from 1e-30 to 1e30, got 0",
     ),
     (
         {"loss": "sapo", "tau_negative": -1.0},
         ValueError,
-        "tau_negative: expected a finite value above 0, got -1",
+        "tau_negative: expected a value from 1e-30 to 1e30, got -1",
     ),
     (
         {"engine_logprobs": ones(N), "engine_low": 3.0},

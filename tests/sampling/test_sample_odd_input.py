@@ -1,4 +1,4 @@
-"""Extreme logits, rows that cannot be drawn from, arguments that do not fit."""
+"""Extreme logits, rows that cannot be drawn from, parameters out of range."""
 
 import pytest
 import torch
@@ -106,46 +106,12 @@ def test_without_a_flag_an_unusable_row_is_an_error_that_names_it():
         ({"min_p": -0.1}, "min_p: expected"),
         ({"min_p": 1.1}, "min_p: expected"),
         ({"top_p": torch.tensor([0.5, 2.0])}, "top_p: expected a number"),
-        ({"temperature": torch.ones(3)}, r"temperature: expected shape \[2\], got \[3\]"),
     ],
     ids=str,
 )
 def test_a_parameter_out_of_range_is_refused_by_name(settings, message):
     with pytest.raises(ValueError, match="sample: " + message):
         ops.sample(*batch(2, 9), **settings)
-
-
-def test_arguments_that_do_not_fit_are_refused_by_name():
-    logits, seeds, positions = batch(2, 9)
-    flag = torch.zeros(1, dtype=torch.int32)
-    wrong = [
-        ((logits[0], seeds, positions), {}, ValueError, r"logits: expected shape \[B, V\], got \[9\]"),
-        ((logits[:, :0], seeds, positions), {}, ValueError, "logits: expected 1 to 4194304 columns"),
-        ((logits.t(), seeds, positions), {}, ValueError, "logits: expected a last dimension of stride 1"),
-        ((logits.double(), seeds, positions), {}, TypeError, "logits: expected float32, bfloat16 or float16"),
-        ((logits, seeds[:1], positions), {}, ValueError, r"seeds: expected shape \[2\], got \[1\]"),
-        ((logits, seeds, positions.float()), {}, TypeError, "positions: expected Long, got Float"),
-        ((logits, seeds, positions), {"top_k": torch.ones(2)}, TypeError, "top_k: expected integer values"),
-        ((logits, seeds, positions), {"broken": flag.long()}, TypeError, "broken: expected Int, got Long"),
-        ((logits, seeds, positions), {"active": flag}, ValueError, "active: expected a state"),
-        ((logits, seeds, positions), {"state": flag}, ValueError, "state: expected state and machine"),
-    ]
-    for arguments, keywords, error, message in wrong:
-        with pytest.raises(error, match="sample: " + message):
-            ops.sample(*arguments, **keywords)
-
-
-def test_a_state_that_does_not_fit_is_refused_by_name():
-    logits, seeds, positions = batch(2, 9)
-    machine = compile_budgets([Budget(2, 2)], Markers((2,), (3,)), None, [1], 0)[0]
-    state = ops.new_state(2, machine)
-    with pytest.raises(ValueError, match=r"sample: state: expected shape \[2, 8\], got \[1, 8\]"):
-        ops.sample(logits, seeds, positions, state=state[:1], machine=machine)
-    with pytest.raises(ValueError, match="sample: logits: expected at least 4 columns"):
-        ops.sample(logits[:, :3].contiguous(), seeds, positions, state=state, machine=machine)
-    state[1, 0] = 5
-    with pytest.raises(ValueError, match="sample: state: expected a budget below 1 in row 1, got 5"):
-        ops.sample(logits, seeds, positions, state=state, machine=machine)
 
 
 def test_values_of_a_row_may_have_any_stride():
