@@ -19,7 +19,7 @@ def check_tensor(op: str, name: str, tensor: Tensor, beside: Tensor) -> None:
     The dispatcher would pick a kernel by the highest device among the arguments before the op can object.
     """
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name}: expected a tensor, got {shown(tensor)}")
+        raise TypeError(f"{op}: {name}: expected a tensor, got {type(tensor).__name__}")
     if tensor.device != beside.device:
         raise ValueError(f"{op}: {name}: expected a tensor on {beside.device}, got one on {tensor.device}")
 
@@ -58,12 +58,14 @@ def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> t
     """
     if not isinstance(temperature, Tensor):
         return number(op, "temperature", temperature), None
-    if temperature.dim() == 0 and temperature.device.type in ("cpu", logits.device.type):
-        if not temperature.is_floating_point():
-            small_float(op, "temperature", temperature, temperature)
-        ones = torch.ones(logits.shape[:1], dtype=compute_dtype(logits), device=logits.device)
-        return 1.0, ones * temperature.detach()
-    return 1.0, small_float(op, "temperature", temperature, logits)
+    if temperature.dtype == torch.bool:
+        raise TypeError(f"{op}: temperature: expected real numbers, got bool")
+    if temperature.dim() == 0 and temperature.device.type == "cpu":
+        ones = torch.ones((), dtype=compute_dtype(logits), device=logits.device)
+        temperature = ones * temperature.detach()
+    one_or_more = small_real(op, "temperature", temperature, logits)
+    many = one_or_more.expand(logits.shape[:1]) if one_or_more.dim() == 0 else one_or_more
+    return 1.0, many.contiguous()
 
 
 def as_autocast(tensor: Tensor) -> Tensor:
@@ -76,21 +78,25 @@ def as_autocast(tensor: Tensor) -> Tensor:
 
 def number(op: str, name: str, value: Any) -> float:
     """A Python or numpy number as a float, which is all the dispatcher takes under torch.compile."""
-    if isinstance(value, bool) or not isinstance(value, (Real, torch.SymInt, torch.SymFloat)):
-        raise TypeError(f"{op}: {name}: expected a number, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{op}: {name}: expected a number, got {got(value)}")
     return float(value)
 
 
-def count(op: str, name: str, value: Any) -> int:
-    """A Python or numpy integer."""
-    if isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt)):
-        raise TypeError(f"{op}: {name}: expected an integer, got {shown(value)}")
-    return value if isinstance(value, torch.SymInt) else int(value)
+def integer(op: str, name: str, value: Any) -> int:
+    """A Python or numpy integer of 64 bits."""
+    if isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{op}: {name}: expected an integer, got {got(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {value}")
+    return int(value)
 
 
 def flag(op: str, name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{op}: {name}: expected True or False, got {shown(value)}")
+        raise TypeError(f"{op}: {name}: expected True or False, got {got(value)}")
     return value
 
 
@@ -100,7 +106,7 @@ def one_of(*options: str) -> Callable[[str, str, Any], str]:
 
     def check(op: str, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"{op}: {name}: expected {expected}, got {shown(value)}")
+            raise TypeError(f"{op}: {name}: expected {expected}, got {got(value)}")
         if value not in options:
             raise ValueError(f"{op}: {name}: expected {expected}, got {value!r}")
         return value
@@ -111,13 +117,15 @@ def one_of(*options: str) -> Callable[[str, str, Any], str]:
 def refuse_unused(op: str, name: str, value: Any, why: str) -> None:
     """Raises ValueError for an option that was given and would do nothing."""
     if value is not None and value is not False:
-        raise ValueError(f"{op}: {name}: expected None {why}, got {shown(value)}")
+        raise ValueError(f"{op}: {name}: expected None {why}, got {got(value)}")
 
 
 def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def shown(value: Any) -> str:
+def got(value: Any) -> str:
     """A value in an error: itself where that is short, else its type."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {dtype_name(value)}"
     return repr(value) if value is None or isinstance(value, (str, int, float)) else type(value).__name__

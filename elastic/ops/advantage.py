@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import checked, count, number, one_of, refuse_unused, small_real
+from elastic.ops._inputs import checked, integer, number, one_of, refuse_unused, small_real
 
 KINDS = ("group", "none", "batch", "rloo", "maxrl", "passk")
 KINDS_WITH_EPS = ("group", "batch")
@@ -65,7 +65,7 @@ def group_advantage(
     if kind != "passk":
         refuse_unused(op, "pass_k", pass_k, f"with kind={kind!r}")
     eps = 1e-4 if eps is None else number(op, "eps", eps)
-    pass_k = 4 if pass_k is None else count(op, "pass_k", pass_k)
+    pass_k = 4 if pass_k is None else integer(op, "pass_k", pass_k)
     return torch.ops.elastic.group_advantage(rewards, group_offsets, kind, eps, pass_k)
 
 

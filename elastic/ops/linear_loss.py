@@ -7,7 +7,7 @@ from torch import Tensor
 
 from elastic.ops._autograd import handed_out, origin, refuse_transforms
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._inputs import as_autocast, check_tensor, checked, count, flag
+from elastic.ops._inputs import as_autocast, check_tensor, checked, flag, integer
 from elastic.reference.loss import GrpoOutput
 
 
@@ -135,7 +135,8 @@ def linear_grpo_loss(
         max_length=max_length,
         skip_zero_advantage=skip_zero_advantage,
     )
-    options |= {"chunk_tokens": count(op, "chunk_tokens", chunk_tokens), "gather": flag(op, "gather", gather)}
+    options["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
+    options["gather"] = flag(op, "gather", gather)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
     outputs = torch.ops.elastic.linear_grpo_loss(
         hidden, weight, bias, *tensors, **options, needs_gradient=needs

@@ -23,7 +23,7 @@ def token_logprobs(
         logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU). Rows may be
             strided, the last stride must be 1. N and V below 2^31, their product as large as memory.
         targets: [N] int64 in [0, V).
-        temperature: above 0; a number or a tensor without dimensions, or [N] float.
+        temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         softcap: above 0; the bound of the logits in models that cap them (Gemma 2, arXiv 2408.00118).
 
     Returns:

@@ -110,7 +110,7 @@ def grpo_loss(
         clip_low, clip_high: None: 0.2.
         tau_positive, tau_negative: None: 1, 1.05.
         kl: None: k3.
-        temperature: of the softmax, above 0; a number or a tensor without dimensions, [N] float or [R] float
+        temperature: of the softmax, above 0; a number or a tensor without dimensions, [N] or [R] numbers
             (where R is N, it is a token's).
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
         num_tokens: dapo, cispo: unmasked tokens of the whole optimizer step, over micro-batches and

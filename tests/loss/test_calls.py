@@ -48,6 +48,13 @@ def test_one_temperature_in_any_form(op, temperature):
     assert_same(op, {**given, "temperature": temperature}, {**given, "temperature": plain})
 
 
+@pytest.mark.parametrize("temperature", [2, torch.tensor(2), torch.full((N,), 2), numpy.int64(2)])
+def test_whole_numbers_as_temperature(temperature):
+    logits = {"logits": torch.randn(N, V, generator=torch.Generator().manual_seed(0))}
+    plain = torch.full((N,), 2.0) if isinstance(temperature, Tensor) else 2.0
+    assert_same("token_logprobs", {**logits, "temperature": temperature}, {**logits, "temperature": plain})
+
+
 @pytest.mark.parametrize("value", [1, numpy.int64(1), numpy.float32(1)])
 def test_numbers_of_any_kind(value):
     assert_same("grpo_loss", {"delta": value, "softcap": value}, {"delta": 1.0, "softcap": 1.0})

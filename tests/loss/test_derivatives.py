@@ -85,6 +85,14 @@ def test_gradients_share_memory_only_where_the_graph_is_freed(inplace):
     assert [gradient.data_ptr() == logits.data_ptr() for gradient in handed_out] == [False, False, inplace]
 
 
+@each_op
+def test_a_torch_that_cannot_tell_counts_every_graph_as_kept(monkeypatch, name, function, values):
+    monkeypatch.setattr("elastic.ops._autograd._keeps_graph", lambda: True)
+    leaf = values.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(2 * function(ops, leaf), leaf)
+    assert_gradient_near(gradient, 2 * exact(function, values), 1e-5)
+
+
 def identity_hooks() -> Any:
     return torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
 

@@ -69,7 +69,7 @@ BAD = [
         TypeError,
         "old_logprobs: expected a floating point tensor",
     ),
-    ({"old_logprobs": None}, TypeError, "old_logprobs: expected a tensor, got None"),
+    ({"old_logprobs": None}, TypeError, "old_logprobs: expected a tensor, got NoneType"),
     ({"old_logprobs": ones(N, device="meta")}, ValueError, "old_logprobs: .* on cpu, got one on meta"),
     ({"ref_logprobs": ones(N, 1)}, ValueError, r"ref_logprobs: expected \[6\] float32 on cpu, got \[6, 1\]"),
     ({"engine_logprobs": ones(7)}, ValueError, r"engine_logprobs: expected \[6\] float32 on cpu, got \[7\]"),
@@ -136,7 +136,7 @@ BAD = [
     (
         {"temperature": torch.zeros(N)},
         ValueError,
-        "temperature: expected finite values above 0, got 0 at token 0",
+        "temperature: expected values from 1e-30 to 1e30, got 0 at token 0",
     ),
     ({"softcap": 0.0}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got 0"),
     ({"softcap": math.inf}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got inf"),

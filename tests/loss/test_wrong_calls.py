@@ -20,7 +20,7 @@ Wrong = tuple[dict[str, Any], type[Exception], str, str, str]
 
 def tensors(name: str, dtype: torch.dtype = torch.float32) -> list[Wrong]:
     """What no tensor argument takes."""
-    values = {"list": [0.0] * N, "ndarray": numpy.zeros(N), "'x'": "x", "1.5": 1.5, "True": True}
+    values = {"list": [0.0] * N, "ndarray": numpy.zeros(N), "str": "x", "float": 1.5, "bool": True}
     wrong: list[Wrong] = [({name: v}, TypeError, name, "a tensor", got) for got, v in values.items()]
     meta = torch.zeros(N, dtype=dtype, **META)
     return [*wrong, ({name: meta}, ValueError, name, "a tensor on cpu", "one on meta")]
@@ -33,12 +33,12 @@ def numbers(name: str, **others: Any) -> list[Wrong]:
 
 
 def integers(name: str, **others: Any) -> list[Wrong]:
-    values = {"6.0": 6.0, "'6'": "6", "True": True, "list": [6], "Tensor": torch.tensor(6)}
+    values = {"6.0": 6.0, "'6'": "6", "True": True, "list": [6], "a tensor of int64": torch.tensor(6)}
     return [({**others, name: v}, TypeError, name, "an integer", got) for got, v in values.items()]
 
 
 def flags(name: str, **others: Any) -> list[Wrong]:
-    values = {"1": 1, "None": None, "'yes'": "yes", "Tensor": torch.tensor(True)}
+    values = {"1": 1, "None": None, "'yes'": "yes", "a tensor of bool": torch.tensor(True)}
     return [({**others, name: v}, TypeError, name, "True or False", got) for got, v in values.items()]
 
 
@@ -64,7 +64,7 @@ SHARED: list[Wrong] = [
     *tensors("engine_logprobs"),
     *[({**REWARDS, **c}, e, *rest) for c, e, *rest in tensors("rewards")],
     *[({**REWARDS, **c}, e, *rest) for c, e, *rest in tensors("group_offsets", torch.int64)],
-    ({"targets": None}, TypeError, "targets", "a tensor", "None"),
+    ({"targets": None}, TypeError, "targets", "a tensor", "NoneType"),
     ({"old_logprobs": torch.zeros(N).long()}, TypeError, "old_logprobs", "a floating point tensor", "int64"),
     ({"mask": torch.ones(N)}, TypeError, "mask", "[6] bool on cpu", "[6] float32 on cpu"),
     ({"targets": torch.zeros(N)}, TypeError, "targets", "[6] int64 on cpu", "[6] float32 on cpu"),
@@ -151,7 +151,7 @@ WRONG: dict[str, list[Wrong]] = {
     ],
     "token_logprobs": [
         *tensors("targets", torch.int64),
-        ({"logits": None}, TypeError, "logits", "a tensor", "None"),
+        ({"logits": None}, TypeError, "logits", "a tensor", "NoneType"),
         ({"logits": numpy.zeros((N, V))}, TypeError, "logits", "a tensor", "ndarray"),
         *[wrong for wrong in SHARED if wrong[2] in ("temperature", "softcap")],
     ],
