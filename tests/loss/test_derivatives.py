@@ -111,7 +111,7 @@ def test_hooks_on_saved_tensors_change_nothing(name, function, values, hooks, ba
 
 @each_op
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("backwards", [1, 2, 3])
+@pytest.mark.parametrize("backwards", [1, 3])
 def test_checkpoints_change_nothing(name, function, values, reentrant, backwards):
     expected, leaf = exact(function, values), values.clone().requires_grad_()
     loss = checkpoint(lambda x: function(ops, x), leaf, use_reentrant=reentrant)
@@ -158,8 +158,7 @@ def test_forward_mode_raises_for_every_differentiable_argument():
                 ops.linear_grpo_loss(*tensors[:2], *rest, **head.batch.keywords(), bias=tensors[2])
 
 
-@each_op
-def test_tangents_of_data_are_left_aside_as_their_gradients_are(name, function, values):
+def test_tangents_of_data_are_left_aside_as_their_gradients_are():
     with forward_ad.dual_level():
         old = forward_ad.make_dual(BATCH.old_logprobs, torch.ones_like(BATCH.old_logprobs))
         output = ops.grpo_loss(BATCH.logits, BATCH.targets, old, BATCH.row_offsets, **BATCH.keywords())

@@ -174,6 +174,7 @@ WRONG: dict[str, list[Wrong]] = {
 }
 
 
+@pytest.mark.cpu_kernels  # no kernel gets to run
 @pytest.mark.parametrize(
     ("op", "changes", "error", "argument", "expected", "got"),
     [
