@@ -26,14 +26,14 @@ def got(value: Any) -> str:
 
 def number(op: str, name: str, value: Any) -> float:
     """A number that is no bool, as a float."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise TypeError(f"{op}: {name}: expected a number or a tensor, got {got(value)}")
     return float(value)
 
 
 def integer(op: str, name: str, value: Any) -> int:
     """An integer of 64 bits that is no bool."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"{op}: {name}: expected an integer, got {got(value)}")
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {value}")
@@ -45,7 +45,7 @@ def integers(op: str, name: str, values: Any, beside: Tensor) -> Tensor:
     check_tensor(op, name, values, beside)
     if values.dtype not in INTEGERS:
         raise TypeError(f"{op}: {name}: expected int64, got {got(values)}")
-    return values.to(torch.int64).contiguous()
+    return (values if values.dtype == torch.int64 else values.long()).contiguous()
 
 
 def listed_integers(op: str, name: str, values: Any) -> Tensor:
