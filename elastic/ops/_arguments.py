@@ -19,7 +19,7 @@ def integers(op: str, name: str, values: Any, beside: Tensor) -> Tensor:
     check_tensor(op, name, values, beside)
     if values.dtype not in INTEGERS:
         raise TypeError(f"{op}: {name}: expected int64, got {dtype_name(values)}")
-    return values.to(torch.int64).contiguous()
+    return (values if values.dtype == torch.int64 else values.long()).contiguous()
 
 
 def listed_integers(op: str, name: str, values: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the loss ops' Python sides share: arguments of the types the ops take, or an error that names them."""
+"""What the Python sides of the ops share: arguments of the types the ops take, or an error that names them."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -78,16 +78,16 @@ def as_autocast(tensor: Tensor) -> Tensor:
 
 def number(op: str, name: str, value: Any) -> float:
     """A Python or numpy number as a float, which is all the dispatcher takes under torch.compile."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise TypeError(f"{op}: {name}: expected a number, got {got(value)}")
     return float(value)
 
 
 def integer(op: str, name: str, value: Any) -> int:
-    """A Python or numpy integer of 64 bits."""
+    """A Python or numpy integer of 64 bits, or torch's stand-in for one while it traces."""
     if isinstance(value, torch.SymInt):
         return value
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"{op}: {name}: expected an integer, got {got(value)}")
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {value}")
@@ -101,7 +101,7 @@ def flag(op: str, name: str, value: Any) -> bool:
 
 
 def one_of(*options: str) -> Callable[[str, str, Any], str]:
-    """A check as `number` and `count` are: one of these names."""
+    """A check as `number` and `integer` are: one of these names."""
     expected = f"{', '.join(options[:-1])} or {options[-1]}"
 
     def check(op: str, name: str, value: Any) -> str:

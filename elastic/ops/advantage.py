@@ -36,7 +36,8 @@ def group_advantage(
     m) / s, a wrong one (1 - m - C(w-1, k-1) / C(n-1, k-1)) / s. Where a group is smaller than k, k is its
     size. s = 0 gives 0.
 
-    A group of one row, or of equal rewards, gives 0. Computed in double, deterministic.
+    A group of one row, or of equal rewards, gives 0. Computed in double, in units of the largest reward,
+    which keeps rewards of any size right; deterministic.
 
     Args:
         rewards: [R], CPU or CUDA; floats, integers or booleans (right is 1). Taken as float32, or on the CPU

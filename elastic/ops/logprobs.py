@@ -16,7 +16,9 @@ def token_logprobs(
 
     With z = logits / temperature, or softcap tanh(logits / softcap) / temperature: logprob = z[target] -
     logsumexp(z), entropy = -sum p log p in nats. An id of probability zero (logit -inf and no softcap) adds
-    nothing. Logits are read once forward, and once backward, which writes the gradient in the logits' dtype.
+    nothing. Everything is relative to the row's largest logit, so that neither an offset nor the size of
+    finite logits costs digits. Logits are read once forward, and once backward, which writes the gradient in
+    their dtype.
     Computed in float32 (float64 for float64), never above 0; deterministic.
 
     Args:
@@ -32,8 +34,9 @@ def token_logprobs(
 
     Raises:
         TypeError: a wrong type or dtype.
-        ValueError: wrong shape, stride or device, temperature or softcap <= 0, or (CPU) an id out of range.
-            On CUDA ids are not read back: the logprob of an id out of range is NaN.
+        ValueError: wrong shape, stride or device, temperature or softcap outside [1e-30, 1e30], or (CPU) an
+            id out of range. On CUDA contents are not read back: an id out of range makes the logprob NaN, a
+            temperature out of range all of its row.
         RuntimeError: a derivative that does not exist: second, forward-mode, torch.func but vmap.
     """
     op = "token_logprobs"

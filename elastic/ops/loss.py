@@ -76,6 +76,13 @@ def grpo_loss(
     (`truncate`) or zeroed outside (`mask`), per token or, with engine_level="row", from the sum over the
     row's unmasked tokens.
 
+    Infinities: what counts for nothing (masked, A = 0, w = 0, a KL with kl_coef = 0) adds exactly 0, however
+    large its ratio. A target of probability 0 has rho = 0 and the limit of its term: cispo's rho l is 0, and
+    so is rho KL, but for k3, whose limit is exp(ref - old) (infinite for gspo). An infinite rho times a KL of
+    0 is 0. Where no limit is finite (an infinite rho that no clip bounds, an infinite KL that is not
+    weighted, ref = -inf) the loss is infinite, or NaN where infinities meet, and the token's gradient is of
+    no use. A NaN always goes on to the loss, unless it is masked.
+
     Masked tokens (forced ones: pass `source == SAMPLED`) are never read: they get no loss, ratio, KL or
     entropy and a gradient of exact zeros, whatever they hold. A row with no unmasked token still counts among
     the rows. Tokens whose gradient is zero (A = 0 without KL and entropy bonus) report their logprob, and
@@ -131,8 +138,9 @@ def grpo_loss(
     Raises:
         TypeError: a wrong type or dtype; uint8 masks are refused, because SAMPLED is 0 in a source tensor.
         ValueError: wrong shape, stride or device; unfitting offsets; both or neither of advantages and
-            rewards; an option out of range or without effect; (CPU) a target out of range. On CUDA contents
-            are not read back: an id out of range or an unfitting offset makes the loss NaN.
+            rewards; an option without effect or out of range (temperature, softcap and the taus: 1e-30 to
+            1e30); (CPU) a target out of range. On CUDA contents are not read back: an id or a token's
+            temperature out of range or an unfitting offset makes the loss NaN.
         RuntimeError: a derivative that does not exist.
     """
     op = "grpo_loss"

@@ -2,10 +2,9 @@
 benches.
 
 Dimensions: N tokens of a packed batch, R rows (completions), K groups, V vocabulary. Same arguments and
-    results as
-`elastic.ops`, but everything is computed in the dtype it comes in (16-bit logits in float32), and nothing
-is checked: this is the readable statement that the fused ops are held to. Hand-written values guard it in
-    turn.
+results as `elastic.ops`, but everything is computed in the dtype it comes in (16-bit logits in float32,
+rewards in float64), and nothing is checked: this is the readable statement that the fused ops are held to.
+Hand-written values guard it in turn.
 """
 
 import math
@@ -55,19 +54,20 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
     if n == 0 or bool((group == group[0]).all()):
         return torch.zeros_like(group)
     # In units of a power of two near the largest reward, sums and squares stay within the doubles.
-    _, exponent = math.frexp(float((batch if kind == "batch" else group).abs().max()))
-    unit = 2.0 ** min(max(exponent, -1000), 1000)
-    centred = group / unit - (group / unit).mean()
+    largest = (batch if kind == "batch" else group).abs().max()
+    unit = 2.0 ** torch.frexp(largest).exponent.clamp(-1000, 1000).double()
+    scaled = group / unit
+    mean = scaled.mean()
+    centred = scaled - mean
     if kind == "none":
         return centred * unit
     if kind == "group":
-        return centred / ((group / unit).std() + eps / unit)
+        return centred / (scaled.std() + eps / unit)
     if kind == "batch":
         return centred / ((batch / unit).std() + eps / unit)
     if kind == "rloo":
         return centred * (n / (n - 1) * unit)
     if kind == "maxrl":
-        mean = (group / unit).mean()
         return centred / mean if mean > 0 else torch.zeros_like(group)
     if kind == "passk":
         right = group > 0.5
