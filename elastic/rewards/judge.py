@@ -1,0 +1,129 @@
+"""math-verify behind limits of time and memory that hold in any thread: in a process of its own.
+
+A signal handler, which math-verify's own limit is, works in the main thread only, and never while one huge
+power is computed. The process is started when the first pair needs it, answers one pair after the other, and
+is replaced when a pair has ended it.
+"""
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+SECONDS = 2.0  # of processor time a pair
+MEMORY_BYTES = 1 << 30
+_START_SECONDS = 120.0  # of a busy machine
+_WALL_SECONDS = 20 * SECONDS  # the same pair on a busy machine
+
+_CODE = """
+import sys
+sys.path[:] = sys.argv[3:]
+from elastic.rewards.verify import serve
+serve(float(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+class Worker:
+    """A process that judges, and what starts it again. Any number of threads may ask."""
+
+    def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._limits = [str(seconds), str(memory_bytes)]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def same(self, stated: str, answer: str) -> bool:
+        """False too for a pair beyond the limits.
+
+        Raises:
+            RuntimeError: the process cannot be started.
+        """
+        with self._lock:
+            process = self._process or self._start()
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps([stated, answer]).encode() + b"\n")
+                process.stdin.flush()
+                line = self._line(process, _WALL_SECONDS)
+            except BrokenPipeError:
+                line = b""
+            except BaseException:
+                self._stop()  # interrupted: the answer to this pair must not become the next one's
+                raise
+            if not line:
+                self._stop()
+            return line == b"true\n"
+
+    def close(self) -> None:
+        """Ends the process; the next pair starts another."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Not multiprocessing: it would run the user's script once more, or fork this process's threads.
+        paths = [*map(os.path.abspath, sys.path), str(Path(__file__).parents[2])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _CODE, *self._limits, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._line(self._process, _START_SECONDS) != b"ready\n":
+            self._stop()
+            raise RuntimeError("math_reward: the process that runs math-verify did not start")
+        return self._process
+
+    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
+        """One answer; empty if the process ended or took too long."""
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], seconds)
+        return process.stdout.readline() if readable else b""
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):  # what was never read
+                    pipe.close()
+
+
+_worker = Worker()
+atexit.register(lambda: _worker.close())
+
+
+def _in_a_forked_process() -> None:
+    """The parent keeps its worker, and a lock that another thread may hold."""
+    global _worker
+    _worker = Worker()
+
+
+os.register_at_fork(after_in_child=_in_a_forked_process)
+
+
+@lru_cache(maxsize=1)
+def _math_verify_installed() -> bool:
+    if find_spec("math_verify") is not None:
+        return True
+    _log.warning(
+        "math-verify is not installed (pip install 'elastic[train]'): answers are compared as text and as "
+        "numbers only, so equal expressions written differently count as wrong"
+    )
+    return False
+
+
+@lru_cache(maxsize=65536)
+def same_to_math_verify(stated: str, answer: str) -> bool:
+    """Whether math-verify takes two LaTeX expressions as equal within `SECONDS` and `MEMORY_BYTES`."""
+    return _math_verify_installed() and _worker.same(stated, answer)
