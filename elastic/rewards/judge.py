@@ -18,12 +18,15 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from elastic.rewards.verify import BEYOND_LIMITS
+
 _log = logging.getLogger(__name__)
 
 SECONDS = 2.0  # of processor time a pair
 MEMORY_BYTES = 1 << 30
+_MAX_CHARACTERS = 300
 _START_SECONDS = 120.0  # of a busy machine
-_WALL_SECONDS = 20 * SECONDS  # the same pair on a busy machine
+_WALL_SECONDS = 60.0  # a pair on a busy machine
 
 _CODE = """
 import sys
@@ -48,25 +51,30 @@ class Worker:
             RuntimeError: the process cannot be started.
         """
         with self._lock:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps([stated, answer]).encode() + b"\n")
-                process.stdin.flush()
-                line = self._line(process, _WALL_SECONDS)
-            except BrokenPipeError:
-                line = b""
-            except BaseException:
-                self._stop()  # interrupted: the answer to this pair must not become the next one's
-                raise
-            if not line:
-                self._stop()
+            line = self._ask(stated, answer)
+            if line is None:  # something else had ended the process
+                line = self._ask(stated, answer)
             return line == b"true\n"
 
     def close(self) -> None:
         """Ends the process; the next pair starts another."""
         with self._lock:
             self._stop()
+
+    def _ask(self, stated: str, answer: str) -> bytes | None:
+        """What the process says; nothing if the pair went beyond the limits, None if it ended otherwise."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        line = b""
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([stated, answer]).encode() + b"\n")
+                process.stdin.flush()
+                line = self._line(process, _WALL_SECONDS)
+        finally:
+            if not line:  # or interrupted: the answer to this pair must not become the next one's
+                self._stop()
+        return line if line or process.returncode in BEYOND_LIMITS else None
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Not multiprocessing: it would run the user's script once more, or fork this process's threads.
@@ -83,20 +91,27 @@ class Worker:
         return self._process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        """One answer; empty if the process ended or took too long."""
+        """One answer; empty if the process ended, which it also does after this time."""
         assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], seconds)
-        return process.stdout.readline() if readable else b""
+        answer = select.poll()  # select.select knows 1024 open files
+        answer.register(process.stdout, select.POLLIN)
+        if not answer.poll(1000 * seconds):
+            process.terminate()
+        return process.stdout.readline()
 
     def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):  # what was never read
+                pipe.close()
+        try:
+            process.wait(timeout=1)  # most have ended by themselves, and the return code says why
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                with contextlib.suppress(BrokenPipeError):  # what was never read
-                    pipe.close()
 
 
 _worker = Worker()
@@ -126,4 +141,6 @@ def _math_verify_installed() -> bool:
 @lru_cache(maxsize=65536)
 def same_to_math_verify(stated: str, answer: str) -> bool:
     """Whether math-verify takes two LaTeX expressions as equal within `SECONDS` and `MEMORY_BYTES`."""
+    if max(len(stated), len(answer)) > _MAX_CHARACTERS:
+        return False
     return _math_verify_installed() and _worker.same(stated, answer)

@@ -48,9 +48,8 @@ def _boxed(text: str, boxes: Boxes) -> str | None:
             continue
         if boxes == "last":
             return content
-        if content not in found:
-            found.append(content)
-    return ", ".join(reversed(found)) or None
+        found.append(content)
+    return ", ".join(dict.fromkeys(reversed(found))) or None
 
 
 def _said(text: str) -> str | None:

@@ -5,39 +5,48 @@ import os
 import resource
 import signal
 import sys
+from functools import lru_cache
 from typing import Any
 
 # A decimal against an irrational number: right in its first seven digits.
 _ROUNDED = 5e-7
 _EXACT = 1e-30
 _DIGITS = 50
+_OUT_OF_MEMORY = 3
+# Return codes of a process that a pair ended; SIGTERM is the parent's, for one that waits for ever.
+BEYOND_LIMITS = (-signal.SIGPROF, -signal.SIGTERM, _OUT_OF_MEMORY)
 # Positive values that no usual answer makes special; the second ones find what agrees in the first by chance.
 _POINTS = ((17, 13), (29, 11), (37, 19), (41, 7), (53, 31)), ((5, 23), (61, 17), (3, 29), (71, 13), (11, 43))
 
 
 def same(stated: str, answer: str) -> bool:
     """Whether math-verify takes two LaTeX expressions as equal, and no number in them says otherwise."""
-    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import verify
     from sympy import Expr
+
+    gold, target = _parsed(answer), _parsed(stated)
+    if gold is None or target is None:
+        return False
+    if isinstance(gold, Expr) and isinstance(target, Expr):
+        close = _close(gold, target)
+        # math-verify rounds to 6 decimals and drops what is below 1e-15: it calls all tiny numbers equal.
+        if close is False or (close and not gold.free_symbols | target.free_symbols):
+            return close
+    return bool(verify(gold, target, timeout_seconds=None))
+
+
+@lru_cache(maxsize=1024)  # a problem is sampled many times, and parsing is most of the work
+def _parsed(text: str) -> Any:
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
 
     # All of the text or nothing: by default what does not parse is searched for a number.
     normal = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last", equations=False
     )
-    whole = [LatexExtractionConfig(False, boxed_match_priority=0, normalization_config=normal)]
-    gold, target = (
-        parse(f"\\boxed{{{text}}}", extraction_config=whole, parsing_timeout=None)[:1]
-        for text in (answer, stated)
-    )
-    if not gold or not target or isinstance(gold[0], str) or isinstance(target[0], str):
-        return False
-    if isinstance(gold[0], Expr) and isinstance(target[0], Expr):
-        close = _close(gold[0], target[0])
-        # math-verify rounds to 6 decimals and drops what is below 1e-15: it calls all tiny numbers equal.
-        if close is False or (close and not gold[0].free_symbols | target[0].free_symbols):
-            return close
-    return bool(verify(gold, target, timeout_seconds=None))
+    whole = LatexExtractionConfig(False, boxed_match_priority=0, normalization_config=normal)
+    found = parse(f"\\boxed{{{text}}}", extraction_config=[whole], parsing_timeout=None)
+    return None if not found or isinstance(found[0], str) else found[0]
 
 
 def _close(gold: Any, target: Any) -> bool | None:
@@ -91,7 +100,7 @@ def serve(seconds: float, memory_bytes: int) -> None:
         try:
             equal = same(*json.loads(line))
         except MemoryError:
-            os._exit(1)  # nothing is sure any more
+            os._exit(_OUT_OF_MEMORY)  # nothing is sure any more
         except Exception:
             equal = False  # the libraries raise whatever they like on text that is no mathematics
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -14,8 +14,8 @@ def words(text: str) -> str | None:
     """The text of an answer that is words or a sequence of letters; None of mathematics.
 
     A digit behind a letter (`A1B2`), a ratio or a time (`3:45`), digits with a space between them (`3 5`) and
-    digits that go on without end (`0.33\\ldots`) are text as well: as mathematics they would be products. So are
-    primes and indexed numbers, which math-verify reads without them.
+    digits that go on without end (`0.33\\ldots`) are text as well: as mathematics they would be products. So
+    are primes and indexed numbers, which math-verify reads without prime and index.
     """
     if _LETTERS.fullmatch(text):
         return text.strip(" .")

@@ -30,7 +30,6 @@ SAME: dict[str, list[tuple[str, str]]] = {
         ("-12,345.5", "-12345.5"),
         ("x = 2,125", "2125"),
         (r"\$32,\!348", "32348"),
-        (r"3,456\pi", r"3456\pi"),
         ("1,000 and 2,000", "1000, 2000"),
         ("(1{,}234, 5)", "(1234, 5)"),
         ("f(2) = 1,500", "1500"),
@@ -128,8 +127,6 @@ SAME: dict[str, list[tuple[str, str]]] = {
         ("no", "No"),
         ("3:45", "3 : 45"),
         ("A, C", "A and C"),
-        ("2xy", "2yx"),
-        ("5x - 3y", "-3y + 5x"),
     ],
     "tuples, sets, lists": [
         (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})"),
@@ -187,6 +184,9 @@ SAME: dict[str, list[tuple[str, str]]] = {
     "expressions": [
         (r"\sqrt{8}", r"2\sqrt{2}"),
         ("5-6i", "-6i+5"),
+        ("2xy", "2yx"),
+        ("5x - 3y", "-3y + 5x"),
+        (r"3,456\pi", r"3456\pi"),
         (r"288\pi", r"\pi \cdot 288"),
         (r"\frac{11+9a}{20}", r"\frac{9a}{20}+\frac{11}{20}"),
         ("(a+5)(b+2)", "(b+2)(a+5)"),
@@ -370,7 +370,5 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"\frac{a}{b}", r"\frac{b}{a}"),
         ("|x|", "x"),
         (r"\sqrt{x^2}", "x"),
-        (r"(10^{9})!", "5"),
-        (r"9^{9^{9^{9}}}", "5"),
     ],
 }
