@@ -39,8 +39,12 @@ def _same(left: Shape, right: Shape) -> bool:
     if "relation" in (left.kind, right.kind):
         return _same_relations(left, right)
     names = _names(left), _names(right)
-    if names[0] != names[1] and (all(names) or max(map(len, names)) > 1):
+    if all(names) and names[0] != names[1]:
         return _same_relations(left, right)
+    if all(names) and len(names[0]) > 1:
+        return _same_members(left, right)
+    if len({name.split("_")[0] for name in names[0] | names[1]}) > 1:
+        return False  # several names are needed to tell their values apart
     left, right = _bare(left), _bare(right)
     if "list" in (left.kind, right.kind) or left.text == right.text == "{}":
         return _same_members(left, right)
@@ -67,14 +71,13 @@ def _names(shape: Shape) -> set[str]:
 
 
 def _bare(shape: Shape) -> Shape:
-    """`x = 5` as `5`, and `x = 1, x = 2` as `1, 2`; several names are needed to tell their values apart."""
+    """`x = 5` as `5`, and `x = 1, x = 2` as `1, 2`."""
     if shape.kind == "assignment":
         return shape.parts[0]
-    if shape.kind == "list" and len(_names(shape)) == 1:
-        return replace(
-            shape, parts=flat(part.parts[0] if part.kind == "assignment" else part for part in shape.parts)
-        )
-    return shape
+    if shape.kind != "list":
+        return shape
+    values = (part.parts[0] if part.kind == "assignment" else part for part in shape.parts)
+    return replace(shape, parts=flat(values))
 
 
 def _same_members(left: Shape, right: Shape) -> bool:

@@ -14,7 +14,9 @@ _SCIENTIFIC = re.compile(rf"(?:({_DECIMAL})(?:\\times|\\cdot|\*))?10\^(?:(\d)|\{
 _QUOTIENT = re.compile(rf"({_DECIMAL})/({_DECIMAL})|\\frac\{{(-?{_DECIMAL})\}}\{{(-?{_DECIMAL})\}}")
 _MIXED = re.compile(r"(\d+)(?: ?\\frac\{(\d+)\}\{(\d+)\}| (\d+) ?/ ?(\d+))")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?")
-_BASED = re.compile(r"\(?([0-9][0-9A-F]*|[A-F]{2,})\)?_(?:\{(\d+)\}|(\d+)|\{\\text\{(\w+)\}\})")
+_BASED = re.compile(
+    r"\(?([0-9][0-9A-F]*|[A-F]{2,})\)?(?:_\{?\(?(?:\\text\{)?|(?:\\text\{)?\(?base\}?)(\d{1,2}|[a-z]+)[)}]*"
+)
 _BASES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -66,11 +68,8 @@ def based_number(text: str) -> tuple[str, int] | None:
     match = _BASED.fullmatch(squeezed(text))
     if match is None:
         return None
-    digits = match[1]
-    if match[4]:
-        base = _BASES.index(match[4]) if match[4] in _BASES else 0
-    else:
-        base = int((match[2] or match[3])[:3])
+    digits, name = match.groups()
+    base = int(name) if name.isdecimal() else _BASES.index(name) if name in _BASES else 0
     if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in digits):
         return None
     return digits.lstrip("0") or "0", base

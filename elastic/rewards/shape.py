@@ -9,16 +9,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from elastic.rewards.notation import closing, squeezed
+from elastic.rewards.numerals import exact_number
 
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
-_MEMBER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+) ?\\in (?=.)")
-_NAME = re.compile(
-    r"(?:(?:\\angle |\\text\{)?[a-zA-Z]+\}?|\\[a-zA-Z]+)(?:_(?:\w|\{[^{}]*\}))?'*(?: ?\(\w+(?: ?, ?\w+)*\))?"
+_MEMBER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+) ?\\in(?![a-zA-Z]) ?(?=.)")
+_ONE_NAME = (
+    r"(?:(?:m ?)?\\angle ?|\\triangle ?)?"
+    r"(?:\\text\{[^{}]*\}|\\(?:vec|overline|hat|bar)\{\w+\}|\\(?!pi|infty|frac|sqrt)[a-zA-Z]+|"
+    r"[a-zA-Z]+(?: [a-zA-Z]+)*|\|[a-zA-Z]+\|)"
+    r"(?:_(?:\w|\{[^{}]*\}))?'*(?:\^\{-1\})?(?: ?\(\w+(?: ?, ?\w+)*\)| [a-z])?"
 )
+# A point, `(x,y) = (1,2)`, a probability of whatever, or what has a name.
+_NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?: ?, ?{_ONE_NAME})+\)|(?:P|Pr|\\Pr|E|f|g|h) ?\([^()]*\)")
 _JOIN = re.compile(r",? (or|and) |,? ?\\text\{ ?(or|and) ?\} ?")
 _RELATION = re.compile(r"\\(le|ge|ne|approx|equiv|sim)(?![a-zA-Z]) ?|[<>=]")
 _FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
-_MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}")
+_MATRIX = re.compile(
+    r"[(\[]? ?\\begin\{([pb]?matrix|array)\}(?:\{[^{}]*\})?((?:(?!\\begin).)*)\\end\{\1\} ?[)\]]?"
+)
 _INFINITY = "\\infty"
 
 
@@ -47,7 +55,7 @@ def _shape(text: str) -> Shape:
     text = _unwrapped(text.strip())
     if member := _MEMBER.match(text):
         return _shape(text[member.end() :])
-    for read in (_joined, _union, _listed, _related, _grouped, _matrix, _plus_minus):
+    for read in (_matrix, _joined, _union, _listed, _related, _grouped, _plus_minus):
         if (found := read(text)) is not None:
             return found
     return Shape("value", text)
@@ -145,8 +153,13 @@ def _equation(text: str, sides: list[str]) -> Shape:
         return Shape("assignment", squeezed(sides[0]), (_shape(sides[-1]),))
     if len(sides) == 2 and _NAME.fullmatch(sides[1]) and not re.search("[a-zA-Z]", sides[0]):
         return Shape("assignment", squeezed(sides[1]), (_shape(sides[0]),))
-    if not any(re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides):
+    variables = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]|(?<=\d)[a-zA-Z]", side)) for side in sides]
+    if not any(variables):
         return _shape(sides[-1])  # a calculation and its result
+    if len(variables[0]) > 1 and not any(variables[1:]) and exact_number(sides[-1]) is not None:
+        return Shape(
+            "assignment", squeezed(sides[0]), (_shape(sides[-1]),)
+        )  # `m + n = 25` says what m + n is
     return Shape("relation", text)
 
 

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 _CURRENCIES = "$€£¥₹₽₩"
-_ABBREVIATIONS = "mm|cm|dm|km|ft|mg|kg|ml|mph|km/h|m/s|am|pm"
+_ABBREVIATIONS = "mm|cm|dm|km|ft|mg|kg|ml|mph|km/h|m/s|am|pm|st|nd|rd|th"
 _SHORT = {
     **dict.fromkeys(("dollar", "usd"), "$"),
     **dict.fromkeys(("euro", "eur"), "€"),
@@ -61,7 +61,8 @@ def amount(text: str) -> Amount:
     if not _LETTER.search(text) and not text.endswith("%"):
         return Amount(text)
     if front := _FRONT.fullmatch(text):
-        return Amount((front[1] + front[3]).strip(), _unit(front[2]))
+        rest = amount(front[1] + front[3])
+        return rest._replace(unit=f"{_unit(front[2])} {rest.unit}".strip())
     if text.endswith("%"):
         return Amount(text[:-1].strip(), percent=True)
     for pattern in _BEHIND:
