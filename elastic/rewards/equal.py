@@ -46,6 +46,8 @@ def _same(left: Shape, right: Shape) -> bool:
     if len({name.split("_")[0] for name in names[0] | names[1]}) > 1:
         return False  # several names are needed to tell their values apart
     left, right = _bare(left), _bare(right)
+    if {left.kind, right.kind} == {"list", "union"}:
+        return "or" in (left.text, right.text) and _matched(left.parts, right.parts)
     if "list" in (left.kind, right.kind) or left.text == right.text == "{}":
         return _same_members(left, right)
     if left.kind != right.kind:

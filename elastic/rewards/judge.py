@@ -85,9 +85,11 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        if self._line(self._process, _START_SECONDS) != b"ready\n":
+        line = self._line(self._process, _START_SECONDS)
+        if line != b"ready\n":
             self._stop()
-            raise RuntimeError("math_reward: the process that runs math-verify did not start")
+            reason = line.decode(errors="replace").strip() or f"{sys.executable} said nothing"
+            raise RuntimeError(f"math_reward: the process that runs math-verify did not start: {reason}")
         return self._process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -12,7 +12,7 @@ from elastic.rewards.notation import closing, squeezed
 from elastic.rewards.numerals import exact_number
 
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
-_MEMBER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+) ?\\in(?![a-zA-Z]) ?(?=.)")
+_MEMBER = re.compile(r"([a-zA-Z]|\\[a-z]+) ?\\in(?![a-zA-Z]) ?(?=.)")
 _ONE_NAME = (
     r"(?:(?:m ?)?\\angle ?|\\triangle ?)?"
     r"(?:\\text\{[^{}]*\}|\\(?:vec|overline|hat|bar)\{\w+\}|\\(?!pi|infty|frac|sqrt)[a-zA-Z]+|"
@@ -27,7 +27,6 @@ _FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
 _MATRIX = re.compile(
     r"[(\[]? ?\\begin\{([pb]?matrix|array)\}(?:\{[^{}]*\})?((?:(?!\\begin).)*)\\end\{\1\} ?[)\]]?"
 )
-_INFINITY = "\\infty"
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,10 @@ class Shape:
 
     Attributes:
         kind: ``value``, ``list`` (no brackets), ``group`` (a tuple, a set or an interval, by its brackets),
-            ``union``, ``matrix``, ``assignment``, ``relation`` (an equation, or what is no interval).
-        text: of a value or relation; the two brackets of a group; the name in an assignment.
+            ``union``, ``matrix``, ``assignment`` (of a value, a list, an interval to a name), ``relation``
+            (other equations and inequalities).
+        text: of a value or relation; the two brackets of a group; the name in an assignment; "or" of a union
+            that says no more, and may be a list of points.
         parts: in it.
     """
 
@@ -54,7 +55,8 @@ def shape_of(text: str) -> Shape:
 def _shape(text: str) -> Shape:
     text = _unwrapped(text.strip())
     if member := _MEMBER.match(text):
-        return _shape(text[member.end() :])
+        inside = _shape(text[member.end() :])
+        return Shape("assignment", member[1], (inside,)) if inside.kind in ("group", "union") else inside
     for read in (_matrix, _joined, _union, _listed, _related, _grouped, _plus_minus):
         if (found := read(text)) is not None:
             return found
@@ -62,9 +64,9 @@ def _shape(text: str) -> Shape:
 
 
 def _without_thousands(text: str) -> str:
-    """Without the commas of thousands; inside brackets every comma separates."""
+    """Without the commas of thousands; inside brackets (LaTeX's braces are none) every comma separates."""
     found = [match.span() for match in _THOUSANDS.finditer(text)]
-    inside = depths(text)
+    inside = depths(re.sub(r"(?<!\\)[{}]", " ", text))
     for start, end in reversed(found):
         if inside[start] == 0:
             text = text[:start] + text[start:end].replace(",", "") + text[end:]
@@ -109,9 +111,16 @@ def _joined(text: str) -> Shape | None:
     if len(texts) < 2 or not all(texts):
         return None
     parts = tuple(_shape(part) for part in texts)
-    if all(part.kind == "group" for part in parts) and all("or" in joint for joint in joints):
-        return Shape("union", "", parts)
-    return Shape("list", "", flat(parts))
+    names = {part.text for part in parts if part.kind == "assignment"}
+    bare = tuple(part.parts[0] if part.kind == "assignment" else part for part in parts)
+    if (
+        len(names) > 1
+        or any(part.kind != "group" for part in bare)
+        or not all("or" in joint for joint in joints)
+    ):
+        return Shape("list", "", flat(parts))
+    union = Shape("union", "or", bare)
+    return Shape("assignment", names.pop(), (union,)) if names else union
 
 
 def _union(text: str) -> Shape | None:
@@ -168,20 +177,17 @@ def _interval(sides: list[str], signs: list[str]) -> Shape | None:
         sides, signs = sides[::-1], [_FLIP[signs[0]]]
     if len(signs) == 1 and _NAME.fullmatch(sides[0]) and signs[0] in _FLIP:
         if signs[0] in ("<", "le"):
-            return _ends("(", f"-{_INFINITY}", sides[1], "]" if signs[0] == "le" else ")")
-        return _ends("[" if signs[0] == "ge" else "(", sides[1], _INFINITY, ")")
+            sides, signs = ["-\\infty", *sides], ["<", *signs]
+        else:
+            sides, signs = [sides[1], sides[0], "\\infty"], [_FLIP[signs[0]], "<"]
     if len(signs) == 2 and _NAME.fullmatch(sides[1]):
         if set(signs) <= {">", "ge"}:
             sides, signs = sides[::-1], [_FLIP[sign] for sign in reversed(signs)]
         if set(signs) <= {"<", "le"}:
-            return _ends(
-                "[" if signs[0] == "le" else "(", sides[0], sides[2], "]" if signs[1] == "le" else ")"
-            )
+            brackets = ("[" if signs[0] == "le" else "(") + ("]" if signs[1] == "le" else ")")
+            interval = Shape("group", brackets, (_shape(sides[0]), _shape(sides[2])))
+            return Shape("assignment", squeezed(sides[1]), (interval,))
     return None
-
-
-def _ends(opening: str, low: str, high: str, close: str) -> Shape:
-    return Shape("group", opening + close, (_shape(low), _shape(high)))
 
 
 def _grouped(text: str) -> Shape | None:

@@ -68,8 +68,10 @@ def amount(text: str) -> Amount:
     for pattern in _BEHIND:
         if behind := pattern.fullmatch(text):
             unit = _unit(behind[2])
-            angle = unit == "°" and _TRIGONOMETRIC.search(text)
-            return Amount(text) if angle or _NO_UNIT.search(unit) else Amount(behind[1].strip(), unit)
+            if _NO_UNIT.search(unit) or (unit == "°" and _TRIGONOMETRIC.search(text)):
+                return Amount(text)
+            value = behind[1].strip()
+            return Amount(value.rstrip("% "), unit, percent=value.endswith("%"))
     return Amount(text)
 
 

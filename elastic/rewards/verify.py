@@ -15,8 +15,8 @@ _DIGITS = 50
 _OUT_OF_MEMORY = 3
 # Return codes of a process that a pair ended; SIGTERM is the parent's, for one that waits for ever.
 BEYOND_LIMITS = (-signal.SIGPROF, -signal.SIGTERM, _OUT_OF_MEMORY)
-# Positive values that no usual answer makes special; the second ones find what agrees in the first by chance.
-_POINTS = ((17, 13), (29, 11), (37, 19), (41, 7), (53, 31)), ((5, 23), (61, 17), (3, 29), (71, 13), (11, 43))
+# Variables get values that no usual answer makes special, twice: what agrees by chance does so once.
+_POINTS = (lambda i: (12 * i + 17, 2 * i + 13)), (lambda i: (2 * i + 5, 10 * i + 23))
 
 
 def same(stated: str, answer: str) -> bool:
@@ -60,10 +60,8 @@ def _close(gold: Any, target: Any) -> bool | None:
     )
     symbols = gold.free_symbols | target.free_symbols
     names = sorted({symbol.name for symbol in symbols})
-    if len(names) > len(_POINTS[0]):
-        return None
     for point in _POINTS if names else _POINTS[:1]:
-        values = {symbol: Rational(*point[names.index(symbol.name)]) for symbol in symbols}
+        values = {symbol: Rational(*point(names.index(symbol.name))) for symbol in symbols}
         try:
             a, b = (expr.doit().subs(values) for expr in (gold, target))
             exact = a.is_Rational and b.is_Rational
@@ -93,7 +91,11 @@ def serve(seconds: float, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends stdin
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    same("1", "1")  # imports
+    try:
+        same("1", "1")  # imports
+    except Exception as error:
+        results.write(f"{error!r}\n")
+        return
     results.write("ready\n")
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -5,7 +5,8 @@ import re
 from elastic.rewards.notation import squeezed
 from elastic.rewards.numerals import exact_number
 
-_LETTERS = re.compile(r"[a-zA-Z][a-zA-Z '.\-]*")
+# A hyphen joins words; between shorter runs of letters it is a minus sign, as in `ad-bc`.
+_LETTERS = re.compile(r"[a-zA-Z]+(?:(?:[ '.]+|(?<=[a-z]{3})-(?=[a-zA-Z]{3}))[a-zA-Z]+)*[.']?")
 _COMMAND = re.compile(r"\\(?!text|ldots|dots)[a-zA-Z]+ ?|(?<=[_^])(?:\{\d+\}|\d+) ?")
 _TEXT = re.compile(r"[a-zA-Z]{4}|[\"']|\d_|[a-zA-Z] ?\d|\\text|\d ?: ?\d|\d \d|\\l?dots|\.\.\.")
 

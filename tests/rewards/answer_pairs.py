@@ -75,6 +75,7 @@ SAME: dict[str, list[tuple[str, str]]] = {
         ("12.5％", r"\frac18"),
         (r"5\%", "5%"),
         (r"37.5\text{ percent}", "37.5%"),
+        (r"5\%\text{ per year}", "0.05"),
     ],
     "units and money": [
         ("45°", "45"),
@@ -158,6 +159,9 @@ SAME: dict[str, list[tuple[str, str]]] = {
         (r"(0,9) \cup (9,36)", r"(9,36)\cup(0,9)"),
         (r"x<2 \text{ or } x>3", r"(-\infty, 2) \cup (3, \infty)"),
         (r"[0.5,1]", r"\left[\frac12,1\right]"),
+        ("1<x<2 or 3<x<4", r"(1,2)\cup(3,4)"),
+        (r"x \in (1,2]", "1<x<=2"),
+        ("(1,2) or (3,4)", "(1,2),(3,4)"),
     ],
     "number bases": [
         ("52_8", "52_{8}"),
@@ -196,6 +200,9 @@ SAME: dict[str, list[tuple[str, str]]] = {
     "expressions": [
         (r"\sqrt{8}", r"2\sqrt{2}"),
         ("5-6i", "-6i+5"),
+        ("p-q", "-q+p"),
+        ("ad - bc", "-cb + ad"),
+        (r"\frac{1,000}{3}", r"\frac{1000}{3}"),
         ("2xy", "2yx"),
         ("5x - 3y", "-3y + 5x"),
         (r"3,456\pi", r"3456\pi"),
@@ -250,6 +257,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"\{e^{-40}\}", r"\{e^{-41}\}"),
         (r"\begin{pmatrix}e^{-40}\\1\end{pmatrix}", r"\begin{pmatrix}e^{-41}\\1\end{pmatrix}"),
         (r"y=e^{-40}x", r"y=e^{-41}x"),
+        (r"a+b+c+d+f+g+e^{-40}h", r"a+b+c+d+f+g+e^{-41}h"),
     ],
     "decimals of irrational numbers": [
         ("1.41", r"\sqrt{2}"),
@@ -352,6 +360,10 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"x>1 \text{ and } x<3", r"(-\infty,3)\cup(1,\infty)"),
         (r"(0,1)\cup(2,3)", r"(0,1)\cap(2,3)"),
         (r"(-\infty,3)", r"(-\infty,4)"),
+        ("x<3", "y<3"),
+        ("a<b", "c<b"),
+        ("x<1 or y>3", "x<1 or x>3"),
+        (r"(1,2)\cup(3,4)", "(1,2),(3,4)"),
     ],
     "number bases": [
         ("52_8", "52_9"),

@@ -131,9 +131,16 @@ def test_the_process_ends_with_a_parent_that_was_killed(busy):
         assert select.select([ended], [], [], 60)[0]
 
 
-def test_a_process_that_cannot_start_is_said(monkeypatch):
-    monkeypatch.setattr(judge, "_CODE", "raise SystemExit(1)")
-    with pytest.raises(RuntimeError, match="math_reward: the process that runs math-verify did not start"):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit(1)", ".* said nothing"),
+        ("import sys\nsys.modules['math_verify'] = None" + judge._CODE, "ModuleNotFoundError.*math_verify"),
+    ],
+)
+def test_a_process_that_cannot_start_is_said(code, reason, monkeypatch):
+    monkeypatch.setattr(judge, "_CODE", code)
+    with pytest.raises(RuntimeError, match=f"math_reward: .* math-verify did not start: {reason}"):
         Worker().same("x", "y")
 
 
