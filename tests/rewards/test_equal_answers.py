@@ -1,7 +1,8 @@
-"""Which answers are the same: a table for each rule in tests/rewards/answer_pairs.py."""
+"""Which answers are the same: a table for each rule in same_answers.py and different_answers.py."""
 
 import pytest
-from answer_pairs import DIFFERENT, SAME
+from different_answers import DIFFERENT
+from same_answers import SAME
 
 from elastic.rewards import equal
 from elastic.rewards.equal import equal_answers
