@@ -63,10 +63,10 @@ class Worker:
 
     def _ask(self, stated: str, answer: str) -> bytes | None:
         """What the process says; nothing if the pair went beyond the limits, None if it ended otherwise."""
-        process = self._process or self._start()
-        assert process.stdin is not None
         line = b""
         try:
+            process = self._process or self._start()
+            assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps([stated, answer]).encode() + b"\n")
                 process.stdin.flush()
@@ -93,13 +93,15 @@ class Worker:
         return self._process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        """One answer; empty if the process ended, which it also does after this time."""
+        """One answer; empty if the process ended."""
         assert process.stdout is not None
         answer = select.poll()  # select.select knows 1024 open files
         answer.register(process.stdout, select.POLLIN)
-        if not answer.poll(1000 * seconds):
-            process.terminate()
-        return process.stdout.readline()
+        if answer.poll(1000 * seconds):
+            return process.stdout.readline()
+        process.kill()
+        self._stop()
+        return b"no answer in time\n"
 
     def _stop(self) -> None:
         process, self._process = self._process, None

@@ -13,8 +13,7 @@ _ROUNDED = 5e-7
 _EXACT = 1e-30
 _DIGITS = 50
 _OUT_OF_MEMORY = 3
-# Return codes of a process that a pair ended; SIGTERM is the parent's, for one that waits for ever.
-BEYOND_LIMITS = (-signal.SIGPROF, -signal.SIGTERM, _OUT_OF_MEMORY)
+BEYOND_LIMITS = (-signal.SIGPROF, _OUT_OF_MEMORY)  # return codes of a process that a pair ended
 # Variables get values that no usual answer makes special, twice: what agrees by chance does so once.
 _POINTS = (lambda i: (12 * i + 17, 2 * i + 13)), (lambda i: (2 * i + 5, 10 * i + 23))
 
@@ -89,7 +88,9 @@ def serve(seconds: float, memory_bytes: int) -> None:
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end ends stdin
+    # They go to the whole group but are for the parent, which may have a step to finish; its end ends stdin.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     try:
         same("1", "1")  # imports

@@ -64,11 +64,46 @@ def test_a_pair_beyond_the_limit_of_memory_is_different_and_the_next_one_is_judg
         worker.close()
 
 
+def test_a_process_that_waits_for_ever_is_replaced(worker, monkeypatch):
+    assert worker.same("x+x", "2x")
+    first = process(worker)
+    first.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "_WALL_SECONDS", 0.1)
+        assert not worker.same("x+x", "2x")
+    assert first.returncode == -signal.SIGKILL
+    assert worker.same("x+x", "2x")
+
+
 def test_a_process_that_was_killed_is_replaced(worker):
     assert worker.same("x+x", "2x")
     process(worker).kill()
     process(worker).wait()
     assert worker.same("x+x", "2x")
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_interrupted_pair_leaves_no_answer_to_the_next_one(started, worker, monkeypatch):
+    if started:
+        assert worker.same("x+x", "2x")
+
+    def interrupt(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_line", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.same("x", "y")
+    assert worker.same("x+x", "2x")
+
+
+def test_signals_to_the_whole_group_leave_it_to_the_parent_to_end(worker):
+    assert worker.same("x+x", "2x")
+    first = process(worker)
+    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGINT)
+    assert worker.same("x+x+x", "3x")
+    assert process(worker) is first
 
 
 def test_threads_get_the_answers_to_their_own_pairs(worker):
