@@ -45,8 +45,14 @@ def check_logprobs(draw: Draw, call: Call) -> None:
         gradients = torch.autograd.grad(outputs, exact, [x.double() for x in call.incoming])
         return [*(x.detach() for x in outputs), *gradients]
 
+    floors: dict[str, Tensor] = {}
+    if softcap is not None:
+        capped = capped_leaf(logits, torch.zeros(len(logits), dtype=torch.bool), temperature, softcap)
+        outputs = reference.token_logprobs(capped, targets, as_float(temperature))
+        slopes = torch.autograd.grad(outputs, capped, [x.double() for x in call.incoming])
+        floors["logits"] = roundings(logits.dtype) * slopes[0].abs()
     got = {"logprobs": logprobs, "entropy": entropy, "logits": gradient}
-    check_all(call, got, answer(None), [answer(move) for move in moves(draw, logits.dtype)])
+    check_all(call, got, answer(None), [answer(move) for move in moves(draw, logits.dtype)], floors)
 
 
 def check_loss(draw: Draw, call: Call) -> None:
@@ -61,21 +67,30 @@ def check_loss(draw: Draw, call: Call) -> None:
     got = dict(zip(OUTPUTS, outputs, strict=True))
     if answer.has_gradient(exact[0]):
         got |= dict(zip(call.leaves, gradients, strict=True))
-    check_all(call, got, exact, [answer(move) for move in moves(draw, answer.dtype)])
+    check_all(call, got, exact, [answer(move) for move in moves(draw, answer.dtype)], answer.floors())
 
 
 def check_all(
-    call: Call, got: dict[str, Tensor], exact: Sequence[Tensor], moved: Sequence[Sequence[Tensor]]
+    call: Call,
+    got: dict[str, Tensor],
+    exact: Sequence[Tensor],
+    moved: Sequence[Sequence[Tensor]],
+    floors: dict[str, Tensor],
 ) -> None:
     """Every output and gradient; `exact` and each of `moved` are in the order of `got`."""
     for i, (name, value) in enumerate(got.items()):
-        unit, floor = UNIT[compute_dtype(value.dtype)], torch.tensor(0.0)
-        if name in ("loss", "kl") and call.arguments.get("kl") == "k3":  # exp(-q) - 1 + q near q = 0
-            floor = floor + 8 * unit * (call.arguments["kl_coef"] if name == "loss" else 1.0)
-        if name in call.leaves and call.arguments["softcap"] is not None and value.numel() > 0:
-            # The slope 1 - tanh^2 is good to a rounding of 1, not of itself.
-            floor = 8 * unit * exact[i].abs().amax(-1, keepdim=True)
+        floor = floors.get(name, torch.tensor(0.0))
         check_near(call, name, value, exact[i], [m[i] for m in moved], floor, name in call.leaves)
+
+
+def roundings(dtype: torch.dtype) -> float:
+    return 8 * UNIT[compute_dtype(dtype)]
+
+
+def capped_leaf(logits: Tensor, unread: Tensor, temperature: float | Tensor, softcap: float) -> Tensor:
+    """Its gradient is what the slope 1 - tanh^2, which is good to a rounding of 1, is multiplied with."""
+    exact = exact_logits(logits, unread, temperature, softcap).detach()
+    return (softcap * torch.tanh(exact / softcap)).requires_grad_()
 
 
 class Answer:
@@ -90,7 +105,8 @@ class Answer:
         self.temperature, self.softcap = self.given["temperature"], self.given["softcap"]
         # Known once the exact inputs were evaluated.
         self.logprobs = self.advantages = torch.zeros(0)
-        self.largest_slope = 0.0
+        vocab = len(self.given["weight"]) if "weight" in self.given else 0
+        self.slopes = torch.zeros(len(self.unread), vocab).double()  # the gradient of a head's logits
 
     def skipped(self) -> Tensor:
         """[N], where `skip_zero_advantage` leaves a token unread."""
@@ -106,18 +122,44 @@ class Answer:
 
     def __call__(self, move: Move | None) -> list[Tensor]:
         logits, leaves = self.logits_and_leaves(move)
+        softcap = self.softcap if move is None else None
+        output = self.loss(logits, softcap, move)
+        if move is None:
+            self.logprobs, self.advantages = output.logprobs, output.advantages
+        return [*(x.detach() for x in output), *self.gradients(output, leaves)]
+
+    def gradients(self, output: reference.GrpoOutput, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+        incoming = self.call.incoming[0].double()
+        return torch.autograd.grad(output.loss, leaves, incoming, materialize_grads=True)
+
+    def loss(self, logits: Tensor, softcap: float | None, move: Move | None) -> reference.GrpoOutput:
         options = {k: v for k, v in self.given.items() if k not in OWN}
         options |= {k: as_read(v, self.dtype) for k, v in options.items() if k in SMALL}
         if move is not None:
             options = self.moved_options(options, move)
         options["temperature"] = as_float(self.temperature)
-        options["softcap"] = self.softcap if move is None else None
-        output = reference.grpo_loss(logits, **options)
-        if move is None:
-            self.logprobs, self.advantages = output.logprobs, output.advantages
-        incoming = self.call.incoming[0].double()
-        gradients = torch.autograd.grad(output.loss, leaves, incoming, materialize_grads=True)
-        return [*(x.detach() for x in output), *gradients]
+        return reference.grpo_loss(logits, softcap=softcap, **options)
+
+    def floors(self) -> dict[str, Tensor]:
+        """Absolute errors: k3 near 0, the slope of a softcap, sums of products in the dtype."""
+        floors, few = {}, roundings(self.dtype)
+        if self.given.get("kl") == "k3":  # exp(-q) - 1 + q
+            floors |= {"kl": torch.tensor(few), "loss": torch.tensor(few * self.given["kl_coef"])}
+        if "logits" not in self.given:
+            return floors | self.product_floors()
+        if self.softcap is not None:
+            capped = capped_leaf(self.given["logits"], self.unread, self.temperature, self.softcap)
+            floors["logits"] = few * self.gradients(self.loss(capped, None, None), [capped])[0].abs()
+        return floors
+
+    def product_floors(self) -> dict[str, Tensor]:
+        """Of gradients on hidden states and head: each logit's gradient is rounded to the dtype."""
+        scale = max(1.0, abs(self.call.incoming[0].item()))
+        error = self.slopes.abs() * (roundings(self.dtype) + 2 * UNIT[self.dtype])
+        error = error + (self.slopes != 0) * SMALLEST[self.dtype] * scale
+        hidden = torch.where(self.unread[:, None], 0.0, self.given["hidden"].double())
+        weight = self.given["weight"].double()
+        return {"hidden": error @ weight.abs(), "weight": error.T @ hidden.abs(), "bias": error.sum(0)}
 
     def logits_and_leaves(self, move: Move | None) -> tuple[Tensor, list[Tensor]]:
         if "logits" in self.given:
@@ -131,12 +173,12 @@ class Answer:
         if move is not None:
             return self.moved(self.moved_products(logits, list(operands.values()), move), move), leaves
         if len(logits) > 0:
-            logits.register_hook(self.note_slope)
+            logits.register_hook(self.note)
         return logits, leaves
 
     def has_gradient(self, loss: Tensor) -> bool:
         """False where a ratio or KL makes the loss infinite, or a chunk's gradient overflows float16."""
-        if self.dtype == torch.float16 and self.largest_slope > LARGEST_FLOAT16:
+        if self.dtype == torch.float16 and (self.slopes.abs() > LARGEST_FLOAT16).any():
             return False
         ratios = [self.logprobs - self.given["old_logprobs"]]
         if "ref_logprobs" in self.given:
@@ -144,21 +186,18 @@ class Answer:
         overflows = torch.stack(ratios)[:, ~self.unread] > OVERFLOW
         return bool(loss.isfinite() or not overflows.any())
 
-    def note_slope(self, gradient: Tensor) -> None:
-        self.largest_slope = gradient.abs().max().item()
+    def note(self, gradient: Tensor) -> None:
+        self.slopes = gradient.detach()
 
     def moved(self, logits: Tensor, move: Move) -> Tensor:
         return moved_logits(logits, self.given["targets"], self.temperature, self.softcap, move)
 
     def moved_products(self, logits: Tensor, operands: list[Tensor], move: Move) -> Tensor:
-        """Logits are sums of products, rounded to the dtype, and so is their gradient on the way back."""
-        narrow = UNIT[self.dtype] / move.unit / 2 if self.dtype.itemsize == 2 else 0.0
-        least = SMALLEST[self.dtype] / move.unit * max(1.0, abs(self.call.incoming[0].item()))
+        """Logits are sums of products, rounded to the dtype."""
+        narrow = UNIT[self.dtype] / move.unit / 4 if self.dtype.itemsize == 2 else 0.0
         size = linear(*(x.detach().abs() for x in operands))
         ranks = ranks_of(logits, self.given["targets"])
-        logits = logits + move.of(size, ranks) + move.of(logits * narrow, ranks)
-        logits.register_hook(lambda g: g + move.of(g.abs() * (1 + narrow) + (g != 0) * least))
-        return logits
+        return logits + move.of(size, ranks) + move.of(logits * narrow, ranks)
 
     def moved_options(self, options: dict[str, Any], move: Move) -> dict[str, Any]:
         """Advantages take the place of rewards, which may be as ill-conditioned as one likes."""

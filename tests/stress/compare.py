@@ -34,7 +34,7 @@ def check_near(
     got: Tensor,
     exact: Tensor,
     moved: Sequence[Tensor],
-    floor: Tensor | float = 0.0,
+    floor: Tensor,
     is_gradient: bool = False,
 ) -> None:
     """NaN and infinities in the same places first, then every element within its own error.
@@ -63,7 +63,7 @@ def check_near(
     spread = torch.where(rounded.isfinite(), every - every[0], torch.inf).abs().nan_to_num(torch.inf).amax(0)
     roundings = ROUNDINGS * UNIT[compute_dtype(got.dtype)] + 2 * UNIT[got.dtype] * (got.dtype.itemsize == 2)
     allowed = CONDITION * spread + roundings * exact.abs() + floor + 2 * SMALLEST[got.dtype]
-    allowed = torch.where((every == 0).all(0), floor, allowed)
+    allowed = torch.where((every == 0).all(0), floor + 2 * SMALLEST[compute_dtype(got.dtype)], allowed)
     off = torch.where(wide.isfinite() & exact.isfinite(), (wide - exact).abs(), 0.0)
     excess = torch.where(off > allowed, off / allowed, 0.0)
     if excess.any():

@@ -91,7 +91,7 @@ def moved_logits(
         moved = softcap * (capped + (finite - finite.detach()) * (1 - capped * capped))
     scaled = moved.detach() / column(temperature)
     total = scaled.logsumexp(-1, keepdim=True)
-    roundings = 2 * move.unit * (1 + total - scaled.amax(-1, keepdim=True))
+    roundings = 4 * move.unit * (1 + total - scaled.amax(-1, keepdim=True))
     return torch.cat([moved, (total + roundings.log()) * column(temperature)], 1)
 
 
