@@ -14,7 +14,7 @@ OPS: dict[Callable[[Draw], None], int] = {
     losses.linear_grpo_loss: 3,
     advantages.group_advantage: 1,
     sampling.sample: 2,
-    budgets.budget_ops: 2,
+    budgets.budget_ops: 3,
 }
 
 

@@ -21,6 +21,9 @@ from .values import largest_of, logits_of, logprobs_beside, softcap_of, targets_
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
 
+# Logits of a head are rounded to its dtype, and their difference is a logprob.
+COARSE = {torch.float64: 1e5, torch.float32: 1e5, torch.float16: 400.0, torch.bfloat16: 50.0}
+
 
 def dtype_of(draw: Draw) -> torch.dtype:
     """float64 has no CUDA kernels."""
@@ -65,7 +68,7 @@ def linear_grpo_loss(draw: Draw) -> None:
             bias[1:] = torch.where(bias[1:] > 0, bias[1:], -torch.inf)
         operands["bias"] = laid_out(draw, bias.to(dtype))
     arguments = {**operands, **options}
-    arguments |= batch_of(draw, linear(*operands.values()), lengths, options)
+    arguments |= batch_of(draw, linear(*operands.values()), lengths, options, COARSE[dtype])
     arguments |= {"chunk_tokens": draw.pick(1, 2, 3, 5, 4096), "gather": draw.chance(0.6)}
     if "mask" in arguments and arguments["gather"] and draw.chance(0.5):
         operands["hidden"][~arguments["mask"]] = torch.nan
@@ -84,7 +87,9 @@ def incoming_of(draw: Draw, dtype: torch.dtype) -> tuple[Tensor]:
     return (torch.tensor(scale, dtype=compute_dtype(dtype)),)
 
 
-def batch_of(draw: Draw, logits: Tensor, lengths: list[int], options: dict[str, Any]) -> dict[str, Any]:
+def batch_of(
+    draw: Draw, logits: Tensor, lengths: list[int], options: dict[str, Any], coarse: float = 1e5
+) -> dict[str, Any]:
     """Everything but the logits; what the mask hides may be anything."""
     tokens, small, loss = len(logits), compute_dtype(logits.dtype), draw.choice(LOSSES)
     row_of_token = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths).long())
@@ -92,16 +97,16 @@ def batch_of(draw: Draw, logits: Tensor, lengths: list[int], options: dict[str, 
     exact = exact_logits(logits, torch.zeros(tokens, dtype=torch.bool), **options).detach()
     temperature = as_float(options["temperature"])
     logprobs, _ = reference.token_logprobs(exact, targets, temperature, softcap=options["softcap"])
-    old = logprobs_beside(draw, logprobs, row_of_token, loss == "gspo")
+    old = logprobs_beside(draw, logprobs, row_of_token, coarse, loss == "gspo")
     tensors = {"targets": targets, "old_logprobs": old}
     numbers: dict[str, Any] = {"loss": loss, **loss_options(draw, loss, lengths)}
     if draw.chance(0.3):
-        tensors["engine_logprobs"] = logprobs_beside(draw, old, row_of_token)
+        tensors["engine_logprobs"] = logprobs_beside(draw, old, row_of_token, coarse)
         numbers |= {"engine_mode": draw.pick("truncate", "mask"), "engine_level": draw.pick("token", "row")}
         numbers["engine_low"] = low = draw.pick(0.0, 0.5)
         numbers["engine_high"] = draw.pick(low + 0.3, 2.0, 100.0)
     if draw.chance(0.4):
-        tensors["ref_logprobs"] = logprobs_beside(draw, logprobs, row_of_token)
+        tensors["ref_logprobs"] = logprobs_beside(draw, logprobs, row_of_token, coarse)
         numbers |= {"kl": draw.pick("k1", "k2", "k3"), "kl_weighted": draw.chance(0.4)}
         numbers["kl_coef"] = draw.pick(0.0, 0.04, 1.0)
     if draw.chance(0.7):

@@ -88,10 +88,13 @@ def largest_of(logits: Tensor) -> float:
     return logits.nan_to_num(0.0, 0.0, 0.0).abs().max().item() if logits.numel() > 0 else 0.0
 
 
-def logprobs_beside(draw: Draw, other: Tensor, row_of_token: Tensor, whole_rows: bool = False) -> Tensor:
+def logprobs_beside(
+    draw: Draw, other: Tensor, row_of_token: Tensor, coarse: float, whole_rows: bool = False
+) -> Tensor:
     """[N] float64 near `other`, or further, so that ratios are clipped, or so far that they are 0 or inf.
 
     Args:
+        coarse: beyond this a rounding of a logprob makes any ratio of a near one.
         whole_rows: ratios are means over rows: a row is far as a whole, or not at all.
     """
     out = other + 0.4 * draw.normal(len(other))
@@ -99,8 +102,9 @@ def logprobs_beside(draw: Draw, other: Tensor, row_of_token: Tensor, whole_rows:
     for i, row in enumerate(row_of_token.tolist()):
         if not other[i].isfinite():
             out[i] = -draw.uniform(0, 20)
-        elif other[i] < -1e5:  # a rounding of it is no small difference: 0 or inf
-            out[i] = other[i] * (0.5 if whole_rows else draw.pick(0.5, 1.5))
+        elif other[i] < -coarse:
+            side = 1 if whole_rows else draw.pick(-1, 1)
+            out[i] = other[i] + side * max(4 * FAR[0], -other[i] / 2)
         elif row in far_rows:
             out[i] = other[i] + far_rows[row] * draw.uniform(*FAR)
         elif draw.chance(0.1):
