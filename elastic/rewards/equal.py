@@ -37,6 +37,8 @@ def equal_answers(stated: str, answer: str) -> bool:
 def _same(left: Shape, right: Shape) -> bool:
     if left == right:
         return True
+    if left.kind == "relation" and left.parts and right.kind == "value":
+        return _same(left.parts[0], right)  # a reference that is an equation asks for all of it
     if "relation" in (left.kind, right.kind):
         return _same_relations(left, right)
     names = _names(left), _names(right)

@@ -40,7 +40,7 @@ class Shape:
             (other equations and inequalities).
         text: of a value or relation; the two brackets of a group; the name in an assignment; "or" or "and"
             of a list or union joined by it.
-        parts: in it.
+        parts: in it; of a relation the number that it says a sum of names is.
     """
 
     kind: str
@@ -169,11 +169,9 @@ def _equation(text: str, sides: list[str]) -> Shape:
     variables = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]|(?<=\d)[a-zA-Z]", side)) for side in sides]
     if not any(variables):
         return _shape(sides[-1])  # a calculation and its result
-    if len(variables[0]) > 1 and not any(variables[1:]) and exact_number(sides[-1]) is not None:
-        return Shape(
-            "assignment", squeezed(sides[0]), (_shape(sides[-1]),)
-        )  # `m + n = 25` says what m + n is
-    return Shape("relation", text)
+    # `m + n = 25` says what m + n is; with 0 it is the equation of a line or a plane.
+    value = None if any(variables[1:]) or len(variables[0]) < 2 else exact_number(sides[-1])
+    return Shape("relation", text, (_shape(sides[-1]),) if value else ())
 
 
 def _interval(sides: list[str], signs: list[str]) -> Shape | None:
