@@ -17,6 +17,7 @@ from elastic.rewards.words import same_words, words
 
 _MAX_CHARACTERS = 1000
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)°")
+_EMPTY_SET = Shape("value", "\\emptyset")
 _MAX_DEPTH = 30  # brackets in brackets
 _FRACTION_BEHIND_NUMBER = re.compile(r"(?<![\d.^_])(\d+) ?\\frac\{(\d+)\}\{(\d+)\}")
 
@@ -36,6 +37,8 @@ def equal_answers(stated: str, answer: str) -> bool:
 def _same(left: Shape, right: Shape) -> bool:
     if left == right:
         return True
+    if left.kind == "relation" and left.parts and right.kind == "value":
+        return _same(left.parts[0], right)  # a reference that is an equation asks for all of it
     if "relation" in (left.kind, right.kind):
         return _same_relations(left, right)
     names = _names(left), _names(right)
@@ -45,15 +48,17 @@ def _same(left: Shape, right: Shape) -> bool:
         return _same_members(left, right)
     if len({name.split("_")[0] for name in names[0] | names[1]}) > 1:
         return False  # several names are needed to tell their values apart
-    left, right = _bare(left), _bare(right)
     if {left.kind, right.kind} == {"list", "union"}:
-        return "or" in (left.text, right.text) and _matched(left.parts, right.parts)
+        # `(1,2) or (3,4)` may be points as well; `x>1, x<3` means both, not either.
+        return not any(names) and "or" in (left.text, right.text) and _matched(left.parts, right.parts)
+    left, right = _bare(left), _bare(right)
     if "list" in (left.kind, right.kind) or left.text == right.text == "{}":
         return _same_members(left, right)
     if left.kind != right.kind:
         # A set of one value is the value.
         return any(
-            a.text == "{}" and len(a.parts) == 1 and _same(a.parts[0], b) for a, b in _both(left, right)
+            a.text == "{}" and len(a.parts) == 1 and a.parts[0] != _EMPTY_SET and _same(a.parts[0], b)
+            for a, b in _both(left, right)
         )
     if left.kind == "value":
         return _same_values(left.text, right.text)
@@ -85,8 +90,9 @@ def _bare(shape: Shape) -> Shape:
 def _same_members(left: Shape, right: Shape) -> bool:
     """Lists without brackets and sets: values in any order, words (a ranking, say) in theirs."""
     parts = [shape.parts if _unordered(shape) else (shape,) for shape in (left, right)]
-    if all(part.kind == "value" and words(part.text) is not None for part in parts[1]):
-        return _pairwise(*parts) if left.text == right.text == "" else _matched(*parts)
+    ranking = all(part.kind == "value" and words(part.text) is not None for part in parts[1])
+    if ranking and left.kind == right.kind == "list":
+        return {left.text, right.text} != {"or", "and"} and _pairwise(*parts)
     return _matched(*parts)
 
 
@@ -136,10 +142,12 @@ def _same_values(left: str, right: str) -> bool:
     # A unit that only one of them names is no contradiction; two names for it are.
     if stated.unit and answer.unit and stated.unit != answer.unit:
         return False
+    if any(a.percent and b.unit and not b.percent for a, b in ((stated, answer), (answer, stated))):
+        return False
     said = words(stated.value), words(answer.value)
     if said != (None, None):
         if None not in said:
-            return same_words(said[0] or "", said[1] or "")
+            return stated.percent == answer.percent and same_words(said[0] or "", said[1] or "")
         single = [word for word in said if word is not None and len(word) == 1]
         if not single:
             return False

@@ -16,11 +16,12 @@ _MEMBER = re.compile(r"([a-zA-Z]|\\[a-z]+) ?\\in(?![a-zA-Z]) ?(?=.)")
 _ONE_NAME = (
     r"(?:(?:m ?)?\\angle ?|\\triangle ?)?"
     r"(?:\\text\{[^{}]*\}|\\(?:vec|overline|hat|bar)\{\w+\}|\\(?!pi|infty|frac|sqrt)[a-zA-Z]+|"
-    r"[a-zA-Z]+(?: [a-zA-Z]+)*|\|[a-zA-Z]+\|)"
-    r"(?:_(?:\w|\{[^{}]*\}))?'*(?:\^\{-1\})?(?: ?\(\w+(?: ?, ?\w+)*\)| [a-z])?"
+    r"[a-zA-Z]+(?: [a-zA-Z]+)*|\|[A-Z]+\|)"
+    r"(?:_(?:\w|\{[^{}]*\}))?'*(?:\^\{-1\}(?= ?\())?(?: ?\(\w+(?: ?, ?\w+)*\)| [a-z])?"
 )
 # A point, `(x,y) = (1,2)`, a probability of whatever, or what has a name.
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?: ?, ?{_ONE_NAME})+\)|(?:P|Pr|\\Pr|E|f|g|h) ?\([^()]*\)")
+_VARIABLE = re.compile(r"(?:[a-zA-Z]|\\(?!pi|infty)[a-zA-Z]+)(?:_(?:\w|\{[^{}]*\}))?")
 _JOIN = re.compile(r",? (or|and) |,? ?\\text\{ ?(or|and) ?\} ?")
 _RELATION = re.compile(r"\\(le|ge|ne|approx|equiv|sim)(?![a-zA-Z]) ?|[<>=]")
 _FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
@@ -37,9 +38,9 @@ class Shape:
         kind: ``value``, ``list`` (no brackets), ``group`` (a tuple, a set or an interval, by its brackets),
             ``union``, ``matrix``, ``assignment`` (of a value, a list, an interval to a name), ``relation``
             (other equations and inequalities).
-        text: of a value or relation; the two brackets of a group; the name in an assignment; "or" of a union
-            that says no more, and may be a list of points.
-        parts: in it.
+        text: of a value or relation; the two brackets of a group; the name in an assignment; "or" or "and"
+            of a list or union joined by it.
+        parts: in it; of a relation the number that it says a sum of names is.
     """
 
     kind: str
@@ -101,8 +102,11 @@ def _unwrapped(text: str) -> str:
         if closing(text, 0) != len(text) - 1 or len(_split(text[1:-1], re.compile("[,;]"))[0]) > 1:
             break
         text = text[1:-1].strip()
-    whole = re.fullmatch(r"\\text\{([^{}]*)\}", text)
-    return _unwrapped(whole[1].strip()) if whole else text
+    # `\text{Evelyn}`, and references that keep their box.
+    command = re.match(r"\\(?:text|boxed|fbox)(?=\{)", text)
+    if command and closing(text, command.end()) == len(text) - 1:
+        return _unwrapped(text[command.end() + 1 : -1].strip())
+    return text
 
 
 def _joined(text: str) -> Shape | None:
@@ -118,7 +122,7 @@ def _joined(text: str) -> Shape | None:
         or any(part.kind != "group" for part in bare)
         or not all("or" in joint for joint in joints)
     ):
-        return Shape("list", "", flat(parts))
+        return Shape("list", "or" if all("or" in joint for joint in joints) else "and", flat(parts))
     union = Shape("union", "or", bare)
     return Shape("assignment", names.pop(), (union,)) if names else union
 
@@ -165,22 +169,25 @@ def _equation(text: str, sides: list[str]) -> Shape:
     variables = [set(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]|(?<=\d)[a-zA-Z]", side)) for side in sides]
     if not any(variables):
         return _shape(sides[-1])  # a calculation and its result
-    if len(variables[0]) > 1 and not any(variables[1:]) and exact_number(sides[-1]) is not None:
-        return Shape(
-            "assignment", squeezed(sides[0]), (_shape(sides[-1]),)
-        )  # `m + n = 25` says what m + n is
-    return Shape("relation", text)
+    # `m + n = 25` says what m + n is; with 0 it is the equation of a line or a plane.
+    value = None if any(variables[1:]) or len(variables[0]) < 2 else exact_number(sides[-1])
+    return Shape("relation", text, (_shape(sides[-1]),) if value else ())
 
 
 def _interval(sides: list[str], signs: list[str]) -> Shape | None:
-    if len(signs) == 1 and _NAME.fullmatch(sides[1]) and not _NAME.fullmatch(sides[0]) and signs[0] in _FLIP:
+    if (
+        len(signs) == 1
+        and _VARIABLE.fullmatch(sides[1])
+        and not _VARIABLE.fullmatch(sides[0])
+        and signs[0] in _FLIP
+    ):
         sides, signs = sides[::-1], [_FLIP[signs[0]]]
-    if len(signs) == 1 and _NAME.fullmatch(sides[0]) and signs[0] in _FLIP:
+    if len(signs) == 1 and _VARIABLE.fullmatch(sides[0]) and signs[0] in _FLIP:
         if signs[0] in ("<", "le"):
             sides, signs = ["-\\infty", *sides], ["<", *signs]
         else:
             sides, signs = [sides[1], sides[0], "\\infty"], [_FLIP[signs[0]], "<"]
-    if len(signs) == 2 and _NAME.fullmatch(sides[1]):
+    if len(signs) == 2 and _VARIABLE.fullmatch(sides[1]):
         if set(signs) <= {">", "ge"}:
             sides, signs = sides[::-1], [_FLIP[sign] for sign in reversed(signs)]
         if set(signs) <= {"<", "le"}:

@@ -8,7 +8,8 @@ from elastic.rewards.numerals import exact_number
 # A hyphen joins words; between shorter runs of letters it is a minus sign, as in `ad-bc`.
 _LETTERS = re.compile(r"[a-zA-Z]+(?:(?:[ '.]+|(?<=[a-z]{3})-(?=[a-zA-Z]{3}))[a-zA-Z]+)*[.']?")
 _COMMAND = re.compile(r"\\(?!text|ldots|dots)[a-zA-Z]+ ?|(?<=[_^])(?:\{\d+\}|\d+) ?")
-_TEXT = re.compile(r"[a-zA-Z]{4}|[\"']|\d_|[a-zA-Z] ?\d|\\text|\d ?: ?\d|\d \d|\\l?dots|\.\.\.")
+_TEXT = re.compile(r"[a-zA-Z]{4}|[\"']|\d_|[a-zA-Z] ?\d|\\text|\d ?: ?\d|\d \d|\\l?dots|\.\.\.|!!")
+_UNREAD = re.compile(r"\^\{? ?(?:T|\\top|\\dagger|\*)|\\boxed|\\phantom")
 
 
 def words(text: str) -> str | None:
@@ -16,13 +17,13 @@ def words(text: str) -> str | None:
 
     A digit behind a letter (`A1B2`), a ratio or a time (`3:45`), digits with a space between them (`3 5`) and
     digits that go on without end (`0.33\\ldots`) are text as well: as mathematics they would be products. So
-    are primes and indexed numbers, which math-verify reads without prime and index.
+    are primes, indexed numbers and transposes, which math-verify reads without prime, index and T.
     """
     if _LETTERS.fullmatch(text):
         return text.strip(" .")
     if exact_number(text) is not None:
         return None
-    return text if _TEXT.search(_COMMAND.sub("§", text)) else None
+    return text if _UNREAD.search(text) or _TEXT.search(_COMMAND.sub("§", text)) else None
 
 
 def same_words(left: str, right: str) -> bool:
