@@ -35,7 +35,7 @@ def rewards_of(draw: Draw, rows: int, dtype: torch.dtype) -> Tensor:
     kind = draw.pick("right", "right", "normal", "offset", "huge", "tiny", "few")
     noise = draw.normal(rows)
     if kind == "right":
-        return draw.integers(2, rows).to(dtype)
+        return draw.integers(2, rows).to(draw.pick(dtype, dtype, torch.int64, torch.bool))
     if kind == "normal":
         return noise.to(dtype)
     if kind == "offset":

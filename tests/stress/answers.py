@@ -55,14 +55,17 @@ def check_logprobs(draw: Draw, call: Call) -> None:
     check_all(call, got, answer(None), [answer(move) for move in moves(draw, logits.dtype)], floors)
 
 
-def check_loss(draw: Draw, call: Call) -> None:
+def check_loss(draw: Draw, call: Call, temperature: float | Tensor) -> None:
     """Makes a call of `grpo_loss` or `linear_grpo_loss` and compares.
+
+    Args:
+        temperature: the call's, one or [N].
 
     Raises:
         Fault: a result is not the reference's.
     """
     outputs, gradients = call.run_backward()
-    answer = Answer(call)
+    answer = Answer(call, temperature)
     exact = answer(None)
     got = dict(zip(OUTPUTS, outputs, strict=True))
     if answer.has_gradient(exact[0]):
@@ -96,13 +99,13 @@ def capped_leaf(logits: Tensor, unread: Tensor, temperature: float | Tensor, sof
 class Answer:
     """The reference's outputs and gradients to one call, on inputs that are exact or moved."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, temperature: float | Tensor) -> None:
         self.call, self.given = call, call.arguments
         self.dtype = self.given[call.leaves[0]].dtype
         self.unread = self.skipped()
         if "mask" in self.given:
             self.unread = self.unread | ~self.given["mask"]
-        self.temperature, self.softcap = self.given["temperature"], self.given["softcap"]
+        self.temperature, self.softcap = temperature, self.given["softcap"]
         # Known once the exact inputs were evaluated.
         self.logprobs = self.advantages = torch.zeros(0)
         vocab = len(self.given["weight"]) if "weight" in self.given else 0
@@ -117,7 +120,8 @@ class Answer:
         advantages = given.get("advantages")
         if advantages is None:
             groups = {k.removeprefix("advantage_"): v for k, v in given.items() if k in GROUPS}
-            advantages = reference.group_advantage(kind=groups.pop("advantage"), **groups)
+            rewards, kind = groups.pop("rewards").double(), groups.pop("advantage")
+            advantages = reference.group_advantage(rewards, kind=kind, **groups)
         return (advantages == 0).repeat_interleave(given["row_offsets"].diff())
 
     def __call__(self, move: Move | None) -> list[Tensor]:

@@ -16,7 +16,15 @@ from .call import Call
 from .compare import compute_dtype
 from .draw import Draw, laid_out, offsets
 from .moved import as_float, exact_logits
-from .values import largest_of, logits_of, logprobs_beside, softcap_of, targets_of, temperature_of
+from .values import (
+    largest_of,
+    logits_of,
+    logprobs_beside,
+    softcap_of,
+    targets_of,
+    temperature_beside,
+    temperature_of,
+)
 
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
@@ -43,15 +51,16 @@ def token_logprobs(draw: Draw) -> None:
 def grpo_loss(draw: Draw) -> None:
     dtype, vocab, lengths = dtype_of(draw), draw.vocab(), lengths_of(draw)
     logits = logits_of(draw, sum(lengths), vocab, dtype)
-    options = {"temperature": temperature_of(draw, len(logits))}
-    options["softcap"] = softcap_of(draw, largest_of(logits))
-    arguments = {"logits": logits, **options, **batch_of(draw, logits, lengths, options)}
+    given, temperature = temperature_beside(draw, lengths)
+    softcap = softcap_of(draw, largest_of(logits))
+    arguments = {"logits": logits, "temperature": given, "softcap": softcap}
+    arguments |= batch_of(draw, logits, lengths, {"temperature": temperature, "softcap": softcap})
     if logits.stride(0) >= vocab:  # no row overlaps the next
         if "mask" in arguments and draw.chance(0.5):
             logits[~arguments["mask"]] = torch.nan
         if draw.chance(0.3):
             arguments["inplace"] = True
-    check_loss(draw, Call("grpo_loss", arguments, ("logits",), incoming_of(draw, dtype)))
+    check_loss(draw, Call("grpo_loss", arguments, ("logits",), incoming_of(draw, dtype)), temperature)
 
 
 def linear_grpo_loss(draw: Draw) -> None:
@@ -61,19 +70,20 @@ def linear_grpo_loss(draw: Draw) -> None:
         "hidden": laid_out(draw, draw.normal(sum(lengths), width).to(dtype), strided_rows=False),
         "weight": laid_out(draw, (draw.normal(vocab, width) * scale).to(dtype), strided_rows=False),
     }
-    options = {"temperature": temperature_of(draw, sum(lengths)), "softcap": softcap_of(draw, 1.0)}
+    given, temperature = temperature_beside(draw, lengths)
+    options = {"temperature": temperature, "softcap": softcap_of(draw, 1.0)}
     if draw.chance(0.5):
         bias = draw.normal(vocab)
         if options["softcap"] is None and draw.chance(0.2):
             bias[1:] = torch.where(bias[1:] > 0, bias[1:], -torch.inf)
         operands["bias"] = laid_out(draw, bias.to(dtype))
-    arguments = {**operands, **options}
+    arguments = {**operands, "temperature": given, "softcap": options["softcap"]}
     arguments |= batch_of(draw, linear(*operands.values()), lengths, options, COARSE[dtype])
     arguments |= {"chunk_tokens": draw.pick(1, 2, 3, 5, 4096), "gather": draw.chance(0.6)}
     if "mask" in arguments and arguments["gather"] and draw.chance(0.5):
         operands["hidden"][~arguments["mask"]] = torch.nan
     leaves = tuple(name for name in operands if draw.chance(0.8)) or ("hidden",)
-    check_loss(draw, Call("linear_grpo_loss", arguments, leaves, incoming_of(draw, dtype)))
+    check_loss(draw, Call("linear_grpo_loss", arguments, leaves, incoming_of(draw, dtype)), temperature)
 
 
 def lengths_of(draw: Draw) -> list[int]:
@@ -133,7 +143,8 @@ def advantages_of(draw: Draw, rows: int) -> tuple[dict[str, Tensor], dict[str, A
     groups: list[int] = []
     while sum(groups) < rows:
         groups.append(draw.randint(0, rows - sum(groups)))
-    rewards = draw.integers(2, rows).double() if draw.chance(0.7) else draw.normal(rows)
+    right = draw.integers(2, rows)
+    rewards = draw.pick(right, right.bool(), right.double(), right.double(), draw.normal(rows))
     kind = draw.choice(KINDS)
     chosen: dict[str, Any] = {"advantage": kind}
     if kind in ("group", "batch"):

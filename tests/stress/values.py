@@ -77,6 +77,19 @@ def temperature_of(draw: Draw, rows: int) -> float | Tensor:
     return laid_out(draw, torch.tensor([one() for _ in range(rows)], dtype=torch.float32))
 
 
+def temperature_beside(draw: Draw, lengths: list[int]) -> tuple[float | Tensor, float | Tensor]:
+    """As it is given, once or a row or a token, and one or [N] of the same."""
+    tokens = sum(lengths)
+    value = temperature_of(draw, tokens)
+    if isinstance(value, Tensor) or draw.chance(0.8):
+        return value, value
+    if len(lengths) in (0, tokens) or draw.chance(0.5):
+        one = torch.tensor(value, dtype=torch.float32)
+        return one, one.item()
+    rows = torch.tensor([draw.uniform(0.3, 2.0) for _ in lengths], dtype=torch.float32)
+    return rows, rows.repeat_interleave(torch.tensor(lengths))
+
+
 def softcap_of(draw: Draw, largest: float) -> float | None:
     """One that leaves logits up to `largest` alone, or bounds them to what float32 can tell apart."""
     usual = draw.pick(30.0, 5.0, 10 ** draw.uniform(-3, 4))
