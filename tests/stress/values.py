@@ -102,13 +102,19 @@ def largest_of(logits: Tensor) -> float:
 
 
 def logprobs_beside(
-    draw: Draw, other: Tensor, row_of_token: Tensor, coarse: float, whole_rows: bool = False
+    draw: Draw,
+    other: Tensor,
+    row_of_token: Tensor,
+    coarse: float,
+    whole_rows: bool = False,
+    above: float = NEAR,
 ) -> Tensor:
     """[N] float64 near `other`, or further, so that ratios are clipped, or so far that they are 0 or inf.
 
     Args:
         coarse: beyond this a rounding of a logprob makes any ratio of a near one.
         whole_rows: ratios are means over rows: a row is far as a whole, or not at all.
+        above: how far `other` may lie above a near one.
     """
     out = other + 0.4 * draw.normal(len(other))
     far_rows = {r: draw.pick(-1, 1) for r in set(row_of_token.tolist()) if whole_rows and draw.chance(0.05)}
@@ -121,7 +127,7 @@ def logprobs_beside(
         elif row in far_rows:
             out[i] = other[i] + far_rows[row] * draw.uniform(*FAR)
         elif draw.chance(0.1):
-            out[i] = other[i] + draw.uniform(-NEAR, NEAR)
+            out[i] = other[i] + draw.uniform(-above, NEAR)
         elif draw.chance(0.05):
             out[i] = other[i]
         elif draw.chance(0.04) and not whole_rows:
