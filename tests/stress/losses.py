@@ -17,6 +17,7 @@ from .compare import compute_dtype
 from .draw import Draw, laid_out, offsets
 from .moved import as_float, exact_logits
 from .values import (
+    NEAR,
     largest_of,
     logits_of,
     logprobs_beside,
@@ -27,6 +28,8 @@ from .values import (
 )
 
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo")
+# The gate's slope is sigmoid (1 - sigmoid): beyond, float64 has no digits of the second factor.
+SAPO_ABOVE = 1.9
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
 
 # Logits of a head are rounded to its dtype, and their difference is a logprob.
@@ -107,7 +110,8 @@ def batch_of(
     exact = exact_logits(logits, torch.zeros(tokens, dtype=torch.bool), **options).detach()
     temperature = as_float(options["temperature"])
     logprobs, _ = reference.token_logprobs(exact, targets, temperature, softcap=options["softcap"])
-    old = logprobs_beside(draw, logprobs, row_of_token, coarse, loss == "gspo")
+    above = SAPO_ABOVE if loss == "sapo" else NEAR
+    old = logprobs_beside(draw, logprobs, row_of_token, coarse, loss == "gspo", above)
     tensors = {"targets": targets, "old_logprobs": old}
     numbers: dict[str, Any] = {"loss": loss, **loss_options(draw, loss, lengths)}
     if draw.chance(0.3):
@@ -169,7 +173,7 @@ def loss_options(draw: Draw, loss: str, lengths: list[int]) -> dict[str, Any]:
     elif loss == "cispo":
         options |= {"clip_high": draw.pick(0.5, 5.0)} if draw.chance(0.7) else {}
     else:
-        options |= {"tau_positive": draw.pick(0.1, 5.0), "tau_negative": draw.pick(0.3, 2.0)}
+        options |= {"tau_positive": draw.pick(0.1, 3.0), "tau_negative": draw.pick(0.3, 2.0)}
     if loss == "dr_grpo":
         options["max_length"] = max([*lengths, 1]) + draw.randint(0, 9)
     if loss in ("dapo", "cispo") and draw.chance(0.3):
