@@ -9,7 +9,6 @@ Hand-written values guard it in turn.
 
 import math
 from itertools import pairwise
-from math import comb
 from typing import Any, NamedTuple
 
 import torch
@@ -72,11 +71,11 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
     if kind == "passk":
         right = group > 0.5
         wrong, k = int((~right).sum()), min(pass_k, n)
-        passed = 1 - comb(wrong, k) / comb(n, k)
+        passed = 1 - math.comb(wrong, k) / math.comb(n, k)
         deviation = (passed * (1 - passed)) ** 0.5
         if deviation == 0:
             return torch.zeros_like(group)
-        all_others_wrong = comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
+        all_others_wrong = math.comb(wrong - 1, k - 1) / math.comb(n - 1, k - 1)
         return (1 - passed - all_others_wrong * (~right).to(group)) / deviation
     raise ValueError(f"group_advantage: kind: unknown kind {kind!r}")
 

@@ -43,6 +43,11 @@ RULES = (
         "an empty text leaves the chat template's own message",
     ),
     Rule(
+        ("reward.boxes", "reward.answer_tags"),
+        lambda c: c.reward.name != "math",
+        "only reward.name = 'math' reads it",
+    ),
+    Rule(
         ("reward.alpha", "reward.target_min", "reward.target_max"),
         lambda c: c.reward.length == "none",
         "only a reward.length reads it",
