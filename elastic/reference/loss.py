@@ -9,7 +9,6 @@ Hand-written values guard it in turn.
 
 import math
 from itertools import pairwise
-from math import comb
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +42,7 @@ def group_advantage(
 ) -> Tensor:
     """[R] advantages; see `elastic.ops.group_advantage` for the table of kinds."""
     bounds = group_offsets.tolist()
+    rewards = rewards if rewards.is_floating_point() else rewards.float()
     wide = rewards.double()
     parts = [_one_group(wide[a:b], wide, kind, eps, pass_k) for a, b in pairwise(bounds)]
     return torch.cat(parts).to(rewards) if parts else rewards.new_zeros(0)
@@ -71,11 +71,11 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
     if kind == "passk":
         right = group > 0.5
         wrong, k = int((~right).sum()), min(pass_k, n)
-        passed = 1 - comb(wrong, k) / comb(n, k)
+        passed = 1 - math.comb(wrong, k) / math.comb(n, k)
         deviation = (passed * (1 - passed)) ** 0.5
         if deviation == 0:
             return torch.zeros_like(group)
-        all_others_wrong = comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
+        all_others_wrong = math.comb(wrong - 1, k - 1) / math.comb(n - 1, k - 1)
         return (1 - passed - all_others_wrong * (~right).to(group)) / deviation
     raise ValueError(f"group_advantage: kind: unknown kind {kind!r}")
 
@@ -89,7 +89,7 @@ def token_logprobs(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if isinstance(temperature, Tensor):
-        temperature = temperature.to(logits)[:, None]
+        temperature = temperature.to(logits).reshape(-1, 1)
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
     # log p is -inf where p is 0; replacing it keeps 0 * -inf out of the value and of the gradient
     finite = torch.where(logprobs == -torch.inf, 0.0, logprobs)
@@ -134,7 +134,10 @@ def grpo_loss(
     skip_zero_advantage: bool = False,
     inplace: bool = False,
 ) -> GrpoOutput:
-    """See `elastic.ops.grpo_loss`. `inplace` changes nothing here: autograd owns the gradient."""
+    """See `elastic.ops.grpo_loss`, whose options mean these values where they are None.
+
+    `inplace` changes nothing here: autograd owns the gradient.
+    """
     if advantages is None:
         assert rewards is not None
         assert group_offsets is not None
@@ -144,6 +147,9 @@ def grpo_loss(
     rows = len(row_offsets) - 1
     row_of_token = torch.repeat_interleave(torch.arange(rows, device=targets.device), row_offsets.diff())
     unmasked = mask.sum().clamp(min=1)
+
+    if isinstance(temperature, Tensor) and temperature.shape == (rows,) != targets.shape:
+        temperature = temperature[row_of_token]
 
     def row_sum(x: Tensor) -> Tensor:
         return x.new_zeros(rows).index_add(0, row_of_token, x)
@@ -206,7 +212,7 @@ def grpo_loss(
     if kl_coef != 0:  # a KL that is only watched may be infinite
         x = x + kl_coef * divergence
     x = masked(x - entropy_coef * entropy)
-    row_count = num_rows if num_rows is not None else max(rows, 1)
+    row_count = max(rows if num_rows is None else num_rows, 1)
     if loss in ("grpo", "gspo", "sapo"):
         value = (row_sum(x) / tokens_in_row).sum() / row_count
     elif loss == "bnpo":
@@ -215,11 +221,17 @@ def grpo_loss(
         assert max_length is not None
         value = x.sum() / (row_count * max_length)
     elif loss in ("dapo", "cispo"):
-        value = x.sum() / (num_tokens if num_tokens is not None else unmasked)
+        value = x.sum() / (unmasked if num_tokens is None else max(num_tokens, 1))
     else:
         raise ValueError(f"grpo_loss: loss: unknown loss {loss!r}")
     share = (masked(clipped.to(logprobs)).sum() / unmasked, masked(divergence).sum() / unmasked)
-    detached = (logprobs.detach(), entropy.detach(), advantages, share[0].detach(), share[1].detach())
+    detached = (
+        logprobs.detach(),
+        entropy.detach(),
+        advantages.detach().clone(),
+        share[0].detach(),
+        share[1].detach(),
+    )
     return GrpoOutput(value, *detached)
 
 

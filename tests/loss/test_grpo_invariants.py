@@ -7,13 +7,13 @@ import torch
 
 from elastic import ops, reference
 
-from .batches import DTYPES, LOSSES, assert_gradient_near, loss_and_gradient, offsets, random_batch
+from .batches import DTYPES, LOSSES, assert_gradient_near, fitting, loss_and_gradient, offsets, random_batch
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def run(batch, **options):
-    keywords = {**batch.keywords(), "max_length": 9, **options}
+    keywords = {**batch.keywords(), **fitting(**options)}
     return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
 
 
@@ -42,8 +42,7 @@ def test_micro_batches_average_instead_of_adding_up(loss, dtype):
                 row_offsets,
                 whole.advantages[first:last],
                 mask=batch.mask[tokens],
-                loss=loss,
-                max_length=9,
+                **fitting(loss=loss),
                 **total,
             )
             parts.append(part)
@@ -67,8 +66,7 @@ def test_order_of_rows_does_not_matter(loss):
         offsets(tuple(spans[r].stop - spans[r].start for r in order)),
         straight.advantages[order],
         mask=batch.mask[index],
-        loss=loss,
-        max_length=9,
+        **fitting(loss=loss),
     )
     assert output.loss.item() == pytest.approx(straight.loss.item(), abs=1e-6)
     assert torch.equal(output.logprobs, straight.logprobs[index])
@@ -124,10 +122,9 @@ def test_forced_tokens_carry_no_loss(loss, inplace):
         batch.targets[forced] = -100
         leaf = batch.logits.clone().requires_grad_()
         again = ops.grpo_loss(
-            *batch.positional(leaf.view(leaf.shape)),
+            *batch.positional(leaf * 1),
             **batch.keywords(),
-            max_length=9,
-            **options,
+            **fitting(**options),
             inplace=inplace,
         )
         (poisoned,) = torch.autograd.grad(again.loss, leaf)
