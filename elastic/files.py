@@ -1,12 +1,35 @@
-"""Files that are either old or new, never half written, and known by their SHA-256."""
+"""Files: text that is read as UTF-8, writes that leave the old or the new content, SHA-256 sums."""
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 CHECKSUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text, without the byte order mark that some editors put in front.
+
+    Raises:
+        ValueError: it is not UTF-8; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of every line that is not blank; errors as of `read_text`."""
+    # Not splitlines(): a line of text or JSON may hold U+2028 and its like.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removeprefix("\ufeff").rstrip("\r")  # files put together keep their marks
+        if line.strip():
+            yield number, line
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from elastic.budget import Budget
-from elastic.data import load_problems
-from elastic.files import write_atomic
+from elastic.data import load_prompts
+from elastic.files import read_lines, write_atomic
 from elastic.report.display import Decode, Display
 from elastic.report.traces import facts
 from elastic.rollout import RolloutBatch, RolloutEngine, chat_prompts
@@ -55,19 +55,15 @@ class Request:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one a line, or the problems of a .json or .jsonl file.
+    """Prompts of a text file, one a line, or of the objects of a .json or .jsonl file; those need no answers.
 
     Raises:
         ValueError: the file holds no prompt, or is malformed.
         OSError: it cannot be read.
     """
     if path.suffix in (".json", ".jsonl"):
-        return [problem.prompt for problem in load_problems(path)]
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
-    prompts = [line.rstrip("\r") for line in lines if line.strip()]
+        return load_prompts(path)
+    prompts = [line for _, line in read_lines(path)]
     if not prompts:
         raise ValueError(f"{path}: holds no prompt")
     return prompts

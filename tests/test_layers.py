@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe": set(),
     "threads": set(),
     "models": {"threads"},
-    "data": {"tiny"},
+    "data": {"tiny", "files"},
     "rewards": {"rollout"},  # grading reads the record
     "methods": LEAVES | {"rewards"},
     "ops": LEAVES | {"sampling"},

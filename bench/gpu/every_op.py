@@ -38,7 +38,7 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
     def both(loss: str, inplace: bool, there: torch.device) -> tuple[Tensor, Tensor]:
         leaf = padded.to(there, copy=True).requires_grad_()
         out = ops.grpo_loss(
-            leaf[:, :vocab],
+            (leaf * 1)[:, :vocab],  # in place writes over no leaf
             targets.to(there),
             old.to(there),
             offsets.to(there),

@@ -46,9 +46,8 @@ void check_state(const char* op, const at::Tensor& state, int64_t rows, const bu
   }
   for (int64_t r = 0; r < rows; r++) {
     const budget::Row row = budget::load(state.const_data_ptr<int32_t>() + r * STATE_WIDTH);
-    const Field field = budget::misfit(row, tables);
+    const auto [field, range] = budget::misfit(row, tables);
     if (field == Field::NONE) continue;
-    const budget::Range range = budget::range_of(field, row, tables);
     TORCH_CHECK_VALUE(false, op, ": state: expected ", FIELD_NAMES[int(field)], " of row ", r, " from ",
                       range.least, " to ", range.most,
                       field == Field::FORCED && range.most > 0 ? ", at no end of a text" : "", ", got ",

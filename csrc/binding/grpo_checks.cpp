@@ -1,4 +1,5 @@
 // The checks of the GRPO losses' arguments.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -35,9 +36,16 @@ EngineMode engine_mode_type(const char* op, std::string_view name) {
   TORCH_CHECK_VALUE(false, op, ": engine_mode: expected truncate or mask, got '", name, "'");
 }
 
-double at_least_one(const char* op, const char* name, std::optional<int64_t> value) {
+// Of a whole step, which may have none of them: the denominator is 1 then, as for a batch of none.
+double denominator(const char* op, const char* name, std::optional<int64_t> value) {
   if (!value.has_value()) return -1;
-  TORCH_CHECK_VALUE(*value >= 1, op, ": ", name, ": expected at least 1, got ", *value);
+  TORCH_CHECK_VALUE(*value >= 0, op, ": ", name, ": expected at least 0, got ", *value);
+  return static_cast<double>(std::max<int64_t>(*value, 1));
+}
+
+double length(const char* op, std::optional<int64_t> value) {
+  if (!value.has_value()) return -1;
+  TORCH_CHECK_VALUE(*value >= 1, op, ": max_length: expected at least 1, got ", *value);
   return static_cast<double>(*value);
 }
 
@@ -64,7 +72,8 @@ void check_bounds(const char* op, const Objective& o) {
 void check_advantages(const char* op, const Tensor& beside, int64_t rows, const GrpoArguments& a) {
   TORCH_CHECK_VALUE(a.advantages.has_value() != a.rewards.has_value() &&
                         a.rewards.has_value() == a.group_offsets.has_value(),
-                    op, ": advantages: expected exactly one of advantages and (rewards, group_offsets)");
+                    op, ": advantages: expected exactly one of advantages and (rewards, group_offsets), got ",
+                    a.advantages.has_value() ? "both" : "neither");
   if (a.advantages.has_value())
     return expect(op, "advantages", *a.advantages, {rows}, float_type(beside), beside);
   advantage_kind(op, "advantage", a.advantage);
@@ -90,7 +99,7 @@ Objective check_grpo(const char* op, int64_t tokens, int64_t vocab, const Tensor
   if (a.engine_logprobs.has_value())
     expect(op, "engine_logprobs", *a.engine_logprobs, {tokens}, dtype, beside);
   TORCH_CHECK_VALUE(a.kl_coef == 0 || a.ref_logprobs.has_value(), op,
-                    ": ref_logprobs: expected with kl_coef = ", a.kl_coef, ", got None");
+                    ": ref_logprobs: expected a tensor with kl_coef = ", a.kl_coef, ", got None");
   const double none = std::numeric_limits<double>::infinity();
   const Objective objective{loss_type(op, a.loss),
                             kl_type(op, a.kl),
@@ -103,9 +112,9 @@ Objective check_grpo(const char* op, int64_t tokens, int64_t vocab, const Tensor
                             a.entropy_coef,
                             a.tau_positive,
                             a.tau_negative,
-                            at_least_one(op, "num_tokens", a.num_tokens),
-                            at_least_one(op, "num_rows", a.num_rows),
-                            at_least_one(op, "max_length", a.max_length),
+                            denominator(op, "num_tokens", a.num_tokens),
+                            denominator(op, "num_rows", a.num_rows),
+                            length(op, a.max_length),
                             engine_mode_type(op, a.engine_mode),
                             a.engine_rows,
                             a.engine_low,

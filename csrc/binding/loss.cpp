@@ -45,13 +45,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(con
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_(Tensor& logits, GRPO_PARAMETERS) {
-  const char* op = "grpo_loss_";
+  const char* op = "grpo_loss";  // the name that callers know
   const GrpoArguments arguments{GRPO_ARGUMENTS};
   check_logits(op, logits, /*written=*/true);
   const Objective objective = check_grpo(op, logits.size(0), logits.size(1), logits, arguments);
   const c10::DeviceGuard guard(logits.device());
-  // Whoever saved these logits for a backward of its own is told, instead of reading a gradient.
-  logits.unsafeGetTensorImpl()->bump_version();
+  bump_version(logits);
   const GrpoRun run = all_stages(op, logits, logits, arguments, objective);
   return {run.loss, run.logprobs, run.entropy, run.advantages, run.clip_fraction, run.kl};
 }
@@ -66,7 +65,7 @@ void scale_(Tensor& values, const Tensor& factor) {
     TORCH_CHECK_TYPE(factor.scalar_type() == at::kFloat, op, ": factor: expected float32, got ",
                      describe(factor));
     const c10::DeviceGuard guard(values.device());
-    values.unsafeGetTensorImpl()->bump_version();
+    bump_version(values);
     check_launch(op, values,
                  cuda::scale(scalar_type(values), values.mutable_data_ptr(), values.size(0), values.size(1),
                              values.stride(0), factor.const_data_ptr<float>(), current_stream()));

@@ -4,6 +4,8 @@
 // the host, naming row and field; on a device, where nobody has read it before, such a row is DONE.
 #pragma once
 
+#include <utility>
+
 #include "core/budget_state.h"
 
 namespace elastic::budget {
@@ -62,52 +64,56 @@ ELASTIC_HD Range forced_range(const Row& row, const int32_t* table) {
   return {row.forced, 0, 0};
 }
 
-// The table's columns are read for fields behind BUDGET, which must fit.
-ELASTIC_HD Range range_of(Field field, const Row& row, const Tables& tables) {
+template <Field F>
+ELASTIC_HD Range range_of(const Row& row, const Tables& tables) {
   const int32_t* table = table_of(row, tables);
-  switch (field) {
-    case Field::BUDGET:
-      return {row.budget, 0, int32_t(tables.count - 1)};
-    case Field::PHASE:
-      return {row.phase, OPENING, DONE};
-    case Field::LAST_PHASE:
-      return {row.last_phase, OPENING, DONE};
-    case Field::FINISH:
-      return {row.finish, RUNNING, TOTAL_BUDGET};
-    case Field::CUT:
-      return {row.cut, 0, 1};
-    case Field::WHITESPACE:
-      return {row.whitespace, 0, OPENING_WHITESPACE_LIMIT};
-    case Field::MATCH:
-      return {row.match, 0, most_match(row, table)};
-    case Field::THINKING:
-      return thinking_range(row, table);
-    case Field::SOLUTION:
-      return solution_range(row, table);
-    case Field::EXTENSIONS:
-      return {row.extensions, 0, table[MAX_EXTENSIONS]};
-    case Field::NOTICES:
-      return {row.notices, 0, table[NOTICE_COUNT]};
-    default:
-      return forced_range(row, table);
-  }
+  if constexpr (F == Field::BUDGET) return {row.budget, 0, int32_t(tables.count - 1)};
+  if constexpr (F == Field::PHASE) return {row.phase, OPENING, DONE};
+  if constexpr (F == Field::LAST_PHASE) return {row.last_phase, OPENING, DONE};
+  if constexpr (F == Field::FINISH) return {row.finish, RUNNING, TOTAL_BUDGET};
+  if constexpr (F == Field::CUT) return {row.cut, 0, 1};
+  if constexpr (F == Field::WHITESPACE) return {row.whitespace, 0, OPENING_WHITESPACE_LIMIT};
+  if constexpr (F == Field::MATCH) return {row.match, 0, most_match(row, table)};
+  if constexpr (F == Field::THINKING) return thinking_range(row, table);
+  if constexpr (F == Field::SOLUTION) return solution_range(row, table);
+  if constexpr (F == Field::EXTENSIONS) return {row.extensions, 0, table[MAX_EXTENSIONS]};
+  if constexpr (F == Field::NOTICES) return {row.notices, 0, table[NOTICE_COUNT]};
+  if constexpr (F == Field::FORCED) return forced_range(row, table);
+}
+
+struct Misfit {
+  Field field = Field::NONE;
+  Range range{};
+};
+
+template <Field F>
+ELASTIC_HD bool misses(const Row& row, const Tables& tables, Misfit& out) {
+  const Range range = range_of<F>(row, tables);
+  if (range.least <= range.value && range.value <= range.most) return false;
+  out = {F, range};
+  return true;
+}
+
+// No table is read before the budget is known to fit.
+template <int... F>
+ELASTIC_HD Misfit first_misfit(const Row& row, const Tables& tables, std::integer_sequence<int, F...>) {
+  Misfit out;
+  (void)(misses<Field(F)>(row, tables, out) || ...);
+  return out;
 }
 
 // The first field that does not fit.
-ELASTIC_HD Field misfit(const Row& row, const Tables& tables) {
-  for (int f = 0; f < int(Field::NONE); f++) {
-    const Range range = range_of(Field(f), row, tables);
-    if (range.value < range.least || range.value > range.most) return Field(f);
-  }
+ELASTIC_HD Misfit misfit(const Row& row, const Tables& tables) {
+  const Misfit out = first_misfit(row, tables, std::make_integer_sequence<int, int(Field::NONE)>());
   // Between two texts of the notices stands an end mark.
-  const bool ended = row.forced != 0 && table_of(row, tables)[row.forced] < 0;
-  return ended ? Field::FORCED : Field::NONE;
+  const bool ended = out.field == Field::NONE && row.forced != 0 && table_of(row, tables)[row.forced] < 0;
+  return ended ? Misfit{Field::FORCED, range_of<Field::FORCED>(row, tables)} : out;
 }
 
 // The row of a state; DONE under a known budget where the state does not fit.
 ELASTIC_HD Row load(const int32_t* state, const Tables& tables) {
   const Row row = load(state);
-  if (misfit(row, tables) == Field::NONE) return row;
+  if (misfit(row, tables).field == Field::NONE) return row;
   Row done{};
   done.budget = row.budget >= 0 && row.budget < tables.count ? row.budget : 0;
   done.phase = done.last_phase = DONE;

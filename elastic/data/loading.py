@@ -2,22 +2,25 @@
 
 A file holds objects with the problem under ``problem``, ``prompt`` or ``question`` and the answer
 under ``answer``. Where the answer is null or absent, a GSM8K solution (``... #### 18``) under ``solution``
-gives it.
+gives it. Numbers become plain decimals, as they stand in the file: 1e-05 is ``0.00001``, 142.0 is ``142``.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from elastic.data.problem import Problem
+from elastic.files import read_lines, read_text
 
 PROMPT_FIELDS = ("problem", "prompt", "question")
 ANSWER_FIELD = "answer"
 SOLUTION_FIELD = "solution"
 ID_FIELDS = ("id", "unique_id")
 
+_MAX_DIGITS = 1000
 _GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
 
 
@@ -44,8 +47,9 @@ def load_problems(
         split: of a named set, ``train``, ``validation`` or ``test``; files ignore it.
 
     Raises:
-        ValueError: bad content, named by file, line or item, and field; ``count`` below 1, missing for a
-            named set, or more than the file holds; a file without problems; an unknown ending.
+        ValueError: bad content, named by file, line or item, and field: among others several answers, an
+            answer that is no finite number, an id that an earlier problem has; ``count`` below 1, missing
+            for a named set, or more than the file holds; a file without problems; an unknown ending.
         FileNotFoundError: neither a named set nor a file.
     """
     if count is not None and count < 1:
@@ -55,14 +59,33 @@ def load_problems(
             raise ValueError(f"load_problems: the generated set '{source}' needs count")
         return NAMED_SETS[str(source)](count, seed, split)
     path = check_source(source)
-    problems = [
-        _problem(item, where, f"{path.stem}-{index}") for index, (where, item) in enumerate(_items(path))
-    ]
+    places: dict[str, str] = {}
+    problems = []
+    for index, (where, item) in enumerate(_items(path)):
+        prompt = _prompt(item, where)
+        name = _id(item, where) or f"{path.stem}-{index}"
+        if name in places:
+            raise ValueError(f"{where}: the id '{name}' is that of {places[name]} too; ids name one problem")
+        places[name] = where
+        problems.append(Problem(prompt=prompt, answer=_answer(item, where), id=name))
     if not problems:
         raise ValueError(f"{path}: holds no problem")
     if count is not None and count > len(problems):
         raise ValueError(f"load_problems: count is {count}, but {path} holds {len(problems)} problems")
     return problems[:count]
+
+
+def load_prompts(path: str | Path) -> list[str]:
+    """The prompts of a ``.json`` or ``.jsonl`` file; whatever else its objects hold is not looked at.
+
+    Raises:
+        ValueError: as of `load_problems`.
+        FileNotFoundError: no such file.
+    """
+    prompts = [_prompt(item, where) for where, item in _items(check_source(path))]
+    if not prompts:
+        raise ValueError(f"{path}: holds no problem")
+    return prompts
 
 
 def check_source(source: str | Path) -> Path:
@@ -82,17 +105,11 @@ def check_source(source: str | Path) -> Path:
 
 def _items(path: Path) -> Iterator[tuple[str, Any]]:
     """(place for error messages, object) of every item of a file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
     if path.suffix == ".jsonl":
-        # Not splitlines(): JSON text may hold U+2028 and its like unescaped.
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
+        for number, line in read_lines(path):
+            yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
         return
-    items = _parse(text, str(path))
+    items = _parse(read_text(path), str(path))
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of objects, got {type(items).__name__}")
     for index, item in enumerate(items):
@@ -101,14 +118,16 @@ def _items(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        # Decimals keep what is written; NaN and infinities, which are no JSON, come as floats.
+        return json.loads(text, parse_float=Decimal)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{where}: not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from error
+        place = f" (line {error.lineno}, column {error.colno})"
+        raise ValueError(f"{where}: not JSON: {error.msg}{place}") from error
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets without end
+        raise ValueError(f"{where}: cannot be read: {error}") from error
 
 
-def _problem(item: Any, where: str, default_id: str) -> Problem:
+def _prompt(item: Any, where: str) -> str:
     if not isinstance(item, dict):
         raise ValueError(f"{where}: expected an object, got {type(item).__name__}")
     fields = [name for name in PROMPT_FIELDS if name in item]
@@ -117,33 +136,60 @@ def _problem(item: Any, where: str, default_id: str) -> Problem:
         raise ValueError(f"{where}: needs exactly one of the fields {', '.join(PROMPT_FIELDS)}, {found}")
     prompt = item[fields[0]]
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"{where}, field '{fields[0]}': expected non-empty text, got {prompt!r}")
-    name = next((item[field] for field in ID_FIELDS if item.get(field) is not None), default_id)
-    return Problem(prompt=prompt, answer=_answer(item, where), id=str(name))
+        raise ValueError(f"{where}, field '{fields[0]}': expected non-empty text, got {_shown(prompt)}")
+    return prompt
+
+
+def _id(item: dict[str, Any], where: str) -> str:
+    for field in ID_FIELDS:
+        name = item.get(field)
+        if name is None or name == "":
+            continue
+        if isinstance(name, bool) or not isinstance(name, str | int | Decimal):
+            raise ValueError(f"{where}, field '{field}': expected text or a number, got {_shown(name)}")
+        return str(name)
+    return ""
 
 
 def _answer(item: dict[str, Any], where: str) -> str:
     answer = item.get(ANSWER_FIELD)
+    place = f"{where}, field '{ANSWER_FIELD}'"
     if answer is None:
         solution = item.get(SOLUTION_FIELD)
         matches = _GSM8K_ANSWER.findall(solution) if isinstance(solution, str) else []
         if not matches:
-            raise ValueError(
-                f"{where}, field '{ANSWER_FIELD}': is null or absent, and field '{SOLUTION_FIELD}' has no "
-                "'#### ANSWER'"
-            )
+            raise ValueError(f"{place}: is null or absent, and field '{SOLUTION_FIELD}' has no '#### ANSWER'")
         # The answer closes a GSM8K solution.
         return matches[-1]
+    if isinstance(answer, list):
+        if len(answer) != 1:
+            raise ValueError(
+                f"{place}: expected one answer, got a list of {len(answer)}: write '1, 2' where all of them "
+                "together are the answer, and one of them where each is right"
+            )
+        answer = answer[0]
     if isinstance(answer, str):
         # GSM8K as published keeps the whole solution under "answer".
         matches = _GSM8K_ANSWER.findall(answer)
-        answer = matches[-1] if matches else answer.strip()
-    elif isinstance(answer, float) and answer.is_integer():
-        answer = str(int(answer))
-    elif isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = repr(answer)
+        text = matches[-1] if matches else answer.strip()
     else:
-        raise ValueError(f"{where}, field '{ANSWER_FIELD}': expected text or a number, got {answer!r}")
-    if not answer:
-        raise ValueError(f"{where}, field '{ANSWER_FIELD}': is empty")
-    return answer
+        text = _numeral(answer, place)
+    if not text:
+        raise ValueError(f"{place}: is empty")
+    return text
+
+
+def _numeral(number: Any, place: str) -> str:
+    """A number as a plain decimal."""
+    if isinstance(number, float) or (isinstance(number, Decimal) and abs(number.adjusted()) > _MAX_DIGITS):
+        raise ValueError(f"{place}: expected a finite number, got {_shown(number)}")
+    if isinstance(number, bool) or not isinstance(number, int | Decimal):
+        raise ValueError(f"{place}: expected text or a number, got {_shown(number)}")
+    text = f"{number:f}" if isinstance(number, Decimal) and number else str(int(number))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _shown(value: Any) -> str:
+    """A value with its numbers as they stand in the file, and not all of a long one."""
+    text = re.sub(r"Decimal\('([^']*)'\)", r"\1", repr(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."

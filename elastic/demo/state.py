@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.evaluate import Row
-from elastic.files import write_atomic
+from elastic.files import read_text, write_atomic
 
 RESULT = "demo.json"
 UNFINISHED = "unfinished"
@@ -62,10 +62,10 @@ class DemoState:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             settings = content["settings"]
             changed = [key for key, value in self._settings.items() if settings.get(key) != value]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"out: {path} was not written by this demo; choose another directory") from error
         if changed:
             raise ValueError(

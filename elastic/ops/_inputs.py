@@ -1,4 +1,8 @@
-"""What the loss ops' Python sides share: small inputs brought to the dtype the kernels compute in."""
+"""What the Python sides of the ops share: arguments of the types the ops take, or an error that names them."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,17 +39,93 @@ def small_float(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
     """
     check_tensor(op, name, tensor, logits)
     if not tensor.is_floating_point():
-        raise TypeError(f"{op}: {name}: expected a floating point tensor, got {tensor.dtype}")
+        raise TypeError(f"{op}: {name}: expected a floating point tensor, got {dtype_name(tensor)}")
+    return tensor.detach().to(compute_dtype(logits)).contiguous()
+
+
+def small_real(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
+    """`small_float` of integers as well, and of booleans: right is 1, wrong 0."""
+    check_tensor(op, name, tensor, logits)
+    if tensor.is_complex():
+        raise TypeError(f"{op}: {name}: expected real numbers, got {dtype_name(tensor)}")
     return tensor.detach().to(compute_dtype(logits)).contiguous()
 
 
 def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> tuple[float, Tensor | None]:
-    """The op's two arguments: one temperature for all tokens, or one a token [N]."""
-    if isinstance(temperature, Tensor):
-        return 1.0, small_float(op, "temperature", temperature, logits)
-    return float(temperature), None
+    """The op's two arguments: one temperature for all tokens, or one a token [N].
+
+    A tensor without dimensions, here or on the CPU, is one for all; the host does not wait for its value.
+    """
+    if not isinstance(temperature, Tensor):
+        return number(op, "temperature", temperature), None
+    if temperature.dtype == torch.bool:
+        raise TypeError(f"{op}: temperature: expected real numbers, got bool")
+    if temperature.dim() == 0 and temperature.device.type == "cpu":
+        ones = torch.ones((), dtype=compute_dtype(logits), device=logits.device)
+        temperature = ones * temperature.detach()
+    one_or_more = small_real(op, "temperature", temperature, logits)
+    many = one_or_more.expand(logits.shape[:1]) if one_or_more.dim() == 0 else one_or_more
+    return 1.0, many.contiguous()
 
 
-def optional_float(value: float | None) -> float | None:
-    """The op's `float?` argument; the dispatcher takes no integers for it under torch.compile."""
-    return None if value is None else float(value)
+def as_autocast(tensor: Tensor) -> Tensor:
+    """The tensor as F.linear would take it under autocast, which casts floats but float64."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or not tensor.is_floating_point():
+        return tensor
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
+
+
+def number(op: str, name: str, value: Any) -> float:
+    """A Python or numpy number as a float, which is all the dispatcher takes under torch.compile."""
+    if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
+        raise TypeError(f"{op}: {name}: expected a number, got {got(value)}")
+    return float(value)
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """A Python or numpy integer of 64 bits, or torch's stand-in for one while it traces."""
+    if isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
+        raise TypeError(f"{op}: {name}: expected an integer, got {got(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {value}")
+    return int(value)
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name}: expected True or False, got {got(value)}")
+    return value
+
+
+def one_of(*options: str) -> Callable[[str, str, Any], str]:
+    """A check as `number` and `integer` are: one of these names."""
+    expected = f"{', '.join(options[:-1])} or {options[-1]}"
+
+    def check(op: str, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{op}: {name}: expected {expected}, got {got(value)}")
+        if value not in options:
+            raise ValueError(f"{op}: {name}: expected {expected}, got {value!r}")
+        return value
+
+    return check
+
+
+def refuse_unused(op: str, name: str, value: Any, why: str) -> None:
+    """Raises ValueError for an option that was given and would do nothing."""
+    if value is not None and value is not False:
+        raise ValueError(f"{op}: {name}: expected None {why}, got {got(value)}")
+
+
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def got(value: Any) -> str:
+    """A value in an error: itself where that is short, else its type."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {dtype_name(value)}"
+    return repr(value) if value is None or isinstance(value, (str, int, float)) else type(value).__name__

@@ -3,11 +3,19 @@
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import check_tensor, checked
+from elastic.ops._inputs import checked, integer, number, one_of, refuse_unused, small_real
+
+KINDS = ("group", "none", "batch", "rloo", "maxrl", "passk")
+KINDS_WITH_EPS = ("group", "batch")
 
 
 def group_advantage(
-    rewards: Tensor, group_offsets: Tensor, kind: str = "group", eps: float = 1e-4, *, pass_k: int = 4
+    rewards: Tensor,
+    group_offsets: Tensor,
+    kind: str = "group",
+    eps: float | None = None,
+    *,
+    pass_k: int | None = None,
 ) -> Tensor:
     """Advantage of every row inside its group; groups may have different sizes.
 
@@ -32,28 +40,34 @@ def group_advantage(
     which keeps rewards of any size right; deterministic.
 
     Args:
-        rewards: [R] float32 or bfloat16 (float64 on the CPU), CPU or CUDA.
+        rewards: [R], CPU or CUDA; floats, integers or booleans (right is 1). Taken as float32, or on the CPU
+            as float64 if that is what they are.
         group_offsets: [K + 1] int64; group k holds rows group_offsets[k] up to group_offsets[k + 1]. Starts
             at 0, ends at R, never decreases; an empty group is allowed.
         kind: one of the table's names.
-        eps: added to the standard deviation by `group` and `batch`.
-        pass_k: the k of `passk`, at least 1.
+        eps: added to the standard deviation by `group` and `batch`, 1e-4 if None; None for other kinds.
+        pass_k: the k of `passk`, at least 1, 4 if None; None for other kinds.
 
     Returns:
         [R] float32 (float64 for float64 rewards). Not differentiable: rewards are data.
 
     Raises:
-        TypeError: a dtype is not one of the above.
-        ValueError: wrong shape or device, offsets that do not fit, an unknown kind, eps < 0, pass_k < 1, or
-            (CPU) a reward that is NaN or infinite. On CUDA contents are not read back: such a reward makes
-            its group NaN.
+        TypeError: a wrong type or dtype.
+        ValueError: wrong shape or device, offsets that do not fit, an unknown kind, eps or pass_k out of
+            range or given to a kind that does not read it, or (CPU) a reward that is NaN or infinite. On CUDA
+            contents are not read back: such a reward makes its group NaN.
     """
-    check_tensor("group_advantage", "rewards", rewards, rewards)
-    group_offsets = checked("group_advantage", "group_offsets", group_offsets, rewards)
-    rewards = rewards.detach()
-    if rewards.dtype == torch.bfloat16:
-        rewards = rewards.float()
-    return torch.ops.elastic.group_advantage(rewards.contiguous(), group_offsets, kind, float(eps), pass_k)
+    op = "group_advantage"
+    rewards = small_real(op, "rewards", rewards, rewards)
+    group_offsets = checked(op, "group_offsets", group_offsets, rewards)
+    kind = one_of(*KINDS)(op, "kind", kind)
+    if kind not in KINDS_WITH_EPS:
+        refuse_unused(op, "eps", eps, f"with kind={kind!r}")
+    if kind != "passk":
+        refuse_unused(op, "pass_k", pass_k, f"with kind={kind!r}")
+    eps = 1e-4 if eps is None else number(op, "eps", eps)
+    pass_k = 4 if pass_k is None else integer(op, "pass_k", pass_k)
+    return torch.ops.elastic.group_advantage(rewards, group_offsets, kind, eps, pass_k)
 
 
 @torch.library.register_fake("elastic::group_advantage")

@@ -18,8 +18,8 @@ from torch import Tensor
 from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.budget import Phase
 from elastic.machine import Machine
-from elastic.ops._arguments import check_machine, got, integer, integers, listed_integers
-from elastic.ops._inputs import check_tensor, checked
+from elastic.ops._arguments import check_machine, integers, listed_integers
+from elastic.ops._inputs import check_tensor, checked, dtype_name, got, integer
 
 STATE_WIDTH = 8
 # Columns of the state; STATUS packs phase, last phase, finish reason (4 bits each) and the cut bit.
@@ -255,7 +255,7 @@ def solution_used(state: Tensor) -> Tensor:
 def _column(op: str, state: Tensor, column: int) -> Tensor:
     check_tensor(op, "state", state, state)
     if state.dtype != torch.int32:
-        raise TypeError(f"{op}: state: expected int32, got {got(state)}")
+        raise TypeError(f"{op}: state: expected int32, got {dtype_name(state)}")
     if state.dim() != 2 or state.shape[1] != STATE_WIDTH:
         raise ValueError(f"{op}: state: expected shape [B, {STATE_WIDTH}], got {list(state.shape)}")
     return state[:, column]

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from elastic.ops._autograd import handed_out, origin, refuse_transforms
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._inputs import check_tensor, checked
+from elastic.ops._inputs import as_autocast, check_tensor, checked, flag, integer
 from elastic.reference.loss import GrpoOutput
 
 
@@ -22,7 +22,35 @@ def linear_grpo_loss(
     bias: Tensor | None = None,
     chunk_tokens: int = 4096,
     gather: bool = True,
-    **options: Any,
+    rewards: Tensor | None = None,
+    group_offsets: Tensor | None = None,
+    advantage: str | None = None,
+    advantage_eps: float | None = None,
+    pass_k: int | None = None,
+    mask: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
+    engine_logprobs: Tensor | None = None,
+    engine_mode: str | None = None,
+    engine_level: str | None = None,
+    engine_low: float | None = None,
+    engine_high: float | None = None,
+    loss: str = "grpo",
+    clip_low: float | None = None,
+    clip_high: float | None = None,
+    delta: float | None = None,
+    dual_clip: float | None = None,
+    tau_positive: float | None = None,
+    tau_negative: float | None = None,
+    kl_coef: float = 0.0,
+    kl: str | None = None,
+    kl_weighted: bool = False,
+    entropy_coef: float = 0.0,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    num_tokens: int | None = None,
+    num_rows: int | None = None,
+    max_length: int | None = None,
+    skip_zero_advantage: bool = False,
 ) -> GrpoOutput:
     """`grpo_loss(hidden @ weight.T + bias, ...)` in chunks of tokens; every gradient is computed on the way.
 
@@ -39,72 +67,100 @@ def linear_grpo_loss(
     this the host waits for two counts of tokens. Results do not depend on `chunk_tokens` beyond rounding.
     Deterministic where torch's matrix products are.
 
-    backward() multiplies the stored gradients by the incoming one, in place, unless that is 1; after a scaled
-    backward a second one raises. In float16 logit gradients below 6e-8 are 0.
+    backward() hands the stored gradients out as `grpo_loss` does. In float16 logit gradients below 6e-8 are
+    0.
 
     Args:
         hidden: [N, H] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); any strides. Row t
             predicts targets[t]. float16 products are slow on most CPUs.
-        weight: [V, H] in hidden's dtype. Under autocast hidden, weight and bias are cast as F.linear's are.
+        weight: [V, H] in hidden's dtype. Under autocast hidden, weight and bias are cast as F.linear's are,
+            float64 stays.
         targets, old_logprobs, row_offsets, advantages: as in `grpo_loss`.
         bias: [V] in hidden's dtype; any stride.
         chunk_tokens: tokens a chunk, at least 1: less is less memory, more is faster products.
         gather: False: every token goes through every product, and the host never waits (CUDA graphs). Then
             hidden states of masked tokens must be finite: their zero gradient is multiplied with them.
-        **options: the keywords of `grpo_loss` except `inplace`.
+        rewards and so on: as in `grpo_loss`.
 
     Returns:
         GrpoOutput, as `grpo_loss`.
 
     Raises:
-        TypeError: a dtype is not one of the above, weight's or bias's is not hidden's, an unknown keyword.
+        TypeError: a wrong type or dtype, weight's or bias's is not hidden's.
         ValueError: wrong shape or device, chunk_tokens < 1, and what `grpo_loss` raises.
+        RuntimeError: a derivative that does not exist.
     """
     op = "linear_grpo_loss"
     check_tensor(op, "hidden", hidden, hidden)
     check_tensor(op, "weight", weight, hidden)
     if bias is not None:
         bias = checked(op, "bias", bias, hidden)
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    tensors, options = grpo_arguments(op, hidden, targets, old_logprobs, row_offsets, advantages, **options)
-    options |= {"chunk_tokens": chunk_tokens, "gather": gather}
+    refuse_transforms(op, hidden, weight, bias)
+    hidden, weight = as_autocast(hidden), as_autocast(weight)
+    bias = None if bias is None else as_autocast(bias)
+    tensors, options = grpo_arguments(
+        op,
+        hidden,
+        targets,
+        old_logprobs,
+        row_offsets,
+        advantages,
+        rewards=rewards,
+        group_offsets=group_offsets,
+        advantage=advantage,
+        advantage_eps=advantage_eps,
+        pass_k=pass_k,
+        mask=mask,
+        ref_logprobs=ref_logprobs,
+        engine_logprobs=engine_logprobs,
+        engine_mode=engine_mode,
+        engine_level=engine_level,
+        engine_low=engine_low,
+        engine_high=engine_high,
+        loss=loss,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        delta=delta,
+        dual_clip=dual_clip,
+        tau_positive=tau_positive,
+        tau_negative=tau_negative,
+        kl_coef=kl_coef,
+        kl=kl,
+        kl_weighted=kl_weighted,
+        entropy_coef=entropy_coef,
+        temperature=temperature,
+        softcap=softcap,
+        num_tokens=num_tokens,
+        num_rows=num_rows,
+        max_length=max_length,
+        skip_zero_advantage=skip_zero_advantage,
+    )
+    options["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
+    options["gather"] = flag(op, "gather", gather)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
-    if any(needs):
-        outputs = _LinearLoss.apply(hidden, weight, bias, tensors, {**options, "needs_gradient": needs})
-    else:
-        outputs = torch.ops.elastic.linear_grpo_loss(
-            hidden, weight, bias, *tensors, **options, needs_gradient=needs
-        )[:6]
-    return grpo_output(outputs, tensors)
+    outputs = torch.ops.elastic.linear_grpo_loss(
+        hidden, weight, bias, *tensors, **options, needs_gradient=needs
+    )
+    return grpo_output(outputs[:6], tensors)
 
 
-class _LinearLoss(torch.autograd.Function):
-    """The forward pass computes the gradients; backward() hands them out, scaled."""
+def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict, output: tuple) -> None:
+    ctx.needs = keyword_only_inputs["needs_gradient"]
+    ctx.mark_non_differentiable(*output[1 if any(ctx.needs) else 0 :])
+    ctx.save_for_backward(*output[6:])
+    if any(ctx.needs):
+        ctx.origin = origin("linear_grpo_loss", *inputs[:3])
 
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tensors: tuple, options: dict
-    ) -> tuple[Tensor, ...]:
-        *outputs, d_hidden, d_weight, d_bias = torch.ops.elastic.linear_grpo_loss(
-            hidden, weight, bias, *tensors, **options
-        )
-        ctx.needs = options["needs_gradient"]
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.mark_non_differentiable(*outputs[1:])
-        return tuple(outputs)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: list[Tensor | None] = []
-        for gradient, needed in zip(ctx.saved_tensors, ctx.needs, strict=True):
-            if needed:
-                torch.ops.elastic.scale_(gradient if gradient.dim() == 2 else gradient[None], grad)
-            gradients.append(gradient if needed else None)
-        return *gradients, None, None
+def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = (
+        handed_out("linear_grpo_loss", gradient, grad, ctx.origin) if needed else None
+        for gradient, needed in zip(ctx.saved_tensors, ctx.needs, strict=True)
+    )
+    return *gradients, *[None] * 10
+
+
+torch.library.register_autograd("elastic::linear_grpo_loss", _backward, setup_context=_save)
 
 
 @torch.library.register_fake("elastic::linear_grpo_loss")

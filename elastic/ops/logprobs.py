@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import check_tensor, checked, compute_dtype, optional_float, split_temperature
+from elastic.ops._autograd import first_order, refuse_transforms
+from elastic.ops._inputs import check_tensor, checked, compute_dtype, number, split_temperature
 
 
 def token_logprobs(
@@ -24,7 +25,7 @@ def token_logprobs(
         logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU). Rows may be
             strided, the last stride must be 1. N and V below 2^31, their product as large as memory.
         targets: [N] int64 in [0, V).
-        temperature: above 0; one for all rows or [N].
+        temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         softcap: above 0; the bound of the logits in models that cap them (Gemma 2, arXiv 2408.00118).
 
     Returns:
@@ -32,17 +33,19 @@ def token_logprobs(
         with NaN, +inf or nothing but -inf gives NaN.
 
     Raises:
-        TypeError: a dtype is not one of the above.
+        TypeError: a wrong type or dtype.
         ValueError: wrong shape, stride or device, temperature or softcap outside [1e-30, 1e30], or (CPU) an
             id out of range. On CUDA contents are not read back: an id out of range makes the logprob NaN, a
             temperature out of range all of its row.
+        RuntimeError: a derivative that does not exist: second, forward-mode, torch.func but vmap.
     """
-    check_tensor("token_logprobs", "logits", logits, logits)
-    targets = checked("token_logprobs", "targets", targets, logits)
-    scalar, per_token = split_temperature("token_logprobs", logits, temperature)
-    logprobs, entropy, *_ = torch.ops.elastic.token_logprobs(
-        logits, targets, scalar, per_token, optional_float(softcap)
-    )
+    op = "token_logprobs"
+    check_tensor(op, "logits", logits, logits)
+    refuse_transforms(op, logits, vmap=True)
+    targets = checked(op, "targets", targets, logits)
+    scalar, per_token = split_temperature(op, logits, temperature)
+    softcap = None if softcap is None else number(op, "softcap", softcap)
+    logprobs, entropy, *_ = torch.ops.elastic.token_logprobs(logits, targets, scalar, per_token, softcap)
     return logprobs, entropy
 
 
@@ -88,18 +91,20 @@ def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | Non
     gradient = None
     if ctx.needs_input_grad[0] and (grad_logprobs is not None or grad_entropy is not None):
         logits, targets, maximum, log_sum, entropy, temperatures = ctx.saved_tensors
-        gradient = torch.ops.elastic.token_logprobs_backward(
-            logits,
-            targets,
-            maximum,
-            log_sum,
-            entropy,
-            None if grad_logprobs is None else grad_logprobs.contiguous(),
-            None if grad_entropy is None else grad_entropy.contiguous(),
-            ctx.temperature,
-            temperatures,
-            ctx.softcap,
-        )
+        with torch.no_grad():
+            gradient = torch.ops.elastic.token_logprobs_backward(
+                logits,
+                targets,
+                maximum,
+                log_sum,
+                entropy,
+                None if grad_logprobs is None else grad_logprobs.contiguous(),
+                None if grad_entropy is None else grad_entropy.contiguous(),
+                ctx.temperature,
+                temperatures,
+                ctx.softcap,
+            )
+        gradient = first_order("token_logprobs", gradient, logits, grad_logprobs, grad_entropy)
     return gradient, None, None, None, None
 
 

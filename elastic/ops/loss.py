@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from elastic.ops._autograd import handed_out, origin, refuse_transforms
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._inputs import check_tensor
+from elastic.ops._inputs import check_tensor, flag
 from elastic.reference.loss import GrpoOutput
 
 
@@ -20,25 +20,25 @@ def grpo_loss(
     *,
     rewards: Tensor | None = None,
     group_offsets: Tensor | None = None,
-    advantage: str = "group",
-    advantage_eps: float = 1e-4,
-    pass_k: int = 4,
+    advantage: str | None = None,
+    advantage_eps: float | None = None,
+    pass_k: int | None = None,
     mask: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
     engine_logprobs: Tensor | None = None,
-    engine_mode: str = "truncate",
-    engine_level: str = "token",
-    engine_low: float = 0.0,
-    engine_high: float = 2.0,
+    engine_mode: str | None = None,
+    engine_level: str | None = None,
+    engine_low: float | None = None,
+    engine_high: float | None = None,
     loss: str = "grpo",
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
+    clip_low: float | None = None,
+    clip_high: float | None = None,
     delta: float | None = None,
     dual_clip: float | None = None,
-    tau_positive: float = 1.0,
-    tau_negative: float = 1.05,
+    tau_positive: float | None = None,
+    tau_negative: float | None = None,
     kl_coef: float = 0.0,
-    kl: str = "k3",
+    kl: str | None = None,
     kl_weighted: bool = False,
     entropy_coef: float = 0.0,
     temperature: float | Tensor = 1.0,
@@ -93,7 +93,13 @@ def grpo_loss(
     Advantages, counts and factors are computed in the same call, on the logits' device. On the CPU logits
     are read once and the gradient written once (twice read for gspo or an entropy bonus).
     If gradients are off or the logits need none, nothing is written. backward() multiplies the stored
-    gradient by the incoming one, in place, unless that is 1; after a scaled backward a second one raises.
+    gradient by the incoming one and hands it out, in place, which a factor of 1 costs nothing. Where the
+    graph is kept (retain_graph=True) it hands out a copy instead, so that any number of backwards is right
+    and nothing handed out is written later. Second and forward-mode derivatives and torch.func raise.
+
+    An option that would do nothing (`pass_k` beside `advantages`, `tau_positive` for grpo, `kl` without
+    `ref_logprobs`, ...) is an error unless it is None. `num_tokens` and `num_rows` may always be given: every
+    loss but bnpo divides by one of them.
 
     Args:
         logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); rows may be
@@ -102,36 +108,44 @@ def grpo_loss(
         targets: [N] int64; unmasked ones in [0, V).
         old_logprobs: [N] float, logprobs under the policy that sampled, at the same temperature.
         row_offsets: [R + 1] int64, from 0 to N; row r holds tokens row_offsets[r] up to row_offsets[r + 1].
-        advantages: [R] float. Exactly one of this and (`rewards`, `group_offsets`) is given.
-        rewards, group_offsets, advantage, advantage_eps, pass_k: see `group_advantage`.
+        advantages: [R]. Exactly one of this and (`rewards`, `group_offsets`) is given.
+        rewards, group_offsets, advantage, advantage_eps, pass_k: see `group_advantage`; None: group, 1e-4, 4.
         mask: [N] bool, True where a token counts; None: all do.
         ref_logprobs: [N] float, needed where kl_coef is not 0.
         engine_logprobs: [N] float, the sampling engine's own; old_logprobs are then the trainer's.
-        temperature: of the softmax, above 0; one or [N] float.
+        engine_mode, engine_level, engine_low, engine_high: None: truncate, token, 0, 2.
+        clip_low, clip_high: None: 0.2.
+        tau_positive, tau_negative: None: 1, 1.05.
+        kl: None: k3.
+        temperature: of the softmax, above 0; a number or a tensor without dimensions, [N] or [R] numbers
+            (where R is N, it is a token's).
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
         num_tokens: dapo, cispo: unmasked tokens of the whole optimizer step, over micro-batches and
-            processes; default this call's. Others ignore it.
-        num_rows: grpo, gspo, sapo, dr_grpo: rows of the whole optimizer step; default this call's R.
+            processes; default this call's. 0 counts as 1.
+        num_rows: grpo, gspo, sapo, dr_grpo: rows of the whole optimizer step; default this call's R. 0 counts
+            as 1.
         max_length: dr_grpo's fixed length, which it needs.
         skip_zero_advantage: do not read tokens that can have no gradient.
         inplace: write the gradient over `logits`, whose contents are lost; no second [N, V] tensor is
-            allocated. A saved-for-backward copy of these logits elsewhere in the graph makes backward()
-            raise.
+            allocated, unless the graph is kept. Refused for leaves and views of them. If another op saved
+            these logits for its backward, that raises.
 
     Returns:
-        GrpoOutput. N = 0 or everything masked: loss, clip_fraction and kl are 0, and so is the gradient. A
-        row of logits with NaN, +inf or nothing but -inf makes the loss and that row's gradient NaN.
+        GrpoOutput, whose tensors share no memory with the arguments. N = 0 or everything masked: loss,
+        clip_fraction and kl are 0, and so is the gradient. A row of logits with NaN, +inf or nothing but
+        -inf makes the loss and that row's gradient NaN.
 
     Raises:
-        TypeError: a dtype is not one of the above; uint8 masks are refused, because SAMPLED is 0 in a source
-            tensor.
+        TypeError: a wrong type or dtype; uint8 masks are refused, because SAMPLED is 0 in a source tensor.
         ValueError: wrong shape, stride or device; unfitting offsets; both or neither of advantages and
-            rewards; an option out of range (temperature, softcap and the taus: 1e-30 to 1e30); (CPU) a target
-            out of range. On CUDA contents are not read back: an id or a token's temperature out of range or
-            an unfitting offset makes the loss NaN.
+            rewards; an option without effect or out of range (temperature, softcap and the taus: 1e-30 to
+            1e30); (CPU) a target out of range. On CUDA contents are not read back: an id or a token's
+            temperature out of range or an unfitting offset makes the loss NaN.
+        RuntimeError: a derivative that does not exist.
     """
     op = "grpo_loss"
     check_tensor(op, "logits", logits, logits)
+    refuse_transforms(op, logits)
     tensors, options = grpo_arguments(
         op,
         logits,
@@ -170,17 +184,20 @@ def grpo_loss(
         skip_zero_advantage=skip_zero_advantage,
     )
     needs_gradient = torch.is_grad_enabled() and logits.requires_grad
-    if inplace and needs_gradient and logits.is_leaf:
-        raise ValueError(f"{op}: inplace: expected logits that an op computed, got a leaf")
-    if needs_gradient:
-        outputs = _LossWithGradient.apply(logits, inplace, tensors, options)
+    if flag(op, "inplace", inplace) and needs_gradient:
+        owner = logits if logits._base is None else logits._base
+        if owner.is_leaf and owner.requires_grad:
+            raise ValueError(
+                f"{op}: inplace: expected logits that an op computed, got a leaf or a view of one"
+            )
+        outputs = _InPlace.apply(logits, tensors, options)
     else:
-        *outputs, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=False)
+        *outputs, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=needs_gradient)
     return grpo_output(outputs, tensors)
 
 
-class _LossWithGradient(torch.autograd.Function):
-    """The forward pass computes the gradient; backward() hands it out, scaled.
+class _InPlace(torch.autograd.Function):
+    """`grpo_loss` whose gradient takes the logits' place.
 
     A Function and not a formula registered on the op, because the in-place op is not functional: autograd
     takes note of where the logits came from before forward() runs, so that overwriting them (also through a
@@ -188,23 +205,36 @@ class _LossWithGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, inplace: bool, tensors: tuple, options: dict) -> tuple[Tensor, ...]:
-        plain = logits.detach()
-        if inplace:
-            outputs = torch.ops.elastic.grpo_loss_(plain, *tensors, **options)
-            gradient = plain
-        else:
-            *outputs, gradient = torch.ops.elastic.grpo_loss(plain, *tensors, **options, needs_gradient=True)
+    def forward(ctx: Any, logits: Tensor, tensors: tuple, options: dict) -> tuple[Tensor, ...]:
+        ctx.origin = origin("grpo_loss", logits)  # before the write, after which some views refuse to be used
+        gradient = logits.detach()
+        outputs = torch.ops.elastic.grpo_loss_(gradient, *tensors, **options)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(*outputs[1:])
         return tuple(outputs)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        torch.ops.elastic.scale_(gradient, grad)
-        return gradient, None, None, None
+        return handed_out("grpo_loss", gradient, grad, ctx.origin), None, None
+
+
+def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict, output: tuple) -> None:
+    *outputs, gradient = output
+    if keyword_only_inputs["needs_gradient"]:
+        ctx.origin = origin("grpo_loss", inputs[0])
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(*outputs[1:], gradient)
+    else:
+        ctx.mark_non_differentiable(*output)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    (gradient,) = ctx.saved_tensors
+    return handed_out("grpo_loss", gradient, grad, ctx.origin), *[None] * 10
+
+
+torch.library.register_autograd("elastic::grpo_loss", _backward, setup_context=_save)
 
 
 @torch.library.register_fake("elastic::grpo_loss")

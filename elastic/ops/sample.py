@@ -9,8 +9,8 @@ from torch import Tensor
 
 from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.machine import Machine
-from elastic.ops._arguments import check_machine, integer, integers, number, per_row
-from elastic.ops._inputs import check_tensor
+from elastic.ops._arguments import check_machine, integers, per_row
+from elastic.ops._inputs import check_tensor, integer, number
 
 
 class SampleOutput(NamedTuple):

@@ -42,6 +42,7 @@ def group_advantage(
 ) -> Tensor:
     """[R] advantages; see `elastic.ops.group_advantage` for the table of kinds."""
     bounds = group_offsets.tolist()
+    rewards = rewards if rewards.is_floating_point() else rewards.float()
     wide = rewards.double()
     parts = [_one_group(wide[a:b], wide, kind, eps, pass_k) for a, b in pairwise(bounds)]
     return torch.cat(parts).to(rewards) if parts else rewards.new_zeros(0)
@@ -88,7 +89,7 @@ def token_logprobs(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if isinstance(temperature, Tensor):
-        temperature = temperature.to(logits)[:, None]
+        temperature = temperature.to(logits).reshape(-1, 1)
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
     # log p is -inf where p is 0; replacing it keeps 0 * -inf out of the value and of the gradient
     finite = torch.where(logprobs == -torch.inf, 0.0, logprobs)
@@ -133,7 +134,10 @@ def grpo_loss(
     skip_zero_advantage: bool = False,
     inplace: bool = False,
 ) -> GrpoOutput:
-    """See `elastic.ops.grpo_loss`. `inplace` changes nothing here: autograd owns the gradient."""
+    """See `elastic.ops.grpo_loss`, whose options mean these values where they are None.
+
+    `inplace` changes nothing here: autograd owns the gradient.
+    """
     if advantages is None:
         assert rewards is not None
         assert group_offsets is not None
@@ -143,6 +147,9 @@ def grpo_loss(
     rows = len(row_offsets) - 1
     row_of_token = torch.repeat_interleave(torch.arange(rows, device=targets.device), row_offsets.diff())
     unmasked = mask.sum().clamp(min=1)
+
+    if isinstance(temperature, Tensor) and temperature.shape == (rows,) != targets.shape:
+        temperature = temperature[row_of_token]
 
     def row_sum(x: Tensor) -> Tensor:
         return x.new_zeros(rows).index_add(0, row_of_token, x)
@@ -205,7 +212,7 @@ def grpo_loss(
     if kl_coef != 0:  # a KL that is only watched may be infinite
         x = x + kl_coef * divergence
     x = masked(x - entropy_coef * entropy)
-    row_count = num_rows if num_rows is not None else max(rows, 1)
+    row_count = max(rows if num_rows is None else num_rows, 1)
     if loss in ("grpo", "gspo", "sapo"):
         value = (row_sum(x) / tokens_in_row).sum() / row_count
     elif loss == "bnpo":
@@ -214,11 +221,17 @@ def grpo_loss(
         assert max_length is not None
         value = x.sum() / (row_count * max_length)
     elif loss in ("dapo", "cispo"):
-        value = x.sum() / (num_tokens if num_tokens is not None else unmasked)
+        value = x.sum() / (unmasked if num_tokens is None else max(num_tokens, 1))
     else:
         raise ValueError(f"grpo_loss: loss: unknown loss {loss!r}")
     share = (masked(clipped.to(logprobs)).sum() / unmasked, masked(divergence).sum() / unmasked)
-    detached = (logprobs.detach(), entropy.detach(), advantages, share[0].detach(), share[1].detach())
+    detached = (
+        logprobs.detach(),
+        entropy.detach(),
+        advantages.detach().clone(),
+        share[0].detach(),
+        share[1].detach(),
+    )
     return GrpoOutput(value, *detached)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from elastic.files import check_checksums, write_checksums
+from elastic.files import check_checksums, read_text, write_checksums
 from elastic.train.progress import Progress
 
 DIRECTORY = "checkpoints"
@@ -143,7 +143,7 @@ def checkpoint_paths(output: Path) -> list[Path]:
 
 def _read(path: Path) -> Checkpoint:
     try:
-        state = json.loads((path / _STATE).read_text())
+        state = json.loads(read_text(path / _STATE))
         if state["format"] != _FORMAT:
             raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
         progress = Progress(state["step"], state["update"], state["position"], state["evaluated"])

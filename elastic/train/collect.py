@@ -25,6 +25,7 @@ from elastic.train.budgets import BudgetDraw
 from elastic.train.config import TrainConfig
 from elastic.train.data_order import DataOrder
 from elastic.train.experience import Experience
+from elastic.train.no_effect import effective
 from elastic.train.prompts import Prompts
 from elastic.train.rescue import batch_of_failure
 from elastic.train.seeds import Stream, derive
@@ -168,8 +169,13 @@ class Collector:
         offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
         torch.cumsum(graded.view(-1, samples).sum(1), 0, out=offsets[1:])
         advantages = torch.zeros_like(everything)
+        read = effective(config, "advantage_eps", "pass_k")
         advantages[graded] = ops.group_advantage(
-            everything[graded], offsets, config.advantage, config.advantage_eps, pass_k=config.pass_k
+            everything[graded],
+            offsets,
+            config.advantage,
+            read.get("advantage_eps"),
+            pass_k=read.get("pass_k"),
         )
         highest = everything.nan_to_num(-math.inf).view(-1, samples).amax(1)
         lowest = everything.nan_to_num(math.inf).view(-1, samples).amin(1)

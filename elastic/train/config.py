@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.data.loading import NAMED_SETS, check_source
+from elastic.files import read_text
 from elastic.train.budgets import BudgetDraw
 from elastic.train.no_effect import left_out
 from elastic.train.schema import Section, to_dict, to_toml
@@ -56,15 +57,15 @@ class TrainConfig(Section):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not TOML (names line and column), an unknown or missing key, a value out of range, or
-                values that do not go together.
+            ValueError: not UTF-8, not TOML (names line and column), an unknown or missing key, a value out of
+                range, or values that do not go together.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no such configuration file: {path}")
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            tables = tomllib.loads(read_text(path))
+        except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: not TOML: {error}") from error
         try:
             return cls.from_table(tables)

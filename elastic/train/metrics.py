@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from elastic.files import write_atomic
+from elastic.files import read_text, write_atomic
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -69,7 +69,7 @@ class JsonLines:
 
 
 def _lines_until(path: Path, last_step: int) -> list[str]:
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path).split("\n")
     kept = []
     for number, line in enumerate(lines, start=1):
         if not line:

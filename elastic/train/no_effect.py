@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from elastic.data.loading import NAMED_SETS
-from elastic.train.sections_update import EvalConfig
+from elastic.train.sections_update import EvalConfig, LossConfig
 
 
 class Rule(NamedTuple):
@@ -40,6 +41,11 @@ RULES = (
         ("data.system",),
         lambda c: c.data.system == "",
         "an empty text leaves the chat template's own message",
+    ),
+    Rule(
+        ("reward.boxes", "reward.answer_tags"),
+        lambda c: c.reward.name != "math",
+        "only reward.name = 'math' reads it",
     ),
     Rule(
         ("reward.alpha", "reward.target_min", "reward.target_max"),
@@ -107,6 +113,14 @@ RULES = (
 def idle_keys(config: Any) -> dict[str, str]:
     """``table.key`` of everything that does nothing in a `TrainConfig`, given or not, with the reason."""
     return {key: rule.reason for rule in reversed(RULES) if rule.idle(config) for key in rule.keys}
+
+
+def effective(loss: LossConfig, *names: str) -> dict[str, Any]:
+    """Those of the named settings of ``[loss]`` that do something; the loss ops refuse the others."""
+    config = SimpleNamespace(loss=loss)
+    rules = [rule for rule in RULES if rule.keys[0].startswith("loss.") and rule.idle(config)]
+    idle = {key for rule in rules for key in rule.keys}
+    return {name: getattr(loss, name) for name in names if f"loss.{name}" not in idle}
 
 
 def without_effect(config: Any) -> list[str]:

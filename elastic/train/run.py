@@ -1,5 +1,6 @@
 """From a configuration file to a finished run."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from elastic.data import Problem, load_problems
 from elastic.rewards import RewardFunction, math_reward
 from elastic.train.config import EMBEDDED_MODEL, TrainConfig
 from elastic.train.progress import Progress
+from elastic.train.sections import RewardConfig
 
 
 def train_from_config(config: TrainConfig | str | Path) -> Progress:
@@ -38,19 +40,19 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
         model,
         tokenizer,
         dataset,
-        reward_function(config.reward.name),
+        reward_function(config.reward),
         eval_dataset=eval_dataset,
         accelerator=accelerator,
     ).train()
 
 
-def reward_function(name: str) -> RewardFunction:
-    """The correctness reward that ``reward.name`` names."""
-    if name == "tiny":
+def reward_function(config: RewardConfig) -> RewardFunction:
+    """The correctness reward that ``[reward]`` names."""
+    if config.name == "tiny":
         from elastic import tiny
 
         return tiny.reward
-    return math_reward
+    return partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
 
 
 def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from elastic.rewards.stated import Boxes
 from elastic.train.schema import Section, limited
 
 
@@ -66,7 +67,10 @@ class RewardConfig(Section):
     """``[reward]``: 1 for a correct answer, optionally with L1's length term (SPEC.md section 6).
 
     Attributes:
-        name: the correctness reward.
+        name: the correctness reward: ``math`` (`elastic.rewards.math_reward`), or ``tiny``, of the embedded
+            task.
+        boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
+        answer_tags: of ``math``: whether the last ``<answer>...</answer>`` goes first.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward a token of the length term.
         target_min: least N, drawn uniformly a prompt.
@@ -76,6 +80,8 @@ class RewardConfig(Section):
     TABLE: ClassVar[str] = "reward"
 
     name: Literal["math", "tiny"] = "math"
+    boxes: Boxes = "last"
+    answer_tags: bool = False
     length: Literal["none", "l1-exact", "l1-max"] = "none"
     alpha: float = limited(3e-4, low=0)
     target_min: int = limited(100, low=1)

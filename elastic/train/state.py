@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from elastic.files import write_atomic
+from elastic.files import read_text, write_atomic
 from elastic.train.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -119,7 +119,7 @@ class RunState:
                 f"{checkpoint.path} was made with another configuration, so going on would be another run: "
                 f"{'; '.join(changes)}"
             )
-        before = json.loads((checkpoint.path / IDENTITY_FILE).read_text())
+        before = json.loads(read_text(checkpoint.path / IDENTITY_FILE))
         ignored = {EVALUATION} if checkpoint.config["eval"] != now["eval"] else set()
         names = before.keys() & self._identity.keys() - ignored
         others = [name for name in sorted(names) if before[name] != self._identity[name]]

@@ -20,8 +20,15 @@ from elastic.train.attention import tree_attention_of
 from elastic.train.experience import Experience
 from elastic.train.head import LinearHead
 from elastic.train.modes import as_in_rollouts
+from elastic.train.no_effect import effective
 from elastic.train.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
+
+# Settings that are an option of `ops.grpo_loss` by the same name where they do something.
+LOSS_OPTIONS = (
+    *("clip_low", "clip_high", "delta", "dual_clip", "tau_positive", "tau_negative"),
+    *("kl", "kl_weighted", "engine_level", "engine_low", "engine_high"),
+)
 
 
 @dataclass
@@ -177,29 +184,20 @@ class Policy:
         old = flat(part.old_logprobs)
         assert old is not None
         arguments = (packed.targets, old, packed.row_offsets, part.advantages.to(device))
+        corrected = config.engine_correction != "none"
         options: dict[str, Any] = {
+            **effective(config, *LOSS_OPTIONS),
             "mask": flat(part.mask),
             "ref_logprobs": flat(part.ref_logprobs),
-            "engine_logprobs": None if config.engine_correction == "none" else flat(part.rollout_logprobs),
-            "engine_mode": "truncate" if config.engine_correction == "none" else config.engine_correction,
-            "engine_level": config.engine_level,
-            "engine_low": config.engine_low,
-            "engine_high": config.engine_high,
+            "engine_logprobs": flat(part.rollout_logprobs) if corrected else None,
+            "engine_mode": config.engine_correction if corrected else None,
             # The op's bnpo divides by its own call's tokens; with the minibatch's it is dapo.
             "loss": "dapo" if config.loss == "bnpo" else config.loss,
-            "clip_low": config.clip_low,
-            "clip_high": config.clip_high,
-            "delta": config.delta,
-            "dual_clip": config.dual_clip,
-            "tau_positive": config.tau_positive,
-            "tau_negative": config.tau_negative,
             "kl_coef": config.kl_coef,
-            "kl": config.kl,
-            "kl_weighted": config.kl_weighted,
             "entropy_coef": config.entropy_coef,
-            "num_tokens": max(num_tokens, 1),
-            "num_rows": max(num_rows, 1),
-            "max_length": self._max_length,
+            "num_tokens": num_tokens,
+            "num_rows": num_rows,
+            "max_length": self._max_length if config.loss == "dr_grpo" else None,
         }
         if self._head is None:
             logits = packed_logits(self.model, packed)

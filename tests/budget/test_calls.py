@@ -53,11 +53,11 @@ NO_COUNT = [
     (ELSEWHERE, ValueError, "a tensor on cpu", "one on meta"),
 ]
 NO_PARAMETER = [
-    (None, TypeError, "a number or a tensor", "None"),
-    (True, TypeError, "a number or a tensor", "True"),
-    ("warm", TypeError, "a number or a tensor", "'warm'"),
-    ([0.5, 0.5], TypeError, "a number or a tensor", "list"),
-    (np.array([0.5, 0.5]), TypeError, "a number or a tensor", "ndarray"),
+    (None, TypeError, "a number", "None"),
+    (True, TypeError, "a number", "True"),
+    ("warm", TypeError, "a number", "'warm'"),
+    ([0.5, 0.5], TypeError, "a number", "list"),
+    (np.array([0.5, 0.5]), TypeError, "a number", "ndarray"),
     (torch.tensor([True, True]), TypeError, "numbers", "bool"),
     (torch.tensor([0.5]), ValueError, "[2] float64 on cpu", "[1] float64 on cpu"),
     (ELSEWHERE, ValueError, "a tensor on cpu", "one on meta"),
@@ -99,7 +99,7 @@ WRONG = {
         (1, TypeError, "a bool or [B] bool", "1"),
         ("yes", TypeError, "a bool or [B] bool", "'yes'"),
         ([1, 0], TypeError, "a bool or [B] bool", "list"),
-        (torch.tensor([1, 0]), TypeError, "a bool or [B] bool", "int64"),
+        (torch.tensor([1, 0]), TypeError, "a bool or [B] bool", "a tensor of int64"),
         ([True], ValueError, "a bool or shape [2]", "[1]"),
     ],
     ("budget_step_", "tokens"): [

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from loss.batches import LOSSES, loss_and_gradient, offsets, random_batch
+from loss.batches import LOSSES, fitting, loss_and_gradient, offsets, random_batch
 from loss.heads import random_head
 from loss.heads import run as run_head
 
@@ -34,7 +34,7 @@ def grpo(dtype, loss):
     batch = random_batch(dtype)
     options = {"ref_logprobs": batch.ref_logprobs, "kl_coef": 0.1, "engine_logprobs": batch.engine_logprobs}
     output, gradient = loss_and_gradient(
-        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, max_length=9, **options
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss), **options
     )
     return *output, gradient
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.data import Problem, load_problems
+from elastic.data import Problem, load_problems, load_prompts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is absent")
@@ -77,8 +77,8 @@ def test_count_takes_the_first_ones(tmp_path):
         (['{"problem": "?"}'], r"line 1, field 'answer': is null or absent"),
         (['{"problem": "?", "answer": ""}'], r"line 1, field 'answer': is empty"),
         (
-            ['{"problem": "?", "answer": [1]}'],
-            r"line 1, field 'answer': expected text or a number, got \[1\]",
+            ['{"problem": "?", "answer": {"value": 1}}'],
+            r"line 1, field 'answer': expected text or a number, got {'value': 1}",
         ),
         (
             ['{"problem": "?", "answer": true}'],
@@ -107,6 +107,118 @@ def test_json_errors_name_the_item_or_the_position(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"data.json: not UTF-8"):
         load_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        ("0.00001", "0.00001"),
+        ("1e-05", "0.00001"),
+        ("-2.50", "-2.5"),
+        ("1E3", "1000"),
+        ("142.0", "142"),
+        ("100", "100"),
+        ("-0.0", "0"),
+        ("12345678901234567890", "12345678901234567890"),
+        ("0.1234567890123456789", "0.1234567890123456789"),
+    ],
+)
+def test_numbers_become_plain_decimals_as_they_are_written(tmp_path, number, answer):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": {number}}}')
+    assert load_problems(path)[0].answer == answer
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e1001", "1e-999999999"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": {number}}}')
+    with pytest.raises(
+        ValueError, match=r"data.jsonl, line 1, field 'answer': expected a finite number, got "
+    ):
+        load_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("answers", "answer"), [('["7"]', "7"), ("[0.5]", "0.5"), (r'["a\n#### 18"]', "18"), ("[12]", "12")]
+)
+def test_a_list_of_one_answer_is_the_answer(tmp_path, answers, answer):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": {answers}}}')
+    assert load_problems(path)[0].answer == answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ('["1", "2"]', r"expected one answer, got a list of 2: write '1, 2' where all of them together"),
+        ("[]", "expected one answer, got a list of 0"),
+        ('[["1"]]', r"expected text or a number, got \['1'\]"),
+        ("[null]", "expected text or a number, got None"),
+        ('[{"value": 0.5}]', r"expected text or a number, got {'value': 0.5}"),
+    ],
+)
+def test_several_answers_are_refused_with_what_to_write_instead(tmp_path, answers, message):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": {answers}}}')
+    with pytest.raises(ValueError, match=r"data.jsonl, line 1, field 'answer': " + message):
+        load_problems(path)
+
+
+@pytest.mark.parametrize("ids", [("a", "a"), (5, "5"), ("data-1", None), (None, "data-0")])
+def test_an_id_that_names_two_problems_is_refused(tmp_path, ids):
+    path = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": "1", "id": name} for name in ids])
+    with pytest.raises(
+        ValueError, match=r"data.jsonl, line 2: the id '.*' is that of .*data.jsonl, line 1 too"
+    ):
+        load_problems(path)
+
+
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, True])
+def test_an_id_is_text_or_a_number(tmp_path, name):
+    path = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": "1", "unique_id": name}])
+    with pytest.raises(ValueError, match="line 1, field 'unique_id': expected text or a number, got "):
+        load_problems(path)
+
+
+def test_an_empty_id_is_none(tmp_path):
+    path = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": "1", "id": ""} for _ in range(2)])
+    assert [problem.id for problem in load_problems(path)] == ["data-0", "data-1"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
+    path = write(tmp_path / f"data{suffix}", [{"problem": "?", "answer": "1"}])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_problems(path) == [Problem("?", "1", "data-0")]
+
+
+def test_files_put_together_may_keep_their_byte_order_marks(tmp_path):
+    part = b'\xef\xbb\xbf{"problem": "?", "answer": "1"}\r\n'
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(part + part + b"\xef\xbb\xbf\n")
+    assert [problem.id for problem in load_problems(path)] == ["data-0", "data-1"]
+
+
+@pytest.mark.parametrize("answer", ["9" * 5000, "[" * 100_000])
+def test_json_that_python_cannot_read_names_its_line(tmp_path, answer):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": "1"}}\n{{"problem": "?", "answer": {answer}}}')
+    with pytest.raises(ValueError, match=r"data.jsonl, line 2: (cannot be read|not JSON)"):
+        load_problems(path)
+
+
+def test_prompts_need_no_answers(tmp_path):
+    path = write(tmp_path / "data.jsonl", [{"problem": "1?"}, {"prompt": "2?", "answer": [1, 2], "id": []}])
+    assert load_prompts(path) == ["1?", "2?"]
+    with pytest.raises(ValueError, match="line 1, field 'answer': is null or absent"):
+        load_problems(path)
+    path.write_text('{"problem": "1?"}\n{"problem": ""}')
+    with pytest.raises(ValueError, match=r"data.jsonl, line 2, field 'problem': expected non-empty text"):
+        load_prompts(path)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=r"data.jsonl: holds no problem"):
+        load_prompts(path)
 
 
 def test_missing_file_says_what_sets_there_are(tmp_path):

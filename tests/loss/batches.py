@@ -87,6 +87,29 @@ def offsets(lengths: tuple[int, ...]) -> Tensor:
     return torch.tensor([sum(lengths[:i]) for i in range(len(lengths) + 1)])
 
 
+CLIPPING = ("clip_low", "clip_high", "delta", "dual_clip")
+
+
+def fitting(length: int = 9, **options: Any) -> dict[str, Any]:
+    """The options that the loss takes: the length for dr_grpo alone, no clipping where it reads none."""
+    loss = options.get("loss", "grpo")
+    unread = {"sapo": CLIPPING, "cispo": ("clip_low", "delta", "dual_clip")}.get(loss, ())
+    taken = {name: value for name, value in options.items() if name not in unread}
+    return {**taken, "max_length": length} if loss == "dr_grpo" else taken
+
+
+class Computed(torch.autograd.Function):
+    """Logits as an op leaves them, which `inplace` may write over: the leaf's memory, but no view of it."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor) -> Tensor:
+        return leaf.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
 def loss_and_gradient(op: Any, logits: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
     """The op's output and the logits' gradient of `.loss`."""
     leaf = logits.detach().clone().requires_grad_()
@@ -123,7 +146,7 @@ def assert_matches_reference(batch: Batch, **options) -> None:
     exact = batch.double()
 
     def run(op, b):
-        given = {k: getattr(b, k) if v is ... else v for k, v in options.items()}
+        given = {k: getattr(b, k) if v is ... else v for k, v in fitting(**options).items()}
         return loss_and_gradient(op.grpo_loss, *b.positional(b.logits), **{**b.keywords(), **given})
 
     expected, expected_gradient = run(reference, exact)

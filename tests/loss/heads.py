@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .batches import VALUE_ERROR, Batch, assert_gradient_near, assert_near, random_batch
+from .batches import VALUE_ERROR, Batch, assert_gradient_near, assert_near, fitting, random_batch
 
 LENGTHS = (3, 0, 7, 4, 5)
 
@@ -69,8 +69,8 @@ def run(op: Any, head: Head, **options: Any) -> tuple[Any, list[Tensor]]:
     """The output, and the gradients of `.loss` on hidden, weight and, if there is one, bias."""
     leaves = head.leaves()
     batch = head.batch
-    keywords = {**batch.keywords(), "max_length": 9, "bias": leaves.bias}
-    keywords |= {k: getattr(batch, k) if v is ... else v for k, v in options.items()}
+    keywords = {**batch.keywords(), "bias": leaves.bias}
+    keywords |= {k: getattr(batch, k) if v is ... else v for k, v in fitting(**options).items()}
     output = op(leaves.hidden, leaves.weight, *batch.positional(batch.logits)[1:], **keywords)
     return output, list(torch.autograd.grad(output.loss, leaves.tensors()))
 

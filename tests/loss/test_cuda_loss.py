@@ -12,6 +12,7 @@ from .batches import (
     Batch,
     assert_gradient_near,
     assert_near,
+    fitting,
     loss_and_gradient,
     offsets,
     random_batch,
@@ -28,7 +29,7 @@ def on(device: torch.device, batch: Batch) -> Batch:
 
 
 def run(batch: Batch, **options):
-    keywords = {**batch.keywords(), "max_length": 9, **options}
+    keywords = {**batch.keywords(), **fitting(**options)}
     return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
 
 
@@ -81,9 +82,7 @@ def test_in_place_gives_the_same_bits(cuda, dtype, factor):
     gradients = []
     for inplace in (False, True):
         leaf = batch.logits.clone().requires_grad_()
-        loss = ops.grpo_loss(
-            *batch.positional(leaf.view(leaf.shape)), **batch.keywords(), inplace=inplace
-        ).loss
+        loss = ops.grpo_loss(*batch.positional(leaf * 1), **batch.keywords(), inplace=inplace).loss
         gradients.append(torch.autograd.grad(loss * factor, leaf)[0])
     assert torch.equal(*gradients)
 
@@ -178,12 +177,12 @@ def test_forward_and_backward_fit_into_a_cuda_graph(cuda):
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):  # warm up allocations
-            loss = ops.grpo_loss(*batch.positional(leaf), **batch.keywords(), max_length=9).loss
+            loss = ops.grpo_loss(*batch.positional(leaf), **batch.keywords()).loss
             torch.autograd.grad(loss, leaf)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        loss = ops.grpo_loss(*batch.positional(leaf), **batch.keywords(), max_length=9).loss
+        loss = ops.grpo_loss(*batch.positional(leaf), **batch.keywords()).loss
         (captured,) = torch.autograd.grad(loss, leaf)
     captured.zero_()
     graph.replay()

@@ -8,6 +8,8 @@ import torch
 
 from elastic import ops
 
+from .batches import Computed
+
 N, V, R = 6, 37, 2
 
 
@@ -29,7 +31,7 @@ BAD = [
     (
         {"logits": torch.zeros(N, V, dtype=torch.float8_e5m2)},
         TypeError,
-        r"logits: expected float32, bfloat16, float16 .* got \[6, 37\] Float8_e5m2",
+        r"logits: expected float32, bfloat16, float16 .* got \[6, 37\] float8_e5m2",
     ),
     ({"logits": torch.zeros(N, V, dtype=torch.int64)}, TypeError, "logits: expected float32"),
     ({"logits": [[0.0] * V] * N}, TypeError, "logits: expected a tensor, got list"),
@@ -112,7 +114,7 @@ BAD = [
     ({**REWARDS, "rewards": ones(3)}, ValueError, r"rewards: expected \[2\] float32 on cpu, got \[3\]"),
     ({**REWARDS, "rewards": torch.tensor([1, math.nan])}, ValueError, "rewards: expected finite .* in row 1"),
     ({**REWARDS, "advantage_eps": -1.0}, ValueError, "advantage_eps: expected .* at least 0, got -1"),
-    ({**REWARDS, "pass_k": 0}, ValueError, "pass_k: expected at least 1, got 0"),
+    ({**REWARDS, "advantage": "passk", "pass_k": 0}, ValueError, "pass_k: expected at least 1, got 0"),
     (
         {**REWARDS, "group_offsets": torch.tensor([0, 1])},
         ValueError,
@@ -134,7 +136,7 @@ BAD = [
     (
         {"temperature": torch.zeros(N)},
         ValueError,
-        "temperature: expected finite values above 0, got 0 at token 0",
+        "temperature: expected values from 1e-30 to 1e30, got 0 at token 0",
     ),
     ({"softcap": 0.0}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got 0"),
     ({"softcap": math.inf}, ValueError, "softcap: expected a value from 1e-30 to 1e30, got inf"),
@@ -143,14 +145,26 @@ BAD = [
     ({"clip_high": -0.1}, ValueError, "clip_high: expected .* at least 0, got -0.1"),
     ({"delta": 0.0}, ValueError, "delta: expected a value above 0, got 0"),
     ({"dual_clip": 1.0}, ValueError, "dual_clip: expected a value above 1, got 1"),
-    ({"kl_coef": 0.1}, ValueError, "ref_logprobs: expected with kl_coef = 0.1, got None"),
+    ({"kl_coef": 0.1}, ValueError, "ref_logprobs: expected a tensor with kl_coef = 0.1, got None"),
     ({"kl_coef": -0.1, "ref_logprobs": ones(N)}, ValueError, "kl_coef: expected .* at least 0, got -0.1"),
     ({"entropy_coef": math.inf}, ValueError, "entropy_coef: expected a finite value, got inf"),
-    ({"tau_positive": 0.0}, ValueError, "tau_positive: expected a value from 1e-30 to 1e30, got 0"),
-    ({"tau_negative": -1.0}, ValueError, "tau_negative: expected a value from 1e-30 to 1e30, got -1"),
-    ({"engine_low": 3.0}, ValueError, "engine_low: expected 0 <= engine_low <= engine_high, got 3 and 2"),
-    ({"num_tokens": 0}, ValueError, "num_tokens: expected at least 1, got 0"),
-    ({"num_rows": -3}, ValueError, "num_rows: expected at least 1, got -3"),
+    (
+        {"loss": "sapo", "tau_positive": 0.0},
+        ValueError,
+        "tau_positive: expected a value from 1e-30 to 1e30, got 0",
+    ),
+    (
+        {"loss": "sapo", "tau_negative": -1.0},
+        ValueError,
+        "tau_negative: expected a value from 1e-30 to 1e30, got -1",
+    ),
+    (
+        {"engine_logprobs": ones(N), "engine_low": 3.0},
+        ValueError,
+        "engine_low: expected 0 <= engine_low <= engine_high, got 3 and 2",
+    ),
+    ({"num_tokens": -1}, ValueError, "num_tokens: expected at least 0, got -1"),
+    ({"num_rows": -3}, ValueError, "num_rows: expected at least 0, got -3"),
     ({"loss": "dr_grpo"}, ValueError, "max_length: expected a length, which dr_grpo divides by, got None"),
     ({"max_length": 0, "loss": "dr_grpo"}, ValueError, "max_length: expected at least 1, got 0"),
 ]
@@ -170,7 +184,7 @@ def test_bad_input_leaves_the_logits_alone(changes, error, message):
             N, V, dtype=torch.float8_e5m2
         )  # an integer tensor cannot ask for a gradient
     leaf = given["logits"].clone().requires_grad_()
-    given["logits"] = leaf.as_strided(leaf.shape, leaf.stride())
+    given["logits"] = Computed.apply(leaf)
     with pytest.raises(error):
         ops.grpo_loss(**given, inplace=True)
     assert (leaf == 0).all()
@@ -183,7 +197,7 @@ def test_good_input_passes():
 
 def test_rows_that_overlap_are_not_written_over():
     row = torch.zeros(V, requires_grad=True)
-    logits = row.expand(N, V)
+    logits = (row * 1).expand(N, V)
     assert ops.grpo_loss(**arguments(logits=logits)).loss.isfinite(), "reading them is fine"
     with pytest.raises(ValueError, match="logits: expected rows that do not overlap"):
         ops.grpo_loss(**arguments(logits=logits), inplace=True)

@@ -12,6 +12,7 @@ from .batches import (
     LOSSES,
     assert_gradient_near,
     assert_near,
+    fitting,
     loss_and_gradient,
     offsets,
     random_batch,
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def run(batch, **options):
-    keywords = {**batch.keywords(), "max_length": 9, **options}
+    keywords = {**batch.keywords(), **fitting(**options)}
     return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
 
 
@@ -50,8 +51,7 @@ def test_micro_batches_average_instead_of_adding_up(loss, dtype):
                 row_offsets,
                 whole.advantages[first:last],
                 mask=batch.mask[tokens],
-                loss=loss,
-                max_length=9,
+                **fitting(loss=loss),
                 **total,
             )
             parts.append(part)
@@ -75,8 +75,7 @@ def test_order_of_rows_does_not_matter(kernels, loss):
         offsets(tuple(spans[r].stop - spans[r].start for r in order)),
         straight.advantages[order],
         mask=batch.mask[index],
-        loss=loss,
-        max_length=9,
+        **fitting(loss=loss),
     )
     assert output.loss.item() == pytest.approx(straight.loss.item(), abs=1e-6)
     # CUDA kernels sum in the order of 16-byte words, and those lie elsewhere in an odd row.
@@ -134,10 +133,9 @@ def test_forced_tokens_carry_no_loss(loss, inplace):
         batch.targets[forced] = -100
         leaf = batch.logits.clone().requires_grad_()
         again = ops.grpo_loss(
-            *batch.positional(leaf.view(leaf.shape)),
+            *batch.positional(leaf * 1),
             **batch.keywords(),
-            max_length=9,
-            **options,
+            **fitting(**options),
             inplace=inplace,
         )
         (poisoned,) = torch.autograd.grad(again.loss, leaf)

@@ -5,7 +5,15 @@ import torch
 
 from elastic import ops, reference
 
-from .batches import DTYPES, LOSSES, assert_matches_reference, assert_near, loss_and_gradient, random_batch
+from .batches import (
+    DTYPES,
+    LOSSES,
+    assert_matches_reference,
+    assert_near,
+    fitting,
+    loss_and_gradient,
+    random_batch,
+)
 from .heads import random_head, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -18,13 +26,12 @@ def test_ids_of_probability_zero_get_no_gradient(dtype, loss, entropy_coef):
     batch = random_batch(dtype)
     batch.logits[:, ::4] = -torch.inf
     batch.targets = batch.targets // 4 * 4 + 1
-    assert_matches_reference(batch, loss=loss, max_length=9, entropy_coef=entropy_coef)
+    assert_matches_reference(batch, loss=loss, entropy_coef=entropy_coef)
     _, gradient = loss_and_gradient(
         ops.grpo_loss,
         *batch.positional(batch.logits),
         **batch.keywords(),
-        loss=loss,
-        max_length=9,
+        **fitting(loss=loss),
         entropy_coef=entropy_coef,
     )
     assert (gradient[:, ::4] == 0).all()
@@ -40,7 +47,7 @@ def test_whole_blocks_of_probability_zero_get_no_gradient(dtype, entropy_coef, i
     batch.targets = 4096 + batch.targets % 4096
     assert_matches_reference(batch, entropy_coef=entropy_coef)
     leaf = batch.logits.clone().requires_grad_()
-    logits = leaf.view(leaf.shape)
+    logits = leaf * 1
     loss = ops.grpo_loss(
         *batch.positional(logits), **batch.keywords(), entropy_coef=entropy_coef, inplace=inplace
     )
@@ -60,7 +67,7 @@ def test_rows_may_rise_steeply_from_block_to_block(dtype):
     assert_matches_reference(batch)
     _, expected = loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords())
     leaf = batch.logits.clone().requires_grad_()
-    output = ops.grpo_loss(*batch.positional(leaf.view(leaf.shape)), **batch.keywords(), inplace=True)
+    output = ops.grpo_loss(*batch.positional(leaf * 1), **batch.keywords(), inplace=True)
     (gradient,) = torch.autograd.grad(output.loss, leaf)
     assert torch.equal(gradient, expected)
 
@@ -69,15 +76,14 @@ def test_rows_may_rise_steeply_from_block_to_block(dtype):
 def test_a_kl_that_is_only_watched_does_not_touch_the_loss(loss):
     batch = random_batch()
     plain = loss_and_gradient(
-        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, max_length=9
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss)
     )
     batch.ref_logprobs[batch.mask.nonzero()[0]] = -torch.inf  # an infinite KL
     watched = loss_and_gradient(
         ops.grpo_loss,
         *batch.positional(batch.logits),
         **batch.keywords(),
-        loss=loss,
-        max_length=9,
+        **fitting(loss=loss),
         ref_logprobs=batch.ref_logprobs,
     )
     assert watched[0].kl.item() == torch.inf
@@ -98,9 +104,8 @@ def test_an_empty_batch_is_a_loss_of_zero(loss, dtype):
             torch.zeros(rows + 1, dtype=torch.int64),
             torch.ones(rows),
             ref_logprobs=empty,
-            loss=loss,
+            **fitting(loss=loss),
             kl_coef=0.1,
-            max_length=5,
         )
         assert output.loss.item() == output.kl.item() == output.clip_fraction.item() == 0
         assert gradient.shape == (0, 11)
@@ -117,9 +122,8 @@ def test_all_masked_is_a_loss_of_zero_and_no_gradient(loss, dtype):
         *batch.positional(batch.logits),
         **batch.keywords(),
         ref_logprobs=batch.ref_logprobs,
-        loss=loss,
+        **fitting(loss=loss),
         kl_coef=0.1,
-        max_length=5,
         entropy_coef=0.1,
     )
     assert output.loss.item() == output.kl.item() == output.clip_fraction.item() == 0
@@ -133,7 +137,7 @@ def test_one_row_of_one_token(loss):
     batch = random_batch(lengths=(1,), groups=(1,))
     batch.mask[:] = True
     output, gradient = loss_and_gradient(
-        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, max_length=5
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss)
     )
     assert output.advantages.tolist() == [0.0]  # a group of one
     assert output.loss.item() == 0
@@ -146,7 +150,7 @@ def test_equal_rewards_give_no_gradient_but_logprobs(loss):
     batch = random_batch()
     batch.rewards[:] = 0.1
     output, gradient = loss_and_gradient(
-        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, max_length=5
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss)
     )
     assert output.loss.item() == 0
     assert (gradient == 0).all()
@@ -167,8 +171,7 @@ def test_nan_logits_make_the_loss_nan_and_stay_in_their_token(loss, bad, advanta
         *batch.positional(batch.logits),
         torch.full((5,), advantage),
         mask=batch.mask,
-        loss=loss,
-        max_length=5,
+        **fitting(loss=loss),
     )
     assert output.loss.isnan()
     assert gradient[token].isnan().all()
@@ -193,8 +196,7 @@ def test_a_ratio_that_overflows_is_clipped_not_nan(loss):
         torch.tensor([-200.0, -200.0]),
         torch.tensor([0, 1, 2]),
         torch.tensor([1.0, 0.0]),
-        loss=loss,
-        max_length=5,
+        **fitting(loss=loss),
     )
     assert output.loss.isfinite()
     assert gradient.isfinite().all()

@@ -13,7 +13,7 @@ from liger_kernel.chunked_loss.grpo_loss import LigerFusedLinearGRPOFunction
 
 from elastic import ops
 
-from .batches import Batch, assert_gradient_near, loss_and_gradient, random_batch
+from .batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
 
 LENGTHS = (3, 1, 7, 4)
 LONGEST = 9
@@ -55,9 +55,7 @@ def our_loss(batch: Batch, advantages: torch.Tensor, loss: str, **options):
         *batch.positional(batch.logits),
         advantages,
         mask=batch.mask,
-        loss=loss,
-        max_length=LONGEST,
-        **options,
+        **fitting(LONGEST, loss=loss, **options),
     )
 
 

@@ -6,7 +6,7 @@ from torch.nn.functional import linear
 
 from elastic import ops, reference
 
-from .batches import DTYPES, LOSSES
+from .batches import DTYPES, LOSSES, fitting
 from .heads import HEAD_ERROR, assert_same_results, random_head, run, value_error
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -96,8 +96,7 @@ def test_gradcheck(loss, options):
             **batch.keywords(),
             **keywords,
             bias=bias,
-            loss=loss,
-            max_length=4,
+            **fitting(loss=loss),
             chunk_tokens=2,
         )
         return output.loss
@@ -119,7 +118,6 @@ def test_strided_hidden_states_are_used_where_they_lie(dtype):
         weight,
         *head.batch.positional(head.batch.logits)[1:],
         **head.batch.keywords(),
-        max_length=9,
         chunk_tokens=4,
     )
     gradient, head_gradient = torch.autograd.grad(output.loss, [leaf, weight])
@@ -136,7 +134,7 @@ def test_no_tokens_are_a_loss_of_zero(loss, rows):
     nothing = torch.zeros(0)
     offsets = torch.zeros(rows + 1, dtype=torch.int64)
     output = ops.linear_grpo_loss(
-        hidden, weight, nothing.long(), nothing, offsets, torch.ones(rows), loss=loss, max_length=5
+        hidden, weight, nothing.long(), nothing, offsets, torch.ones(rows), **fitting(loss=loss)
     )
     output.loss.backward()
     assert output.loss.item() == output.kl.item() == output.clip_fraction.item() == 0

@@ -7,7 +7,7 @@ from torch.nn.functional import linear_cross_entropy
 
 from elastic import ops
 
-from .batches import assert_gradient_near
+from .batches import assert_gradient_near, fitting
 from .heads import random_head
 from .test_liger_parity import LENGTHS, LONGEST, padded
 
@@ -55,8 +55,7 @@ def test_liger(loss, kl_coef):
         advantages,
         ref_logprobs=batch.ref_logprobs,
         kl_coef=kl_coef,
-        loss=loss,
-        max_length=LONGEST,
+        **fitting(LONGEST, loss=loss),
         chunk_tokens=4,
     )
     output.loss.backward()

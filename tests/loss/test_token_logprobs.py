@@ -208,9 +208,9 @@ BAD = [
     ({"temperature": torch.inf}, ValueError, "temperature: expected a value from 1e-30 to 1e30, got inf"),
     ({"temperature": torch.ones(5)}, ValueError, r"temperature: expected \[6\] float32 on cpu, got \[5\]"),
     (
-        {"temperature": torch.ones(N, dtype=torch.int64)},
+        {"temperature": torch.ones(N, dtype=torch.bool)},
         TypeError,
-        "temperature: expected a floating point tensor",
+        "temperature: expected real numbers, got bool",
     ),
 ]
 

@@ -23,7 +23,7 @@ from trl import GRPOTrainer
 
 from elastic import ops
 
-from .batches import Batch, assert_gradient_near, loss_and_gradient, random_batch
+from .batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
 
 LENGTHS = (3, 1, 7, 4)
 LONGEST = 9  # one more than any: TRL also sees a column of padding only
@@ -108,17 +108,15 @@ def case():
 def our_loss(
     batch: Batch, advantages: torch.Tensor, loss: str, tau_positive=1.0, tau_negative=1.05, **options
 ):
-    tau = torch.tensor([tau_positive, tau_negative], dtype=torch.float32).tolist()
+    if loss == "sapo":
+        tau = torch.tensor([tau_positive, tau_negative], dtype=torch.float32).tolist()
+        options |= {"tau_positive": tau[0], "tau_negative": tau[1]}
     return loss_and_gradient(
         ops.grpo_loss,
         *batch.positional(batch.logits),
         advantages,
         mask=batch.mask,
-        loss=loss,
-        max_length=LONGEST,
-        tau_positive=tau[0],
-        tau_negative=tau[1],
-        **options,
+        **fitting(LONGEST, loss=loss, **options),
     )
 
 

@@ -108,8 +108,18 @@ def test_written_file_loads_to_the_same_configuration(tmp_path):
     assert TrainConfig.load(path) == config
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "config.toml"
+    config = TrainConfig.from_table(tables())
+    path.write_bytes(b"\xef\xbb\xbf" + config.to_toml().encode())
+    assert TrainConfig.load(path) == config
+
+
 def test_errors_name_the_file(tmp_path):
     path = tmp_path / "broken.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"broken.toml: not UTF-8 text"):
+        TrainConfig.load(path)
     path.write_text("[model]\npath = \n")
     with pytest.raises(ValueError, match=r"broken.toml: not TOML: .*line 2"):
         TrainConfig.load(path)

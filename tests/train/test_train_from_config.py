@@ -7,6 +7,8 @@ from tiny_run import build_model
 
 from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import train_from_config
+from elastic.train.run import reward_function
+from elastic.train.sections import RewardConfig
 
 CONFIG = """
 [model]
@@ -95,3 +97,18 @@ def test_finished_run_is_found_before_the_model_is_loaded(config_file, tmp_path,
     monkeypatch.setattr("elastic.train.run._model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=r"train.output_dir: .*final holds the model of a finished run"):
         train_from_config(config_file())
+
+
+@pytest.mark.parametrize(
+    ("options", "rewards"),
+    [
+        ({}, [0.0, 1.0, 0.0]),
+        ({"boxes": "all"}, [1.0, 0.0, 0.0]),
+        ({"answer_tags": True}, [0.0, 1.0, 1.0]),
+    ],
+)
+def test_a_configuration_says_which_answer_counts(options, rewards):
+    reward = reward_function(RewardConfig(**options))
+    solution = r"</think>\boxed{1}, \boxed{2} <answer>\boxed{3}</answer> \boxed{2}"
+    two = r"</think>\boxed{1}, \boxed{2}"
+    assert [reward(two, "1,2"), reward(two, "2"), reward(solution, "3")] == rewards

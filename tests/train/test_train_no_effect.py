@@ -18,7 +18,7 @@ PLAIN = {"train": {"steps": 2}}
 PLAIN_IDLE = {
     "model": {"dtype": "auto", "attention": "eager"},
     "data": {"add_special_tokens": True},
-    "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4},
+    "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4, "boxes": "all", "answer_tags": True},
     "budget": {
         "thinking_low": 3,
         "solution_low": 2,
