@@ -128,7 +128,8 @@ def test_grpo_loss_of_odd_rows_matches_float64(dtype, vocab, options, objective)
     noise = 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     old = (logprobs.clamp(min=-50) + noise).float().double()
     advantages = 1.0 - 2 * (torch.arange(n) % 2).double()
-    whole = {"clip_high": 5.0, "num_rows": 1, "num_tokens": 1, **objective}  # the sum over rows of one token
+    count = "num_tokens" if objective.get("loss") == "cispo" else "num_rows"
+    whole = fitting(clip_high=5.0, **objective, **{count: 1})  # the sum over rows of one token
 
     def run(op, x, leaf, options):
         output = op(x, targets, old, offsets((1,) * n), advantages, **fitting(**whole, **options))
