@@ -55,7 +55,7 @@ ELASTIC_HD PolicyTerm<A> soft_gate_term(const Objective& o, A ratio, A advantage
       1 / (1 + std::exp(tau * (ratio - 1)));  // sigmoid(-z): keeps its digits where the gate is open
   const A gate = 1 / (1 + std::exp(-tau * (ratio - 1)));
   // Far out the gate is flat; 0 * inf must not appear where the ratio has overflowed.
-  const A slope = below > 0 ? -advantage * 4 * gate * below * ratio : A(0);
+  const A slope = below == 0 ? A(0) : -advantage * 4 * gate * below * ratio;
   return {-advantage * 4 / tau * gate, slope, false};
 }
 

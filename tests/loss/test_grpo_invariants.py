@@ -7,7 +7,16 @@ import torch
 
 from elastic import ops, reference
 
-from .batches import DTYPES, LOSSES, assert_gradient_near, fitting, loss_and_gradient, offsets, random_batch
+from .batches import (
+    DTYPES,
+    LOSSES,
+    assert_gradient_near,
+    assert_near,
+    fitting,
+    loss_and_gradient,
+    offsets,
+    random_batch,
+)
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -52,7 +61,7 @@ def test_micro_batches_average_instead_of_adding_up(loss, dtype):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_order_of_rows_does_not_matter(loss):
+def test_order_of_rows_does_not_matter(kernels, loss):
     batch = random_batch(lengths=(3, 2, 7, 4), groups=(4,))
     straight, gradient = run(batch, loss=loss)
     order = [2, 0, 3, 1]
@@ -69,7 +78,9 @@ def test_order_of_rows_does_not_matter(loss):
         **fitting(loss=loss),
     )
     assert output.loss.item() == pytest.approx(straight.loss.item(), abs=1e-6)
-    assert torch.equal(output.logprobs, straight.logprobs[index])
+    # CUDA kernels sum in the order of 16-byte words, and those lie elsewhere in an odd row.
+    error = 0 if kernels == "cpu" else 2e-6
+    assert_near(output.logprobs, straight.logprobs[index], error, "logprobs")
     assert_gradient_near(shuffled, gradient[index], 1e-6)
 
 

@@ -161,12 +161,17 @@ def test_equal_rewards_give_no_gradient_but_logprobs(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_nan_logits_make_the_loss_nan_and_stay_in_their_token(loss, bad):
+@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
+def test_nan_logits_make_the_loss_nan_and_stay_in_their_token(loss, bad, advantage):
     batch = random_batch()
     token = int(batch.mask.nonzero()[3])
     batch.logits[token, 7] = bad
     output, gradient = loss_and_gradient(
-        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss)
+        ops.grpo_loss,
+        *batch.positional(batch.logits),
+        torch.full((5,), advantage),
+        mask=batch.mask,
+        **fitting(loss=loss),
     )
     assert output.loss.isnan()
     assert gradient[token].isnan().all()

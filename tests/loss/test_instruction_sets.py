@@ -19,6 +19,8 @@ import torch
 sys.path[:0] = sys.argv[1:]
 from loss.batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
 from loss.batches import loss_and_gradient, random_batch
+from loss.test_odd_rows import test_grpo_loss_of_odd_rows_matches_float64 as assert_loss_of_odd_rows
+from loss.test_odd_rows import test_token_logprobs_of_odd_rows_match_float64 as assert_logprobs_of_odd_rows
 from elastic import ops, reference
 
 torch.set_num_threads(1)
@@ -40,6 +42,10 @@ for dtype in DTYPES:
             assert_gradient_near(got[1], want[1], GRADIENT_ERROR[dtype])
             batch.logits[1, vocab - 1] = torch.nan
             assert ops.token_logprobs(batch.logits, batch.targets)[0][1].isnan()
+    for vocab in (301, 4199):
+        for options in ({}, {"softcap": 30.0, "temperature": 0.1}):
+            assert_logprobs_of_odd_rows(dtype, vocab, options)
+            assert_loss_of_odd_rows(dtype, vocab, options, {})
 print(ops._extension._C.cpu_isa())
 """
 

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from .batches import LOSSES, loss_and_gradient, offsets
+from .batches import LOSSES, fitting, loss_and_gradient, offsets
 
 LN_03 = math.log(0.3)
 ROW = [math.log(p) for p in (1, 2, 3, 4)]  # probabilities 0.1, 0.2, 0.3, 0.4; the target is the third
@@ -29,8 +29,7 @@ def batch_loss(ops, rows, old, advantages, lengths=None, **options):
         torch.tensor(old, dtype=torch.float64),
         offsets(lengths or (1,) * n),
         torch.tensor(advantages, dtype=torch.float64),
-        max_length=1,
-        **{**options, **floats},
+        **fitting(1, **{**options, **floats}),
     )
     return output, gradient
 

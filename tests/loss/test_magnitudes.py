@@ -102,18 +102,18 @@ def test_temperatures_of_tokens_beyond_the_range_are_refused_or_show(request, va
 
 
 HALF = 0.7071067811865475
-REWARDS = [  # kind, rewards, group sizes, eps, advantages
-    ("group", [1.5e308, -1.5e308], (2,), 1e-4, [HALF, -HALF]),
-    ("group", [1.7e308, 1.7e308, 0.0, 0.0], (4,), 1e-4, [0.8660254037844386] * 2 + [-0.8660254037844386] * 2),
-    ("group", [1e200, -1e200], (2,), 1e-4, [HALF, -HALF]),
-    ("group", [3e-200, 1e-200], (2,), 0.0, [HALF, -HALF]),
-    ("group", [1e-310, 0.0], (2,), 0.0, [HALF, -HALF]),
-    ("group", [1e-200, 0.0], (2,), 1e-4, [0.0, 0.0]),
-    ("batch", [1.5e308, -1.5e308, 2.0, 1.0], (2, 2), 1e-4, [1.224744871391589, -1.224744871391589, 0.0, 0.0]),
-    ("batch", [3e-200, 1e-200], (2,), 0.0, [HALF, -HALF]),
-    ("maxrl", [1.5e308, 0.5e308], (2,), 1e-4, [0.5, -0.5]),
-    ("maxrl", [1.7e308, 1.7e308, 0.0], (3,), 1e-4, [0.5, 0.5, -1.0]),
-    ("passk", [1.7e308, 1.7e308, 0.0, 0.0, 0.0], (5,), 1e-4, [0.0, 0.0, 0.0, 0.0, 0.0]),
+REWARDS = [  # kind, rewards, group sizes, options, advantages
+    ("group", [1.5e308, -1.5e308], (2,), {}, [HALF, -HALF]),
+    ("group", [1.7e308, 1.7e308, 0.0, 0.0], (4,), {}, [0.8660254037844386] * 2 + [-0.8660254037844386] * 2),
+    ("group", [1e200, -1e200], (2,), {}, [HALF, -HALF]),
+    ("group", [3e-200, 1e-200], (2,), {"eps": 0.0}, [HALF, -HALF]),
+    ("group", [1e-310, 0.0], (2,), {"eps": 0.0}, [HALF, -HALF]),
+    ("group", [1e-200, 0.0], (2,), {}, [0.0, 0.0]),
+    ("batch", [1.5e308, -1.5e308, 2.0, 1.0], (2, 2), {}, [1.224744871391589, -1.224744871391589, 0.0, 0.0]),
+    ("batch", [3e-200, 1e-200], (2,), {"eps": 0.0}, [HALF, -HALF]),
+    ("maxrl", [1.5e308, 0.5e308], (2,), {}, [0.5, -0.5]),
+    ("maxrl", [1.7e308, 1.7e308, 0.0], (3,), {}, [0.5, 0.5, -1.0]),
+    ("passk", [1.7e308, 1.7e308, 0.0, 0.0, 0.0], (5,), {}, [0.0, 0.0, 0.0, 0.0, 0.0]),
 ]
 
 
@@ -122,10 +122,10 @@ WIDE = pytest.mark.parametrize("dtype", [torch.float64])
 
 
 @WIDE
-@pytest.mark.parametrize(("kind", "rewards", "groups", "eps", "expected"), REWARDS)
-def test_advantages_of_huge_and_tiny_rewards(ops, dtype, kind, rewards, groups, eps, expected):
+@pytest.mark.parametrize(("kind", "rewards", "groups", "options", "expected"), REWARDS)
+def test_advantages_of_huge_and_tiny_rewards(ops, dtype, kind, rewards, groups, options, expected):
     rewards = torch.tensor(rewards, dtype=dtype)
-    got = ops.group_advantage(rewards, offsets(groups), kind, eps)
+    got = ops.group_advantage(rewards, offsets(groups), kind, **options)
     assert got.tolist() == pytest.approx(expected, abs=1e-12)
 
 

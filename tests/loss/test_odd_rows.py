@@ -6,7 +6,7 @@ from torch import Tensor
 
 from elastic import ops, reference
 
-from .batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, offsets
+from .batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, fitting, offsets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -128,10 +128,11 @@ def test_grpo_loss_of_odd_rows_matches_float64(dtype, vocab, options, objective)
     noise = 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     old = (logprobs.clamp(min=-50) + noise).float().double()
     advantages = 1.0 - 2 * (torch.arange(n) % 2).double()
-    whole = {"clip_high": 5.0, "num_rows": 1, "num_tokens": 1, **objective}  # the sum over rows of one token
+    count = "num_tokens" if objective.get("loss") == "cispo" else "num_rows"
+    whole = fitting(clip_high=5.0, **objective, **{count: 1})  # the sum over rows of one token
 
     def run(op, x, leaf, options):
-        output = op(x, targets, old, offsets((1,) * n), advantages, **whole, **options)
+        output = op(x, targets, old, offsets((1,) * n), advantages, **fitting(**whole, **options))
         return output.loss.detach().reshape(1, 1), torch.autograd.grad(output.loss, leaf)[0]
 
     expected = run(reference.grpo_loss, x, wide, its_options)
