@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
-.PHONY: setup demo test lint format bench bench-docs gpu clean
+.PHONY: setup demo test stress lint format bench bench-docs gpu clean
 
 setup: $(VENV)/built
 
@@ -25,6 +25,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Random calls of every op against the reference, on both cores. MINUTES=3; SEED, CASE and KERNELS, as printed where a
+# result differs, make that call again.
+stress: setup
+	PYTHONPATH=.:tests $(BIN)/python -m stress $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(CASE),--case $(CASE)) $(if $(KERNELS),--kernels $(KERNELS))
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

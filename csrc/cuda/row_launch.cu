@@ -5,7 +5,9 @@
 // Rows that are too long for that get fewer and larger CTAs, then 16 of them, then go streamed. A streamed
 // row that is read twice has the SM to itself, so that the rows in flight stay in L2 between their two reads.
 // Not measured yet: `make gpu` sweeps the choices.
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <mutex>
 
 #include "cuda/common.cuh"
@@ -32,8 +34,19 @@ int attribute(cudaDeviceAttr name, int device) {
   return cudaDeviceGetAttribute(&value, name, device) == cudaSuccess ? value : 0;
 }
 
-// Sixteen, which nobody promises elsewhere, are documented for sm_90 and sm_100; eight for all that have any.
-int most_cluster(int capability) { return capability < 9 ? 1 : capability <= 10 ? 16 : 8; }
+#ifdef __CUDACC__
+constexpr int COMPILED_FOR[] = {__CUDA_ARCH_LIST__};  // 800 for sm_80
+#else
+constexpr int COMPILED_FOR[] = {900};
+#endif
+
+// Code for sm_80 knows no clusters, also where a newer device runs it. Sixteen CTAs, which nobody promises
+// elsewhere, are documented for sm_90 and sm_100; eight for all that have clusters.
+int most_cluster(int capability) {
+  const bool knows_clusters = std::any_of(std::begin(COMPILED_FOR), std::end(COMPILED_FOR),
+                                          [&](int code) { return code >= 900 && code / 100 <= capability; });
+  return !knows_clusters ? 1 : capability <= 10 ? 16 : 8;
+}
 
 Device query(int device) {
   return {most_cluster(attribute(cudaDevAttrComputeCapabilityMajor, device)),

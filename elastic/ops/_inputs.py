@@ -1,8 +1,8 @@
-"""What the Python sides of the ops share: arguments of the types the ops take, or an error that names them."""
+"""What the ops' Python sides share: arguments of the types that the ops take, or an error that names them."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -86,12 +86,13 @@ def number(op: str, name: str, value: Any) -> float:
 def integer(op: str, name: str, value: Any) -> int:
     """A Python or numpy integer of 64 bits, or torch's stand-in for one while it traces."""
     if isinstance(value, torch.SymInt):
-        return value
+        return cast(int, value)
     if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"{op}: {name}: expected an integer, got {got(value)}")
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {value}")
-    return int(value)
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{op}: {name}: expected an integer of 64 bits, got {number}")
+    return number
 
 
 def flag(op: str, name: str, value: Any) -> bool:

@@ -121,7 +121,8 @@ def sample(
     if state is None or machine is None:
         if active is not None:
             raise ValueError(f"{op}: active: expected a state to count the rows of, got none")
-        return SampleOutput(*torch.ops.elastic.sample(logits, seeds, positions, **options), None, None)
+        tokens, logprobs, full_logprobs = torch.ops.elastic.sample(logits, seeds, positions, **options)
+        return SampleOutput(tokens, logprobs, full_logprobs, None, None)
     check_tensor(op, "state", state, logits)
     check_machine(op, machine, logits)
     if active is not None:

@@ -44,9 +44,14 @@ def misfit(row: Row, tables: list[list[int]]) -> str | None:
     table = tables[row.budget]
     start, end, extension = table[Column.START_LENGTH], table[Column.END_LENGTH], table[Column.EXTENSION_AT]
     # A complete marker leads to another phase, but for a start marker in solution text.
-    places = {Phase.OPENING: start - 1, Phase.THINKING: end - 1, Phase.NOTICE: 0, Phase.DONE: 24}
+    places: dict[int, int] = {
+        Phase.OPENING: start - 1,
+        Phase.THINKING: end - 1,
+        Phase.NOTICE: 0,
+        Phase.DONE: 24,
+    }
     # F, the extension, the notices and the start marker follow each other, an end mark behind each text.
-    texts = {
+    texts: dict[int, tuple[int, int]] = {
         Phase.CLOSING: (table[Column.CLOSING_AT], extension - 2),
         Phase.NOTICE: (extension, table[Column.START_AT] - 2),
     }

@@ -178,44 +178,49 @@ def sample(
         masked: ids that may not be drawn; full logprobs leave that aside.
         state, machine, active, broken: as in `elastic.ops.sample`, but that a broken row never raises.
     """
-    randoms = row_random(seeds, positions).tolist()
-    states = [None] * len(randoms) if state is None or machine is None else load_rows(state, machine)
+    settings = (temperature, top_k, top_p, min_p)
+    rows = [] if state is None or machine is None else load_rows(state, machine)
     rules = [] if machine is None else rules_of(machine)
-    drawn = []
-    for logit, random, row in zip(logits, randoms, states, strict=True):
-        rule = None if row is None else rules[row.budget]
-        ids = (masked or []) + ([] if rule is None else rule.masked(row))
-        if rule is not None and rule.next_forced(row) is not None:
-            token, logprob, full = 0, 0.0, 0.0
-        else:
-            token, logprob, full = _sample_row(logit.float(), random, temperature, top_k, top_p, min_p, ids)
-        drawn.append(_emit(rule, row, token, logprob, full))
-    tokens, logprobs, fulls, sources, phases = zip(*drawn, strict=True) if drawn else [()] * 5
+    budgets: list[tuple[Rules, Row] | None] = [(rules[row.budget], row) for row in rows]
+    budgets = budgets or [None] * len(logits)
+    drawn = [
+        _emit_row(logit.float(), random, settings, masked or [], budget)
+        for logit, random, budget in zip(logits, row_random(seeds, positions).tolist(), budgets, strict=True)
+    ]
+    tokens, logprobs, full, source, phase = zip(*drawn, strict=True) if drawn else [()] * 5
     out = Sample(
         torch.tensor(tokens, dtype=torch.int64),
         torch.tensor(logprobs, dtype=torch.float32),
-        torch.tensor(fulls, dtype=torch.float32),
-        None if state is None else torch.tensor(sources, dtype=torch.uint8),
-        None if state is None else torch.tensor(phases, dtype=torch.uint8),
+        torch.tensor(full, dtype=torch.float32),
+        None if state is None else torch.tensor(source, dtype=torch.uint8),
+        None if state is None else torch.tensor(phase, dtype=torch.uint8),
     )
-    if state is not None and states:
-        state.copy_(torch.tensor([row.store() for row in states], dtype=torch.int32))
+    if state is not None and rows:
+        state.copy_(torch.tensor([row.store() for row in rows], dtype=torch.int32))
     if active is not None:
-        active.fill_(sum(row.phase != Phase.DONE for row in states))
+        active.fill_(sum(row.phase != Phase.DONE for row in rows))
     if broken is not None and not broken.item() and out.logprobs.isnan().any():
         broken.fill_(1 + int(out.logprobs.isnan().nonzero()[0]))
     return out
 
 
-def _emit(
-    rule: Rules | None, row: Row | None, token: int, logprob: float, full: float
+def _emit_row(
+    logits: Tensor,
+    random: int,
+    settings: tuple[float, int, float, float],
+    masked: list[int],
+    budget: tuple[Rules, Row] | None,
 ) -> tuple[int, float, float, int, int]:
-    """Token, logprobs, source and phase; `row` moves on, unless it could not be drawn."""
-    if rule is None or row is None:
-        return token, logprob, full, Source.SAMPLED, Phase.SOLUTION
+    """Token, logprobs, source and phase; the row moves on, unless it had to be drawn and could not be."""
+    if budget is None:
+        return *_sample_row(logits, random, *settings, masked), Source.SAMPLED, Phase.SOLUTION
+    rules, row = budget
+    token, logprob, full = 0, 0.0, 0.0
+    if rules.next_forced(row) is None:
+        token, logprob, full = _sample_row(logits, random, *settings, masked + rules.masked(row))
     if math.isnan(logprob):
-        return rule[Column.PAD_ID], logprob, full, Source.PAD, row.last_phase
-    token, source = rule.step(row, token)
+        return rules[Column.PAD_ID], logprob, full, Source.PAD, row.last_phase
+    token, source = rules.step(row, token)
     if source != Source.SAMPLED:
         logprob = full = 0.0
     return token, logprob, full, source, row.last_phase

@@ -13,7 +13,7 @@ from .helpers import EOS, PAD, ListTokenizer, cases, cases_and_streams, run, str
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
-MANY = settings(max_examples=400)
+MANY = settings(max_examples=200)
 
 
 def first_state(case):
@@ -103,6 +103,7 @@ def test_a_row_rebuilt_from_any_prefix_of_its_history_goes_on_the_same(both, dat
     assert torch.equal(state, row.states[cut])
 
 
+@pytest.mark.cpu_kernels  # on CUDA's: tests/stress
 @MANY
 @given(both=cases_and_streams())
 def test_reference_equals_op(both):
@@ -125,6 +126,7 @@ def test_reference_equals_op(both):
         assert torch.equal(state, twin)
 
 
+@pytest.mark.cpu_kernels  # on CUDA's: tests/stress
 @MANY
 @given(both=cases_and_streams(), hinted=st.booleans(), data=st.data())
 def test_reference_replay_equals_op_also_on_histories_that_contradict_the_budget(both, hinted, data):
@@ -142,7 +144,7 @@ def test_reference_replay_equals_op_also_on_histories_that_contradict_the_budget
         assert torch.equal(a, b)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(cases=st.lists(cases(), min_size=2, max_size=4), data=st.data())
 def test_r15_rows_do_not_notice_each_other_nor_their_place_in_the_batch(cases, data):
     markers = cases[0].markers

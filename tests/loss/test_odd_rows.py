@@ -132,7 +132,7 @@ def test_grpo_loss_of_odd_rows_matches_float64(dtype, vocab, options, objective)
     whole = fitting(clip_high=5.0, **objective, **{count: 1})  # the sum over rows of one token
 
     def run(op, x, leaf, options):
-        output = op(x, targets, old, offsets((1,) * n), advantages, **whole, **options)
+        output = op(x, targets, old, offsets((1,) * n), advantages, **fitting(**whole, **options))
         return output.loss.detach().reshape(1, 1), torch.autograd.grad(output.loss, leaf)[0]
 
     expected = run(reference.grpo_loss, x, wide, its_options)

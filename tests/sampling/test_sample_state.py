@@ -162,13 +162,14 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.elastic.sample_.default, stateful, flagged)
 
 
-def test_it_compiles_into_one_graph_and_updates_the_state():
+@pytest.mark.parametrize("temperature", [0.8, torch.tensor(0.8)], ids=["number", "0-dim"])
+def test_it_compiles_into_one_graph_and_updates_the_state(temperature):
     machine = machine_of()
     budgets, phases = rows_of(16)
 
     def step(logits, seeds, positions, state, tables, flags):
         own = replace(machine, tables=tables, token_flags=flags)
-        out = ops.sample(logits, seeds, positions, 0.8, top_p=0.9, state=state, machine=own)
+        out = ops.sample(logits, seeds, positions, temperature, top_p=0.9, state=state, machine=own)
         return out.tokens + 0, out.logprobs * 1, out.source
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")

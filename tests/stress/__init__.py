@@ -1,0 +1,1 @@
+"""Random calls of every op against the reference: `make stress`."""

@@ -1,0 +1,29 @@
+"""Which calls a seed and a number make, and running them on the CPU kernels or on CUDA's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import advantages, budgets, losses, sampling
+from .draw import Draw
+
+# As often as their weight: what can go wrong in most ways most often.
+OPS: dict[Callable[[Draw], None], int] = {
+    losses.token_logprobs: 3,
+    losses.grpo_loss: 5,
+    losses.linear_grpo_loss: 3,
+    advantages.group_advantage: 1,
+    sampling.sample: 2,
+    budgets.budget_ops: 3,
+}
+
+
+def check(seed: int, kernels: str, case: int) -> None:
+    """Makes one call, or those of a few rows' life under budgets, and compares.
+
+    Raises:
+        Fault: a result is not the reference's.
+    """
+    draw = Draw(f"{seed}/{kernels}/{case}", small=kernels != "cpu")
+    (op,) = draw.choices(list(OPS), list(OPS.values()))
+    op(draw)
