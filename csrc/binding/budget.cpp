@@ -110,13 +110,13 @@ void force_logits_(Tensor& logits, const Tensor& state, const Tensor& tables) {
   TORCH_CHECK_VALUE(logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), op,
                     ": logits: expected rows that do not overlap, got strides ", logits.strides());
   const budget::Tables view = checked_tables(op, tables, nullptr, logits);
-  check_state(op, state, logits.size(0), view, logits);
+  const Tensor readable = readable_state(op, state, logits.size(0), view, logits);
   if (logits.numel() == 0) return;
   const c10::DeviceGuard guard(logits.device());
   bump_version(logits);
   const budget::ForceParams params{
-      view,           logits.mutable_data_ptr(), state.const_data_ptr<int32_t>(), logits.size(0),
-      logits.size(1), logits.stride(0),          int32_t(logits.element_size()),  negative_infinity};
+      view,           logits.mutable_data_ptr(), readable.const_data_ptr<int32_t>(), logits.size(0),
+      logits.size(1), logits.stride(0),          int32_t(logits.element_size()),     negative_infinity};
   ELASTIC_RUN(op, force_logits, logits, params);
 }
 
@@ -125,10 +125,10 @@ Tensor forced_next(const Tensor& state, const Tensor& tables) {
   TORCH_CHECK_VALUE(state.dim() == 2, op, ": state: expected [B, 8], got ", describe(state));
   const int64_t rows = state.size(0);
   const budget::Tables view = checked_tables(op, tables, nullptr, state);
-  check_state(op, state, rows, view, state);
+  const Tensor readable = readable_state(op, state, rows, view, state);
   const c10::DeviceGuard guard(state.device());
   Tensor forced = at::empty({rows}, state.options());
-  const budget::ForcedNextParams params{view, state.const_data_ptr<int32_t>(),
+  const budget::ForcedNextParams params{view, readable.const_data_ptr<int32_t>(),
                                         forced.mutable_data_ptr<int32_t>(), rows};
   ELASTIC_RUN(op, forced_next, state, params);
   return forced;
@@ -144,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> replay(const Tensor& tokens, const Te
   expect(op, "tokens", tokens, {rows, length}, at::kLong, tokens);
   expect(op, "lengths", lengths, {rows}, at::kLong, tokens);
   const budget::Tables view = checked_tables(op, tables, &token_flags, tokens);
-  check_state(op, state, rows, view, tokens);
+  const Tensor readable = readable_state(op, state, rows, view, tokens);
   if (source.has_value()) expect(op, "source", *source, {rows, length}, at::kByte, tokens);
   if (!runs_on_cuda(tokens)) {
     for (int64_t r = 0; r < rows; r++) {
@@ -158,7 +158,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> replay(const Tensor& tokens, const Te
   Tensor phase = at::full({rows, length}, int64_t(budget::DONE), bytes);
   Tensor read = at::full({rows, length}, int64_t(budget::PAD), bytes);
   Tensor mismatch = at::empty({rows}, lengths.options());
-  Tensor after = state.clone();
+  Tensor after = readable.clone();
   const budget::ReplayParams params{view,
                                     tokens.const_data_ptr<int64_t>(),
                                     lengths.const_data_ptr<int64_t>(),

@@ -9,6 +9,12 @@ namespace {
 using budget::Field;
 using budget::STATE_WIDTH;
 
+// Kernels move a row's state as two 16-byte words.
+bool is_aligned(const at::Tensor& state) {
+  return !runs_on_cuda(state) || state.numel() == 0 ||
+         reinterpret_cast<uintptr_t>(state.const_data_ptr()) % 16 == 0;
+}
+
 // In the order of budget::Field.
 constexpr const char* FIELD_NAMES[] = {
     "the budget",        "the phase",           "the last phase",
@@ -37,13 +43,9 @@ budget::Tables checked_tables(const char* op, const at::Tensor& tables, const at
 void check_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,
                  const at::Tensor& beside) {
   expect(op, "state", state, {rows, STATE_WIDTH}, at::kInt, beside);
-  if (runs_on_cuda(state)) {
-    // Kernels move a row's state as two 16-byte words.
-    TORCH_CHECK_VALUE(rows == 0 || reinterpret_cast<uintptr_t>(state.const_data_ptr()) % 16 == 0, op,
-                      ": state: expected rows aligned to 16 bytes, got storage offset ",
-                      state.storage_offset());
-    return;
-  }
+  TORCH_CHECK_VALUE(is_aligned(state), op, ": state: expected rows aligned to 16 bytes, got storage offset ",
+                    state.storage_offset());
+  if (runs_on_cuda(state)) return;
   for (int64_t r = 0; r < rows; r++) {
     const budget::Row row = budget::load(state.const_data_ptr<int32_t>() + r * STATE_WIDTH);
     const auto [field, range] = budget::misfit(row, tables);
@@ -53,6 +55,13 @@ void check_state(const char* op, const at::Tensor& state, int64_t rows, const bu
                       field == Field::FORCED && range.most > 0 ? ", at no end of a text" : "", ", got ",
                       range.value);
   }
+}
+
+at::Tensor readable_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,
+                          const at::Tensor& beside) {
+  const at::Tensor readable = is_aligned(state) ? state : state.clone();
+  check_state(op, readable, rows, tables, beside);
+  return readable;
 }
 
 }  // namespace elastic

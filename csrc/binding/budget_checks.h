@@ -16,4 +16,8 @@ budget::Tables checked_tables(const char* op, const at::Tensor& tables, const at
 void check_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,
                  const at::Tensor& beside);
 
+// The same for a state that is only read: a copy where kernels cannot take it from where it lies.
+at::Tensor readable_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,
+                          const at::Tensor& beside);
+
 }  // namespace elastic

@@ -93,18 +93,23 @@ ELASTIC_HD A limit_product(A a, A b) {
   return (a == 0 && b == b) || (b == 0 && a == a) ? A(0) : a * b;
 }
 
-// rho KL and its derivative by l at a fixed rho; `log_ref_ratio` is log(rho exp(-x)), ref - old where the
-// ratio is the token's own. At l = -inf (rho 0, x -inf) the limits are 0, 0 and, for k3, exp(ref - old). An
-// infinite ratio times a KL of 0 is 0. Any other infinity shows.
+// rho KL and its derivative by l, at a fixed rho where the ratio is `shared`; `log_ref_ratio` is log(rho
+// exp(-x)), ref - old where the ratio is the token's own. At l = -inf (rho 0, x -inf) the limits are 0, 0
+// and, for k3, exp(ref - old). An infinite ratio times a KL of 0 is 0. Any other infinity shows.
 template <class A>
-ELASTIC_HD Term<A> weighted_kl_term(Kl kind, A x, A ratio, A log_ref_ratio) {
+ELASTIC_HD Term<A> weighted_kl_term(Kl kind, A x, A ratio, A log_ref_ratio, bool shared) {
   const Term<A> kl = kl_term(kind, x);
-  if (x == INFINITY) return {x, kl.slope};       // also where rho has underflowed
-  if (kind == Kl::K3 && x < -1 && ratio <= 1) {  // exp(-x) may overflow where rho vanishes
+  Term<A> term{limit_product(ratio, kl.value), limit_product(ratio, kl.slope)};
+  if (x == INFINITY) {  // also where rho has underflowed
+    term = {x, kl.slope};
+  } else if (kind == Kl::K3 && x < -1 && ratio <= 1) {  // exp(-x) may overflow where rho vanishes
     const A e = std::exp(log_ref_ratio);
-    return {e + limit_product(ratio, x - 1), ratio - e};
+    term = {e + limit_product(ratio, x - 1), ratio - e};
   }
-  return {limit_product(ratio, kl.value), limit_product(ratio, kl.slope)};
+  if (shared) return term;
+  // The ratio's derivative comes along. For k3 the sum is rho x, of whose parts float32 would leave nothing.
+  term.slope = kind == Kl::K3 && x != INFINITY ? limit_product(ratio, x) : term.slope + term.value;
+  return term;
 }
 
 // Constant factor of the policy term: exp(old - engine), cut to the bounds, or 0 outside them.
@@ -212,9 +217,10 @@ template <class A>
 ELASTIC_HD Term<A> token_kl(const Objective& o, const TokenInput<A>& in, A log_ratio) {
   if (!in.has_ref) return {0, 0};
   if (!o.kl_weighted) return kl_term(o.kl, in.over_ref);
+  const bool shared = is_row_level(o);
   A log_ref_ratio = in.ref_log_ratio;
-  if (is_row_level(o)) log_ref_ratio = in.over_ref == -INFINITY ? A(INFINITY) : log_ratio - in.over_ref;
-  return weighted_kl_term(o.kl, in.over_ref, A(std::exp(log_ratio)), log_ref_ratio);
+  if (shared) log_ref_ratio = in.over_ref == -INFINITY ? A(INFINITY) : log_ratio - in.over_ref;
+  return weighted_kl_term(o.kl, in.over_ref, A(std::exp(log_ratio)), log_ref_ratio, shared);
 }
 
 // `mean_log_ratio` is the row's, read only where rows share a ratio.
@@ -234,7 +240,7 @@ ELASTIC_HD TokenTerms<A> token_terms(const Objective& o, const TokenInput<A>& in
   if (o.kl_coef != 0) {  // a KL that is only watched may be infinite
     value += A(o.kl_coef) * kl.value;
     slope += A(o.kl_coef) * kl.slope;
-    if (o.kl_weighted) ratio_slope += A(o.kl_coef) * kl.value;
+    if (o.kl_weighted && shared) ratio_slope += A(o.kl_coef) * kl.value;
   }
   if (o.entropy_coef != 0) value -= A(o.entropy_coef) * in.entropy;
   TokenTerms<A> terms;

@@ -32,7 +32,8 @@ struct GrpoScratch {
   TokenTerms<A>* terms;  // [N]
   A* maximum;            // [N] of the capped logits
   A* log_sum;            // [N] log sum exp((x - maximum) / temperature)
-  Work* work;            // [N]
+  A* cap_slope;  // [N] of the soft cap at the target; CUDA: in place the logit is gone when it is asked
+  Work* work;    // [N]
 };
 
 template <class A>
@@ -44,14 +45,15 @@ ELASTIC_HD GrpoScratch<A> grpo_scratch(const GrpoParams<A>& p) {  // widest alig
   s.terms = reinterpret_cast<TokenTerms<A>*>(s.row_of + p.tokens);
   s.maximum = reinterpret_cast<A*>(s.terms + p.tokens);
   s.log_sum = s.maximum + p.tokens;
-  s.work = reinterpret_cast<Work*>(s.log_sum + p.tokens);
+  s.cap_slope = s.log_sum + p.tokens;
+  s.work = reinterpret_cast<Work*>(s.cap_slope + p.tokens);
   return s;
 }
 
 template <class A>
 size_t grpo_scratch_bytes(int64_t tokens, int64_t rows) {
   return sizeof(int64_t) + sizeof(RowState<A>) * static_cast<size_t>(rows) +
-         (sizeof(int64_t) + sizeof(TokenTerms<A>) + 2 * sizeof(A) + sizeof(Work)) *
+         (sizeof(int64_t) + sizeof(TokenTerms<A>) + 3 * sizeof(A) + sizeof(Work)) *
              static_cast<size_t>(tokens);
 }
 

@@ -80,12 +80,13 @@ inline float sum_of(const Vec& v) {
   return sum;
 }
 
-inline float max_of(const Vec& v) {  // NaN wins
+// NaN wins: this one, as at::vec's has all bits set, which rounding to bfloat16 would carry into a zero.
+inline float max_of(const Vec& v) {
   float lane[W];
   v.store(lane);
   float best = lane[0];
   for (int64_t i = 1; i < W; i++) best = lane[i] > best || lane[i] != lane[i] ? lane[i] : best;
-  return best;
+  return best == best ? best : NAN;
 }
 
 inline void load_pair(const float* p, Vec& a, Vec& b) {

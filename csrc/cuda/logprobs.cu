@@ -62,13 +62,13 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const int32_t target = this->target_of(p.softmax, i);
     const float max = p.maximum[i], log_sum = p.log_sum[i];
-    float logprob = NAN;
+    float logprob = NAN, cap_slope = NAN;
     if (target >= 0) {
       const T* row = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
-      const float x = transform.capped(to_float(row[target]));
+      const float x = transform.capped(to_float(row[target]), cap_slope);
       logprob = logprob_of(x, transform.inv_temperature, max, log_sum);
     }
-    return saved_plan(transform, target >= 0 ? max : NAN, log_sum, target, logprob, p.entropy[i],
+    return saved_plan(transform, target >= 0 ? max : NAN, log_sum, target, cap_slope, logprob, p.entropy[i],
                       d_logprob(i), d_entropy(i));
   }
 };

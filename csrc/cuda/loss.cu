@@ -66,6 +66,7 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
       p.entropy[token] = stats.entropy;
       s.maximum[token] = stats.max;
       s.log_sum[token] = stats.log_sum();
+      s.cap_slope[token] = cap_slope;
       if (has_terms) s.terms[token] = terms;
     }
     if (row.gradient == nullptr) return Plan{};
@@ -92,7 +93,7 @@ struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
     return saved_plan(transform, s.maximum[token], s.log_sum[token], this->target_of(p.softmax, token),
-                      p.logprobs[token], p.entropy[token], s.terms[token].slope,
+                      s.cap_slope[token], p.logprobs[token], p.entropy[token], s.terms[token].slope,
                       s.terms[token].entropy_slope);
   }
 };

@@ -56,16 +56,10 @@ __device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform,
 // The same from what was saved of a row's statistics (log_sum in nats). `logprob` is the target's, or NaN.
 template <bool SOFTCAP>
 __device__ __forceinline__ Plan saved_plan(const Transform<SOFTCAP>& transform, float max, float log_sum,
-                                           int32_t target, float logprob, float entropy, float d_logprob,
-                                           float d_entropy) {
-  float cap_slope = 1.f;
-  if constexpr (SOFTCAP) {  // from the logprob: in place the logit may be gone
-    const float tanh =
-        fmaf((logprob + log_sum) / transform.inv_temperature, transform.inv_cap, max * transform.inv_cap);
-    cap_slope = tanh < -1.f ? 0.f : fmaf(-tanh, tanh, 1.f);
-  }
+                                           int32_t target, float target_cap_slope, float logprob,
+                                           float entropy, float d_logprob, float d_entropy) {
   const float log2_sum = log_sum * LOG2_E;
-  return slopes_plan(transform, max, exp2f(-log2_sum), log2_sum, target, cap_slope, logprob, entropy,
+  return slopes_plan(transform, max, exp2f(-log2_sum), log2_sum, target, target_cap_slope, logprob, entropy,
                      d_logprob, d_entropy);
 }
 

@@ -58,6 +58,21 @@ def test_replay_takes_integers_of_any_width():
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
+def test_a_state_that_is_only_read_may_lie_anywhere():
+    state = ops.new_state([0, 1], MACHINE)
+    moved = torch.zeros(17, dtype=torch.int32)[1:].view(2, 8).copy_(state)
+    assert torch.equal(ops.forced_next(moved, MACHINE), ops.forced_next(state, MACHINE))
+    tokens, lengths = torch.tensor([[6, 6], [3, 6]]), torch.tensor([1, 2])
+    want = ops.replay(tokens, lengths, state, MACHINE)
+    got = ops.replay(tokens, lengths, moved, MACHINE)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    here, there = torch.randn(2, 2, 12).unbind()
+    there.copy_(here)
+    ops.force_logits_(here, state, MACHINE)
+    ops.force_logits_(there, moved, MACHINE)
+    assert torch.equal(here, there)
+
+
 def test_no_output_shares_memory_with_an_argument():
     for rows in (torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)):
         state = ops.new_state(rows, MACHINE)

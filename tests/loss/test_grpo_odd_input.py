@@ -161,9 +161,18 @@ def test_equal_rewards_give_no_gradient_but_logprobs(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
-def test_nan_logits_make_the_loss_nan_and_stay_in_their_token(loss, bad, advantage):
-    batch = random_batch()
+@pytest.mark.parametrize(
+    ("advantage", "dtype"),
+    [
+        (1.0, torch.float32),
+        (-1.0, torch.float32),
+        (0.0, torch.float32),
+        (1.0, torch.bfloat16),
+        (1.0, torch.half),
+    ],
+)
+def test_nan_logits_make_the_loss_nan_and_stay_in_their_token(loss, bad, advantage, dtype):
+    batch = random_batch(dtype)
     token = int(batch.mask.nonzero()[3])
     batch.logits[token, 7] = bad
     output, gradient = loss_and_gradient(

@@ -152,6 +152,13 @@ def test_a_weighted_kl_takes_its_limit(ops, kind, case):
         assert gradient[0].tolist() == pytest.approx([0.0] * 4, abs=ops.error)
 
 
+def test_the_slope_of_a_weighted_k3_keeps_its_digits_where_the_kl_is_large(ops):
+    """rho = 1 at l - ref = -19.5: the slope is rho (l - ref), between parts of exp(19.5) that cancel."""
+    options = {"kl": "k3", "kl_coef": 1.0, "kl_weighted": True, "ref_logprobs": [LN_03 + 19.5]}
+    _, gradient = batch_loss(ops, [ROW], [LN_03], [0.0], **options)
+    assert gradient[0].tolist() == pytest.approx([1.95, 3.9, -13.65, 7.8], rel=20 * ops.error)
+
+
 @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
 def test_an_infinite_ratio_times_no_divergence_is_none(ops, kind):
     logprob, _ = ops.token_logprobs(torch.tensor([ROW], dtype=ops.dtype), torch.tensor([2]))
