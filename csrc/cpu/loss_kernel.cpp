@@ -208,21 +208,25 @@ void gradient(const T* row, int64_t n, float inv_temperature, float max, float l
   }
 }
 
-// float64 serves gradcheck: plain loops.
+// float64 serves gradcheck: plain loops. The largest element stands apart from the others' sum, which would
+// lose its digits beside it where a token is all but certain.
 RowStats<double> stats_f64(const double* row, int64_t n, double inv_temperature, double* exps,
                            double* shifts) {
-  double max = -INFINITY, sum = 0, entropy = 0;
-  for (int64_t i = 0; i < n; i++) max = row[i] > max || row[i] != row[i] ? row[i] : max;
-  for (int64_t i = 0; i < n && max > -INFINITY && max < INFINITY; i++) {
+  int64_t largest = 0;
+  for (int64_t i = 1; i < n; i++)
+    if (row[i] > row[largest] || row[i] != row[i]) largest = i;
+  const double max = row[largest];
+  if (!(max > -INFINITY && max < INFINITY)) return {NAN, NAN, NAN};
+  double others = 0, mean = 0;
+  for (int64_t i = 0; i < n; i++) {
     const double z = (row[i] - max) * inv_temperature, e = ::exp(z);
-    sum += e;
-    entropy += e > 0 ? e * z : 0;
+    if (i != largest) others += e;
+    mean += e > 0 ? e * z : 0;
     if (exps != nullptr) exps[i] = e;
   }
   if (exps != nullptr)
     for (int64_t block = 0; block < loss_blocks(n); block++) shifts[block] = max;
-  if (!(sum > 0)) return {NAN, NAN, NAN};  // NaN, +inf, nothing but -inf
-  return {max, ::log(sum), entropy / sum};
+  return {max, ::log1p(others), mean / (1 + others)};
 }
 
 void scale_exps_f64(const double* exps, const double* shifts, int64_t n, double inv_temperature,

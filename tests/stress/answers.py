@@ -198,7 +198,7 @@ class Answer:
 
     def moved_products(self, logits: Tensor, operands: list[Tensor], move: Move) -> Tensor:
         """Logits are sums of products, rounded to the dtype."""
-        narrow = UNIT[self.dtype] / move.unit / 4 if self.dtype.itemsize == 2 else 0.0
+        narrow = UNIT[self.dtype] / move.unit / 2 if self.dtype.itemsize == 2 else 0.0
         size = linear(*(x.detach().abs() for x in operands))
         ranks = ranks_of(logits, self.given["targets"])
         return logits + move.of(size, ranks) + move.of(logits * narrow, ranks)
