@@ -1,4 +1,4 @@
-"""Checks of arguments that are no tensor, or may be one, before the dispatcher sees them."""
+"""Arguments of the budget and sampling ops: integers in tensors or lists, one value a row, the machine."""
 
 from __future__ import annotations
 
