@@ -80,7 +80,10 @@ def number(op: str, name: str, value: Any) -> float:
     """A Python or numpy number as a float, which is all the dispatcher takes under torch.compile."""
     if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise TypeError(f"{op}: {name}: expected a number, got {got(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name}: expected a number that float64 holds, got a larger one") from None
 
 
 def integer(op: str, name: str, value: Any) -> int:

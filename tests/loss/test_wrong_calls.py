@@ -29,7 +29,13 @@ def tensors(name: str, dtype: torch.dtype = torch.float32) -> list[Wrong]:
 def numbers(name: str, **others: Any) -> list[Wrong]:
     """What no number takes, where `others` make it count."""
     values = {"'1'": "1", "True": True, "list": [1.0], "ndarray": numpy.ones(2), "complex": 1j}
-    return [({**others, name: v}, TypeError, name, "a number", got) for got, v in values.items()]
+    wrong: list[Wrong] = [
+        ({**others, name: v}, TypeError, name, "a number", got) for got, v in values.items()
+    ]
+    return [
+        *wrong,
+        ({**others, name: 10**400}, ValueError, name, "a number that float64 holds", "a larger one"),
+    ]
 
 
 def integers(name: str, **others: Any) -> list[Wrong]:
