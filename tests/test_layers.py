@@ -23,13 +23,14 @@ LEAVES: set[str] = {
 }
 ALLOWED: dict[str, set[str]] = {
     "_extension": set(),
-    "reference": {"budget", "machine", "markers"},
+    "reference": {"budget", "machine", "markers", "pattern", "table"},
     "pattern": set(),
     "token_text": set(),
     "markers": {"budget", "pattern", "token_text"},
-    "forced_text": {"budget", "markers", "token_text"},
+    "forced_text": {"budget", "markers", "pattern", "token_text"},
     "eos": set(),
-    "machine": {"budget", "eos", "markers", "forced_text", "token_text"},
+    "table": {"budget", "forced_text", "markers", "pattern"},
+    "machine": {"budget", "eos", "markers", "forced_text", "table", "token_text"},
     "annotation": {"budget", "eos", "machine", "markers", "ops"},
     "budget_checks": set(),
     "budget": {"budget_checks", "eos", "machine", "markers"},
