@@ -9,7 +9,8 @@ from elastic import ops, reference
 from elastic.budget import Phase
 
 from . import oracle
-from .helpers import CharacterTokenizer, cases, cases_and_streams, compiled, run, streams
+from .helpers import CharacterTokenizer, compiled, run
+from .strategies import cases, cases_and_streams, streams
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

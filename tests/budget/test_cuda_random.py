@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 
 from elastic import ops
 
-from .helpers import cases_and_streams
+from .strategies import cases_and_streams
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -13,9 +13,12 @@ from .helpers import cases_and_streams
 def test_cuda_equals_cpu_on_random_budgets_and_streams(cuda, both):
     case, stream = both
     here, there = case.machine, case.machine.to(cuda)
-    phase = torch.tensor([int(case.start)], dtype=torch.int32)
-    a, b = ops.new_state(1, here, phase=phase), ops.new_state(1, there, phase=phase.to(cuda))
-    for token in stream:
+    start = {"phase": [int(case.start)], "thinking_used": [case.used]}
+    a, b = ops.new_state([0], here, **start), ops.new_state([0], there, **start)
+    for position, token in enumerate(stream):
+        if position == case.ended_at:
+            ops.end_thinking_(a, [0])
+            ops.end_thinking_(b, torch.tensor([True], device=cuda))
         t, u = torch.tensor([token]), torch.tensor([token], device=cuda)
         assert torch.equal(ops.budget_step_(t, a, here), ops.budget_step_(u, b, there).cpu())
         assert torch.equal(t, u.cpu())
