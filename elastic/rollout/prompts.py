@@ -29,7 +29,7 @@ def chat_prompts(
 
     Raises:
         TypeError: an entry of another kind.
-        ValueError: no messages, or the tokenizer has no chat template.
+        ValueError: no messages, or the tokenizer has no chat template or one that fails.
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise TypeError(f"messages: expected a list, one entry a prompt, got {type(messages).__name__}")
@@ -38,7 +38,8 @@ def chat_prompts(
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("tokenizer: has no chat template; give the prompts as texts")
     return [
-        tokenizer.apply_chat_template(
+        _templated(
+            tokenizer,
             _conversation(entry, system),
             tokenize=False,
             add_generation_prompt=True,
@@ -47,6 +48,18 @@ def chat_prompts(
         )
         for entry in messages
     ]
+
+
+def _templated(tokenizer: Any, conversation: list[Any], **arguments: Any) -> str:
+    try:
+        prompt: str = tokenizer.apply_chat_template(conversation, **arguments)
+    except ImportError:  # of jinja2
+        raise
+    except Exception as error:  # a template may raise anything: it is a program of the model's makers
+        raise ValueError(
+            f"tokenizer: its chat template fails: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    return prompt
 
 
 def _conversation(entry: Any, system: str | None) -> list[Any]:

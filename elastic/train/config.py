@@ -118,7 +118,7 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
-        if self.model.path != EMBEDDED_MODEL and self.model.dtype in ("bfloat16", "float16"):
+        if self.model.dtype in ("bfloat16", "float16"):
             raise ValueError(
                 f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
                 f"{self.model.dtype}; {WIDER}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from elastic.data import Problem, load_problems
 from elastic.rewards import RewardFunction, math_reward
-from elastic.train.config import EMBEDDED_MODEL, TrainConfig
+from elastic.train.config import TrainConfig
 from elastic.train.progress import Progress
 from elastic.train.sections import RewardConfig
 
@@ -70,11 +70,13 @@ def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:
-    model = config.model
-    if model.path == EMBEDDED_MODEL:
-        from elastic import tiny
-
-        return tiny.load()
     from elastic.models import load_model
 
-    return load_model(model.path, dtype=model.dtype, device=accelerator.device, attention=model.attention)
+    model = config.model
+    return load_model(
+        model.path,
+        dtype=model.dtype,
+        device=accelerator.device,
+        attention=model.attention,
+        allow_missing=model.allow_missing,
+    )

@@ -17,6 +17,7 @@ class ModelConfig(Section):
             refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
+        allow_missing: take weights that lack some of the model's, which are then random, or hold others.
         start_marker: text that opens thinking.
         end_marker: text that closes it.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -28,6 +29,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     attention: str = "auto"
+    allow_missing: bool = False
     start_marker: str = "<think>"
     end_marker: str = "</think>"
     gradient_checkpointing: bool = False
