@@ -77,7 +77,8 @@ def make_plan(
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the limit.
-        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17).
+        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17); never a text of
+            the budget that does not work with the markers (R4), which is a plain ValueError.
     """
     samples = _at_least_one("samples_per_prompt", samples_per_prompt)
     if max_new_tokens is not None:
@@ -152,12 +153,13 @@ def _most(
 ) -> tuple[int, bool]:
     """The most tokens a row emits, and whether that is its budget's own bound."""
     thinks = phase != Phase.OPENING  # else the start marker and white space come on top
+    # First: a text that does not work with the markers has nothing to do with the context.
+    bound = budget.max_tokens(markers, tokenizer, starts_in_thinking=thinks)
     if limits.context is not None:
         try:
             budget.check_context(limits.context, prompt_tokens, markers, tokenizer, starts_in_thinking=thinks)
         except ValueError as error:
             raise OutOfContext(f"{where}: {error}") from error
-    bound = budget.max_tokens(markers, tokenizer, starts_in_thinking=thinks)
     room = None if limits.context is None else limits.context - prompt_tokens
     if bound is not None:
         if max_new_tokens is not None and max_new_tokens < bound:

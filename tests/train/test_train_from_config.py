@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_run import build_model
 
+from elastic.rollout import OutOfContext
 from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import train_from_config
 from elastic.train.run import reward_function
@@ -87,8 +88,9 @@ def test_more_prompts_than_the_file_has_is_refused(config_file):
 
 
 def test_closing_without_the_end_marker_is_refused_before_a_step(config_file, tmp_path):
-    with pytest.raises(ValueError, match=r"ok \. now"):
+    with pytest.raises(ValueError, match=r"^closing: .*ok \. now") as refused:
         train_from_config(config_file(closing="ok . now"))
+    assert not isinstance(refused.value, OutOfContext)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
