@@ -7,7 +7,7 @@ machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,12 @@ class Budget:
         self._set("notices", checks.notices(self.notices))
         self._set("boundary", checks.boundary(self.boundary))
         self._check_together()
+
+    def __repr__(self) -> str:
+        """Thinking and solution, and what else is not its default: what an error message has room for."""
+        others = (f for f in fields(self)[2:] if getattr(self, f.name) != f.default)
+        named = (f"{f.name}={getattr(self, f.name)!r}" for f in others)
+        return f"Budget({', '.join([repr(self.thinking), repr(self.solution), *named])})"
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
