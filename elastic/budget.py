@@ -266,8 +266,6 @@ class Budget:
         most = self.max_tokens(markers, tokenizer, starts_in_thinking=starts_in_thinking)
         if most is not None and prompt_tokens + most > context_tokens:
             raise ValueError(
-                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under "
-                f"thinking={self.thinking}, "
-                f"solution={self.solution}, total={self.total} do not fit the model's context of "
-                f"{context_tokens}"
+                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under {self} do not fit the "
+                f"model's context of {context_tokens}"
             )

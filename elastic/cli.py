@@ -101,6 +101,8 @@ def _refuse(message: str, options: argparse.Namespace | None = None) -> int:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         text += f"; install it with: pip install 'elastic[{_EXTRAS[error.name]}]'"
     return text
@@ -168,7 +170,7 @@ def _add_demo(commands: argparse._SubParsersAction, common: argparse.ArgumentPar
         help="directory of the results (default demo-out); goes on with a demo in it",
     )
     demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(run=_demo, reworded=str)
+    demo.set_defaults(run=_demo, reworded=partial(in_flags, names=("out", "seed")))
 
 
 def _add_generate(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:

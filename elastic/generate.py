@@ -31,7 +31,6 @@ def run(request: Request, out: TextIO) -> None:
         ValueError: the model cannot be used, or whatever the engine refuses.
         OSError: the file of `json_path` cannot be written.
     """
-    request = _with_seed(request)
     model, tokenizer = load_model(
         request.model, device=request.device, dtype=request.dtype, allow_missing=request.allow_missing
     )
@@ -44,6 +43,7 @@ def run(request: Request, out: TextIO) -> None:
         max_rows=1 if request.stream else request.max_rows,
         add_special_tokens=special,
     )
+    request = _with_seed(request)
     display = Display(out, _decode_with(tokenizer), colour=out.isatty())
     rows = 1 if request.stream else min(request.max_rows, len(prompts) * request.samples)
     with threads_for(model, rows):

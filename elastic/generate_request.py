@@ -110,6 +110,8 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: the file holds no prompt, or is malformed.
         OSError: it cannot be read.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file of prompts: {path}")
     if path.suffix in (".json", ".jsonl"):
         return load_prompts(path)
     prompts = [line for _, line in read_lines(path)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session, validate_repo_id
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers import __version__ as transformers_version
@@ -38,9 +38,8 @@ def find_files(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: no such directory; or it lacks config.json or a tokenizer, or holds Git LFS pointers.
     """
     text = os.fspath(path)
-    looks_local = text.startswith((os.sep, ".", "~")) or text.count("/") > 1 or not isinstance(path, str)
     if not os.path.isdir(path):
-        if looks_local or os.path.exists(path):
+        if not _is_hub_id(path) or os.path.exists(path):
             raise ValueError(f"path: no such directory: {text!r}")
         return {"local_files_only": bool(_hub_obstacle())}
     files = set(os.listdir(path))
@@ -130,6 +129,14 @@ def read_weights(path: str | os.PathLike, **options: Any) -> tuple[Any, str]:
         unknown = _first(sorted(info["unexpected_keys"]))
         problems.append(f"has weights that {kind} does not know, which would be left out: {unknown}")
     return model, f"{name} {'; and '.join(problems)}" if problems else ""
+
+
+def _is_hub_id(path: str | os.PathLike) -> bool:
+    try:
+        validate_repo_id(path)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(path, str)
 
 
 @contextmanager

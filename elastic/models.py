@@ -50,7 +50,7 @@ def load_model(
             model's, or that are missing or unknown, naming the first.
         ImportError: the checkpoint needs a package that is not installed.
     """
-    device = _check_device(device)
+    device = check_device(device)
     name = os.fspath(path)
     if path == EMBEDDED:
         from elastic import tiny
@@ -75,7 +75,8 @@ def load_model(
     return model, tokenizer
 
 
-def _check_device(device: str | torch.device) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
+    """The device of a name; ValueError where there is none."""
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -17,7 +17,9 @@ _TOML = {"True": "true", "False": "false"}
 
 
 def in_flags(message: str, names: Iterable[str]) -> str:
-    """A message in the words of a command line: `top_p: ...` is `--top-p: ...`, `chat=False` is `--no-chat`.
+    """A message in the words of a command line: `top_p: ...` is `--top-p: ...`, `stream=True` is `--stream`.
+
+    Prompts are numbered from 1, as they are shown.
 
     Args:
         message: of an error or a warning.
@@ -30,6 +32,7 @@ def in_flags(message: str, names: Iterable[str]) -> str:
             return flag if value == "True" else flag.replace("--", "--no-", 1)
         return f"{flag} {'none' if value == 'None' else value}"
 
+    message = re.sub(r"\bprompt (\d+)", lambda found: f"prompt {int(found[1]) + 1}", message)
     return _reworded(message, flags, assign)
 
 

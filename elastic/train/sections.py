@@ -75,8 +75,8 @@ class RewardConfig(Section):
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` goes first.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward a token of the length term.
-        target_min: least N, drawn uniformly a prompt.
-        target_max: greatest N; at most what a row may sample.
+        target_min: least N, drawn uniformly a prompt; by default 100 or ``target_max``, whichever is less.
+        target_max: greatest N; by default 4000 or what a row may sample, whichever is less.
     """
 
     TABLE: ClassVar[str] = "reward"
@@ -89,13 +89,6 @@ class RewardConfig(Section):
     target_min: int = limited(100, low=1)
     target_max: int = limited(4000, low=1)
 
-    def check(self) -> None:
-        if self.target_min > self.target_max:
-            raise ValueError(
-                f"reward.target_min: must be at most reward.target_max = {self.target_max}, "
-                f"got {self.target_min}"
-            )
-
 
 @dataclass(frozen=True)
 class BudgetConfig(Section):
@@ -104,7 +97,8 @@ class BudgetConfig(Section):
     Attributes:
         thinking: most sampled thinking tokens t*.
         solution: most sampled solution tokens s*.
-        total: one cap over both; with ``thinking = "unlimited"`` this is the vanilla hard cut.
+        total: one cap over both; with ``thinking = "unlimited"`` this is the vanilla hard cut, and
+            ``solution`` is unlimited by default.
         closing: what is forced when thinking is cut: a preset's name or a text; absent for the bare marker.
         on_eos: EOS while thinking: ``close`` replaces it with the closing, ``stop`` ends the row.
         on_reopen: a start marker in the solution: ``count`` or ``forbid``.
@@ -173,7 +167,7 @@ class RolloutConfig(Section):
     """``[rollout]``: how completions are drawn.
 
     Attributes:
-        prompts_per_step: groups a step, over all processes.
+        prompts_per_step: groups a step, over all processes; by default 128, or all problems if fewer.
         samples_per_prompt: completions a group, at least 2: an advantage compares them.
         temperature: also the temperature of the trained policy's logprobs.
         top_k: 0 for off.

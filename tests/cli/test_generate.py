@@ -170,5 +170,5 @@ def test_raw_prompts_get_the_bos_when_asked_for(elastic, tmp_path: Path) -> None
     assert "warning" not in said[-1]
     assert prompt("--raw") == words
     (line,) = [line for line in said[-1].splitlines() if "warning" in line]
-    assert line.startswith("elastic: warning: prompts: 1 of 1 (first: prompt 0) do not start with <bos>")
+    assert line.startswith("elastic: warning: prompts: 1 of 1 (first: prompt 1) do not start with <bos>")
     assert "pass --add-special-tokens to have it, or --no-add-special-tokens if" in line
