@@ -1,10 +1,12 @@
 """No flag of `elastic generate` is ignored: each does what it says or is refused with the reason."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from elastic import tiny
 from elastic.wording import in_flags, in_keys
 
 PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
@@ -52,9 +54,9 @@ def test_flags_that_do_nothing_are_refused_before_torch_is_loaded(elastic, monke
 
 
 def test_a_closing_is_read_where_eos_or_the_user_can_end_a_thought(elastic) -> None:
-    for arguments in (("--closing", "s1"), ("--total", 40, "--on-eos", "close", "--closing", "s1")):
-        assert generate(elastic, *arguments).status == 0
-    assert generate(elastic, "--total", 9, "--closing", "s1", "--stream").status == 0  # by Ctrl-C
+    closing = ("--closing", "{end} answer is")
+    for arguments in ((), ("--total", 40, "--on-eos", "close"), ("--total", 9, "--stream")):  # by Ctrl-C
+        assert generate(elastic, *closing, *arguments).status == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -71,15 +73,11 @@ def test_the_embedded_model_is_loaded_as_asked(elastic, dtype: str) -> None:
         ("--dtype", "int8", "--dtype: expected 'auto' or one of float32, bfloat16, float16, got 'int8'"),
     ],
 )
-def test_the_embedded_model_has_no_device_or_dtype_that_others_have_not(
-    elastic, flag, value, message
-) -> None:
+def test_the_embedded_model_has_no_odd_device_or_dtype(elastic, flag, value, message) -> None:
     assert refusal(generate(elastic, *T, *S, flag, value)) == message
 
 
 def test_chat_without_a_template_names_the_flag_that_does_without(elastic, tmp_path: Path) -> None:
-    from elastic import tiny
-
     model, tokenizer = tiny.load()
     tokenizer.chat_template = None
     model.save_pretrained(tmp_path)
@@ -111,8 +109,6 @@ def test_the_rest_of_a_budget_has_flags(elastic, tmp_path: Path) -> None:
 def test_json_is_checked_before_the_model_is_loaded(elastic, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("elastic.generate.load_model", lambda *_, **__: pytest.fail("loaded"))
     pipe = tmp_path / "pipe"
-    import os
-
     os.mkfifo(pipe)
     for path, message in (
         (tmp_path, f"--json: expected a file, got {tmp_path}, which is none"),
@@ -175,8 +171,8 @@ def test_messages_name_flags(message: str, expected: str) -> None:
     [
         ("path: no such directory", "model.path: no such directory"),
         (
-            "lacks weights (allow_missing=True takes it)",
-            "lacks weights (model.allow_missing = true takes it)",
+            "lacks some (allow_missing=True takes it)",
+            "lacks some (model.allow_missing = true takes it)",
         ),
         ("problem 'a': thinking: too many", "problem 'a': budget.thinking: too many"),
         ("c.toml: [budget]: total: too few", "c.toml: [budget]: total: too few"),

@@ -14,6 +14,7 @@ GENERATE = (
     "--thinking 8 --solution 4 --seed 1 --samples"
 )
 INFO = f"{sys.executable} -m elastic info"
+CLOSED = "elastic: error: stdout is closed; use > /dev/null for no output\n"
 SIGPIPE = 128 + 13  # as if the signal had ended it
 
 
@@ -45,11 +46,7 @@ def test_a_reader_that_has_enough_has_the_json_all_the_same(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", [f"{GENERATE} 1", f"{GENERATE} 1 --stream", INFO, f"{INFO} --help"])
 def test_a_closed_stdout_is_refused_before_any_work(command: str) -> None:
-    assert shell(f"{command} >&-") == (
-        2,
-        "",
-        "elastic: error: stdout is closed; use > /dev/null for no output\n",
-    )
+    assert shell(f"{command} >&-") == (2, "", CLOSED)
 
 
 def test_a_closed_stderr_takes_nothing_and_changes_nothing() -> None:
