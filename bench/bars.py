@@ -13,8 +13,6 @@ from bench.tables import Row
 from elastic.files import write_atomic
 
 OPS = ("grpo_loss", "token_logprobs", "linear_grpo_loss", "sample", "budget_step_")
-# Nobody else was measured as a launch alone or inside a CUDA graph.
-MEASURED_ALONE = ("elastic, one launch", "elastic, graph node")
 # Of Okabe and Ito, apart for every kind of colour vision.
 AHEAD, BEHIND, INK = "#0072b2", "#d55e00", "#222222"
 LOW, HIGH = 0.1, 100
@@ -30,11 +28,7 @@ def interval(mine: Row, other: Row) -> tuple[float, float]:
 
 def hardest(results: Sequence[Row], op: str) -> tuple[Row, Row] | None:
     """Ours and the fastest other in the case of `op` where we are least ahead; None without such a case."""
-    counted = [
-        row
-        for row in results
-        if row["op"] == op and not row.get("axis") and row["variant"] not in MEASURED_ALONE
-    ]
+    counted = [row for row in results if row["op"] == op and not row.get("axis")]
     pairs = filter(None, map(tables.duel, tables.cases(counted)))
     return min(pairs, key=lambda pair: pair[1]["median_ms"] / pair[0]["median_ms"], default=None)
 

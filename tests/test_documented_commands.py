@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs/ show is there: commands take the arguments shown, links lead somewhere."""
+"""What README, CONTRIBUTING and docs/ show is there: commands take their arguments, links lead somewhere."""
 
 import argparse
 import io
