@@ -6,8 +6,8 @@ from typing import Any
 
 Row = dict[str, Any]
 NOISY = 0.10  # quartiles this far apart, over the median
-# Ours, but unlike what others were measured as: one keeps all logits, which the op is there to avoid; a launch
-# alone and a node of a CUDA graph leave out what a call from Python costs.
+# Ours, but unlike what others were measured as: one keeps all logits, which the op is there to avoid; a
+# launch alone and a node of a CUDA graph leave out what a call from Python costs.
 UNLIKE_OTHERS = ("elastic, all logits", "elastic, one launch", "elastic, graph node")
 NOISY_NOTE = f"(! quartiles more than {NOISY:.0%} of the median apart)"
 
