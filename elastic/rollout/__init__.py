@@ -1,4 +1,4 @@
-"""Rollouts: completions under budgets, with a slot KV cache over unmodified Hugging Face models."""
+"""Rollouts: completions under budgets, with a slot KV cache over Hugging Face models."""
 
 from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan import OutOfContext

@@ -1,4 +1,4 @@
-"""RolloutEngine: completions of many prompts under budgets, with an unmodified Hugging Face model."""
+"""RolloutEngine: completions of many prompts under budgets, by the own forward of a Hugging Face model."""
 
 from __future__ import annotations
 

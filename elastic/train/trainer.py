@@ -48,7 +48,7 @@ class Trainer:
 
     Args:
         config: checked already; `TrainConfig.preflight` is the caller's.
-        model: the starting model, an unmodified Hugging Face causal language model.
+        model: the starting model, a Hugging Face causal language model; docs/models.md says which.
         tokenizer: its tokenizer.
         dataset: training problems.
         reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`.
