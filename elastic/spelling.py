@@ -193,13 +193,15 @@ class _Writing:
         return {pieces: example[pieces] for pieces, _ in seen.most_common()}
 
     def neighbours(self) -> list[Context]:
-        """The marker beside everything that the vocabulary merges with one of its edges."""
+        """The marker beside itself, and beside all that the vocabulary merges with one of its edges."""
+        own = self.marker.decode()
         before: dict[str, None] = {}
         behind: dict[str, None] = {}
         for token in (self.written[i] for i in self.merging):
             before |= {_text(token[: -len(head)]): None for head in self.heads if token.endswith(head)}
             behind |= {_text(token[len(tail) :]): None for tail in self.tails if token.startswith(tail)}
         return [
+            *((own, ""), ("", own), (own, own)),
             *((text, other) for text in list(before)[:MOST_NEIGHBOURS] for other in ("", "x", "\n")),
             *((other, text) for text in list(behind)[:MOST_NEIGHBOURS] for other in ("", "x", " ")),
         ]

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from elastic import Budget, Markers, Phase
+from elastic.pattern import Spelling
 
 from .helpers import machine_for, run
 from .tokenizers import bpe, chat, pieces, words
@@ -16,7 +17,7 @@ def test_a_special_token_is_one_id_with_no_other_spelling():
     tokenizer = bpe(["hello"], special=["<think>", "</think>"])
     markers = Markers.from_tokenizer(tokenizer)
     assert (len(markers.start), len(markers.end)) == (1, 1)
-    assert markers.end_merged == (frozenset(), frozenset())
+    assert markers.end_spellings == (Spelling(markers.end),)
     assert tokenizer.decode(markers.end) == "</think>"
 
 
@@ -45,7 +46,7 @@ def test_a_marker_of_several_tokens_is_recognised_in_every_context():
 def test_merging_with_neighbours_is_learned_from_the_vocabulary():
     tokenizer = bpe(TRACES)
     markers = Markers.from_tokenizer(tokenizer)
-    first = {tokenizer.decode([i]) for i in markers.end_merged[0]}
+    first = {tokenizer.decode([i]) for i in markers.end_spellings[0].first}
     assert all(text.endswith("</") and text != "</" for text in first)
     assert ".</" in first or " </" in first
 
@@ -60,13 +61,45 @@ def test_a_marker_that_tokenises_differently_after_a_newline_is_recognised_there
     assert Phase.SOLUTION in out.phase
 
 
-def test_a_marker_in_other_pieces_after_a_newline_is_refused_naming_text_and_context():
+def test_a_marker_in_other_pieces_after_a_newline_is_learned():
     # "\n</th" is one token, so the marker's first piece is neither "</" nor anything that ends in it.
     tokenizer = bpe(["\n</th"] * 50 + ["</", "think>"], merges=30, split=False)
-    after = tokenizer.convert_ids_to_tokens(tokenizer.encode("\n</think>"))
-    assert after[0] == "Ċ</th"
-    with pytest.raises(ValueError, match=r"end: '</think>' is .* alone, but '\\n</think>.*special token"):
-        Markers.from_tokenizer(tokenizer)
+    after = tokenizer.encode("\n</think>", add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(after)[0] == "Ċ</th"
+    markers = Markers.from_tokenizer(tokenizer)
+    assert len(markers.end_spellings) > 1
+    assert markers.end_pattern.ends(after) == [len(after) - 1]
+    assert markers.end_pattern.ends(markers.end) == [len(markers.end) - 1]
+
+
+class Forgetful:
+    """A tokenizer that writes a marker in other ids where it stands behind white space."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __len__(self):
+        return len(self.tokenizer)
+
+    def __getattr__(self, name):
+        if name == "backend_tokenizer":
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"token {i}" for i in ids]  # it does not say what a token adds to a text
+
+    def encode(self, text, **options):
+        ids = self.tokenizer.encode(text, **options)
+        return self.tokenizer.encode(text[:-1], **options) + [29] if text == "\n</think>" else ids
+
+
+def test_a_marker_that_is_not_recognised_in_a_context_is_refused_naming_text_and_context():
+    tokenizer = bpe(["hello"], merges=0)
+    odd = Forgetful(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(29) != ">"
+    with pytest.raises(ValueError, match=r"end: '</think>' is .* alone, but '\\n</think>' encodes to"):
+        Markers.from_tokenizer(odd)
 
 
 def test_sentencepiece_prefix_spaces_do_not_hide_a_marker():
