@@ -8,7 +8,7 @@ from elastic import Budget, Markers, Phase
 from elastic.pattern import Spelling
 
 from .helpers import machine_for, run
-from .tokenizers import bpe, chat, pieces, words
+from .tokenizers import bpe, chat, pieces, word_pieces, words
 
 TRACES = ["a </b> <p>x.</p>\n\n answer.</think>\n\n <think>\nfoo </think>\nbar x</think> y"] * 5
 
@@ -72,34 +72,13 @@ def test_a_marker_in_other_pieces_after_a_newline_is_learned():
     assert markers.end_pattern.ends(markers.end) == [len(markers.end) - 1]
 
 
-class Forgetful:
-    """A tokenizer that writes a marker in other ids where it stands behind white space."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-
-    def __len__(self):
-        return len(self.tokenizer)
-
-    def __getattr__(self, name):
-        if name == "backend_tokenizer":
-            raise AttributeError(name)
-        return getattr(self.tokenizer, name)
-
-    def convert_ids_to_tokens(self, ids):
-        return [f"token {i}" for i in ids]  # it does not say what a token adds to a text
-
-    def encode(self, text, **options):
-        ids = self.tokenizer.encode(text, **options)
-        return self.tokenizer.encode(text[:-1], **options) + [29] if text == "\n</think>" else ids
-
-
 def test_a_marker_that_is_not_recognised_in_a_context_is_refused_naming_text_and_context():
-    tokenizer = bpe(["hello"], merges=0)
-    odd = Forgetful(tokenizer)
-    assert tokenizer.convert_ids_to_tokens(29) != ">"
-    with pytest.raises(ValueError, match=r"end: '</think>' is .* alone, but '\\n</think>' encodes to"):
-        Markers.from_tokenizer(odd)
+    tokenizer = word_pieces(["x", "<think>", "##<th", "##ink>", "</think>"])
+    refusal = (
+        r"start: '<think>' is \[3\] alone, but 'x<think>' encodes to \[2, 4, 5\].*own markers with Markers"
+    )
+    with pytest.raises(ValueError, match=refusal):
+        Markers.from_tokenizer(tokenizer)
 
 
 def test_sentencepiece_prefix_spaces_do_not_hide_a_marker():
