@@ -129,16 +129,17 @@ def _with_neighbours(
     tokenizer: Any, alone: Learned, contexts: Sequence[Context], encoded: Sequence[list[int]]
 ) -> Learned:
     writing = _Writing(tokenizer, alone.text)
-    as_alone = list(writing.read([("", "")], [list(alone.ids)]))
+    as_alone = writing.read([("", "")], [list(alone.ids)])
     if not as_alone:  # the tokens do not say what they add to a text
         return alone
     needed = writing.read(contexts, encoded)
     neighbours = writing.neighbours()
     further = writing.read(neighbours, _encode(tokenizer, alone.text, neighbours))
-    own = writing.spelling(as_alone[0], alone.ids, alone=True)
+    # Without the space that SentencePiece puts in front, where it is a token of its own.
+    own = [writing.spelling(p, ids, alone=True) for p, ids in as_alone.items()]
     return replace(
         alone,
-        needed=(own, *(writing.spelling(p, ids) for p, ids in needed.items() if p not in as_alone)),
+        needed=(*own, *(writing.spelling(p, ids) for p, ids in needed.items() if p not in as_alone)),
         further=tuple(writing.spelling(p, ids) for p, ids in further.items() if p not in needed),
     )
 
@@ -240,14 +241,14 @@ def _find_exactly(
         return None
     begin = extra + len(before)
     end = begin + len(marker)
-    at, first, pieces = 0, -1, []
+    at, pieces = 0, {}
     for place, token in enumerate(tokens):
         low, high = max(at, begin), min(at + len(token), end)
         if low < high:
-            first = place if first < 0 else first
-            pieces.append(token[low - at : high - at])
+            pieces[place] = token[low - at : high - at]
         at += len(token)
-    return first, tuple(pieces)
+    in_a_row = max(pieces) - min(pieces) < len(pieces)  # not so where white space inside it was squeezed out
+    return (min(pieces), tuple(pieces.values())) if in_a_row else None
 
 
 def _squeezed(text: bytes) -> bytes:
@@ -255,5 +256,5 @@ def _squeezed(text: bytes) -> bytes:
 
 
 def _text(token: bytes) -> str:
-    """ "" for part of a character, which is no text."""
+    """What of a token's bytes is text; part of a character is not."""
     return token.decode(errors="ignore")
