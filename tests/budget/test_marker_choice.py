@@ -74,6 +74,20 @@ def test_a_bare_end_is_added_where_the_end_marker_is_more_than_a_tag():
         assert len(markers.ends_pattern.ends(ids)) >= 1, text
 
 
+def test_spellings_of_a_long_end_give_way_where_the_bare_end_is_found_anyway():
+    known = bpe(
+        [" E"] * 50 + ["En"] * 20, merges=4, split=False
+    )  # "Enough" is "En", "ough", behind a space " E", "n"
+    with pytest.raises(
+        ValueError, match=r"end: expected at most 28 tokens in all spellings, got 35: 'Enough of this"
+    ):
+        Markers.from_tokenizer(known, "<t>", "Enough of this now")
+    markers = Markers.from_tokenizer(known, "<t>", "Enough of it</t>")
+    for text in ("Enough of it</t>", "x Enough of it</t>", "x</t>"):
+        ids = known.encode(text, add_special_tokens=False)
+        assert markers.ends_pattern.ends(ids) == [len(ids) - 1], text
+
+
 def test_a_bare_end_that_is_given_as_well_is_one_end():
     markers = Markers.from_tokenizer(
         tokenizer("<think>", "</think>", "<tool_call>"), end="\n</think>", ends=["<tool_call>", "</think>"]
