@@ -43,9 +43,9 @@ TOOL_CALLS = (
 def default_markers(tokenizer: Any) -> Markers:
     """`<think>` and `</think>`, or the well-known pair that the vocabulary has as tokens in their place.
 
-    Plain text is the last resort: a model whose vocabulary has a token for another marker writes that one, and
-    a budget that waits for `<think>` would never do anything. Tool calls that are tokens of the vocabulary are
-    further ends (R18).
+    Plain text is the last resort: a model whose vocabulary has a token for another marker writes that one,
+    and a budget that waits for `<think>` would never do anything. Tool calls that are tokens of the
+    vocabulary are further ends (R18).
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -57,8 +57,9 @@ def default_markers(tokenizer: Any) -> Markers:
     start, end = next((pair for pair in PAIRS if added.keys() >= set(pair)), PAIRS[0])
     if (start, end) != PAIRS[0]:
         warnings.warn(
-            f"markers: the vocabulary has no token for <think>, but {start} and {end}: these are taken as the "
-            "thinking markers. Pass markers=Markers.from_tokenizer(tokenizer, start=..., end=...) for others",
+            f"markers: the vocabulary has no token for <think>, but {start} and {end}: these are taken "
+            "as the thinking markers. For others, pass "
+            "markers=Markers.from_tokenizer(tokenizer, start=..., end=...)",
             stacklevel=3,
         )
     markers = Markers.from_tokenizer(tokenizer, start, end)

@@ -140,8 +140,8 @@ class RolloutEngine:
             phase: where the rows start (R19): "opening" (they may open thinking themselves), "thinking" (the
                 prompt ends inside a thought) or "solution"; one for all, or one a prompt. None reads it from
                 the prompt's end (R9), or from the assistant's message that a `ChatPrompt` goes on with.
-            thinking_used: thinking tokens that count from the start, in the prompt or elsewhere; one for all, or
-                one a prompt. Needs prompts that have begun to think.
+            thinking_used: thinking tokens that count from the start, in the prompt or elsewhere; one for all,
+                or one a prompt. Needs prompts that have begun to think.
 
         Returns:
             RolloutBatch on the engine's device, rows in order of submission.
@@ -190,7 +190,7 @@ class RolloutEngine:
         return batch
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
-        """Of special tokens once an engine, as a training run has thousands of calls; of starts once a call."""
+        """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
         ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers)
         if ambiguous:
             warnings.warn(ambiguous, stacklevel=3)

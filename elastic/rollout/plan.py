@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.budget import Budget, Phase
+from elastic.budget import Budget
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
 from elastic.rollout.encoding import encode_prompts

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
 # How a message says that it begins with a thought: <think>, [THINK], <|begin_of_thought|>.
 _THOUGHT = re.compile(r"(?i)\s*([<\[◁](?!/)[^\s<>\[\]]*(?:think|thought|reason)[^\s<>\[\]]*[>\]▷])")
 _CLOSED = r"(?:[<\[◁]/[^\s<>\[\]]+[>\]▷]\s*)?"
@@ -16,8 +15,8 @@ class ChatPrompt(str):
     """A prompt that ends in what the assistant has written so far.
 
     Attributes:
-        prefill: the assistant's text, with which the prompt ends. Where its row starts (SPEC R19) is read from
-            it: in the phase of a row that has written it itself.
+        prefill: the assistant's text, with which the prompt ends. Where its rows start (SPEC R19) is read
+            from it: in the phase of a row that has written it itself.
     """
 
     prefill: str
@@ -38,10 +37,10 @@ def chat_prompts(
 ) -> list[str]:
     """Prompts that end where the assistant's turn begins, or goes on.
 
-    A conversation whose last message is the assistant's is continued in it. A message that opens thinking itself
-    ("<think>First") is put behind the template's generation prompt as it stands, because templates take thoughts
-    out of messages, or close an empty one in front of them; any other one is rendered as the template renders
-    the assistant's words, without the end of the turn.
+    A conversation whose last message is the assistant's is continued in it. A message that opens thinking
+    itself ("<think>First") is put behind the template's generation prompt as it stands, because templates
+    take thoughts out of messages, or close an empty one in front of them; any other one is rendered as the
+    template renders the assistant's words, without the end of the turn.
 
     Args:
         tokenizer: with a chat template.
@@ -52,8 +51,8 @@ def chat_prompts(
         template_arguments: passed to the template.
 
     Returns:
-        Texts with the template's special tokens written out, to be tokenised as they stand. Those that continue
-        a message are of `ChatPrompt`, from which `RolloutEngine.generate` knows the phase they end in.
+        Texts with the template's special tokens written out, to be tokenised as they stand. Those that
+        continue a message are of `ChatPrompt`, by which `RolloutEngine.generate` knows the phase they end in.
 
     Raises:
         TypeError: an entry of another kind.

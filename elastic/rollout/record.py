@@ -34,14 +34,14 @@ class RolloutBatch:
         full_logprobs: [R, T] float32, under the temperature-scaled softmax over the whole vocabulary; 0 where
             not SAMPLED.
         lengths: [R] int64, emitted tokens, EOS and forced tokens included.
-        thinking_tokens, solution_tokens: [R] int64, tokens that counted against each budget: the sampled ones,
-            and for thinking those of `initial_thinking`.
+        thinking_tokens, solution_tokens: [R] int64, tokens that counted against each budget: the sampled
+            ones, and for thinking those of `initial_thinking`.
         thinking_cut: [R] bool, whether closing tokens were forced.
         finish_reason: [R] uint8, `FinishReason`.
         initial_phase: [R] uint8, `Phase` before the first token: OPENING, THINKING or SOLUTION (R9, R19).
         initial_thinking: [R] int64, thinking tokens that counted before the first one (R19).
-        ended_at: [R] int64, tokens that the row had emitted when its thinking was ended from outside (R22); -1
-            where it was not.
+        ended_at: [R] int64, tokens that the row had emitted when its thinking was ended from outside (R22);
+            -1 where it was not.
         seeds: [R] int64, key of each row's generator; its counter is the token's column, so a row whose
             generation goes on does so at position `lengths`.
         prompt_index: [R] int64 into `prompts`; rows with the same index form a group.

@@ -1,7 +1,7 @@
 """Where thinking and solution stand in the text of a row.
 
-The phases say which tokens belong to the thinking block, the markers' texts inside its last tokens where to cut:
-a token may hold the end of one and the beginning of the other.
+The phases say which tokens belong to the thinking block, the markers' texts inside its last tokens where to
+cut: a token may hold the end of one and the beginning of the other.
 """
 
 from __future__ import annotations

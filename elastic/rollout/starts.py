@@ -136,15 +136,15 @@ def ambiguous_prompts(ids: Sequence[Sequence[int]], starts: Sequence[Start], mar
     if not found:
         return None
     return (
-        f"prompts: {len(found)} of {len(ids)} (first: prompt {found[0]}) hold a start marker with text behind "
-        "it, so they may end inside a thought; they are taken as not thinking yet, and their thinking budget "
-        'waits for another start marker. Pass phase="thinking" if they end inside a thought (and thinking_used '
-        'for what was thought), phase="opening" if they do not'
+        f"prompts: {len(found)} of {len(ids)} (first: prompt {found[0]}) hold a start marker with text "
+        "behind it, so they may end inside a thought; they are taken as not thinking yet, and their thinking "
+        'budget waits for another start marker. Pass phase="thinking" if they end inside a thought (and '
+        'thinking_used for what was thought), phase="opening" if they do not'
     )
 
 
 def never_thought(batch: RolloutBatch, starts: Sequence[Start], budgets: Sequence[Budget]) -> str | None:
-    """A warning where rows were given a thinking budget, might have opened thinking, and none of the call did.
+    """A warning where rows with a thinking budget might have opened thinking, and no row of the call did.
 
     A row that the model answers without a thought is nothing to speak of beside others that think. If none
     does, the prompts or the markers are most likely not those of the model.
