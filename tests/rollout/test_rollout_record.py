@@ -238,7 +238,7 @@ def test_other_files_are_refused(batch, tmp_path):
 
 
 def write_old(batch, path, version, merged=((), ())):
-    """The batch as versions 1 and 2 wrote it: one spelling a marker, nothing about how rows began or ended."""
+    """The batch as versions 1 and 2 wrote it: one spelling a marker, and not how rows began or were ended."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
