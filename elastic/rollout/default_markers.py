@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
-from elastic.markers import Markers, NaturalEnd
-from elastic.pattern import Spelling
+from elastic.markers import NAMES, Markers, MarkerWarning
+from elastic.token_text import added_tokens
 
 # Of thinking, the first that a vocabulary has as tokens of their own; without any, the first as plain text.
 PAIRS = (
@@ -40,7 +39,7 @@ TOOL_CALLS = (
 )
 
 
-def default_markers(tokenizer: Any) -> Markers:
+def default_markers(tokenizer: Any, *, names: tuple[str, str, str] = NAMES) -> Markers:
     """`<think>` and `</think>`, or the well-known pair that the vocabulary has as tokens in their place.
 
     Plain text is the last resort: a model whose vocabulary has a token for another marker writes that one,
@@ -49,19 +48,23 @@ def default_markers(tokenizer: Any) -> Markers:
 
     Args:
         tokenizer: a transformers tokenizer.
+        names: what start, end and ends are called where others could be given, as `Markers.from_tokenizer`
+            takes them.
 
     Raises:
         ValueError: as `Markers.from_tokenizer`.
     """
-    added = {str(token): i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
-    start, end = next((pair for pair in PAIRS if added.keys() >= set(pair)), PAIRS[0])
+    added = {str(token) for token in added_tokens(tokenizer).values()}
+    start, end = next((pair for pair in PAIRS if added.issuperset(pair)), PAIRS[0])
     if (start, end) != PAIRS[0]:
+        remedy = f"give {names[0]} and {names[1]}"
+        if names == NAMES:
+            remedy = "pass markers=Markers.from_tokenizer(tokenizer, start=..., end=...)"
         warnings.warn(
             f"markers: the vocabulary has no token for <think>, but {start} and {end}: these are taken "
-            "as the thinking markers. For others, pass "
-            "markers=Markers.from_tokenizer(tokenizer, start=..., end=...)",
+            f"as the thinking markers; for others, {remedy}",
+            MarkerWarning,
             stacklevel=3,
         )
-    markers = Markers.from_tokenizer(tokenizer, start, end)
-    calls = [NaturalEnd((Spelling((added[text],)),), text) for text in TOOL_CALLS if text in added]
-    return replace(markers, ends=(*markers.ends, *calls))
+    calls = [text for text in TOOL_CALLS if text in added]
+    return Markers.from_tokenizer(tokenizer, start, end, calls, names=names)

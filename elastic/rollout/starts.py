@@ -12,10 +12,11 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Budget, Phase
+from elastic.marker_text import thinking_tokens
 from elastic.markers import Markers
 from elastic.rollout.prompts import ChatPrompt
 from elastic.rollout.record import RolloutBatch
-from elastic.token_text import encode
+from elastic.token_text import added_tokens, encode
 
 PhaseName = str | Phase  # "opening", "thinking" or "solution"
 
@@ -175,5 +176,10 @@ def never_thought(batch: RolloutBatch, starts: Sequence[Start], budgets: Sequenc
 
 
 def _seen_markers(batch: RolloutBatch) -> str:
-    """Tokens of the vocabulary's own in prompts and completions that look like other thinking markers."""
-    return ""
+    """Tokens in prompts and completions that look like other thinking markers than those of the batch."""
+    tokenizer, markers = batch.tokenizer, batch.markers
+    ours = {*markers.start_pattern.places, *markers.ends_pattern.places}
+    ids = {*batch.tokens.unique().tolist(), *(token for prompt in batch.prompts for token in prompt)} - ours
+    seen = {str(token) for i, token in added_tokens(tokenizer).items() if i in ids}
+    names = [text for text in thinking_tokens(tokenizer) if text in seen]
+    return f"; seen were {', '.join(names)}" if names else ""

@@ -123,7 +123,7 @@ def _say_unopened(
 ) -> None:
     reasons: dict[Phase | None, str] = {
         None: "hold a start marker with text behind it: they are taken as not thinking yet, and unless the "
-        "model writes the marker once more, the thinking budget does nothing. End the prompts with the marker",
+        "model writes the marker once more, the thinking budget does nothing. End the prompts with it",
         Phase.OPENING: "do not open thinking: unless the model writes the start marker first, everything is "
         "solution, and the thinking budget does nothing. End the prompts with the marker if it is to think",
         Phase.SOLUTION: "close thinking themselves: everything is solution, and the thinking budget does "

@@ -302,7 +302,9 @@ def test_records_are_plain_values_of_the_row(batch):
     assert bare[0]["tokens"] == records[0]["tokens"]
 
 
-def hand_made(ids: list[int], phases: str, reason: FinishReason, tokenizer) -> RolloutBatch:
+def hand_made(
+    ids: list[int], phases: str, reason: FinishReason, tokenizer, markers: Markers | None = None
+) -> RolloutBatch:
     """One row; a letter of `phases` a token: o(pening) t(hinking) c(losing) n(otice) s(olution)."""
     phase = torch.tensor([["otcns".index(p) for p in phases]], dtype=torch.uint8)
     assert len(ids) == phase.shape[1]
@@ -324,7 +326,7 @@ def hand_made(ids: list[int], phases: str, reason: FinishReason, tokenizer) -> R
         seeds=one,
         prompt_index=one,
         prompts=[[5]],
-        markers=Markers.from_tokenizer(tokenizer),
+        markers=markers or Markers.from_tokenizer(tokenizer),
         tokenizer=tokenizer,
     )
 
