@@ -25,8 +25,8 @@ class Annotation:
         lengths: [R] int64.
         source: [R, T] uint8 of `Source`, PAD behind the length.
         phase: [R, T] uint8 of `Phase`, DONE behind the length.
-        thinking_tokens: [R] int64, thinking tokens that count, without those of a marker: the sampled ones and
-            `thinking_used`.
+        thinking_tokens: [R] int64, thinking tokens that count, without those of a marker: the sampled ones
+            and `thinking_used`.
         solution_tokens: [R] int64, sampled solution tokens, EOS included.
         thinking_cut: [R] bool, whether closing tokens were forced.
         finish_reason: [R] uint8 of `FinishReason`; LENGTH where the tokens end before the budget does.
@@ -99,15 +99,18 @@ def replay(
     if len(budgets) != max(rows, 1):
         raise ValueError(f"budget: expected one or {rows} budgets, one a row, got {len(budgets)}")
     machine, index = compile_budgets(budgets, markers, tokenizer, eos_ids)
+    used = thinking_used.cpu() if isinstance(thinking_used, Tensor) else thinking_used
     phases = _phases(initial_phase, starts_in_thinking, rows)
-    state = ops.new_state(index[:rows], machine, phase=phases, thinking_used=_on_cpu(thinking_used))
+    state = ops.new_state(index[:rows], machine, phase=phases, thinking_used=used)
     hints = None
     if source is not None:
         hints = _padded(source, lengths)[0].to(torch.uint8)
         if hints.shape != padded.shape:
             raise ValueError(f"source: expected shape {list(padded.shape)}, got {list(hints.shape)}")
     phase, read, state, mismatch = ops.replay(
-        padded, lengths, state, machine, source=hints, ended=_on_cpu(ended)
+        *(padded, lengths, state, machine),
+        source=hints,
+        ended=None if ended is None else torch.as_tensor(ended).to("cpu", torch.int64),
     )
     for row, position in enumerate(mismatch.tolist()):
         if position >= 0:
@@ -143,10 +146,6 @@ def _phases(
     if phases.shape != (rows,):
         raise ValueError(f"{name}: expected {rows} values, one a row, got shape {list(phases.shape)}")
     return phases
-
-
-def _on_cpu(values: Any) -> Any:
-    return values.cpu() if isinstance(values, Tensor) else values
 
 
 def _padded(values: Any, lengths: Sequence[int] | Tensor | None) -> tuple[Tensor, Tensor]:

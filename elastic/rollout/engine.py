@@ -202,7 +202,8 @@ class RolloutEngine:
                 warnings.warn(message, stacklevel=3)
 
     def _warn_of_thinking(self, batch: RolloutBatch, plan: Plan) -> None:
-        message = never_thought(batch, plan.starts, [plan.machine.budgets[i] for i in plan.budget_index])
+        budgets = [plan.machine.budgets[i] for i in plan.budget_index.tolist()]
+        message = never_thought(batch, plan.starts, budgets)
         if message:
             warnings.warn(message, stacklevel=3)
 

@@ -80,7 +80,7 @@ def read_starts(
 def _stated_phases(phase: Any, prompts: int) -> list[Phase | None]:
     if phase is None or isinstance(phase, (str, int)):
         return [None if phase is None else _phase(phase, "phase")] * prompts
-    if not isinstance(phase, (Sequence, Tensor)):
+    if not isinstance(phase, Sequence):
         raise TypeError(f"phase: expected {_NAMES}, or a list of them, one a prompt, got {phase!r}")
     if len(phase) != prompts:
         raise ValueError(f"phase: expected {prompts}, one a prompt, got {len(phase)}")
