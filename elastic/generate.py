@@ -15,8 +15,11 @@ from elastic.models import load_model
 from elastic.report.display import Decode, Display
 from elastic.report.traces import facts
 from elastic.rollout import RolloutBatch, RolloutEngine, chat_prompts
+from elastic.rollout.default_markers import default_markers
 from elastic.sampling import row_seeds
 from elastic.threads import threads_for
+
+_MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
 
 __all__ = ["Request", "read_prompts", "run"]
 
@@ -64,9 +67,12 @@ def _write_json(request: Request, batch: RolloutBatch) -> None:
     write_atomic(request.json_path.resolve(), "[" + ",\n".join(records) + "]\n")
 
 
-def _markers(tokenizer: Any, request: Request) -> Markers | None:
-    """Those asked for; None leaves them to the engine."""
-    return None if request.markers is None else Markers.from_tokenizer(tokenizer, **request.markers)
+def _markers(tokenizer: Any, request: Request) -> Markers:
+    pair = {"start": request.start_marker, "end": request.end_marker}
+    given = {name: text for name, text in pair.items() if text is not None}
+    if not given:
+        return default_markers(tokenizer, request.ends, names=_MARKER_FLAGS)
+    return Markers.from_tokenizer(tokenizer, **given, ends=request.ends, names=_MARKER_FLAGS)
 
 
 def _with_seed(request: Request) -> Request:
@@ -113,7 +119,7 @@ def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: Request
         samples_per_prompt=request.samples,
         sampling=request.sampling,
         max_new_tokens=request.max_new_tokens,
-        **({} if request.phase is None else {"phase": request.phase}),
+        phase=request.phase,
     )
 
 
@@ -147,7 +153,7 @@ def _stream(
                 sampling=request.sampling,
                 max_new_tokens=request.max_new_tokens,
                 seeds=[seed],
-                **({} if request.phase is None else {"phase": request.phase}),
+                phase=request.phase,
                 on_token=show,
             )
             display.end(facts(batch, 0))

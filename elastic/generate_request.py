@@ -35,7 +35,9 @@ class Request:
         add_special_tokens: whether prompts get what the tokenizer puts in front of a text; None for no, with
             a warning where raw prompts lack it.
         phase: where completions begin; None for what the end of each prompt says.
-        markers: start, end and ends of thinking as `Markers.from_tokenizer` takes them, as far as given.
+        start_marker: opens thinking; without it and `end_marker`, those of the vocabulary.
+        end_marker: closes it.
+        ends: what else ends thinking.
         stream: whether tokens are shown as they come, one completion after the other.
         json_path: where to write the completions, or None.
         max_rows: rows decoded together when not streaming.
@@ -54,7 +56,9 @@ class Request:
     chat: bool | None = None
     add_special_tokens: bool | None = None
     phase: str | None = None
-    markers: dict[str, Any] | None = None
+    start_marker: str | None = None
+    end_marker: str | None = None
+    ends: Sequence[str] = ()
     stream: bool = False
     json_path: Path | None = None
     max_rows: int = MAX_ROWS
@@ -86,19 +90,18 @@ def request_of(options: argparse.Namespace) -> Request:
         budget = Budget.vanilla(options.total, **rules)
     else:
         budget = Budget(options.thinking, options.solution, options.total, **rules)
-    markers = {"start": options.start_marker, "end": options.end_marker, "ends": options.end}
     return Request(
         model=options.model,
         prompts=read_prompts(options.prompts) if options.prompts is not None else options.prompt,
         budget=budget,
         sampling=Sampling(**_given(options, "temperature", "top_k", "top_p", "min_p", "seed")),
-        markers={name: value for name, value in markers.items() if value is not None} or None,
+        ends=tuple(options.end or ()),
         stream=options.stream,
         json_path=options.json,
         allow_missing=options.allow_missing,
         **_given(
             *(options, "samples", "chat", "add_special_tokens", "phase", "max_rows"),
-            *("device", "dtype", "max_new_tokens"),
+            *("start_marker", "end_marker", "device", "dtype", "max_new_tokens"),
         ),
     )
 

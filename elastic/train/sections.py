@@ -18,8 +18,10 @@ class ModelConfig(Section):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
         allow_missing: take weights that lack some of the model's, which are then random, or hold others.
-        start_marker: text that opens thinking.
+        start_marker: text that opens thinking; absent, with ``end_marker``, for the well-known pair that the
+            vocabulary has as tokens, else ``<think>``.
         end_marker: text that closes it.
+        ends: other texts of the model's that end thinking, as ``<tool_call>``.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -30,8 +32,9 @@ class ModelConfig(Section):
     device: str = "auto"
     attention: str = "auto"
     allow_missing: bool = False
-    start_marker: str = "<think>"
-    end_marker: str = "</think>"
+    start_marker: str | None = None
+    end_marker: str | None = None
+    ends: tuple[str, ...] = ()
     gradient_checkpointing: bool = False
 
 
@@ -102,6 +105,8 @@ class BudgetConfig(Section):
         closing: what is forced when thinking is cut: a preset's name or a text; absent for the bare marker.
         on_eos: EOS while thinking: ``close`` replaces it with the closing, ``stop`` ends the row.
         on_reopen: a start marker in the solution: ``count`` or ``forbid``.
+        on_reclose: an end marker behind a forced close: ``count`` or ``forbid``.
+        whole_characters: whether a cut waits, at most three tokens, for the end of a character.
         min_thinking: thinking tokens before which an end is replaced by ``extension``.
         extension: that text.
         max_extensions: how often.
@@ -125,6 +130,8 @@ class BudgetConfig(Section):
     closing: str | None = None
     on_eos: Literal["close", "stop"] = "close"
     on_reopen: Literal["count", "forbid"] = "count"
+    on_reclose: Literal["count", "forbid"] = "count"
+    whole_characters: bool = False
     min_thinking: int = limited(0, low=0)
     extension: str = "Wait"
     max_extensions: int = limited(0, low=0)
