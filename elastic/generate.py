@@ -10,12 +10,11 @@ from typing import Any, Literal, TextIO
 from elastic.files import write_atomic
 from elastic.generate_request import Request, read_prompts
 from elastic.interrupt import ThoughtInterrupt
-from elastic.markers import Markers
 from elastic.models import load_model
 from elastic.report.display import Decode, Display
 from elastic.report.traces import facts
 from elastic.rollout import RolloutBatch, RolloutEngine, chat_prompts
-from elastic.rollout.default_markers import default_markers
+from elastic.rollout.default_markers import choose_markers
 from elastic.sampling import row_seeds
 from elastic.threads import threads_for
 
@@ -39,10 +38,13 @@ def run(request: Request, out: TextIO) -> None:
     )
     prompts, special = _with_template(tokenizer, request)
     _warn_of_unknown_words(tokenizer, prompts)
+    markers = choose_markers(
+        tokenizer, request.start_marker, request.end_marker, request.ends, names=_MARKER_FLAGS
+    )
     engine = RolloutEngine(
         model,
         tokenizer,
-        markers=_markers(tokenizer, request),
+        markers=markers,
         max_rows=1 if request.stream else request.max_rows,
         add_special_tokens=special,
     )
@@ -65,14 +67,6 @@ def _write_json(request: Request, batch: RolloutBatch) -> None:
     records = (json.dumps(record, ensure_ascii=False) for record in batch.to_records())
     # A link stays one.
     write_atomic(request.json_path.resolve(), "[" + ",\n".join(records) + "]\n")
-
-
-def _markers(tokenizer: Any, request: Request) -> Markers:
-    pair = {"start": request.start_marker, "end": request.end_marker}
-    given = {name: text for name, text in pair.items() if text is not None}
-    if not given:
-        return default_markers(tokenizer, request.ends, names=_MARKER_FLAGS)
-    return Markers.from_tokenizer(tokenizer, **given, ends=request.ends, names=_MARKER_FLAGS)
 
 
 def _with_seed(request: Request) -> Request:

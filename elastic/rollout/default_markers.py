@@ -40,6 +40,32 @@ TOOL_CALLS = (
 )
 
 
+def choose_markers(
+    tokenizer: Any,
+    start: str | None = None,
+    end: str | None = None,
+    ends: Sequence[str] = (),
+    *,
+    names: tuple[str, str, str] = NAMES,
+) -> Markers:
+    """The markers that a user gave, the other of the pair as usual; without a pair, the vocabulary's own.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        start: what opens thinking, if given.
+        end: what closes it, if given.
+        ends: more natural ends.
+        names: what the three are called where the user gives them.
+
+    Raises:
+        ValueError: as `Markers.from_tokenizer`.
+    """
+    pair = {name: text for name, text in (("start", start), ("end", end)) if text is not None}
+    if not pair:
+        return default_markers(tokenizer, ends, names=names)
+    return Markers.from_tokenizer(tokenizer, **pair, ends=ends, names=names)
+
+
 def default_markers(
     tokenizer: Any, ends: Sequence[str] = (), *, names: tuple[str, str, str] = NAMES
 ) -> Markers:

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from elastic.data import Problem
-from elastic.markers import Markers
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
-from elastic.rollout.default_markers import default_markers
+from elastic.rollout.default_markers import choose_markers
 from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
 from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -36,7 +35,6 @@ from elastic.train.proof import packs
 from elastic.train.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.rollout_model import RolloutModel
 from elastic.train.schedule import learning_rate
-from elastic.train.sections import ModelConfig
 from elastic.train.seeds import Stream, generator
 from elastic.train.standing import Standing
 from elastic.train.state import RunState, build_optimizer
@@ -85,7 +83,10 @@ class Trainer:
         check_weights(model, config.optim.lr)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
-        markers = _markers(tokenizer, config.model)
+        chosen = config.model
+        markers = choose_markers(
+            tokenizer, chosen.start_marker, chosen.end_marker, chosen.ends, names=_MARKER_KEYS
+        )
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
@@ -293,14 +294,6 @@ class Trainer:
         progress = replace(progress, evaluated=True)
         self._standing.at(progress)
         return progress
-
-
-def _markers(tokenizer: Any, config: ModelConfig) -> Markers:
-    pair = {"start": config.start_marker, "end": config.end_marker}
-    given = {name: text for name, text in pair.items() if text is not None}
-    if not given:
-        return default_markers(tokenizer, config.ends, names=_MARKER_KEYS)
-    return Markers.from_tokenizer(tokenizer, **given, ends=config.ends, names=_MARKER_KEYS)
 
 
 def _frozen_copy(model: Any) -> Any:
