@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # the reader (`head`) has enough
         return 128 + signal.SIGPIPE
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         if options.traceback or os.environ.get(TRACEBACK_VARIABLE) == "1":
             raise
         _drop_output()

@@ -3,9 +3,12 @@
 import json
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TextIO
+
+import torch
 
 from elastic.files import write_atomic
 from elastic.generate_request import Request, read_prompts
@@ -15,7 +18,8 @@ from elastic.report.display import Decode, Display
 from elastic.report.traces import facts
 from elastic.rollout import RolloutBatch, RolloutEngine, chat_prompts
 from elastic.rollout.default_markers import choose_markers
-from elastic.sampling import row_seeds
+from elastic.rollout.plan import make_plan
+from elastic.rollout.starts import never_thought
 from elastic.threads import threads_for
 
 _MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
@@ -112,9 +116,13 @@ def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: Request
         request.budget,
         samples_per_prompt=request.samples,
         sampling=request.sampling,
-        max_new_tokens=request.max_new_tokens,
-        phase=request.phase,
+        **_limits(request),
     )
+
+
+def _limits(request: Request) -> dict[str, Any]:
+    names = ("max_new_tokens", "phase", "thinking_used")
+    return {name: getattr(request, name) for name in names}
 
 
 def _show(batch: RolloutBatch, request: Request, display: Display) -> None:
@@ -130,29 +138,42 @@ def _show(batch: RolloutBatch, request: Request, display: Display) -> None:
 def _stream(
     engine: RolloutEngine, prompts: Sequence[str], request: Request, display: Display
 ) -> RolloutBatch:
+    # A mistake in the last prompt is found before the first completion is shown.
+    plan = make_plan(
+        *(prompts, request.budget, request.samples, request.sampling),
+        seeds=None,
+        tokenizer=engine.tokenizer,
+        markers=engine.markers,
+        limits=engine.limits,
+        add_special_tokens=engine.add_special_tokens,
+        **_limits(request),
+    )
     batches = []
-    assert request.sampling.seed is not None  # `run` drew one
 
     def show(_: int, token: int, phase: int, source: int) -> Literal["end_thinking"] | None:
         display.token(token, source, phase)
         return interrupt.token(phase)
 
-    with ThoughtInterrupt() as interrupt:
-        for row, seed in enumerate(row_seeds(request.sampling.seed, len(prompts) * request.samples)):
+    with ThoughtInterrupt() as interrupt, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* no completion did")  # what is said of one holds of all or not
+        for row, k in enumerate(plan.prompt_index):
             display.begin(_heading(request, row))
             interrupt.begin()
             batch = engine.generate(
-                [prompts[row // request.samples]],
+                prompts[k : k + 1],
                 request.budget,
                 sampling=request.sampling,
-                max_new_tokens=request.max_new_tokens,
-                seeds=[seed],
-                phase=request.phase,
+                seeds=plan.seeds[row : row + 1],
                 on_token=show,
+                **_limits(request),
             )
             display.end(facts(batch, 0))
             batches.append(batch)
-    return RolloutBatch.cat(batches)
+    index = torch.tensor(plan.prompt_index, device=engine.device)
+    batch = replace(RolloutBatch.cat(batches), prompts=plan.prompts, prompt_index=index)
+    if message := never_thought(batch, plan.starts, [request.budget] * len(batch)):
+        warnings.warn(message, stacklevel=2)
+    return batch
 
 
 def _heading(request: Request, row: int) -> str:

@@ -67,6 +67,9 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         choices=("opening", "thinking", "solution"),
         help="where completions begin; by default the end of each prompt says it",
     )
+    prompts.add_argument(
+        "--thinking-used", type=int, metavar="TOKENS", help="of the budgets, by the prompts (default 0)"
+    )
 
 
 def _add_budgets(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,7 @@ class Request:
         add_special_tokens: whether prompts get what the tokenizer puts in front of a text; None for no, with
             a warning where raw prompts lack it.
         phase: where completions begin; None for what the end of each prompt says.
+        thinking_used: thinking tokens that the prompts spent already.
         start_marker: opens thinking; without it and `end_marker`, those of the vocabulary.
         end_marker: closes it.
         ends: what else ends thinking.
@@ -56,6 +57,7 @@ class Request:
     chat: bool | None = None
     add_special_tokens: bool | None = None
     phase: str | None = None
+    thinking_used: int | None = None
     start_marker: str | None = None
     end_marker: str | None = None
     ends: Sequence[str] = ()
@@ -100,7 +102,7 @@ def request_of(options: argparse.Namespace) -> Request:
         json_path=options.json,
         allow_missing=options.allow_missing,
         **_given(
-            *(options, "samples", "chat", "add_special_tokens", "phase", "max_rows"),
+            *(options, "samples", "chat", "add_special_tokens", "phase", "thinking_used", "max_rows"),
             *("start_marker", "end_marker", "device", "dtype", "max_new_tokens"),
         ),
     )

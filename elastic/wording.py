@@ -13,6 +13,8 @@ _KEYS = {
         *("extension", "max_extensions", "notices", "grace", "boundary", "whole_characters"),
     ),
 }
+MARKERS = "pass the markers of this model"
+_QUOTES = "'\""
 _TOML = {"True": "true", "False": "false"}
 
 
@@ -30,15 +32,19 @@ def in_flags(message: str, names: Iterable[str]) -> str:
     def assign(flag: str, value: str) -> str:
         if value in _TOML:
             return flag if value == "True" else flag.replace("--", "--no-", 1)
-        return f"{flag} {'none' if value == 'None' else value}"
+        return f"{flag} {'none' if value == 'None' else value.strip(_QUOTES)}"
 
+    several = "|".join(name for name in flags if "_" in name)  # which is no word of a sentence
+    message = message.replace(MARKERS, "give --start-marker and --end-marker")
     message = re.sub(r"\bprompt (\d+)", lambda found: f"prompt {int(found[1]) + 1}", message)
-    return _reworded(message, flags, assign)
+    message = _reworded(message, flags, assign)
+    return re.sub(rf"(?<![\w.'\"-])({several})(?![\w=])", lambda found: flags[found[1]], message)
 
 
 def in_keys(message: str) -> str:
     """A message in the words of a training configuration: `top_p: ...` is `rollout.top_p: ...`."""
     keys = {name: f"{table}.{name}" for table, names in _KEYS.items() for name in names}
+    message = message.replace(MARKERS, "give model.start_marker and model.end_marker")
     return _reworded(message, keys, lambda key, value: f"{key} = {_TOML.get(value, value)}")
 
 
@@ -46,5 +52,5 @@ def _reworded(message: str, names: Mapping[str, str], assign: Callable[[str, str
     name = "|".join(map(re.escape, names))
     # At the start of a sentence; a table's name in front says already which file's word it is.
     message = re.sub(rf"(^|(?<!\]): )({name})(?=: )", lambda found: found[1] + names[found[2]], message)
-    pattern = rf"(?<![\w.'\"-])({name})=([\w.-]*\w|'[^']*')"
+    pattern = rf"(?<![\w.'\"-])({name})=([\w.-]*\w|'[^']*'|\"[^\"]*\")"
     return re.sub(pattern, lambda found: assign(names[found[1]], found[2]), message)

@@ -41,7 +41,10 @@ def refusal(outcome) -> str:
         (("--whole-characters",), "--whole-characters: has no effect: no budget cuts anything"),
         ((*T, "--phase", "solution"), "--thinking: has no effect: with --phase solution nothing is thought"),
         (("--end", "<bos>", "--phase", "solution"), "--end: has no effect: with --phase solution"),
-        ((*T, "--min-thinking", 2), "min_thinking and max_extensions: one has no effect without the other"),
+        (
+            (*T, "--min-thinking", 2),
+            "--min-thinking and --max-extensions: one has no effect",
+        ),
     ],
 )
 def test_a_flag_that_would_do_nothing_is_refused(elastic, arguments, message) -> None:
