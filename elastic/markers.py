@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from elastic.budget import Phase
-from elastic.pattern import LONGEST_MARKER, Pattern
+from elastic.pattern import END_PLACES, LONGEST_MARKER, START_PLACES, Pattern, Spelling
 from elastic.token_text import decode, encode, encode_checked, is_blank, same_text, token_texts
 
 # What stands before and behind a marker in real traces: nothing, a word, the end of a sentence, line breaks.
@@ -24,21 +24,38 @@ BEHIND = ("", "x", " x", ".", "\n", "\n\n", "\nx", "\n\nx")
 
 
 @dataclass(frozen=True)
+class NaturalEnd:
+    """A further natural end of thinking (R18): it ends thinking, and is never forced.
+
+    Attributes:
+        spellings: how the vocabulary writes it.
+        text: its text; "" if unknown.
+        opens: whether it opens something that belongs to the solution's text and counts there, as a tool call
+            does. False for another closing marker, whose tokens count against neither budget.
+    """
+
+    spellings: tuple[Spelling, ...]
+    text: str = ""
+    opens: bool = True
+
+
+@dataclass(frozen=True)
 class Markers:
     """Token ids of the start and the end marker, one or more each.
 
     Attributes:
-        start: ids of the start marker.
-        end: ids of the end marker.
+        start: ids of the start marker, as it is written alone.
+        end: ids of the end marker; what is forced.
         start_text: its text; "" if unknown.
         end_text: its text; "" if unknown.
         tokenizer: where the ids come from, if they do: compiles texts of budgets. No part of equality.
-        start_merged: further ids for the first and for the last place of the start marker (`Pattern`).
-        end_merged: the same for the end marker.
-        text_before_start: those of `start_merged[0]` that hold other text than white space.
+        ends: further natural ends (R18). A tuple of ids stands for one that opens something.
+        start_spellings: every way the start marker may be written, `start` alone by default.
+        end_spellings: the same of the end marker.
 
     Raises:
-        ValueError: a marker is empty or longer than 24 tokens, or one contains the other.
+        ValueError: a marker is empty or longer than 24 tokens, one contains the other, or there are more
+            spellings than the machine has places for: 24 tokens of start markers, 28 of ends.
     """
 
     start: tuple[int, ...]
@@ -46,39 +63,51 @@ class Markers:
     start_text: str = ""
     end_text: str = ""
     tokenizer: Any = field(default=None, compare=False, repr=False)
-    start_merged: tuple[frozenset[int], frozenset[int]] = field(
-        default=(frozenset(), frozenset()), kw_only=True, repr=False
-    )
-    end_merged: tuple[frozenset[int], frozenset[int]] = field(
-        default=(frozenset(), frozenset()), kw_only=True, repr=False
-    )
-    text_before_start: frozenset[int] = field(default=frozenset(), kw_only=True, repr=False)
+    ends: tuple[NaturalEnd, ...] = field(default=(), kw_only=True)
+    start_spellings: tuple[Spelling, ...] = field(default=(), kw_only=True, repr=False)
+    end_spellings: tuple[Spelling, ...] = field(default=(), kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
-            ids = tuple(int(i) for i in getattr(self, name))
-            if not 1 <= len(ids) <= LONGEST_MARKER or min(ids) < 0:
-                raise ValueError(f"{name}: expected 1 to {LONGEST_MARKER} token ids, got {list(ids)}")
+            ids = _marker_ids(name, getattr(self, name))
             object.__setattr__(self, name, ids)
-        for name, ids, other in (
-            ("start", self.start, self.end_pattern),
-            ("end", self.end, self.start_pattern),
+            spellings = getattr(self, f"{name}_spellings") or (Spelling(ids),)
+            object.__setattr__(self, f"{name}_spellings", tuple(spellings))
+        object.__setattr__(self, "ends", tuple(_natural_end(end) for end in self.ends))
+        for name, pattern, most in (
+            ("start", self.start_pattern, START_PLACES),
+            ("end and ends", self.ends_pattern, END_PLACES),
         ):
-            if other.ends(ids):
+            if pattern.size > most:
                 raise ValueError(
-                    f"{name}: the ids {list(ids)} contain the other marker's {list(other.ids)}; "
-                    "the two could not be told apart"
+                    f"{name}: expected at most {most} tokens in all spellings, got {pattern.size}: "
+                    f"{[list(s.ids) for s in pattern.spellings]}"
                 )
+        for name, pattern, other in (
+            ("start", self.start_pattern, self.ends_pattern),
+            ("end", self.ends_pattern, self.start_pattern),
+        ):
+            for spelling in pattern.spellings:
+                if other.ends(spelling.ids):
+                    raise ValueError(
+                        f"{name}: the ids {list(spelling.ids)} contain the other marker's "
+                        f"{[list(s.ids) for s in other.spellings]}; the two could not be told apart"
+                    )
 
     @cached_property
     def start_pattern(self) -> Pattern:
         """Finds the start marker among token ids."""
-        return Pattern(self.start, *self.start_merged)
+        return Pattern(self.start_spellings)
 
     @cached_property
     def end_pattern(self) -> Pattern:
-        """Finds the end marker among token ids."""
-        return Pattern(self.end, *self.end_merged)
+        """Finds the end marker, and no other natural end."""
+        return Pattern(self.end_spellings)
+
+    @cached_property
+    def ends_pattern(self) -> Pattern:
+        """Finds every natural end: the end marker's spellings first, then those of `ends` in their order."""
+        return Pattern([*self.end_spellings, *(s for end in self.ends for s in end.spellings)])
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, start: str = "<think>", end: str = "</think>") -> Markers:
@@ -100,19 +129,15 @@ class Markers:
         """
         if start == end:
             raise ValueError(f"start and end: expected two different markers, got {start!r} twice")
-        patterns = [_pattern(tokenizer, text, name) for text, name in ((start, "start"), (end, "end"))]
-        texts = token_texts(tokenizer)
-        piece = texts[patterns[0].ids[0]] if len(patterns[0].ids) > 1 else start
-        with_text = {i for i in patterns[0].first if texts[i][: texts[i].rindex(piece)].strip()}
+        spelled = [_spelling(tokenizer, text, name) for text, name in ((start, "start"), (end, "end"))]
         return cls(
-            patterns[0].ids,
-            patterns[1].ids,
+            spelled[0].ids,
+            spelled[1].ids,
             start,
             end,
             tokenizer,
-            start_merged=(patterns[0].first, patterns[0].last),
-            end_merged=(patterns[1].first, patterns[1].last),
-            text_before_start=frozenset(with_text),
+            start_spellings=(spelled[0],),
+            end_spellings=(spelled[1],),
         )
 
     def initial_phase(self, prompt_ids: Sequence[int]) -> Phase:
@@ -130,27 +155,45 @@ class Markers:
         """
         ids = [int(i) for i in prompt_ids]
         while ids:
-            if self.start_pattern.is_tail_of(ids):
+            if self.start_pattern.tail(ids):
                 return Phase.THINKING
-            if self.end_pattern.is_tail_of(ids):
+            if self.ends_pattern.tail(ids):
                 return Phase.SOLUTION
             if self.tokenizer is None or not is_blank(self.tokenizer, ids.pop()):
                 break
         return Phase.OPENING
 
 
-def _pattern(tokenizer: Any, text: str, name: str) -> Pattern:
+def _marker_ids(name: str, given: Sequence[int]) -> tuple[int, ...]:
+    ids = tuple(int(i) for i in given)
+    if not 1 <= len(ids) <= LONGEST_MARKER or min(ids) < 0:
+        raise ValueError(f"{name}: expected 1 to {LONGEST_MARKER} token ids, got {list(ids)}")
+    return ids
+
+
+def _natural_end(end: Any) -> NaturalEnd:
+    if isinstance(end, NaturalEnd):
+        return end
+    return NaturalEnd((Spelling(_marker_ids("ends", end)),))
+
+
+def _spelling(tokenizer: Any, text: str, name: str) -> Spelling:
     if not text or text.isspace():
         raise ValueError(f"{name}: expected a marker's text, got {text!r}")
     ids = encode_checked(tokenizer, text, name)
     eos = getattr(tokenizer, "eos_token_id", None)
     if eos is not None and eos in ids:
         raise ValueError(f"{name}: {text!r} holds the EOS token {eos}, which would end the row")
-    pattern = Pattern(tuple(ids), *_merged(tokenizer, ids, text))
+    first, last = _merged(tokenizer, ids, text)
+    texts = token_texts(tokenizer)
+    piece = texts[ids[0]] if len(ids) > 1 else text
+    with_text = frozenset(i for i in first if texts[i][: texts[i].rindex(piece)].strip())
+    spelling = Spelling(tuple(ids), first, last, with_text)
+    pattern = Pattern([spelling])
     for before in BEFORE:
         for behind in BEHIND:
             _check_in_context(tokenizer, pattern, text, name, before, behind)
-    return pattern
+    return spelling
 
 
 def _merged(tokenizer: Any, ids: list[int], text: str) -> tuple[frozenset[int], frozenset[int]]:
@@ -177,6 +220,6 @@ def _check_in_context(
         return
     if len(pattern.ends(ids)) != 1:
         raise ValueError(
-            f"{name}: {text!r} is {list(pattern.ids)} alone, but {context!r} encodes to {ids}, where it "
+            f"{name}: {text!r} is {list(pattern.spellings[0].ids)} alone, but {context!r} encodes to {ids}, where it "
             "would not be recognised; add it to the tokenizer as a special token, or use a marker that is one"
         )

@@ -1,63 +1,93 @@
-"""Matching a marker in a stream of token ids, with several ids for its first and last place if need be.
+"""Matching markers in a stream of token ids.
 
-A marker of ordinary tokens may merge with its neighbours: many vocabularies hold ">\\n\\n" and ".</" as
-single tokens, so that "</think>" behind a full stop reads [".</", "think", ">\\n\\n"]. The text is a marker
-all the same. A `Pattern` therefore knows, for each place of the marker, every token that stands for it. The
-set of places a token can take is a bit mask; the set of places the stream has reached is another one
-(shift-and matching).
+A marker of ordinary tokens is not always written with the same ids. Its first and its last piece may merge with
+the text around it (" <", ">\\n\\n"), and a merged piece may split what stands behind it in another way: "<think>"
+alone reads ["<th", "ink", ">"] in a vocabulary that reads "x <think>" as ["x", " <", "think", ">"]. Each way is a
+`Spelling`; a `Pattern` finds several of them, and several markers, at once. Their places lie behind each other in
+one bit mask: the set of places a token can take is a mask, the set of places that the stream has reached is
+another one (shift-and matching).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
-# Bits of one int64 entry per token: 8 flags, 24 places of the start marker, 24 of the end marker.
-LONGEST_MARKER = 24
+LONGEST_MARKER = 24  # tokens of one spelling
+# Bits of one int64 entry a token: 8 flags, 24 places of start markers, 28 of ends, 3 of a character's bytes.
+START_PLACES = 24
+END_PLACES = 28
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """A marker's ids, and the tokens that hold its first or last piece together with neighbouring text.
+class Spelling:
+    """One way in which a vocabulary writes a marker.
 
     Attributes:
-        ids: the marker as it is written alone.
-        first: further ids for the first place.
-        last: further ids for the last place.
+        ids: one token a place.
+        first: further ids for the first place: tokens that end in its piece of the marker.
+        last: further ids for the last place: tokens that begin with its piece.
+        text_before: the ids among `first` whose text in front of the marker is not white space alone.
     """
 
     ids: tuple[int, ...]
     first: frozenset[int] = frozenset()
     last: frozenset[int] = frozenset()
-    _places: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False, hash=False)
+    text_before: frozenset[int] = frozenset()
 
-    def __post_init__(self) -> None:
-        for place, token in enumerate(self.ids):
-            self._add(token, place)
-        for token in self.first:
-            self._add(token, 0)
-        for token in self.last:
-            self._add(token, len(self.ids) - 1)
-
-    def _add(self, token: int, place: int) -> None:
-        self._places[token] = self._places.get(token, 0) | 1 << place
-
-    @property
-    def places(self) -> dict[int, int]:
-        """Token id -> bit mask of the places it can take."""
-        return self._places
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def last_ids(self) -> list[int]:
-        """Every token that can complete the marker."""
-        return sorted(token for token, places in self._places.items() if self.completes(places))
+        """Every token that can complete it."""
+        end = {self.ids[-1], *self.last}
+        return sorted(end | self.first if len(self.ids) == 1 else end)
+
+
+class Pattern:
+    """Finds any of several spellings in token ids.
+
+    Attributes:
+        spellings: what is looked for.
+        offsets: bit of the first place of each spelling.
+        places: token id -> bit mask of the places it can take.
+        firsts: bits of all first places.
+        lasts: bits of all last places.
+    """
+
+    def __init__(self, spellings: Sequence[Spelling]) -> None:
+        self.spellings = tuple(spellings)
+        self.offsets: list[int] = []
+        self.places: dict[int, int] = {}
+        self.firsts = self.lasts = 0
+        bit = 0
+        for spelling in self.spellings:
+            self.offsets.append(bit)
+            last = bit + len(spelling) - 1
+            for place, token in enumerate(spelling.ids, start=bit):
+                self._add(token, place)
+            for token in spelling.first:
+                self._add(token, bit)
+            for token in spelling.last:
+                self._add(token, last)
+            self.firsts |= 1 << bit
+            self.lasts |= 1 << last
+            bit = last + 1
+        self.size = bit
+
+    def _add(self, token: int, place: int) -> None:
+        self.places[token] = self.places.get(token, 0) | 1 << place
 
     def advance(self, match: int, token: int) -> int:
-        """Places reached behind `token`; bit i: the last i + 1 tokens are the first of a marker."""
-        return (match << 1 | 1) & self._places.get(token, 0)
+        """Places reached behind `token`."""
+        return (match << 1 | self.firsts) & self.places.get(token, 0)
 
-    def completes(self, match: int) -> bool:
-        return bool(match >> (len(self.ids) - 1) & 1)
+    def completed(self, match: int) -> int | None:
+        """The longest spelling that is complete, the first of equal ones; None if there is none."""
+        done = [i for i, bit in enumerate(self.offsets) if match >> (bit + len(self.spellings[i]) - 1) & 1]
+        return max(done, key=lambda i: len(self.spellings[i]), default=None)
 
     def ends(self, tokens: Iterable[int], match: int = 0) -> list[int]:
         """Positions at which an occurrence ends, overlapping ones included.
@@ -69,7 +99,7 @@ class Pattern:
         found = []
         for position, token in enumerate(tokens):
             match = self.advance(match, token)
-            if self.completes(match):
+            if match & self.lasts:
                 found.append(position)
         return found
 
@@ -77,9 +107,17 @@ class Pattern:
         """Whether a marker has begun, and is not complete, behind these tokens."""
         for token in tokens:
             match = self.advance(match, token)
-        return match & ((1 << (len(self.ids) - 1)) - 1) != 0
+        return match & ~self.lasts != 0
 
-    def is_tail_of(self, tokens: Sequence[int]) -> bool:
-        """Whether an occurrence ends exactly where the tokens end."""
-        tail = tokens[-len(self.ids) :]
-        return len(tail) == len(self.ids) and self.ends(tail) == [len(tail) - 1]
+    @cached_property
+    def anything_begun(self) -> int:
+        """The match behind a text that ended inside every marker at every place."""
+        return ((1 << self.size) - 1) & ~self.lasts
+
+    def tail(self, tokens: Sequence[int]) -> int:
+        """Tokens of the occurrence that ends exactly where the tokens end; 0 if none does."""
+        match = 0
+        for token in tokens[-LONGEST_MARKER:]:
+            match = self.advance(match, token)
+        found = self.completed(match)
+        return 0 if found is None else len(self.spellings[found])

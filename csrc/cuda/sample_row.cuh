@@ -66,8 +66,7 @@ struct SampledRow {
   int rank, ranks, log2_units;
   int warp, warps, lane;
   int32_t loose;
-  const int32_t* masked = nullptr;
-  int32_t masked_count = 0;
+  budget::Masked masked{nullptr, 0, 0};
   float max = 0.f, scale = 0.f;
 
   template <class Inputs>
@@ -87,24 +86,37 @@ struct SampledRow {
         loose(Peers::rank() == 0 ? loose_element(layout, vocab) : -1) {}
 
   __device__ __forceinline__ int first_unit() const { return rank << log2_units; }
-  __device__ __forceinline__ float logit(int32_t i, float x) const {
-    for (int32_t m = 0; m < masked_count; m++)
-      if (masked[m] == i) return -INFINITY;
-    return x;
+  // Bit e: the token at index i + e is masked, e below E.
+  __device__ __forceinline__ uint32_t masked_from(int32_t i) const {
+    uint32_t bits = 0;
+    if (!budget::any(masked)) return bits;
+    budget::each(masked, [&](int32_t id) { bits |= uint32_t(id - i) < E ? 1u << (id - i) : 0u; });
+    return bits;
   }
-  __device__ __forceinline__ float loose_logit() const { return logit(loose, to_float(logits[loose])); }
+  // The logits of a vector, the first at index i. The mask comes first: with the logits in registers beside
+  // its loops they spill.
+  __device__ __forceinline__ void read(int32_t i, const Vec16& q, float (&x)[E]) const {
+    const uint32_t hidden = masked_from(i);
+    unpack<T>(q, x);
+    if (hidden == 0) return;
+#pragma unroll
+    for (int e = 0; e < E; e++) x[e] = hidden >> e & 1 ? -INFINITY : x[e];
+  }
+  __device__ __forceinline__ float loose_logit() const {
+    return masked_from(loose) & 1 ? -INFINITY : to_float(logits[loose]);
+  }
 
   // use(index, logit) for this lane's share of a unit, and of the CTA's slice. Passes behind the FIRST find
   // the row, or part of it, on chip.
   template <bool FIRST = false, class Use>
   __device__ __forceinline__ void visit_unit(int u, const Use& use) const {
-    const auto read = [&](int32_t v) { return FIRST ? load.first(v) : load(v); };
-    each_vector<AHEAD>(layout.begin(u), layout.begin(u + 1), read, [&](int32_t v, const Vec16& q) {
+    const auto fetch = [&](int32_t v) { return FIRST ? load.first(v) : load(v); };
+    each_vector<AHEAD>(layout.begin(u), layout.begin(u + 1), fetch, [&](int32_t v, const Vec16& q) {
       float x[E];
-      unpack<T>(q, x);
       const int32_t i = layout.head + v * E;
+      read(i, q, x);
 #pragma unroll
-      for (int e = 0; e < E; e++) use(i + e, logit(i + e, x[e]));
+      for (int e = 0; e < E; e++) use(i + e, x[e]);
     });
   }
   template <bool FIRST = false, class Use>
@@ -214,8 +226,8 @@ struct SampledRow {
       Mass sum = 0;
       const int32_t i = layout.head + (v + lane) * E;
       if (v + lane < layout.begin(u + 1)) {
-        unpack<T>(load(v + lane), x);
-        for (int e = 0; e < E; e++) sum += weight(logit(i + e, x[e]), kept);
+        read(i, load(v + lane), x);
+        for (int e = 0; e < E; e++) sum += weight(x[e], kept);
       }
       const Mass before = exclusive_scan(sum);
       const bool here = before <= target && target < before + sum;
@@ -224,7 +236,7 @@ struct SampledRow {
       if (here) {
         Mass rest = target - before;
         for (int e = 0; e < E; e++) {
-          const Mass w = weight(logit(i + e, x[e]), kept);
+          const Mass w = weight(x[e], kept);
           if (rest < w) {
             found = i + e;
             break;
