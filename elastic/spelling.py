@@ -219,7 +219,7 @@ class _Writing:
         chosen = list(ids)  # an example's, which may hold text around the marker
         for place, others in ((-1, last), (0, first)):
             chosen[place] = min(
-                {ids[place], *others}, key=lambda i: (len(self.written[i]), i != ids[place], i)
+                {ids[place], *others}, key=lambda i: (len(self.written[i]), i not in self.seen, i)
             )
         with_text = frozenset(i for i in {ids[0], *first} if self.written[i].rpartition(head)[0].strip())
         return Spelling(tuple(chosen), first - {chosen[0]}, last - {chosen[-1]}, with_text)
