@@ -32,7 +32,8 @@ class Phase(IntEnum):
     """What a row is doing; of a token: the phase it was emitted in.
 
     The tokens of a natural end marker are THINKING, a forced end marker and the text before it CLOSING,
-    forced text behind it SOLUTION, notices and extensions NOTICE.
+    forced text behind it SOLUTION, notices and extensions NOTICE. Of a natural end that opens something (R18)
+    the token that completes it is SOLUTION.
     """
 
     OPENING = 0
@@ -91,7 +92,9 @@ class Budget:
             marker (or `{end}`) exactly once. None is the bare end marker.
         on_eos: EOS while thinking: "close" replaces it with F, "stop" ends the row (R6).
         on_reopen: a start marker in the solution: "count" takes it as text, "forbid" masks the token that
-            would complete it (R8; done by `force_logits_`).
+            would complete it (R8; done by `force_logits_` and `sample`).
+        on_reclose: an end marker in the solution behind a forced close, or another natural end that opens
+            nothing: "count" takes it as text, "forbid" masks the token that would complete it (R20).
         min_thinking: an end marker or EOS before this many thinking tokens gives way to `extension` (R11), at
             most `max_extensions` times. One needs the other.
         notices: pairs (used thinking tokens, text), forced while thinking goes on (R12). A notice waits while
@@ -100,6 +103,9 @@ class Budget:
             spends the budget may be that boundary already. `thinking=0` closes at once all the same (R9).
         boundary: strings that a boundary token's text ends in, or token ids; None with `grace` means newline
             and sentence ends.
+        whole_characters: a cut that is due inside a character (UTF-8, of a byte-level or byte-fallback
+            vocabulary) waits until it is whole: at most three more sampled tokens a row, which count, so that
+            a budget may be exceeded by them (R21). An EOS and a natural end do not wait.
 
     Raises:
         ValueError: at construction, naming the argument, its value and the limit (R14, R17). What depends on
@@ -112,12 +118,14 @@ class Budget:
     closing: Text | None = field(default=None, kw_only=True)
     on_eos: str = field(default="close", kw_only=True)
     on_reopen: str = field(default="count", kw_only=True)
+    on_reclose: str = field(default="count", kw_only=True)
     min_thinking: int = field(default=0, kw_only=True)
     extension: Text = field(default="Wait", kw_only=True)
     max_extensions: int = field(default=0, kw_only=True)
     notices: tuple[tuple[int, Text], ...] = field(default=(), kw_only=True)
     grace: int = field(default=0, kw_only=True)
     boundary: tuple[str | int, ...] | None = field(default=None, kw_only=True)
+    whole_characters: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.solution is _DEFAULT_SOLUTION:
@@ -126,10 +134,14 @@ class Budget:
         for name, least in (("thinking", 0), ("solution", 1), ("total", 1)):
             value = getattr(self, name)
             self._set(name, None if value is None else checks.integer(name, value, least, " or None"))
-        for name in ("min_thinking", "max_extensions", "grace"):
+        for name in ("min_thinking", "grace"):
             self._set(name, checks.integer(name, getattr(self, name), 0))
+        most = checks.MOST_EXTENSIONS
+        self._set("max_extensions", checks.integer("max_extensions", self.max_extensions, 0, most=most))
         checks.choice("on_eos", self.on_eos, ("close", "stop"))
         checks.choice("on_reopen", self.on_reopen, ("count", "forbid"))
+        checks.choice("on_reclose", self.on_reclose, ("count", "forbid"))
+        checks.flag("whole_characters", self.whole_characters)
         if self.closing is not None:
             self._set("closing", checks.text("closing", self.closing))
         self._set("extension", checks.text("extension", self.extension))
@@ -192,18 +204,23 @@ class Budget:
 
     @property
     def max_thinking(self) -> int | None:
-        """Most thinking tokens a row may sample, grace included; None is unlimited."""
+        """Most thinking tokens a row may sample, grace and whole characters included; None is unlimited."""
         if self.thinking is None:
             return None
-        return self.thinking + (self.grace if self.thinking > 0 else 0)
+        return self.thinking + (self.grace if self.thinking > 0 else 0) + self._waits
 
     @property
     def max_sampled(self) -> int | None:
         """Most sampled tokens that count against a budget; None is unlimited. Natural markers come on top."""
-        limits = [] if self.total is None else [self.total]
+        limits = [] if self.total is None else [self.total + self._waits]
         if self.max_thinking is not None and self.solution is not None:
             limits.append(self.max_thinking + self.solution)
         return min(limits, default=None)
+
+    @property
+    def _waits(self) -> int:
+        """Tokens that the cuts of one row may wait for whole characters (R21)."""
+        return 3 if self.whole_characters else 0
 
     def compile(self, markers: Markers, tokenizer: Any = None, eos_ids: EosIds = None) -> Machine:
         """The tables the ops read, for this one budget; see `elastic.machine.compile_budgets`."""

@@ -5,42 +5,59 @@ What would not do what its author meant is refused here, naming the text (R4, R1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from elastic.budget import CLOSINGS, Budget, Text
-from elastic.markers import Markers
-from elastic.token_text import check_ids, encode, encode_checked
+from elastic.markers import Markers, NaturalEnd
+from elastic.pattern import Pattern, Spelling
+from elastic.token_text import check_ids, encode, encode_checked, token_texts
 
 
 @dataclass(frozen=True)
 class ForcedTexts:
-    """The forced texts of one budget as ids. `closing[marker:tail]` is the end marker."""
+    """The forced texts of one budget as ids.
+
+    Attributes:
+        closing: F.
+        tail: where it goes on behind its end marker.
+        rests: for each spelling of every natural end, the end marker written in it, up to where F goes on;
+            what is missing of it is forced where it is in progress at a cut (R3). Empty for an end that is
+            never forced.
+        extension: R11.
+        notices: pairs (used thinking tokens, ids), R12.
+    """
 
     closing: list[int]
-    marker: int
     tail: int
+    rests: list[list[int]]
     extension: list[int]
     notices: list[tuple[int, list[int]]]
+
+    @property
+    def all(self) -> list[list[int]]:
+        """Every text."""
+        return [self.closing, *self.rests, self.extension, *(ids for _, ids in self.notices)]
 
 
 def forced_texts(budget: Budget, markers: Markers, tokenizer: Any, eos: frozenset[int]) -> ForcedTexts:
     """Encodes and checks the forced texts of one budget (R4, R11, R12)."""
-    closing, marker, tail = _closing(budget.closing, markers, tokenizer)
+    closing, tail = _closing(budget.closing, markers, tokenizer)
     _refuse_eos("closing", budget.closing, closing, eos)
     extension: list[int] = []
     if budget.max_extensions > 0:
         extension = _inserted("extension", budget.extension, markers, tokenizer, eos)
     notices = [(used, _inserted("notices", text, markers, tokenizer, eos)) for used, text in budget.notices]
-    return ForcedTexts(closing, marker, tail, extension, notices)
+    return ForcedTexts(closing, tail, _rests(closing[:tail], markers, tokenizer), extension, notices)
 
 
-def _closing(closing: Text | None, markers: Markers, tokenizer: Any) -> tuple[list[int], int, int]:
-    """F as ids, and where its end marker stands: [marker, tail)."""
+def _closing(closing: Text | None, markers: Markers, tokenizer: Any) -> tuple[list[int], int]:
+    """F as ids, and where it goes on behind its end marker."""
     if isinstance(closing, str) and closing in CLOSINGS:
         closing = CLOSINGS[closing]
     if closing is None:
-        return list(markers.end), 0, len(markers.end)
+        return list(markers.end), len(markers.end)
     ids = _closing_ids(closing, markers, tokenizer) if isinstance(closing, str) else list(closing)
     ends = markers.end_pattern.ends(ids)
     if len(ends) != 1:
@@ -54,7 +71,66 @@ def _closing(closing: Text | None, markers: Markers, tokenizer: Any) -> tuple[li
             f"(ids {ids})"
         )
     tail = ends[0] + 1
-    return ids, tail - len(markers.end), tail
+    _refuse_other_ends(closing, ids, tail, markers)
+    return ids, tail
+
+
+def _refuse_other_ends(closing: Text, ids: list[int], tail: int, markers: Markers) -> None:
+    """Another natural end may stand behind the marker if it opens something, or be the marker's own tag."""
+    marker = tail - markers.end_pattern.tail(ids[:tail])
+    for end in markers.ends:
+        pattern = Pattern(end.spellings)
+        allowed = range(tail, len(ids)) if end.opens else range(0)
+        if _is_bare(end, markers):
+            allowed = range(marker, tail)
+        if any(position not in allowed for position in pattern.ends(ids)):
+            shown = end.text or list(end.spellings[0].ids)
+            raise ValueError(f"closing: {closing!r} holds the natural end {shown!r} (ids {ids})")
+
+
+def _is_bare(end: NaturalEnd, markers: Markers) -> bool:
+    """Whether an end is what is left of the end marker without the text around it (R18)."""
+    if end.opens:
+        return False
+    if end.text and markers.end_text:
+        return end.text in markers.end_text
+    return any(_within(spelling.ids, markers.end) for spelling in end.spellings)
+
+
+def _within(ids: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    return any(whole[i : i + len(ids)] == ids for i in range(len(whole) - len(ids) + 1))
+
+
+def _rests(head: list[int], markers: Markers, tokenizer: Any) -> list[list[int]]:
+    """See `ForcedTexts.rests`; `head` is F up to and including its end marker."""
+    rests = [_rest(s, markers.end_spellings, head, tokenizer) for s in markers.end_spellings]
+    for end in markers.ends:
+        bare = _is_bare(end, markers)
+        rests += [_rest(s, end.spellings, head, tokenizer) if bare else [] for s in end.spellings]
+    return rests
+
+
+def _rest(spelling: Spelling, ways: Sequence[Spelling], head: list[int], tokenizer: Any) -> list[int]:
+    """An end in one spelling, and what follows it in the head, where it stands in one of several."""
+    at = max(Pattern(ways).ends(head), default=len(head) - 1)
+    last, behind = head[at], head[at + 1 :]
+    if last in spelling.last_ids:  # the same last piece, perhaps with the text behind it
+        return [*spelling.ids[:-1], last, *behind]
+    written = _written(ways, head[: at + 1])
+    if tokenizer is not None and written is not None:
+        text, piece = (token_texts(tokenizer)[token] for token in (last, written.ids[-1]))
+        if piece and piece in text and text != piece:
+            behind = [*encode(tokenizer, text[text.index(piece) + len(piece) :]), *behind]
+    return [*spelling.ids, *behind]
+
+
+def _written(ways: Sequence[Spelling], ids: list[int]) -> Spelling | None:
+    """The spelling in which these ids end."""
+    pattern, match = Pattern(ways), 0
+    for token in ids:
+        match = pattern.advance(match, token)
+    found = pattern.completed(match)
+    return None if found is None else pattern.spellings[found]
 
 
 def _closing_ids(closing: str, markers: Markers, tokenizer: Any) -> list[int]:
@@ -86,18 +162,18 @@ def _inserted(name: str, text: Text, markers: Markers, tokenizer: Any, eos: froz
         ids = encode_checked(tokenizer, text, name)
     else:
         ids = list(text)
-    for marker, pattern in (
-        (markers.start_text, markers.start_pattern),
-        (markers.end_text, markers.end_pattern),
-    ):
-        shown = marker or list(pattern.ids)
-        if pattern.ends(ids) or (isinstance(text, str) and marker and marker in text):
-            raise ValueError(f"{name}: {text!r} holds the marker {shown!r}")
-    anything_begun = (1 << len(markers.end)) - 1
-    if markers.end_pattern.ends(ids, anything_begun) or markers.end_pattern.in_progress(ids, anything_begun):
+    texts = [markers.end_text, *(end.text for end in markers.ends)]
+    for shown, pattern in (([markers.start_text], markers.start_pattern), (texts, markers.ends_pattern)):
+        found = pattern.ends(ids)
+        written = [t for t in shown if isinstance(text, str) and t and t in text]
+        if found or written:
+            marker = (written or [t for t in shown if t] or [list(pattern.spellings[0].ids)])[0]
+            raise ValueError(f"{name}: {text!r} holds the marker {marker!r}")
+    ends = markers.ends_pattern
+    if ends.ends(ids, ends.anything_begun) or ends.in_progress(ids, ends.anything_begun):
         raise ValueError(
             f"{name}: {text!r} (ids {ids}) completes or begins the end marker "
-            f"{markers.end_text or list(markers.end)!r} with the text around it"
+            f"{markers.end_text or list(markers.end)!r}, or another natural end, with the text around it"
         )
     _refuse_eos(name, text, ids, eos)
     return ids

@@ -16,11 +16,21 @@ bool is_aligned(const at::Tensor& state) {
 }
 
 // In the order of budget::Field.
-constexpr const char* FIELD_NAMES[] = {
-    "the budget",        "the phase",           "the last phase",
-    "the finish reason", "the cut flag",        "the white space tokens",
-    "the marker match",  "the thinking tokens", "the solution tokens",
-    "the extensions",    "the notices",         "the column of the forced token"};
+constexpr const char* FIELD_NAMES[] = {"the budget",
+                                       "the phase",
+                                       "the last phase",
+                                       "the finish reason",
+                                       "the end from outside",
+                                       "the bytes of a character in progress",
+                                       "the white space tokens",
+                                       "the tokens waited",
+                                       "the marker match",
+                                       "the thinking tokens",
+                                       "the solution tokens",
+                                       "the extensions",
+                                       "the notices",
+                                       "the match behind a cut",
+                                       "the column of the forced token"};
 static_assert(std::size(FIELD_NAMES) == size_t(Field::NONE));
 
 }  // namespace
@@ -40,20 +50,26 @@ budget::Tables checked_tables(const char* op, const at::Tensor& tables, const at
   return out;
 }
 
+void check_alignment(const char* op, const at::Tensor& state) {
+  TORCH_CHECK_VALUE(is_aligned(state), op, ": state: expected rows aligned to 16 bytes, got storage offset ",
+                    state.storage_offset());
+}
+
 void check_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,
                  const at::Tensor& beside) {
   expect(op, "state", state, {rows, STATE_WIDTH}, at::kInt, beside);
-  TORCH_CHECK_VALUE(is_aligned(state), op, ": state: expected rows aligned to 16 bytes, got storage offset ",
-                    state.storage_offset());
+  check_alignment(op, state);
   if (runs_on_cuda(state)) return;
   for (int64_t r = 0; r < rows; r++) {
     const budget::Row row = budget::load(state.const_data_ptr<int32_t>() + r * STATE_WIDTH);
     const auto [field, range] = budget::misfit(row, tables);
     if (field == Field::NONE) continue;
+    const char* hole = "";
+    if (field == Field::FORCED && range.most > 0) hole = ", at no end of a text";
+    if (field == Field::MATCH && range.most > 0 && row.phase < budget::CLOSING)
+      hole = ", with no complete marker";
     TORCH_CHECK_VALUE(false, op, ": state: expected ", FIELD_NAMES[int(field)], " of row ", r, " from ",
-                      range.least, " to ", range.most,
-                      field == Field::FORCED && range.most > 0 ? ", at no end of a text" : "", ", got ",
-                      range.value);
+                      range.least, " to ", range.most, hole, ", got ", range.value);
   }
 }
 

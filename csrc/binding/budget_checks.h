@@ -11,6 +11,9 @@ namespace elastic {
 budget::Tables checked_tables(const char* op, const at::Tensor& tables, const at::Tensor* token_flags,
                               const at::Tensor& beside);
 
+// On a device states move as two 16-byte words a row.
+void check_alignment(const char* op, const at::Tensor& state);
+
 // [rows, 8] int32, and on the host every row one that the tables could have led to. On a device that check
 // would have to wait: kernels take a row that does not fit as DONE.
 void check_state(const char* op, const at::Tensor& state, int64_t rows, const budget::Tables& tables,

@@ -18,7 +18,8 @@
 
 ELASTIC_LIBRARY(m) {
   // ---- budget machine (csrc/binding/budget.cpp, elastic/ops/budget.py) ----
-  m.def("new_state(Tensor rows, Tensor phase, Tensor tables) -> Tensor");
+  m.def("new_state(Tensor rows, Tensor phase, Tensor tables, Tensor? thinking_used=None) -> Tensor");
+  m.def("end_thinking_(Tensor(a!) state, Tensor rows) -> ()");
   m.def(
       "budget_step_(Tensor(a!) tokens, Tensor(b!) state, Tensor tables, Tensor token_flags, "
       "Tensor(c!)? active=None) -> Tensor");
@@ -26,7 +27,8 @@ ELASTIC_LIBRARY(m) {
   m.def("forced_next(Tensor state, Tensor tables) -> Tensor");
   m.def(
       "replay(Tensor tokens, Tensor lengths, Tensor state, Tensor tables, Tensor token_flags, "
-      "Tensor? source=None) -> (Tensor phase, Tensor source, Tensor state, Tensor mismatch)");
+      "Tensor? source=None, Tensor? ended=None) -> (Tensor phase, Tensor source, Tensor state, Tensor "
+      "mismatch)");
 
   // ---- sampling (csrc/binding/sample.cpp, elastic/ops/sample.py) ----
   m.def(

@@ -1,12 +1,13 @@
 // The budget machine: which token a row emits next, given the token that was sampled for it.
 //
-// One transition function, for host and device, is the only truth (SPEC section 2, rules R1-R17). The CPU op,
+// One transition function, for host and device, is the only truth (SPEC section 2, rules R1-R22). The CPU op,
 // the CUDA op and the fused sampler call it. A row is 8 int32, and no token history is kept: a set of bits,
-// bit i for "the last i+1 tokens are the first i+1 of the marker", says all that matters about it. It is
-// advanced by a shift and a mask (shift-and matching): O(1) a step, also for markers that overlap themselves,
-// and several tokens may stand for one place of the marker, which KMP borders cannot do. Each distinct budget
-// is one row of an int32 table, written by elastic/machine.py, which names the same fields. No torch, no
-// allocation, no exceptions: compiled by g++ and by nvcc.
+// bit i for "the last tokens are a marker's up to place i", says all that matters about it. The places of all
+// spellings of all markers lie behind each other in it, and a shift and a mask advance them all (shift-and
+// matching): O(1) a step, also for markers that overlap themselves, and several tokens may stand for one
+// place of a marker, which KMP borders cannot do. Only where a marker begins, completes or is cut are its
+// spellings gone through. Each distinct budget is one row of an int32 table, written by elastic/machine.py,
+// which names the same fields. No torch, no allocation, no exceptions: compiled by g++ and by nvcc.
 #pragma once
 
 #include "core/budget_state.h"
@@ -16,6 +17,21 @@ namespace elastic::budget {
 ELASTIC_HD void finish(Row& row, int32_t reason) {
   row.phase = DONE;
   row.finish = reason;
+  row.ended = 0;
+}
+
+// What a sampled token leaves of a character (R21).
+ELASTIC_HD void read_bytes(Row& row, const int32_t* table, const Token& token) {
+  if (!table[WHOLE_CHARACTERS]) return;
+  const int32_t left = row.pending - (token.character - CONTINUES);
+  row.pending = token.character < CONTINUES ? token.character : left > 0 ? left : 0;
+}
+
+// Whether a cut that is due waits for the character in progress (R21): one more token is sampled then.
+ELASTIC_HD bool waits(Row& row) {
+  if (row.pending == 0 || row.waited >= MOST_WAITED) return false;
+  row.waited++;
+  return true;
 }
 
 // The finish reason of a row that may sample no further solution token (R7, R14), or RUNNING.
@@ -25,22 +41,35 @@ ELASTIC_HD int32_t solution_spent(const Row& row, const int32_t* table) {
 }
 
 ELASTIC_HD void end_solution_token(Row& row, const int32_t* table, bool eos) {
-  const int32_t reason = eos ? int32_t(STOP) : solution_spent(row, table);
-  if (reason != RUNNING) finish(row, reason);
+  if (eos) return finish(row, STOP);
+  const int32_t reason = solution_spent(row, table);
+  if (reason != RUNNING && !waits(row)) finish(row, reason);
+}
+
+// Takes a marker's tokens back from the thinking budget. A state from elsewhere may count too few.
+ELASTIC_HD void give_back(Row& row, int32_t tokens) {
+  row.thinking = row.thinking > tokens ? row.thinking - tokens : 0;
 }
 
 // Forces F, or what is left of it behind an end marker in progress, whose tokens are given back (R1, R3).
 ELASTIC_HD void begin_closing(Row& row, const int32_t* table) {
-  const int32_t begun = matched(row.match);
-  row.thinking -= begun;
-  row.forced = begun > 0 ? table[CLOSING_MARKER_AT] + begun : table[CLOSING_AT];
-  row.match = 0;
+  const Longest begun = longest_end(row.match, table, /*forced_only=*/true);
+  give_back(row, begun.tokens);
+  row.forced = begun.tokens > 0 ? begun.spelling[AT] + begun.tokens : table[CLOSING_AT];
+  row.match = row.ended = 0;
   row.cut = 1;
   row.phase = CLOSING;
 }
 
+ELASTIC_HD void cut_thinking(Row& row, const int32_t* table) {
+  row.phase = THINKING;
+  row.forced = 0;
+  if (!waits(row)) begin_closing(row, table);
+}
+
 // Thinking goes on: a due notice first (R12), which waits while an end marker is in progress.
 ELASTIC_HD void continue_thinking(Row& row, const int32_t* table) {
+  if (row.ended) return cut_thinking(row, table);
   row.phase = THINKING;
   row.forced = 0;
   if (row.match != 0 || row.notices >= table[NOTICE_COUNT] || row.thinking >= table[THINKING_LIMIT]) return;
@@ -54,30 +83,63 @@ ELASTIC_HD void continue_thinking(Row& row, const int32_t* table) {
 ELASTIC_HD void enter_thinking(Row& row, const int32_t* table) {
   row.match = 0;
   row.solution = 0;
-  if (table[THINKING_LIMIT] == 0) {
-    begin_closing(row, table);  // R9
+  if (row.thinking >= table[THINKING_LIMIT]) {
+    cut_thinking(row, table);  // R9, R19
   } else {
     continue_thinking(row, table);
   }
 }
 
-ELASTIC_HD void enter_solution(Row& row) {
+ELASTIC_HD void enter_solution(Row& row, int32_t forced = 0) {
   row.phase = SOLUTION;
-  row.match = 0;
-  row.forced = 0;
+  row.match = row.ended = 0;
+  row.forced = forced;
 }
 
-// A row before its first token. CLOSING and NOTICE are no places to start: they read as THINKING. An index
-// outside the tables gives a row that is DONE and only emits padding.
-ELASTIC_HD Row initial(const Tables& tables, int64_t budget, int64_t start) {
-  const bool known = budget >= 0 && budget < tables.count && start >= OPENING && start <= DONE;
+// The tokens already thought (R19) as a row that thought them itself would count them. Notices at a lower
+// count are past.
+ELASTIC_HD void count_used(Row& row, const int32_t* table, int64_t used) {
+  const int64_t t = table[THINKING_LIMIT];
+  for (const int64_t most :
+       {t > 0 ? t + table[GRACE] : 0, int64_t(table[TOTAL_LIMIT]), int64_t(INT32_MAX - 1)})
+    used = used < most ? used : most;
+  row.thinking = int32_t(used);
+  const int32_t* notice = table + table[NOTICES_AT];
+  while (row.notices < table[NOTICE_COUNT] && notice[2 * row.notices] < row.thinking) row.notices++;
+}
+
+// A row before its first token, with `used` thinking tokens behind it. CLOSING and NOTICE are no places to
+// start: they read as THINKING. What no row can start with gives one that is DONE and only emits padding.
+ELASTIC_HD Row initial(const Tables& tables, int64_t budget, int64_t start, int64_t used) {
+  const bool known = budget >= 0 && budget < tables.count && start >= OPENING && start <= DONE && used >= 0 &&
+                     (used == 0 || start != OPENING);
   int32_t phase = known ? int32_t(start) : int32_t(DONE);
   if (phase == CLOSING || phase == NOTICE) phase = THINKING;
   Row row{};
-  row.budget = known ? int32_t(budget) : 0;
+  row.budget = budget >= 0 && budget < tables.count ? int32_t(budget) : 0;
   row.phase = row.last_phase = phase;
-  if (phase == THINKING) enter_thinking(row, table_of(row, tables));
+  if (phase == OPENING || phase == DONE) return row;
+  const int32_t* table = table_of(row, tables);
+  count_used(row, table, used);
+  const int32_t reason = solution_spent(row, table);
+  if (reason != RUNNING) {
+    finish(row, reason);
+  } else if (phase == THINKING) {
+    enter_thinking(row, table);
+  }
   return row;
+}
+
+// Thinking is to end at the next step, as if the budget were spent (R22).
+ELASTIC_HD void end_thinking(Row& row) {
+  if (row.ended || (row.phase != OPENING && row.phase != THINKING && row.phase != NOTICE)) return;
+  row.ended = 1;
+  if (row.phase == THINKING && row.waited == 0) waits(row);  // else a cut waits already
+}
+
+// Begins the closing that `end_thinking` asked for, which knew no table.
+ELASTIC_HD void settle(Row& row, const int32_t* table) {
+  if (row.ended && row.phase == THINKING && row.waited == 0) begin_closing(row, table);
 }
 
 // The id that the row emits next whatever is sampled, or -1. A finished row gives its padding id.
@@ -86,35 +148,45 @@ ELASTIC_HD int32_t next_forced(const Row& row, const int32_t* table) {
   return row.forced != 0 ? table[row.forced] : -1;
 }
 
-// Whether the tokens that complete a start marker may not be sampled next (R8, on_reopen="forbid").
-ELASTIC_HD bool forbids_start(const Row& row, const int32_t* table) {
-  return row.phase == SOLUTION && table[FORBID_REOPEN] &&
-         completes(advance(row.match, PLACES), table[START_LENGTH]);
+// The tokens that may not be sampled next in a solution (R8, R20).
+ELASTIC_HD Masked masked_next(const Row& row, const int32_t* table) {
+  Masked masked{table, 0, 0};
+  if (row.phase != SOLUTION) return masked;
+  masked.starts = advance(row.match, table[START_FIRSTS], table[FORBID_REOPEN]);
+  if (row.cut) masked.ends = advance(row.reclose, table[END_FIRSTS], table[FORBID_RECLOSE]);
+  return masked;
+}
+
+ELASTIC_HD void read_solution_token(Row& row, const int32_t* table, const Token& token) {
+  row.last_phase = SOLUTION;
+  row.match = advance(row.match, table[START_FIRSTS], token.start_places);
+  if (row.cut && table[FORBID_RECLOSE])
+    row.reclose = advance(row.reclose, table[END_FIRSTS], token.end_places);
 }
 
 ELASTIC_HD Emitted emit_forced(Row& row, const Tables& tables, const int32_t* table) {
-  const int32_t at = row.forced++;
-  const int32_t token = table[at];
+  const int32_t token = table[row.forced++];
   const bool ends = table[row.forced] < 0;
+  row.last_phase = row.phase;
+  row.pending = 0;
+  // Behind the end marker F is solution text (R4), and a marker may begin in it.
+  if (row.phase == SOLUTION) read_solution_token(row, table, look_up(tables, token));
+  if (!ends) return {token, FORCED};
   if (row.phase == NOTICE) {
-    row.last_phase = NOTICE;
-    if (ends) continue_thinking(row, table);
-    return {token, FORCED};
-  }
-  // Behind the end marker F is solution text (R4), and a start marker may begin in it.
-  const bool behind = at >= table[CLOSING_TAIL_AT];
-  row.last_phase = behind ? SOLUTION : CLOSING;
-  if (behind) row.match = advance(row.match, look_up(tables, token).start_places);
-  if (ends) {
-    row.phase = SOLUTION;
+    continue_thinking(row, table);
+  } else if (row.phase == CLOSING) {
+    const int32_t tail = table[TAIL_AT];
+    enter_solution(row, table[tail] < 0 ? 0 : tail);
+  } else {
     row.forced = 0;
   }
   return {token, FORCED};
 }
 
-// An early end marker or EOS gives way to the extension while there is one left (R11).
+// An early end or EOS gives way to the extension while there is one left (R11), and no cut is due.
 ELASTIC_HD bool wants_extension(const Row& row, const int32_t* table) {
-  return row.thinking - matched(row.match) < table[MIN_THINKING] && row.extensions < table[MAX_EXTENSIONS];
+  if (row.extensions >= table[MAX_EXTENSIONS] || row.ended || row.waited > 0) return false;
+  return row.thinking - longest_end(row.match, table).tokens < table[MIN_THINKING];
 }
 
 ELASTIC_HD Emitted emit_extension(Row& row, const Tables& tables, const int32_t* table) {
@@ -125,44 +197,82 @@ ELASTIC_HD Emitted emit_extension(Row& row, const Tables& tables, const int32_t*
   return emit_forced(row, tables, table);
 }
 
+// White space passed in OPENING once only the last `kept` tokens may belong to a start marker; `begun` is the
+// one in progress before the token. -1 where other text, or too much of it, stands in front of them.
+ELASTIC_HD int32_t space_before(const Row& row, const Longest& begun, int32_t kept, bool blank) {
+  const int32_t dropped = begun.tokens + 1 - kept;
+  const int32_t leading = begun.tokens > 0 ? begun.spelling[LEADING_SPACE] : 0;
+  const bool free = kept > 0 ? dropped <= leading : begun.tokens <= leading && blank;
+  const int32_t passed = row.whitespace + dropped;
+  return dropped == 0 || (free && passed <= OPENING_WHITESPACE_LIMIT) ? passed : -1;
+}
+
+// Moves a row on that a token leaves in OPENING or leads to THINKING; false, and no change, if it does not.
+ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& begun, int32_t places,
+                                bool blank) {
+  const int32_t match = advance(row.match, table[START_FIRSTS], places), lasts = table[START_LASTS];
+  const int32_t complete = longest_start(match & lasts, table).tokens;
+  if (complete > 0 && space_before(row, begun, complete, blank) >= 0) {
+    enter_thinking(row, table);
+    return true;
+  }
+  const Longest now = longest_start(match & ~lasts, table);
+  const int32_t passed = space_before(row, begun, now.tokens, blank);
+  if (passed < 0) return false;
+  const int32_t text = now.tokens - now.spelling[LEADING_SPACE];
+  row.match = match & ~lasts;
+  row.whitespace = passed;
+  row.solution = text > 0 ? text : 0;
+  return true;
+}
+
 // White space and the start marker are free, other text opens the solution and counts there (R9). The tokens
 // of a start marker in progress count until it completes; once they have spent the solution budget, what
 // would overspend it is replaced by the rest of the marker.
 ELASTIC_HD Emitted step_opening(Row& row, const Tables& tables, const int32_t* table, Token token) {
-  const int32_t begun = row.match, before = matched(begun), free_tokens = table[START_WHITESPACE];
-  uint8_t source = SAMPLED;
+  const Longest begun = longest_start(row.match, table);
   // Text in front of a marker is text: such a token begins no marker here, though it may in the solution.
-  row.match = advance(begun, token.flags & TEXT_BEFORE_START ? token.start_places & ~1 : token.start_places);
-  if (matched(row.match) != before + 1 && before > free_tokens && solution_spent(row, table) != RUNNING) {
-    token = look_up(tables, table[table[START_AT] + before]);
-    row.match = advance(begun, token.start_places);
-    source = FORCED;
-  }
+  const int32_t text = token.flags & TEXT_BEFORE_START ? table[START_FIRSTS] : 0;
   row.last_phase = OPENING;
-  if (completes(row.match, table[START_LENGTH])) {
-    enter_thinking(row, table);
-    return {token.id, source};
+  read_bytes(row, table, token);
+  if (goes_on_opening(row, table, begun, token.start_places & ~text, token.flags & WHITESPACE))
+    return {token.id, SAMPLED};
+  if (begun.tokens > begun.spelling[LEADING_SPACE] && solution_spent(row, table) != RUNNING) {
+    token = look_up(tables, table[begun.spelling[AT] + begun.tokens]);
+    row.pending = 0;
+    goes_on_opening(row, table, begun, token.start_places, false);
+    return {token.id, FORCED};
   }
-  // Tokens that can no longer belong to a start marker are white space, or the solution begins.
-  const int32_t after = matched(row.match), dropped = before + 1 - after;
-  const bool blank = after > 0 ? dropped <= free_tokens : before <= free_tokens && (token.flags & WHITESPACE);
-  if (dropped == 0 || (blank && row.whitespace + dropped <= OPENING_WHITESPACE_LIMIT)) {
-    row.whitespace += dropped;
-    row.solution = after > free_tokens ? after - free_tokens : 0;
-    return {token.id, source};
-  }
-  row.match = advance(begun, token.start_places);
-  row.phase = row.last_phase = SOLUTION;
-  row.solution += 1;
+  row.phase = SOLUTION;
+  row.ended = 0;
+  row.solution++;
+  read_solution_token(row, table, token);
   end_solution_token(row, table, token.flags & EOS);
-  return {token.id, source};
+  return {token.id, SAMPLED};
+}
+
+// The end's tokens are given back (R2). Those of one that opens something are the solution's (R18).
+ELASTIC_HD void end_naturally(Row& row, const int32_t* table, const Token& token) {
+  const Longest end = longest_end(row.match & table[END_LASTS], table);
+  give_back(row, end.tokens);
+  enter_solution(row);
+  if (!end.spelling[OPENS]) return;
+  row.solution = end.tokens;
+  read_solution_token(row, table, token);
+  end_solution_token(row, table, false);
+}
+
+// Whether thinking has to be cut behind the token just counted: R1, R13, R22. A cut that waits stays due.
+ELASTIC_HD bool cut_due(const Row& row, const int32_t* table, const Token& token) {
+  const int32_t over = row.thinking - table[THINKING_LIMIT];
+  return row.ended ||
+         (over >= 0 && (over >= table[GRACE] || row.waited > 0 || (token.flags & table[BOUNDARY_MASK])));
 }
 
 ELASTIC_HD Emitted step_thinking(Row& row, const Tables& tables, const int32_t* table, const Token& token) {
   const bool eos = token.flags & EOS;
-  const int32_t length = table[END_LENGTH], limit = table[THINKING_LIMIT];
-  const int32_t match = advance(row.match, token.end_places);
-  const bool ends = completes(match, length);
+  const int32_t match = advance(row.match, table[END_FIRSTS], token.end_places);
+  const bool ends = match & table[END_LASTS];
   if ((eos || ends) && wants_extension(row, table)) return emit_extension(row, tables, table);
   if (eos && !table[EOS_STOPS]) {
     begin_closing(row, table);  // R6
@@ -171,16 +281,15 @@ ELASTIC_HD Emitted step_thinking(Row& row, const Tables& tables, const int32_t* 
   row.last_phase = THINKING;
   row.thinking++;
   row.match = match;
+  read_bytes(row, table, token);
   if (eos) {
     finish(row, STOP);
   } else if (ends) {
-    row.thinking -= length;  // R2
-    enter_solution(row);
-  } else if (row.thinking >= limit &&
-             (row.thinking - limit >= table[GRACE] || (token.flags & table[BOUNDARY_MASK]))) {
-    begin_closing(row, table);
-  } else if (row.thinking >= table[TOTAL_LIMIT]) {
-    finish(row, TOTAL_BUDGET);  // unlimited thinking under a total: the hard cut of the vanilla method
+    end_naturally(row, table, token);
+  } else if (row.thinking >= table[TOTAL_LIMIT] && row.thinking < table[THINKING_LIMIT]) {
+    if (!waits(row)) finish(row, TOTAL_BUDGET);  // unlimited thinking under a total: the vanilla hard cut
+  } else if (cut_due(row, table, token)) {
+    cut_thinking(row, table);
   } else {
     continue_thinking(row, table);
   }
@@ -188,9 +297,9 @@ ELASTIC_HD Emitted step_thinking(Row& row, const Tables& tables, const int32_t* 
 }
 
 ELASTIC_HD Emitted step_solution(Row& row, const int32_t* table, const Token& token) {
-  row.last_phase = SOLUTION;
   row.solution++;
-  row.match = advance(row.match, token.start_places);
+  read_bytes(row, table, token);
+  read_solution_token(row, table, token);
   end_solution_token(row, table, token.flags & EOS);
   return {token.id, SAMPLED};
 }
@@ -215,8 +324,9 @@ ELASTIC_HD Emitted transition(Row& row, const Tables& tables, int64_t sampled) {
 ELASTIC_HD bool replay_token(Row& row, const Tables& tables, int64_t token, uint8_t hint, Emitted& out) {
   const int32_t* table = table_of(row, tables);
   Row next = row;
-  if (hint == FORCED && row.phase == THINKING) {
-    if (wants_extension(row, table)) {
+  settle(next, table);
+  if (hint == FORCED && next.phase == THINKING) {
+    if (wants_extension(next, table)) {
       out = emit_extension(next, tables, table);
     } else if (!table[EOS_STOPS]) {
       begin_closing(next, table);

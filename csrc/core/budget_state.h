@@ -10,8 +10,10 @@ namespace elastic::budget {
 enum Source : uint8_t { SAMPLED = 0, FORCED = 1, PAD = 2 };
 enum Phase : int32_t { OPENING = 0, THINKING = 1, CLOSING = 2, NOTICE = 3, SOLUTION = 4, DONE = 5 };
 enum Finish : int32_t { RUNNING = 0, STOP = 1, SOLUTION_BUDGET = 2, TOTAL_BUDGET = 3 };
-// Bits of a token's entry: flags, then the places it can take in the start and in the end marker.
-// TEXT_BEFORE_START: stands for the start marker's first token with other text in front of it.
+// Bits of a token's entry: flags, the places it can take in start markers, those in natural ends, and what it
+// leaves of a character: 0 nothing (or it says nothing about bytes), 1 to 3 the bytes that its last character
+// still needs, 4 + k that it is nothing but k bytes that continue one (R21).
+// TEXT_BEFORE_START: stands for a start marker's first token with other text in front of it.
 enum TokenFlag : int32_t {
   EOS = 1,
   WHITESPACE = 2,
@@ -19,16 +21,22 @@ enum TokenFlag : int32_t {
 };  // five more: boundary sets (R13)
 constexpr int START_SHIFT = 8;
 constexpr int END_SHIFT = 32;
-constexpr int32_t PLACES = 0xFFFFFF;  // markers have at most 24 tokens
+constexpr int CHARACTER_SHIFT = 60;
+constexpr int32_t START_PLACES = 0xFFFFFF;  // of all start markers
+constexpr int32_t END_PLACES = 0xFFFFFFF;   // of all natural ends
+constexpr int32_t CONTINUES = 4;
 
 constexpr int STATE_WIDTH = 8;
 constexpr uint8_t NO_HINT = 255;
+constexpr int32_t LONGEST_SPELLING = 24;
+constexpr int32_t MOST_WAITED = 3;  // R21
 // White space before the start marker is free (R9), but a row that samples nothing else has to end (R5).
 constexpr int OPENING_WHITESPACE_LIMIT = 32;
 
-// Columns of a table row. `*_AT` are columns of the same row where a list of ids starts; text lists end in
-// -1 and follow each other: F, the extension, the notices, then the start marker. Limits that do not exist
-// are INT32_MAX.
+// Columns of a table row. `*_AT` are columns of the same row where a list starts. Texts end in -1 and follow
+// each other: F up to and including its end marker; for every way to write that marker, the marker and what
+// of F belongs to it; the rest of F, which may be empty; the extension; the notices. Lists that are no texts
+// stand behind them, the start markers' spellings first. Limits that do not exist are INT32_MAX.
 enum Column : int {
   THINKING_LIMIT = 0,  // t
   SOLUTION_LIMIT = 1,  // s
@@ -38,21 +46,36 @@ enum Column : int {
   GRACE = 5,           // R13
   BOUNDARY_MASK = 6,   // R13: bit in the token flags, 0 for none
   EOS_STOPS = 7,       // R6: on_eos="stop"
-  FORBID_REOPEN = 8,   // R8: on_reopen="forbid"
-  PAD_ID = 9,
-  START_LENGTH = 10,
-  START_AT = 11,          // START_LENGTH ids
-  START_WHITESPACE = 12,  // leading tokens of the start marker that are white space
-  START_LAST_COUNT = 13,  // R8: tokens that can complete the start marker ...
-  START_LAST_AT = 14,     // ... and where they stand
-  END_LENGTH = 15,
-  CLOSING_AT = 16,         // F
-  CLOSING_MARKER_AT = 17,  // the end marker in F
-  CLOSING_TAIL_AT = 18,    // behind the end marker in F
-  EXTENSION_AT = 19,
-  NOTICE_COUNT = 20,
-  NOTICES_AT = 21,  // NOTICE_COUNT pairs (used thinking tokens, column of the text), ascending
-  HEADER_WIDTH = 22,
+  FORBID_REOPEN = 8,   // R8: last places of start markers that may not be taken, 0 under "count"
+  FORBID_RECLOSE = 9,  // R20: last places of the ends that open nothing, likewise
+  WHOLE_CHARACTERS = 10,
+  PAD_ID = 11,
+  START_COUNT = 12,
+  STARTS_AT = 13,     // START_COUNT spellings
+  START_FIRSTS = 14,  // bits of their first places ...
+  START_LASTS = 15,   // ... and of their last ones
+  END_COUNT = 16,
+  ENDS_AT = 17,  // END_COUNT spellings, the end marker's own first
+  END_FIRSTS = 18,
+  END_LASTS = 19,
+  CLOSING_AT = 20,  // F up to and including its end marker
+  TAIL_AT = 21,     // F behind it
+  EXTENSION_AT = 22,
+  NOTICE_COUNT = 23,
+  NOTICES_AT = 24,  // NOTICE_COUNT pairs (used thinking tokens, column of the text), ascending
+  HEADER_WIDTH = 25,
+};
+
+// One way to write a marker.
+enum SpellingColumn : int {
+  FIRST_BIT = 0,
+  LENGTH = 1,
+  LEADING_SPACE = 2,  // of a start marker: its leading tokens that are white space
+  OPENS = 2,          // of an end: 1 if it belongs to the solution (R18)
+  AT = 3,  // column of its ids; of an end: of what is forced where it is in progress (R3), 0: nothing is
+  LAST_COUNT = 4,  // tokens that can complete it ...
+  LAST_AT = 5,     // ... and where they stand
+  SPELLING_WIDTH = 6,
 };
 
 // What every row shares. Host or device pointers.
@@ -70,12 +93,16 @@ struct Row {
   int32_t last_phase;  // of the token emitted last
   int32_t finish;
   int32_t cut;         // 1 once closing tokens were forced
+  int32_t ended;       // 1 while thinking has been ended from outside and goes on (R22)
+  int32_t pending;     // bytes that the character in progress still needs (R21)
   int32_t whitespace;  // white space tokens passed while OPENING
-  int32_t thinking;    // sampled thinking tokens; those of a marker in progress count until it completes
-  int32_t solution;    // sampled solution tokens; in OPENING those of a start marker in progress
-  int32_t match;       // bits, of the end marker (THINKING) or of the start marker (OPENING, SOLUTION)
+  int32_t waited;    // tokens that cuts have waited for a whole character; in THINKING one waits if any (R21)
+  int32_t thinking;  // sampled thinking tokens; those of a marker in progress count until it completes
+  int32_t solution;  // sampled solution tokens; in OPENING those of a start marker in progress
+  int32_t match;     // bits, of the ends (THINKING) or of the start markers (OPENING, SOLUTION)
   int32_t extensions;  // used so far
   int32_t notices;     // used so far
+  int32_t reclose;     // bits of the ends in the solution behind a cut (R20)
   int32_t forced;      // column of the next forced id, 0 for none
 };
 
@@ -103,16 +130,31 @@ ELASTIC_HD Row load(const int32_t* state) {
   const int32_t* at = state;
 #endif
   const int32_t bits = at[1];
-  // The last two take the bits that must be 0 along, for budget_check.h to see.
-  return Row{at[0], bits & 15, bits >> 4 & 15, bits >> 8 & 15, bits >> 12 & 15, bits >> 16,
-             at[2], at[3],     at[4],          at[5],          at[6],           at[7]};
+  Row row;
+  row.budget = at[0];
+  row.phase = bits & 15;
+  row.last_phase = bits >> 4 & 15;
+  row.finish = bits >> 8 & 15;
+  row.cut = bits >> 12 & 1;
+  row.ended = bits >> 13 & 1;
+  row.pending = bits >> 14 & 3;
+  row.whitespace = bits >> 16 & 63;
+  row.waited = bits >> 22;  // takes the bits that must be 0 along, for budget_check.h to see
+  row.thinking = at[2];
+  row.solution = at[3];
+  row.match = at[4];
+  row.extensions = at[5] & 0xFFFF;
+  row.notices = at[5] >> 16;
+  row.reclose = at[6];
+  row.forced = at[7];
+  return row;
 }
 
 ELASTIC_HD void store(const Row& row, int32_t* state) {
-  const int32_t bits =
-      row.phase | row.last_phase << 4 | row.finish << 8 | row.cut << 12 | row.whitespace << 16;
-  const Words words{
-      {row.budget, bits, row.thinking, row.solution, row.match, row.extensions, row.notices, row.forced}};
+  const int32_t bits = row.phase | row.last_phase << 4 | row.finish << 8 | row.cut << 12 | row.ended << 13 |
+                       row.pending << 14 | row.whitespace << 16 | row.waited << 22;
+  const Words words{{row.budget, bits, row.thinking, row.solution, row.match,
+                     row.extensions | row.notices << 16, row.reclose, row.forced}};
 #ifdef __CUDA_ARCH__
   *reinterpret_cast<Words*>(state) = words;
 #else
@@ -125,25 +167,80 @@ struct Token {
   int32_t flags;
   int32_t start_places;
   int32_t end_places;
+  int32_t character;
 };
 
 ELASTIC_HD Token look_up(const Tables& tables, int64_t id) {
   const int64_t bits = id >= 0 && id < tables.vocab ? tables.token_flags[id] : 0;
-  return {id, int32_t(bits & 255), int32_t(bits >> START_SHIFT & PLACES),
-          int32_t(bits >> END_SHIFT & PLACES)};
+  return {id, int32_t(bits & 255), int32_t(bits >> START_SHIFT & START_PLACES),
+          int32_t(bits >> END_SHIFT & END_PLACES), int32_t(bits >> CHARACTER_SHIFT & 7)};
 }
 
-ELASTIC_HD int32_t advance(int32_t match, int32_t places) { return (match << 1 | 1) & places; }
+// Places reached behind a token that can take `places`.
+ELASTIC_HD int32_t advance(int32_t match, int32_t firsts, int32_t places) {
+  return (match << 1 | firsts) & places;
+}
 
-ELASTIC_HD bool completes(int32_t match, int32_t length) { return match >> (length - 1) & 1; }
-
-// Tokens of the longest marker in progress: the highest bit.
-ELASTIC_HD int32_t matched(int32_t match) {
+// 1 + the highest bit, 0 if there is none.
+ELASTIC_HD int32_t bit_length(int32_t bits) {
 #ifdef __CUDA_ARCH__
-  return 32 - __clz(match);
+  return 32 - __clz(bits);
 #else
-  return match == 0 ? 0 : 32 - __builtin_clz(uint32_t(match));
+  return bits == 0 ? 0 : 32 - __builtin_clz(uint32_t(bits));
 #endif
+}
+
+struct Longest {
+  const int32_t* spelling;
+  int32_t tokens;
+};
+
+// The longest spelling that a match has reached a place of, and how far; the first of equal ones. Markers are
+// seldom in progress, and this loop is all that their number costs.
+ELASTIC_HD Longest longest(int32_t match, const int32_t* spelling, int32_t count, bool forced_only = false) {
+  Longest best{spelling, 0};
+  for (int32_t i = 0; match != 0 && i < count; i++, spelling += SPELLING_WIDTH) {
+    const int32_t tokens = bit_length(match >> spelling[FIRST_BIT] & ((1 << spelling[LENGTH]) - 1));
+    if (tokens > best.tokens && !(forced_only && spelling[AT] == 0)) best = {spelling, tokens};
+  }
+  return best;
+}
+
+ELASTIC_HD Longest longest_start(int32_t match, const int32_t* table) {
+  return longest(match, table + table[STARTS_AT], table[START_COUNT]);
+}
+
+ELASTIC_HD Longest longest_end(int32_t match, const int32_t* table, bool forced_only = false) {
+  return longest(match, table + table[ENDS_AT], table[END_COUNT], forced_only);
+}
+
+// The tokens that may not be sampled next: bits of last places, in start markers (R8) and in ends (R20).
+struct Masked {
+  const int32_t* table;
+  int32_t starts;
+  int32_t ends;
+};
+
+ELASTIC_HD bool any(const Masked& masked) { return (masked.starts | masked.ends) != 0; }
+
+template <class Use>
+ELASTIC_HD void each_completing(const int32_t* table, const int32_t* spelling, int32_t lasts, const Use& use,
+                                int32_t first, int32_t stride) {
+  for (; lasts != 0; spelling += SPELLING_WIDTH) {
+    const int32_t last = 1 << (spelling[FIRST_BIT] + spelling[LENGTH] - 1);
+    if (!(lasts & last)) continue;
+    lasts &= ~last;
+    const int32_t* ids = table + spelling[LAST_AT];
+    for (int32_t i = first; i < spelling[LAST_COUNT]; i += stride) use(ids[i]);
+  }
+}
+
+// use(id), from the `first` on every `stride`-th of each spelling.
+template <class Use>
+ELASTIC_HD void each(const Masked& masked, const Use& use, int32_t first = 0, int32_t stride = 1) {
+  const int32_t* table = masked.table;
+  each_completing(table, table + table[STARTS_AT], masked.starts, use, first, stride);
+  each_completing(table, table + table[ENDS_AT], masked.ends, use, first, stride);
 }
 
 }  // namespace elastic::budget

@@ -61,17 +61,15 @@ ELASTIC_HD Filters filters_of(const SampleParams& p, int64_t r) {
 // What the budget says about a row before its logits are looked at.
 struct Orders {
   bool draws;             // false: forced or finished, the logits are not read
-  const int32_t* masked;  // ids that may not be drawn (R8, on_reopen="forbid") ...
-  int32_t masked_count;   // ... none where this is 0
+  budget::Masked masked;  // tokens that may not be drawn (R8, R20)
 };
 
 ELASTIC_HD Orders orders_of(const SampleParams& p, int64_t r) {
-  if (p.state == nullptr) return {true, nullptr, 0};
+  if (p.state == nullptr) return {true, {nullptr, 0, 0}};
   const budget::Row row = budget::load(p.state + r * budget::STATE_WIDTH, p.tables);
   const int32_t* table = budget::table_of(row, p.tables);
-  if (budget::next_forced(row, table) >= 0) return {false, nullptr, 0};
-  if (!budget::forbids_start(row, table)) return {true, nullptr, 0};
-  return {true, table + table[budget::START_LAST_AT], table[budget::START_LAST_COUNT]};
+  if (budget::next_forced(row, table) >= 0) return {false, {nullptr, 0, 0}};
+  return {true, budget::masked_next(row, table)};
 }
 
 struct Drawn {

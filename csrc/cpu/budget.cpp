@@ -8,6 +8,10 @@ void new_state(const budget::NewStateParams& p) {
   for (int64_t r = 0; r < p.rows; r++) budget::new_state_row(p, r);
 }
 
+void end_thinking(const budget::EndThinkingParams& p) {
+  for (int64_t i = 0; i < p.count; i++) budget::end_thinking_row(p, i);
+}
+
 void budget_step(const budget::StepParams& p) {
   int32_t active = 0;
   for (int64_t r = 0; r < p.rows; r++) active += budget::step_row(p, r);
@@ -27,12 +31,11 @@ void force_rows(const budget::ForceParams& p) {
     if (forced >= 0) {
       std::fill(logits, logits + p.vocab, negative_infinity);
       if (forced < p.vocab) logits[forced] = 0;
-    } else if (budget::forbids_start(row, table)) {
-      const int32_t* last = table + table[budget::START_LAST_AT];
-      for (int32_t i = 0; i < table[budget::START_LAST_COUNT]; i++) {
-        if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
-      }
+      continue;
     }
+    budget::each(budget::masked_next(row, table), [&](int32_t id) {
+      if (id < p.vocab) logits[id] = negative_infinity;
+    });
   }
 }
 

@@ -7,6 +7,7 @@
 namespace elastic::cpu {
 
 void new_state(const budget::NewStateParams& params);
+void end_thinking(const budget::EndThinkingParams& params);
 void budget_step(const budget::StepParams& params);
 void force_logits(const budget::ForceParams& params);
 void forced_next(const budget::ForcedNextParams& params);

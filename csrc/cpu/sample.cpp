@@ -182,12 +182,12 @@ Drawn draw_row(const SampleParams& p, int64_t r, const sampling::Orders& orders,
   if (!w.usable()) return UNUSABLE;
   const float full_max = w.max;
   const uint64_t full_total = w.total;
-  if (orders.masked_count > 0) {
+  if (budget::any(orders.masked)) {
     T* masked = scratch.masked.at_least(p.vocab);
     std::copy(row, row + p.vocab, masked);
-    for (int32_t i = 0; i < orders.masked_count; i++) {
-      if (orders.masked[i] < p.vocab) masked[orders.masked[i]] = T(-INFINITY);
-    }
+    budget::each(orders.masked, [&](int32_t id) {
+      if (id < p.vocab) masked[id] = T(-INFINITY);
+    });
     w = weigh<T>(masked, p.vocab, softmax_temperature(f), scratch);
     if (!w.usable()) return UNUSABLE;
   }

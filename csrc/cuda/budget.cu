@@ -27,6 +27,11 @@ __global__ void __launch_bounds__(ROW_THREADS) new_state_kernel(budget::NewState
   if (r < p.rows) budget::new_state_row(p, r);
 }
 
+__global__ void __launch_bounds__(ROW_THREADS) end_thinking_kernel(budget::EndThinkingParams p) {
+  const int64_t i = int64_t(blockIdx.x) * ROW_THREADS + threadIdx.x;
+  if (i < p.count) budget::end_thinking_row(p, i);
+}
+
 // The second bound of these two: with the first alone ptxas saves registers until it spills.
 __global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::StepParams p) {
   int active = 0;
@@ -78,11 +83,11 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   const Bits negative_infinity = Bits(p.negative_infinity);
   const int32_t forced = budget::next_forced(row, table);
   if (forced >= 0) return fill_forced(logits, p.vocab, forced, negative_infinity, blockIdx.y);
-  if (blockIdx.y > 0 || !budget::forbids_start(row, table)) return;
-  const int32_t* last = table + table[budget::START_LAST_AT];
-  for (int32_t i = int32_t(threadIdx.x); i < table[budget::START_LAST_COUNT]; i += FORCE_THREADS) {
-    if (last[i] < p.vocab) logits[last[i]] = negative_infinity;
-  }
+  if (blockIdx.y > 0) return;
+  const auto mask = [&](int32_t id) {
+    if (id < p.vocab) logits[id] = negative_infinity;
+  };
+  budget::each(budget::masked_next(row, table), mask, int32_t(threadIdx.x), FORCE_THREADS);
 }
 
 __global__ void __launch_bounds__(ROW_THREADS) forced_next_kernel(budget::ForcedNextParams p) {
@@ -101,6 +106,10 @@ dim3 blocks_for(int64_t rows) { return dim3(unsigned((rows + ROW_THREADS - 1) / 
 
 LaunchResult new_state(const budget::NewStateParams& p, cudaStream_t stream) {
   return launch<new_state_kernel>({blocks_for(p.rows), dim3(ROW_THREADS)}, stream, p);
+}
+
+LaunchResult end_thinking(const budget::EndThinkingParams& p, cudaStream_t stream) {
+  return launch<end_thinking_kernel>({blocks_for(p.count), dim3(ROW_THREADS)}, stream, p);
 }
 
 LaunchResult budget_step(const budget::StepParams& p, cudaStream_t stream) {

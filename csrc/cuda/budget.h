@@ -8,6 +8,7 @@
 namespace elastic::cuda {
 
 LaunchResult new_state(const budget::NewStateParams& params, cudaStream_t stream);
+LaunchResult end_thinking(const budget::EndThinkingParams& params, cudaStream_t stream);
 LaunchResult budget_step(const budget::StepParams& params, cudaStream_t stream);
 LaunchResult force_logits(const budget::ForceParams& params, cudaStream_t stream);
 LaunchResult forced_next(const budget::ForcedNextParams& params, cudaStream_t stream);

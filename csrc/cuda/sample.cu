@@ -71,9 +71,8 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   Kept kept{0, 0};
   const Mass full_total = row.weigh(kept);
   Mass total = full_total;
-  if (orders.masked_count > 0) {
+  if (budget::any(orders.masked)) {
     row.masked = orders.masked;
-    row.masked_count = orders.masked_count;
     row.template find_max<false>();
     if (!row.usable()) {
       if (first) sampling::emit_row(p, r, drawn);

@@ -66,8 +66,7 @@ struct SampledRow {
   int rank, ranks, log2_units;
   int warp, warps, lane;
   int32_t loose;
-  const int32_t* masked = nullptr;
-  int32_t masked_count = 0;
+  budget::Masked masked{nullptr, 0, 0};
   float max = 0.f, scale = 0.f;
 
   template <class Inputs>
@@ -87,12 +86,20 @@ struct SampledRow {
         loose(Peers::rank() == 0 ? loose_element(layout, vocab) : -1) {}
 
   __device__ __forceinline__ int first_unit() const { return rank << log2_units; }
-  __device__ __forceinline__ float logit(int32_t i, float x) const {
-    for (int32_t m = 0; m < masked_count; m++)
-      if (masked[m] == i) return -INFINITY;
-    return x;
+  // Takes masked tokens out of N logits from index i on.
+  template <int N>
+  __device__ __forceinline__ void mask(int32_t i, float (&x)[N]) const {
+    if (!budget::any(masked)) return;
+    budget::each(masked, [&](int32_t id) {
+#pragma unroll
+      for (int e = 0; e < N; e++) x[e] = id == i + e ? -INFINITY : x[e];
+    });
   }
-  __device__ __forceinline__ float loose_logit() const { return logit(loose, to_float(logits[loose])); }
+  __device__ __forceinline__ float loose_logit() const {
+    float x[] = {to_float(logits[loose])};
+    mask(loose, x);
+    return x[0];
+  }
 
   // use(index, logit) for this lane's share of a unit, and of the CTA's slice. Passes behind the FIRST find
   // the row, or part of it, on chip.
@@ -103,8 +110,9 @@ struct SampledRow {
       float x[E];
       unpack<T>(q, x);
       const int32_t i = layout.head + v * E;
+      mask(i, x);
 #pragma unroll
-      for (int e = 0; e < E; e++) use(i + e, logit(i + e, x[e]));
+      for (int e = 0; e < E; e++) use(i + e, x[e]);
     });
   }
   template <bool FIRST = false, class Use>
@@ -215,7 +223,8 @@ struct SampledRow {
       const int32_t i = layout.head + (v + lane) * E;
       if (v + lane < layout.begin(u + 1)) {
         unpack<T>(load(v + lane), x);
-        for (int e = 0; e < E; e++) sum += weight(logit(i + e, x[e]), kept);
+        mask(i, x);
+        for (int e = 0; e < E; e++) sum += weight(x[e], kept);
       }
       const Mass before = exclusive_scan(sum);
       const bool here = before <= target && target < before + sum;
@@ -224,7 +233,7 @@ struct SampledRow {
       if (here) {
         Mass rest = target - before;
         for (int e = 0; e < E; e++) {
-          const Mass w = weight(logit(i + e, x[e]), kept);
+          const Mass w = weight(x[e], kept);
           if (rest < w) {
             found = i + e;
             break;

@@ -2,29 +2,26 @@
 
 from elastic import _extension as _extension  # registers torch.ops.elastic; must come first
 from elastic.ops.advantage import group_advantage
-from elastic.ops.budget import (
-    budget_step_,
+from elastic.ops.budget import budget_step_, end_thinking_, force_logits_, forced_next, new_state, replay
+from elastic.ops.linear_loss import linear_grpo_loss
+from elastic.ops.logprobs import token_logprobs
+from elastic.ops.loss import GrpoOutput, grpo_loss
+from elastic.ops.sample import SampleOutput, sample
+from elastic.ops.state import (
     finish_reason,
-    force_logits_,
-    forced_next,
     is_done,
     last_phase,
-    new_state,
-    replay,
     solution_used,
     state_phase,
     thinking_cut,
     thinking_used,
 )
-from elastic.ops.linear_loss import linear_grpo_loss
-from elastic.ops.logprobs import token_logprobs
-from elastic.ops.loss import GrpoOutput, grpo_loss
-from elastic.ops.sample import SampleOutput, sample
 
 __all__ = [
     "GrpoOutput",
     "SampleOutput",
     "budget_step_",
+    "end_thinking_",
     "finish_reason",
     "force_logits_",
     "forced_next",

@@ -1,8 +1,8 @@
 """Budget ops: the state machine of SPEC section 2, one row a completion. B rows, V vocabulary, R rows, T
 tokens.
 
-The state is [B, 8] int32 and opaque; the readers below (`state_phase`, ...) take it apart with tensor
-operations, so that no step reads device memory on the host (R16). Slicing, gathering and copying state rows
+The state is [B, 8] int32 and opaque; the readers of `state.py` take it apart. No step reads device memory on
+the host (R16). Slicing, gathering and copying state rows
 moves completions between slots; nothing else depends on a row's place in the batch (R15).
 """
 
@@ -19,11 +19,8 @@ from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.budget import Phase
 from elastic.machine import Machine
 from elastic.ops._arguments import check_machine, integers, listed_integers
-from elastic.ops._inputs import check_tensor, checked, dtype_name, got, integer
-
-STATE_WIDTH = 8
-# Columns of the state; STATUS packs phase, last phase, finish reason (4 bits each) and the cut bit.
-BUDGET, STATUS, THINKING_USED, SOLUTION_USED, MATCH, EXTENSIONS, NOTICES, FORCED_AT = range(STATE_WIDTH)
+from elastic.ops._inputs import check_tensor, checked, got, integer
+from elastic.ops.state import STATE_WIDTH
 
 
 def new_state(
@@ -32,6 +29,7 @@ def new_state(
     *,
     starts_in_thinking: bool | Sequence[bool] | Tensor | None = None,
     phase: Sequence[int] | Tensor | None = None,
+    thinking_used: int | Sequence[int] | Tensor | None = None,
 ) -> Tensor:
     """States of rows before their first token.
 
@@ -43,28 +41,33 @@ def new_state(
             OPENING (R9). A bool, or [B] bool.
         phase: [B] integers of `Phase` instead: OPENING, THINKING, SOLUTION, or DONE for an empty slot; a
             tensor of any strides, or a list. `Markers.initial_phase` reads it from a prompt.
+        thinking_used: tokens already thought, one number or [B] integers (R19). They count as if the row had
+            sampled them: a budget they have spent is closed at once, notices at a lower count are past, and
+            `min_thinking` and the total see them. Without effect on DONE; not allowed in OPENING.
 
     Returns:
         [B, 8] int32 on the machine's device.
 
     Raises:
         TypeError: not integers, bools or a machine where they are expected.
-        ValueError: an index outside the tables, a phase no row starts in, a wrong shape, a number of rows for
-            a machine with several budgets, or both `starts_in_thinking` and `phase`. Indices and phases that
-            lie on a GPU are not read; an illegal one gives a row that is DONE and emits padding.
+        ValueError: an index outside the tables, a phase no row starts in, tokens thought below 0 or in
+            OPENING, a wrong shape, a number of rows for a machine with several budgets, or both
+            `starts_in_thinking` and `phase`. What lies on a GPU is not read; an illegal value gives a row
+            that is DONE and emits padding.
     """
     op = "new_state"
     check_machine(op, machine)
     device = machine.tables.device
     budgets = _budgets(op, rows, machine)
     phase = _phases(op, budgets, starts_in_thinking, phase)
+    used = _used(op, budgets, thinking_used)
     # What is still on the host is made there, where the op checks the values, and copied over: on one path
     # for machines on CPU and GPU, so that a CPU's tests run what a GPU gets.
-    on_host = budgets.device.type == "cpu" and phase.device.type == "cpu"
+    given = [budgets, phase, *([] if used is None else [used])]
+    on_host = all(tensor.device.type == "cpu" for tensor in given)
     tables = machine.tables.cpu() if on_host else machine.tables
-    state = torch.ops.elastic.new_state(
-        budgets.to(tables.device).contiguous(), phase.to(tables.device).contiguous(), tables
-    )
+    budgets, phase, *rest = (tensor.to(tables.device).contiguous() for tensor in given)
+    state = torch.ops.elastic.new_state(budgets, phase, tables, *rest)
     return state.to(device)
 
 
@@ -101,6 +104,40 @@ def _phases(op: str, budgets: Tensor, opened: Any, phase: Any) -> Tensor:
     return torch.where(opened.expand(budgets.shape), int(Phase.THINKING), int(Phase.OPENING))
 
 
+def _used(op: str, budgets: Tensor, used: Any) -> Tensor | None:
+    if used is None:
+        return None
+    if isinstance(used, Integral):
+        return torch.full_like(budgets, integer(op, "thinking_used", used))
+    return listed_integers(op, "thinking_used", used)
+
+
+def end_thinking_(state: Tensor, rows: Sequence[int] | Sequence[bool] | Tensor) -> None:
+    """Ends the thinking of rows from outside, in place (R22): the next step forces F exactly as R1 does.
+
+    A row in NOTICE emits the notice first; one in OPENING closes as soon as thinking begins, unless it begins
+    its solution; `whole_characters` (R21) waits as it does for the budget. Rows that no longer think stay as
+    they are. Calling it twice is calling it once. Deterministic; one kernel launch on CUDA, safe inside a
+    CUDA graph where state and rows lie on the GPU, no host synchronisation.
+
+    Args:
+        state: [B, 8] int32, updated in place.
+        rows: [k] integers, the rows' indices, in any order; or [B] bool. A tensor, or a list.
+
+    Raises:
+        TypeError: a wrong type or dtype.
+        ValueError: a wrong shape, device or layout; on the CPU an index outside 0 .. B - 1, before anything
+            is written. Indices on a GPU are not read back: such a one is left out.
+    """
+    op = "end_thinking_"
+    check_tensor(op, "state", state, state)
+    if isinstance(rows, (list, tuple)) and rows and all(isinstance(value, bool) for value in rows):
+        rows = torch.tensor(rows)
+    if not (isinstance(rows, Tensor) and rows.dtype == torch.bool):
+        rows = listed_integers(op, "rows", rows)
+    torch.ops.elastic.end_thinking_(state, rows.to(state.device, non_blocking=True).contiguous())
+
+
 def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Tensor | None = None) -> Tensor:
     """One step of every row: turns sampled tokens into emitted ones, in place.
 
@@ -135,8 +172,8 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
     """Makes sampling give what the budget will emit anyway, in place.
 
     Rows that will be forced, and finished rows, get -inf everywhere but 0 at that id. Rows that may not
-    reopen thinking (R8, "forbid") get -inf at the tokens that would complete the start marker. Other rows are
-    not touched.
+    reopen thinking (R8, "forbid") get -inf at the tokens that would complete the start marker, those that may
+    not close it again (R20) at the tokens that would complete an end. Other rows are not touched.
 
     Not differentiable: logits that require grad, and views of a tensor that does, are refused unless
     gradients are off. A backward that saved the logits raises torch's own error.
@@ -169,7 +206,13 @@ def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
 
 
 def replay(
-    tokens: Tensor, lengths: Tensor, state: Tensor, machine: Machine, *, source: Tensor | None = None
+    tokens: Tensor,
+    lengths: Tensor,
+    state: Tensor,
+    machine: Machine,
+    *,
+    source: Tensor | None = None,
+    ended: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Reads token histories back: what each token was, and the state a live row would be in behind them
     (R10).
@@ -181,6 +224,8 @@ def replay(
         machine: compiled budgets, on the tokens' device.
         source: [R, T] uint8, the recorded sources, or None. Only they tell apart a token that replaced an EOS
             (R6) or an early end marker (R11) from the same token sampled; without them it reads as sampled.
+        ended: [R] integers, or None: the position of the token in front of which thinking was ended from
+            outside (R22), the length for behind the last one, -1 for never.
 
     Returns:
         phase [R, T] uint8 and source [R, T] uint8 of every token, DONE and PAD behind the length; the state
@@ -189,8 +234,8 @@ def replay(
 
     Raises:
         TypeError: a wrong type or dtype.
-        ValueError: a wrong shape or device; on the CPU a length outside 0 .. T, or a state as `budget_step_`
-            refuses it.
+        ValueError: a wrong shape or device; on the CPU a length outside 0 .. T, a position outside -1 ..
+            length, or a state as `budget_step_` refuses it.
     """
     op = "replay"
     tokens = integers(op, "tokens", tokens, tokens)
@@ -199,7 +244,11 @@ def replay(
     check_machine(op, machine, tokens)
     if source is not None:
         source = checked(op, "source", source, tokens)
-    return torch.ops.elastic.replay(tokens, lengths, state, machine.tables, machine.token_flags, source)
+    if ended is not None:
+        ended = integers(op, "ended", ended, tokens)
+    return torch.ops.elastic.replay(
+        tokens, lengths, state, machine.tables, machine.token_flags, source, ended
+    )
 
 
 def forced_next(state: Tensor, machine: Machine) -> Tensor:
@@ -213,57 +262,14 @@ def forced_next(state: Tensor, machine: Machine) -> Tensor:
     return torch.ops.elastic.forced_next(state, machine.tables)
 
 
-# The readers below need no machine and return new tensors, which later steps leave alone. They raise
-# TypeError or ValueError unless the state is [B, 8] int32.
-
-
-def state_phase(state: Tensor) -> Tensor:
-    """[B] int32, phase of the token emitted next (`Phase`)."""
-    return _column("state_phase", state, STATUS) & 15
-
-
-def last_phase(state: Tensor) -> Tensor:
-    """[B] int32, phase of the token emitted last; before the first, the phase the row starts in."""
-    return _column("last_phase", state, STATUS) >> 4 & 15
-
-
-def finish_reason(state: Tensor) -> Tensor:
-    """[B] int32 of `FinishReason`; RUNNING while the row goes on."""
-    return _column("finish_reason", state, STATUS) >> 8 & 15
-
-
-def thinking_cut(state: Tensor) -> Tensor:
-    """[B] bool, whether closing tokens were forced: by the budget (R1) or in place of an EOS (R6)."""
-    return (_column("thinking_cut", state, STATUS) >> 12 & 1).bool()
-
-
-def is_done(state: Tensor) -> Tensor:
-    """[B] bool, whether the row emits only padding from here on."""
-    return (_column("is_done", state, STATUS) & 15) == int(Phase.DONE)
-
-
-def thinking_used(state: Tensor) -> Tensor:
-    """[B] int32, thinking tokens sampled so far; those of an end marker count until it completes."""
-    return _column("thinking_used", state, THINKING_USED).clone()
-
-
-def solution_used(state: Tensor) -> Tensor:
-    """[B] int32, solution tokens sampled, EOS included; in OPENING those of a start marker in progress."""
-    return _column("solution_used", state, SOLUTION_USED).clone()
-
-
-def _column(op: str, state: Tensor, column: int) -> Tensor:
-    check_tensor(op, "state", state, state)
-    if state.dtype != torch.int32:
-        raise TypeError(f"{op}: state: expected int32, got {dtype_name(state)}")
-    if state.dim() != 2 or state.shape[1] != STATE_WIDTH:
-        raise ValueError(f"{op}: state: expected shape [B, {STATE_WIDTH}], got {list(state.shape)}")
-    return state[:, column]
-
-
 @torch.library.register_fake("elastic::new_state")
-def _(rows: Tensor, phase: Tensor, tables: Tensor) -> Tensor:
+def _(rows: Tensor, phase: Tensor, tables: Tensor, thinking_used: Tensor | None = None) -> Tensor:
     return tables.new_empty((rows.shape[0], STATE_WIDTH))
+
+
+@torch.library.register_fake("elastic::end_thinking_")
+def _(state: Tensor, rows: Tensor) -> None:
+    return None
 
 
 @torch.library.register_fake("elastic::budget_step_")
@@ -291,6 +297,7 @@ def _(
     tables: Tensor,
     token_flags: Tensor,
     source: Tensor | None = None,
+    ended: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     bytes_ = tokens.new_empty(tokens.shape, dtype=torch.uint8)
     return bytes_, torch.empty_like(bytes_), torch.empty_like(state), torch.empty_like(lengths)

@@ -1,6 +1,13 @@
 """Every op in plain PyTorch: the readable specification, and the baseline of tests and benches."""
 
-from elastic.reference.budget import budget_step_, force_logits_, forced_next, new_state, replay
+from elastic.reference.budget import (
+    budget_step_,
+    end_thinking_,
+    force_logits_,
+    forced_next,
+    new_state,
+    replay,
+)
 from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, linear_grpo_loss, token_logprobs
 from elastic.reference.sampling import Sample, sample
 
@@ -8,6 +15,7 @@ __all__ = [
     "GrpoOutput",
     "Sample",
     "budget_step_",
+    "end_thinking_",
     "force_logits_",
     "forced_next",
     "group_advantage",

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Phase, Source
-from elastic.machine import Column, Machine
-from elastic.reference.budget import Rules, rules_of
+from elastic.machine import Machine
+from elastic.reference.budget_rules import Rules, rules_of
 from elastic.reference.budget_state import Row, load_rows
+from elastic.table import Column
 
 _MASK32 = 0xFFFFFFFF
 
@@ -216,6 +217,7 @@ def _emit_row(
         return *_sample_row(logits, random, *settings, masked), Source.SAMPLED, Phase.SOLUTION
     rules, row = budget
     token, logprob, full = 0, 0.0, 0.0
+    rules.settle(row)
     if rules.next_forced(row) is None:
         token, logprob, full = _sample_row(logits, random, *settings, masked + rules.masked(row))
     if math.isnan(logprob):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import torch
 from hypothesis import strategies as st
 
-from elastic import ops
+from elastic import ops, token_text
 from elastic.budget import Budget, Phase
 from elastic.machine import Machine, compile_budgets
-from elastic.markers import Markers
+from elastic.markers import Markers, NaturalEnd
+from elastic.pattern import Spelling
 
 from . import oracle
 
@@ -39,7 +41,18 @@ class ListTokenizer:
 
 
 def machine_for(budget: Budget, markers: Markers, tokenizer=None, eos=(EOS,)) -> Machine:
-    return compile_budgets([budget], markers, tokenizer, eos, PAD)[0]
+    return compiled([budget], markers, tokenizer, eos)[0]
+
+
+def compiled(budgets, markers: Markers, tokenizer=None, eos=(EOS,)) -> tuple[Machine, torch.Tensor]:
+    """`compile_budgets`; a tokenizer of these tests says itself what its tokens leave of a character."""
+    real = getattr(token_text, "character_codes", None)
+
+    def codes(tokenizer):
+        return tokenizer.codes if hasattr(tokenizer, "codes") else real(tokenizer)
+
+    with mock.patch.object(token_text, "character_codes", codes, create=True):
+        return compile_budgets(budgets, markers, tokenizer, eos, PAD)
 
 
 @dataclass
@@ -72,51 +85,73 @@ class Run:
         return bool(ops.thinking_cut(self.state))
 
 
-def run(machine: Machine, stream, start: Phase = Phase.THINKING, impl=ops, state=None) -> Run:
+def run(machine: Machine, stream, start: Phase = Phase.THINKING, impl=ops, state=None, ended_at=None) -> Run:
+    """`ended_at`: thinking is ended from outside behind so many tokens."""
     if state is None:
         state = ops.new_state(1, machine, phase=torch.tensor([int(start)], dtype=torch.int32))
-    out = Run([], [], [], [state.clone()])
-    for token in stream:
+    out = Run([], [], [], [])
+    for token in [*stream, None]:
+        if ended_at == len(out.tokens):
+            impl.end_thinking_(state, torch.tensor([0]))
+        out.states.append(state.clone())
+        if token is None or bool(ops.is_done(state)):
+            break
         tokens = torch.tensor([token])
         source = impl.budget_step_(tokens, state, machine)
-        if int(source) == oracle.PAD:
-            break
         out.tokens.append(int(tokens))
         out.source.append(int(source))
         out.phase.append(int(ops.last_phase(state)))
-        out.states.append(state.clone())
-        if bool(ops.is_done(state)):
-            break
     return out
 
 
 # ---- hypothesis ----
 # 0 and 1 may be EOS; markers are made of 2..5, so that they overlap themselves and each other; 6..9 is text,
 # 9 a boundary of the grace period; 10 and 11 hold the first and last piece of a marker together with other
-# text.
+# text; 12 begins a character of four bytes, 13 one of two, 14 and 15 are one and two bytes that go on.
 
 MARKER_TOKENS = st.integers(2, 5)
 TEXT_TOKENS = st.integers(6, 9)
-ANY_TOKEN = st.one_of(MARKER_TOKENS, MARKER_TOKENS, TEXT_TOKENS, st.sampled_from([0, 1, 10, 11]))
+BYTES = {12: b"\xf0", 13: b"a\xc3", 14: b"\xa9", 15: b"\x9f\x98"}
+CODES = {12: 3, 13: 1, 14: 5, 15: 6}
+VOCAB = 16
+
+
+class CharacterTokenizer(ListTokenizer):
+    """One whose token texts and bytes are those of the cases."""
+
+    def __init__(self, blank: set[int]) -> None:
+        super().__init__([" " if i in blank else f"t{i}" for i in range(VOCAB)])
+        self.codes = [CODES.get(i, 0) for i in range(VOCAB)]
+
+
+@st.composite
+def spellings(draw, letters, most: int = 4) -> Spelling:
+    ids = tuple(draw(st.lists(st.sampled_from(letters), min_size=1, max_size=most)))
+    first, last = draw(
+        st.sampled_from([((), ()), ((), ()), ((), ()), ((10, 11), ()), ((), (10,)), ((11,), (10,))])
+    )
+    return Spelling(ids, frozenset(first), frozenset(last), frozenset({11} & set(first)))
 
 
 @st.composite
 def marker_pairs(draw) -> Markers:
     # Half of them over two tokens, so that markers overlap themselves and text that merely looks like one.
     letters = draw(st.sampled_from([(2, 3), (2, 3, 4, 5)]))
-    ids = st.lists(st.sampled_from(letters), min_size=1, max_size=4)
-    start, end = draw(ids), draw(ids)
-    merged: dict = {}
-    side = draw(st.sampled_from(["", "", "start_merged", "end_merged"]))
-    if side:
-        first, last = draw(st.sampled_from([({10, 11}, set()), (set(), {10}), ({11}, {10})]))
-        merged[side] = (frozenset(first), frozenset(last))
-        if side == "start_merged" and 11 in first:
-            merged["text_before_start"] = frozenset({11})
+    several = st.lists(spellings(letters), min_size=1, max_size=draw(st.sampled_from([1, 1, 1, 3])))
+    start, end = draw(several), draw(several)
+    ends = []
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        other = draw(spellings(letters))
+        if draw(st.booleans()):  # what is left of the end marker without the text around it
+            first = draw(st.integers(0, len(end[0].ids) - 1))
+            other = replace(other, ids=end[0].ids[first:])
+        ends.append(NaturalEnd((other,), opens=draw(st.booleans())))
     try:
-        return Markers(tuple(start), tuple(end), **merged)
+        return Markers(
+            start[0].ids, end[0].ids, ends=tuple(ends), start_spellings=tuple(start), end_spellings=tuple(end)
+        )
     except ValueError:  # one contains the other
-        return Markers((2, 2, 3)[: len(start)], (4, 4, 5)[: len(end)], **merged)
+        return Markers((2, 2, 3)[: len(start[0].ids)], (4, 4, 5)[: len(end[0].ids)])
 
 
 @st.composite
@@ -126,16 +161,19 @@ def budgets(draw, markers: Markers) -> Budget:
     options: dict = {
         "on_eos": draw(st.sampled_from(["close", "close", "stop"])),
         "on_reopen": draw(st.sampled_from(["count", "forbid"])),
+        "on_reclose": draw(st.sampled_from(["count", "forbid"])),
+        "whole_characters": draw(st.booleans()),
     }
     thinking = draw(st.sampled_from([None, None, 0, 0, 1, 2, 3, 4, 5, 6, 8]))
     solution = draw(st.sampled_from([None, 1, 1, 2, 3, 4, 6]))
     if draw(st.booleans()):
-        tail = draw(st.one_of(text, st.just(list(markers.start[:-1]))))
-        options["closing"] = (*draw(text), *markers.end, *tail)
+        end = draw(st.sampled_from([markers.end, *(s.ids for s in markers.end_spellings)]))
+        tail = draw(st.one_of(text, st.just(list(markers.start[:-1])), st.just(list(markers.end[:-1]))))
+        options["closing"] = (*draw(text), *end, *tail)
     if thinking is not None and draw(st.integers(0, 2)) == 0:
         options |= {
             "grace": draw(st.integers(1, 6)),
-            "boundary": draw(st.sampled_from([(9,), (8, 9), (2, 9)])),
+            "boundary": draw(st.sampled_from([(9,), (8, 9), (2, 9), (9, 12, 13)])),
         }
     if thinking != 0 and draw(st.integers(0, 2)) == 0:
         used = st.integers(0, (thinking or 6) - 1)
@@ -158,49 +196,91 @@ def budgets(draw, markers: Markers) -> Budget:
 
 @dataclass
 class Case:
-    """A compiled budget and its obvious twin."""
+    """A compiled budget and its obvious twin; where a row starts, and what happens to it from outside."""
 
     markers: Markers
     budget: Budget
     machine: Machine
     spec: oracle.Spec
     start: Phase
+    used: int = 0
+    ended_at: int | None = None  # emitted tokens when thinking is ended from outside
 
     def oracle(self) -> oracle.Oracle:
-        return oracle.Oracle(self.spec, self.start == Phase.THINKING)
+        return oracle.Oracle(self.spec, self.start, self.used, self.ended_at)
+
+    def first_state(self, impl=ops) -> torch.Tensor:
+        phase = torch.tensor([int(self.start)], dtype=torch.int32)
+        used = torch.tensor([self.used])
+        return impl.new_state(torch.tensor([0]), self.machine, phase=phase, thinking_used=used)
+
+    def run(self, stream, impl=ops) -> Run:
+        return run(self.machine, stream, impl=impl, state=self.first_state(impl), ended_at=self.ended_at)
+
+
+def way_of(spelling: Spelling, eos: set[int]) -> oracle.Way:
+    places = [{i} for i in spelling.ids]
+    places[0] |= spelling.first
+    places[-1] |= spelling.last
+    if len(places) == 1:
+        places[0] |= spelling.last
+    return oracle.Way(list(spelling.ids), [p - eos for p in places])
+
+
+def found(ids: list[int], ways: list[oracle.Way]) -> list[int]:
+    """Positions at which any of these ways ends."""
+    return [
+        k
+        for k in range(len(ids))
+        if any(k + 1 >= len(w.ids) and oracle.fits(ids[k + 1 - len(w.ids) : k + 1], w.places) for w in ways)
+    ]
+
+
+def rest_of(way: oracle.Way, head: list[int], at: int) -> list[int]:
+    """F's end marker, which ends at a position of the head, in another spelling; then what follows it."""
+    last = head[at] if head[at] in way.places[-1] else way.ids[-1]
+    return [*way.ids[:-1], last, *head[at + 1 :]]
 
 
 def spec_of(budget: Budget, markers: Markers, eos: set[int], blank: set[int]) -> oracle.Spec:
-    def places(ids, merged):
-        out = [{i} for i in ids]
-        out[0] |= merged[0]
-        out[-1] |= merged[1]
-        return [p - eos for p in out]
-
-    end = places(markers.end, markers.end_merged)
+    own = [way_of(s, set()) for s in markers.end_spellings]
     closing = list(budget.closing or markers.end)
-    m = len(end)
-    at = [i for i in range(len(closing) - m + 1) if oracle.fits(closing[i : i + m], end)]
+    tail = found(closing, own)[0] + 1 if budget.closing else len(closing)
+    head = closing[:tail]
+    ends = [
+        oracle.End(way_of(s, eos), False, rest_of(way, head, tail - 1))
+        for s, way in zip(markers.end_spellings, own, strict=True)
+    ]
+    for end in markers.ends:
+        ways = [way_of(s, set()) for s in end.spellings]
+        bare = not end.opens and any(
+            list(markers.end[i : i + len(w.ids)]) == w.ids for w in ways for i in range(len(markers.end))
+        )
+        at = max(found(head, ways), default=tail - 1)
+        for s, way in zip(end.spellings, ways, strict=True):
+            ends.append(oracle.End(way_of(s, eos), end.opens, rest_of(way, head, at) if bare else []))
     return oracle.Spec(
-        places(markers.start, markers.start_merged),
-        end,
+        [way_of(s, eos) for s in markers.start_spellings],
+        ends,
         closing,
-        at[0],
+        tail,
         budget.thinking,
         budget.solution,
-        list(markers.start),
         budget.total,
         eos,
         blank - eos,
-        set(markers.text_before_start),
+        {i for s in markers.start_spellings for i in s.text_before},
         budget.on_eos == "stop",
         budget.on_reopen == "forbid",
+        budget.on_reclose == "forbid",
+        budget.whole_characters,
         budget.min_thinking,
         list(budget.extension) if budget.max_extensions else [],
         budget.max_extensions,
         [(used, list(text)) for used, text in budget.notices],
         budget.grace,
         set(budget.boundary or ()),
+        BYTES,
         PAD,
     )
 
@@ -209,9 +289,8 @@ def compile_case(
     markers: Markers, budget: Budget, eos: set[int], blank: set[int], start: Phase
 ) -> Case | None:
     """None if the budget is illegal with these markers; the tests of the rules say which are."""
-    tokenizer = ListTokenizer([" " if i in blank else f"t{i}" for i in range(12)])
     try:
-        machine = machine_for(budget, markers, tokenizer, eos)
+        machine = machine_for(budget, markers, CharacterTokenizer(blank), eos)
     except ValueError:
         return None
     return Case(markers, budget, machine, spec_of(budget, markers, eos, blank), start)
@@ -222,40 +301,51 @@ def cases(draw) -> Case:
     markers = draw(marker_pairs())
     eos = draw(st.sampled_from([{0}, {0, 1}]))
     blank = draw(st.sampled_from([{6}, {6, 7}, {6, markers.start[0]}, {6, markers.end[0]}]))
-    start = draw(st.sampled_from([Phase.THINKING, Phase.THINKING, Phase.OPENING]))
+    # A token that stands for a white space piece, with nothing but white space in front of it, is white space.
+    if any(s.ids[0] in blank for s in markers.start_spellings):
+        blank = blank | {10}
+    start = draw(st.sampled_from([Phase.THINKING, Phase.THINKING, Phase.OPENING, Phase.SOLUTION]))
     budget = draw(budgets(markers))
     # A text that these markers do not allow is left out rather than the whole example.
     for without in ({}, {"notices": ()}, {"notices": (), "min_thinking": 0, "max_extensions": 0}):
         case = compile_case(markers, replace(budget, **without), eos, blank, start)
         if case is not None:
-            return case
-    case = compile_case(markers, replace(budget, closing=None, **without), eos, blank, start)
+            break
+    else:
+        case = compile_case(markers, replace(budget, closing=None, **without), eos, blank, start)
+    if case is None:  # the bare marker holds another natural end
+        plain = Markers((2, 2, 3), (4, 4, 5))
+        case = compile_case(plain, replace(budget, closing=None, **without), eos, {6}, start)
     assert case is not None
+    if start != Phase.OPENING:
+        case.used = draw(st.sampled_from([0, 0, 0, 1, 2, 3, 5, 9]))
+    case.ended_at = draw(st.one_of(st.none(), st.integers(0, 12)))
     return case
 
 
 @st.composite
 def streams(draw, markers: Markers) -> list[int]:
     """Sampled tokens: whole markers, beginnings of them, text, and now and then an EOS."""
+    ways = [s.ids for s in (*markers.end_spellings, *(s for e in markers.ends for s in e.spellings))]
+    end = draw(st.sampled_from([markers.end, *ways]))
+    start = draw(st.sampled_from([s.ids for s in markers.start_spellings]))
+    other = draw(st.sampled_from(ways))
     segments = st.one_of(
-        st.just(list(markers.end)),
-        st.just([*markers.end[:-1], 0, markers.end[-1]]),
-        st.integers(1, 4).map(lambda n: list(markers.end[:n])),
-        st.just(list(markers.start)),
-        st.integers(1, 4).map(lambda n: list(markers.start[:n])),
+        st.just(list(end)),
+        st.just([*end[:-1], 0, end[-1]]),
+        st.integers(1, 4).map(lambda n: list(end[:n])),
+        st.just(list(other)),
+        st.integers(1, 4).map(lambda n: list(other[:n])),
+        st.just(list(start)),
+        st.integers(1, 4).map(lambda n: list(start[:n])),
         st.lists(TEXT_TOKENS, min_size=1, max_size=4),
         st.lists(MARKER_TOKENS, min_size=1, max_size=3),
-        st.sampled_from([[0], [1], [10], [11], [6, 6], [10, *markers.end[1:]], [11, *markers.start[1:]]]),
+        st.sampled_from([[0], [1], [10], [11], [6, 6], [10, *end[1:]], [11, *start[1:]]]),
+        st.sampled_from([[12, 15, 14], [13, 14], [12], [12, 14, 15], [12, 14], [13], [14], [12, 12, 12, 12]]),
     )
     blanks = st.sampled_from([[], [], [6], [6] * 31, [6] * 34])
     opening = st.sampled_from(
-        [
-            [],
-            list(markers.start),
-            [11, *markers.start[1:]],
-            [markers.start[0], *markers.start],
-            list(markers.start[:-1]),
-        ]
+        [[], list(start), [11, *start[1:]], [10, *start[1:]], [start[0], *start], list(start[:-1])]
     )
     parts = [draw(blanks), draw(opening), *draw(st.lists(segments, min_size=4, max_size=14))]
     return [token for part in parts for token in part]

@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastic import ops, reference
-from elastic.machine import compile_budgets
+from elastic.budget import Phase
 
 from . import oracle
-from .helpers import EOS, PAD, ListTokenizer, cases, cases_and_streams, run, streams
+from .helpers import CharacterTokenizer, cases, cases_and_streams, compiled, run, streams
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
 MANY = settings(max_examples=200)
 
 
-def first_state(case):
-    return ops.new_state(1, case.machine, phase=torch.tensor([int(case.start)], dtype=torch.int32))
+def end_from_outside(case, state, emitted, impl=ops):
+    if case.ended_at == emitted:
+        impl.end_thinking_(state, torch.tensor([0]))
 
 
 @MANY
@@ -25,9 +26,12 @@ def first_state(case):
 def test_every_token_source_and_phase_equals_the_slow_model(both):
     case, stream = both
     model, history = case.oracle(), []
-    state = first_state(case)
+    state = case.first_state()
     for token in stream:
-        assert int(ops.forced_next(state, case.machine)) == model.forced_next(history)
+        end_from_outside(case, state, len(history))
+        forced = model.forced_next(history)
+        assert int(ops.forced_next(state, case.machine)) == forced
+        assert int(ops.is_done(state)) == (model.finish(history) != oracle.RUNNING)
         expected = model.emit(history, token)
         tokens = torch.tensor([token])
         active = torch.tensor([-1], dtype=torch.int32)
@@ -39,7 +43,7 @@ def test_every_token_source_and_phase_equals_the_slow_model(both):
         finish = model.finish(history)
         view = model.view(history)
         assert int(ops.finish_reason(state)) == finish
-        assert int(active) == (finish == oracle.RUNNING) == (not bool(ops.is_done(state)))
+        assert int(active) == (finish == oracle.RUNNING)
         if not model.due(history).startswith("closing"):  # begun marker tokens are given back at once by then
             assert int(ops.thinking_used(state)) == view.thinking
         assert int(ops.solution_used(state)) == view.solution
@@ -49,15 +53,17 @@ def test_every_token_source_and_phase_equals_the_slow_model(both):
 @given(both=cases_and_streams())
 def test_budgets_are_never_exceeded_and_the_bound_on_tokens_holds(both):
     case, stream = both
-    row = run(case.machine, stream * 3, case.start)
+    row = case.run(stream * 3)
     budget = case.budget
+    waits = 3 if budget.whole_characters else 0
     if budget.thinking is not None:
         assert row.thinking <= budget.max_thinking
     if budget.solution is not None:
-        assert row.solution <= budget.solution
+        openers = [len(end.way.ids) for end in case.spec.ends if end.opens]
+        assert row.solution <= max([budget.solution, *openers]) + waits
     if budget.total is not None:
-        assert row.thinking + row.solution <= budget.total
-    most = budget.max_tokens(case.markers, starts_in_thinking=case.start == oracle.THINKING)
+        assert row.thinking + row.solution <= budget.total + waits
+    most = budget.max_tokens(case.markers, starts_in_thinking=case.start != Phase.OPENING)
     if most is not None:
         assert len(row.tokens) <= most
 
@@ -67,8 +73,9 @@ def test_budgets_are_never_exceeded_and_the_bound_on_tokens_holds(both):
 def test_logits_are_forced_and_masked_where_the_slow_model_says(both):
     case, stream = both
     model, history = case.oracle(), []
-    state = first_state(case)
+    state = case.first_state()
     for token in stream:
+        end_from_outside(case, state, len(history))
         logits = torch.linspace(-1, 1, 100)[None].clone()
         expected = logits.clone()
         forced = model.forced_next(history)
@@ -90,13 +97,13 @@ def test_logits_are_forced_and_masked_where_the_slow_model_says(both):
 @given(both=cases_and_streams(), data=st.data())
 def test_a_row_rebuilt_from_any_prefix_of_its_history_goes_on_the_same(both, data):
     case, stream = both
-    row = run(case.machine, stream, case.start)
+    row = case.run(stream)
     cut = data.draw(st.integers(0, len(row.tokens)))
     tokens = torch.tensor([row.tokens[:cut]], dtype=torch.int64).reshape(1, cut)
     source = torch.tensor([row.source[:cut]], dtype=torch.uint8).reshape(1, cut)
-    phase, read, state, mismatch = ops.replay(
-        tokens, torch.tensor([cut]), first_state(case), case.machine, source=source
-    )
+    ended = -1 if case.ended_at is None or case.ended_at > cut else case.ended_at
+    first, lengths, ends = case.first_state(), torch.tensor([cut]), torch.tensor([ended])
+    phase, read, state, mismatch = ops.replay(tokens, lengths, first, case.machine, source=source, ended=ends)
     assert mismatch.tolist() == [-1]
     assert read.tolist() == [row.source[:cut]]
     assert phase.tolist() == [row.phase[:cut]]
@@ -108,10 +115,13 @@ def test_a_row_rebuilt_from_any_prefix_of_its_history_goes_on_the_same(both, dat
 @given(both=cases_and_streams())
 def test_reference_equals_op(both):
     case, stream = both
-    state = first_state(case)
-    twin = reference.new_state(1, case.machine, phase=torch.tensor([int(case.start)], dtype=torch.int32))
+    state = case.first_state()
+    twin = case.first_state(reference)
     assert torch.equal(state, twin)
-    for token in stream:
+    for emitted, token in enumerate(stream):
+        end_from_outside(case, state, emitted)
+        end_from_outside(case, twin, emitted, reference)
+        assert torch.equal(state, twin)
         tokens, others = torch.tensor([token]), torch.tensor([token])
         active, count = torch.tensor([-1], dtype=torch.int32), torch.tensor([-1], dtype=torch.int32)
         logits = torch.zeros(1, 100)
@@ -131,15 +141,17 @@ def test_reference_equals_op(both):
 @given(both=cases_and_streams(), hinted=st.booleans(), data=st.data())
 def test_reference_replay_equals_op_also_on_histories_that_contradict_the_budget(both, hinted, data):
     case, stream = both
-    row = run(case.machine, stream, case.start)
+    row = case.run(stream)
+    count = len(row.tokens)
     tokens = torch.tensor([row.tokens], dtype=torch.int64)
     source = torch.tensor([row.source], dtype=torch.uint8) if hinted else None
-    wrong = data.draw(st.integers(0, len(row.tokens) - 1))
-    tokens[0, wrong] = data.draw(st.integers(0, 11))
-    lengths = torch.tensor([len(row.tokens)])
-    state = first_state(case)
-    got = ops.replay(tokens, lengths, state, case.machine, source=source)
-    expected = reference.replay(tokens, lengths, state, case.machine, source=source)
+    if count:
+        wrong = data.draw(st.integers(0, count - 1))
+        tokens[0, wrong] = data.draw(st.integers(0, 15))
+    lengths, ends = torch.tensor([count]), torch.tensor([data.draw(st.integers(-1, count))])
+    state = case.first_state()
+    got = ops.replay(tokens, lengths, state, case.machine, source=source, ended=ends)
+    expected = reference.replay(tokens, lengths, state, case.machine, source=source, ended=ends)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
 
@@ -151,13 +163,13 @@ def test_r15_rows_do_not_notice_each_other_nor_their_place_in_the_batch(cases, d
     legal = []
     for case in cases:
         try:
-            compile_budgets([case.budget], markers, ListTokenizer([f"t{i}" for i in range(12)]), [EOS], PAD)
+            compiled([case.budget], markers, CharacterTokenizer(set()))
         except ValueError:  # made for other markers
             continue
         legal.append(case.budget)
     if not legal:
         return
-    machine, index = compile_budgets(legal, markers, ListTokenizer([f"t{i}" for i in range(12)]), [EOS], PAD)
+    machine, index = compiled(legal, markers, CharacterTokenizer(set()))
     rows = [data.draw(streams(markers)) for _ in legal]
     alone = [run(machine, s, state=ops.new_state(index[i : i + 1], machine)) for i, s in enumerate(rows)]
     state = ops.new_state(index, machine)

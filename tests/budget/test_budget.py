@@ -9,7 +9,8 @@ import torch
 from elastic import Budget, FinishReason, Markers, Phase
 from elastic.budget import CLOSINGS
 from elastic.eos import eos_tuple
-from elastic.machine import Column, compile_budgets
+from elastic.machine import compile_budgets
+from elastic.table import Column
 
 from .helpers import EOS, ListTokenizer, machine_for, run
 from .tokenizers import bpe, words
@@ -44,12 +45,17 @@ def test_equal_budgets_are_equal_and_hashable_whatever_sequence_they_were_given(
     assert pickle.loads(pickle.dumps(a)) == copy.deepcopy(b)
 
 
+def forced(table: list[int]) -> list[int]:
+    """F: up to its end marker, and behind it."""
+    parts = (table[Column.CLOSING_AT], table[Column.TAIL_AT])
+    return [token for at in parts for token in table[at : table.index(-1, at)]]
+
+
 @pytest.mark.parametrize("name", sorted(CLOSINGS))
 def test_closing_presets_write_the_models_own_end_marker(name, tokenizer, markers):
     machine = machine_for(Budget(2, 3, closing=name), markers, tokenizer, [0])
     table = machine.tables[0].tolist()
-    at = table[Column.CLOSING_AT]
-    ids = table[at : table.index(-1, at)]
+    ids = forced(table)
     text = (CLOSINGS[name] or "{end}").replace("{end}", "</think>")
     assert tokenizer.decode(ids) == text
     assert ids.count(markers.end[0]) == 1
@@ -58,8 +64,7 @@ def test_closing_presets_write_the_models_own_end_marker(name, tokenizer, marker
 def test_closing_texts_use_the_tokenizers_own_merges(tokenizer, markers):
     text = "\n\nOkay, time is up.\n</think>\n\n"
     table = machine_for(Budget(2, 3, closing=text), markers).tables[0].tolist()
-    at = table[Column.CLOSING_AT]
-    assert table[at : table.index(-1, at)] == tokenizer.encode(text, add_special_tokens=False)
+    assert forced(table) == tokenizer.encode(text, add_special_tokens=False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
-from elastic.machine import Column, compile_budgets
+from elastic.machine import compile_budgets
 from elastic.ops.budget import (
     BUDGET,
     EXTENSIONS,
@@ -23,6 +23,7 @@ from elastic.ops.budget import (
     THINKING_USED,
 )
 from elastic.reference.budget_state import Row, misfit
+from elastic.table import Column
 
 X, PAD, VOCAB = 6, 9, 24
 # Markers of three tokens; an extension and two notices stand between F and the start marker.

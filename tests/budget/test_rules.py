@@ -5,6 +5,7 @@ import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
 from elastic.machine import OPENING_WHITESPACE_LIMIT
+from elastic.pattern import Spelling
 
 from .helpers import EOS, ListTokenizer, machine_for, run
 
@@ -257,9 +258,8 @@ def test_r09_white_space_that_begins_the_start_marker_is_free_as_white_space_and
 
 def test_r09_text_joined_to_the_start_marker_is_text():
     joined, blank = 1, 0  # tokens that hold the first piece of the marker behind a word, behind a space
-    markers = Markers(
-        (A, B), (END,), start_merged=(frozenset({joined, blank}), frozenset()), text_before_start={joined}
-    )
+    merged = Spelling((A, B), first=frozenset({joined, blank}), text_before=frozenset({joined}))
+    markers = Markers((A, B), (END,), start_spellings=(merged,))
     assert row(Budget(1, 2), [blank, B, X, X], markers, Phase.OPENING, eos=()).phase[2] == Phase.THINKING
     out = row(Budget(1, 2), [joined, B, X, X], markers, Phase.OPENING, eos=())
     assert out.phase == [Phase.SOLUTION] * 2
