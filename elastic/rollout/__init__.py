@@ -2,7 +2,7 @@
 
 from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan import OutOfContext
-from elastic.rollout.prompts import chat_prompts
+from elastic.rollout.prompts import ChatPrompt, chat_prompts
 from elastic.rollout.record import RolloutBatch
 
-__all__ = ["OutOfContext", "RolloutBatch", "RolloutEngine", "chat_prompts"]
+__all__ = ["ChatPrompt", "OutOfContext", "RolloutBatch", "RolloutEngine", "chat_prompts"]

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from elastic.budget import Phase
 from elastic.data import NAMED_SETS, Problem
 from elastic.rewards.length import user_message
-from elastic.rollout import chat_prompts
+from elastic.rollout import RolloutEngine, chat_prompts
 from elastic.rollout.encoding import encode_prompts
 from elastic.train.config import TrainConfig
 from elastic.train.sections import DataConfig, RewardConfig
@@ -134,3 +135,14 @@ class Prompts:
             vocab: of the model.
         """
         return encode_prompts(texts, self._tokenizer, vocab, self.add_special_tokens)
+
+    def phases(self, texts: Sequence[str], engine: RolloutEngine) -> list[Phase]:
+        """Where the rows of rendered prompts start.
+
+        Stated, it spares the engine's warnings at every step: `check_data` has given them before the run.
+
+        Args:
+            texts: of `render`.
+            engine: that will complete them.
+        """
+        return [engine.markers.initial_phase(ids) for ids in self.encode(texts, engine.limits.vocab)]

@@ -156,13 +156,13 @@ def test_raw_prompts_get_the_bos_when_asked_for(elastic, tmp_path: Path) -> None
 
     def prompt(*arguments: object) -> list[int]:
         outcome = elastic(
-            *("generate", folder, "--prompt", "3 = ?", "--thinking", 2, "--solution", 2, "--json", path),
+            *("generate", folder, "--prompt", "3 = ? <think>", "--thinking", 2, "--solution", 2, "--json", path),
             *arguments,
         )
         assert outcome.status == 0
         return records(path)[0]["prompt_tokens"]
 
-    words = tokenizer.encode("3 = ?", add_special_tokens=False)
+    words = tokenizer.encode("3 = ? <think>", add_special_tokens=False)
     assert prompt("--raw", "--add-special-tokens") == [bos, *words]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
