@@ -7,7 +7,7 @@ machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,12 @@ class Budget:
         self._set("notices", checks.notices(self.notices))
         self._set("boundary", checks.boundary(self.boundary))
         self._check_together()
+
+    def __repr__(self) -> str:
+        """Thinking and solution, and what else is not its default: what an error message has room for."""
+        others = (f for f in fields(self)[2:] if getattr(self, f.name) != f.default)
+        named = (f"{f.name}={getattr(self, f.name)!r}" for f in others)
+        return f"Budget({', '.join([repr(self.thinking), repr(self.solution), *named])})"
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -303,8 +309,6 @@ class Budget:
         )
         if most is not None and prompt_tokens + most > context_tokens:
             raise ValueError(
-                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under "
-                f"thinking={self.thinking}, "
-                f"solution={self.solution}, total={self.total} do not fit the model's context of "
-                f"{context_tokens}"
+                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under {self} do not fit the "
+                f"model's context of {context_tokens}"
             )

@@ -41,19 +41,44 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "probe": set(),
     "threads": set(),
-    "models": {"threads"},
+    "quiet": set(),
+    "wording": set(),
+    "model_files": set(),
+    "models": {"model_files", "quiet", "tiny"},
     "data": {"tiny", "files"},
     "rewards": {"rollout"},  # grading reads the record
     "methods": LEAVES | {"rewards"},
     "ops": LEAVES | {"sampling"},
     "rollout": LEAVES | {"ops", "sampling", "models", "threads", "files", "probe"},
-    "tiny": {"data", "models", "threads", "rewards", "files"},
+    "tiny": {"data", "threads", "rewards", "files", "quiet"},
     "train": LEAVES
-    | {"ops", "rollout", "sampling", "models", "threads", "data", "rewards", "tiny", "files", "probe"},
+    | {
+        "ops",
+        "rollout",
+        "sampling",
+        "models",
+        "threads",
+        "data",
+        "rewards",
+        "tiny",
+        "files",
+        "probe",
+        "quiet",
+    },
     "evaluate": LEAVES | {"ops", "rollout", "sampling", "data", "methods", "rewards"},
     "report": LEAVES | {"rollout", "evaluate", "data", "methods", "files"},
 }
-TOP = {"cli", "demo", "generate", "info", "__main__", "__init__"}  # may import anything below them
+TOP = {
+    "cli",
+    "demo",
+    "generate",
+    "generate_flags",
+    "generate_request",
+    "info",
+    "interrupt",
+    "__main__",
+    "__init__",
+}  # may import anything below them
 
 CSRC_ALLOWED = {
     "core": {"core"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from elastic.markers import NAMES, Markers, MarkerWarning
@@ -39,7 +40,35 @@ TOOL_CALLS = (
 )
 
 
-def default_markers(tokenizer: Any, *, names: tuple[str, str, str] = NAMES) -> Markers:
+def choose_markers(
+    tokenizer: Any,
+    start: str | None = None,
+    end: str | None = None,
+    ends: Sequence[str] = (),
+    *,
+    names: tuple[str, str, str] = NAMES,
+) -> Markers:
+    """The markers that a user gave, the other of the pair as usual; without a pair, the vocabulary's own.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        start: what opens thinking, if given.
+        end: what closes it, if given.
+        ends: more natural ends.
+        names: what the three are called where the user gives them.
+
+    Raises:
+        ValueError: as `Markers.from_tokenizer`.
+    """
+    pair = {name: text for name, text in (("start", start), ("end", end)) if text is not None}
+    if not pair:
+        return default_markers(tokenizer, ends, names=names)
+    return Markers.from_tokenizer(tokenizer, **pair, ends=ends, names=names)
+
+
+def default_markers(
+    tokenizer: Any, ends: Sequence[str] = (), *, names: tuple[str, str, str] = NAMES
+) -> Markers:
     """`<think>` and `</think>`, or the well-known pair that the vocabulary has as tokens in their place.
 
     Plain text is the last resort: a model whose vocabulary has a token for another marker writes that one,
@@ -48,6 +77,7 @@ def default_markers(tokenizer: Any, *, names: tuple[str, str, str] = NAMES) -> M
 
     Args:
         tokenizer: a transformers tokenizer.
+        ends: more natural ends.
         names: what start, end and ends are called where others could be given, as `Markers.from_tokenizer`
             takes them.
 
@@ -67,4 +97,4 @@ def default_markers(tokenizer: Any, *, names: tuple[str, str, str] = NAMES) -> M
             stacklevel=3,
         )
     calls = [text for text in TOOL_CALLS if text in added]
-    return Markers.from_tokenizer(tokenizer, start, end, calls, names=names)
+    return Markers.from_tokenizer(tokenizer, start, end, [*dict.fromkeys([*calls, *ends])], names=names)

@@ -84,7 +84,8 @@ def make_plan(
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the limit.
-        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17).
+        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17); never a text of
+            the budget that does not work with the markers (R4), which is a plain ValueError.
     """
     samples = _at_least_one("samples_per_prompt", samples_per_prompt)
     if max_new_tokens is not None:

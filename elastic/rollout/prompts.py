@@ -56,8 +56,8 @@ def chat_prompts(
 
     Raises:
         TypeError: an entry of another kind.
-        ValueError: no messages, the tokenizer has no chat template, or the template does not end a prompt in
-            the assistant's message as it was given.
+        ValueError: no messages, the tokenizer has no chat template or one that fails, or the template does
+            not end a prompt in the assistant's message as it was given.
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise TypeError(f"messages: expected a list, one entry a prompt, got {type(messages).__name__}")
@@ -74,23 +74,35 @@ def chat_prompts(
 
 def _prompt(tokenizer: Any, conversation: list[Any], arguments: dict[str, Any], where: str) -> str:
     if conversation[-1].get("role") != "assistant":
-        return tokenizer.apply_chat_template(conversation, add_generation_prompt=True, **arguments)
+        return _templated(tokenizer, conversation, add_generation_prompt=True, **arguments)
     text = conversation[-1].get("content")
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where}: expected a text of the assistant to go on, got {text!r}")
     if thought := _THOUGHT.match(text):
-        head = tokenizer.apply_chat_template(conversation[:-1], add_generation_prompt=True, **arguments)
+        head = _templated(tokenizer, conversation[:-1], add_generation_prompt=True, **arguments)
         # Which may have opened a thought itself, or opened and closed one.
         head = re.sub(rf"{re.escape(thought[1])}\s*{_CLOSED}\Z", "", head)
         return ChatPrompt(head + text, text)
     try:
-        prompt = tokenizer.apply_chat_template(conversation, continue_final_message=True, **arguments)
+        prompt = _templated(tokenizer, conversation, continue_final_message=True, **arguments)
     except ValueError as error:  # the library prints the whole conversation
         raise ValueError(f"{where}: the chat template leaves the assistant's last message out") from error
     for prefill in (text, text.rstrip(), text.strip()):
         if prompt.endswith(prefill):
             return ChatPrompt(prompt, prefill)
     raise ValueError(f"{where}: the chat template rewrites the assistant's last message {text!r}")
+
+
+def _templated(tokenizer: Any, conversation: list[Any], **arguments: Any) -> str:
+    try:
+        prompt: str = tokenizer.apply_chat_template(conversation, **arguments)
+    except (ImportError, ValueError):  # of jinja2 that is missing, of transformers itself
+        raise
+    except Exception as error:  # a template may raise anything: it is a program of the model's makers
+        raise ValueError(
+            f"tokenizer: its chat template fails: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    return prompt
 
 
 def _conversation(entry: Any, system: str | None) -> list[Any]:

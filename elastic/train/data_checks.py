@@ -41,6 +41,7 @@ def check_data(
 
     Raises:
         OutOfContext: names the problem.
+        ValueError: a text of the budgets does not work with the markers.
     """
     _check_problems("data", *training, engine, [budgets.largest], say)
     problems, prompts = evaluation
@@ -87,6 +88,8 @@ def _check_context(
     engine: RolloutEngine,
     budgets: Sequence[Budget],
 ) -> None:
+    for budget in budgets:  # a text that does not work with the markers has nothing to do with the context
+        budget.max_tokens(engine.markers, engine.tokenizer)
     context = engine.limits.context
     if context is None:
         return

@@ -65,7 +65,7 @@ class Prompts:
             )
         self.add_special_tokens = False if complete else data.add_special_tokens
         self._tokenizer, self._data, self._reward = tokenizer, data, reward
-        self._seed, self._stream = seed, stream
+        self._seed, self._stream, self._table = seed, stream, table
 
     @classmethod
     def of_training(cls, tokenizer: Any, config: TrainConfig) -> "Prompts":
@@ -125,7 +125,10 @@ class Prompts:
             user_message(problem.prompt, suffix=data.suffix, length=kind, target_tokens=length)
             for problem, length in zip(problems, lengths, strict=True)
         ]
-        return chat_prompts(self._tokenizer, texts, system=data.system or None)
+        try:
+            return chat_prompts(self._tokenizer, texts, system=data.system or None)
+        except ValueError as error:
+            raise ValueError(f'{error}; {self._table}.chat = "off" takes prompts as they stand') from error
 
     def encode(self, texts: Sequence[str], vocab: int) -> list[list[int]]:
         """Token ids of rendered prompts, as the engine reads them.
