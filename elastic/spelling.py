@@ -135,8 +135,7 @@ def _with_neighbours(
     needed = writing.read(contexts, encoded)
     neighbours = writing.neighbours()
     further = writing.read(neighbours, _encode(tokenizer, alone.text, neighbours))
-    # Without the space that SentencePiece puts in front, where it is a token of its own.
-    own = [writing.spelling(p, ids, alone=True) for p, ids in as_alone.items()]
+    own = [writing.spelling(p, ids) for p, ids in as_alone.items()]
     return replace(
         alone,
         needed=(*own, *(writing.spelling(p, ids) for p, ids in needed.items() if p not in as_alone)),
@@ -172,6 +171,7 @@ class _Writing:
         self.marker = marker = text.encode()
         self.heads = tuple(marker[:n] for n in range(1, len(marker)))
         self.tails = tuple(marker[n:] for n in range(1, len(marker)))
+        self.seen: set[int] = set()  # a byte-fallback token of the same bytes is not
         never = {*added_tokens(tokenizer), *tokenizer.all_special_ids}
         self.merging = [
             i
@@ -185,6 +185,7 @@ class _Writing:
         seen: Counter[Pieces] = Counter()
         example: dict[Pieces, list[int]] = {}
         for (before, behind), ids in zip(contexts, encoded, strict=True):
+            self.seen.update(ids)
             tokens = [self.written[i] for i in ids]
             found = _find(tokens, before.encode(), self.marker, behind.encode())
             if found is not None:
@@ -207,7 +208,7 @@ class _Writing:
             *((other, text) for text in list(behind)[:MOST_NEIGHBOURS] for other in ("", "x", " ")),
         ]
 
-    def spelling(self, pieces: Pieces, ids: Sequence[int], *, alone: bool = False) -> Spelling:
+    def spelling(self, pieces: Pieces, ids: Sequence[int]) -> Spelling:
         """These pieces with every token that can stand in the first and in the last place."""
         head, tail = pieces[0], pieces[-1]
         if len(pieces) == 1:
@@ -215,10 +216,11 @@ class _Writing:
         else:
             first = frozenset(i for i in self.merging if self.written[i].endswith(head))
             last = frozenset(i for i in self.merging if self.written[i].startswith(tail))
-        chosen = list(ids)
-        if not alone:  # the example's tokens may hold text around the marker
-            chosen[-1] = min({ids[-1], *last}, key=lambda i: (len(self.written[i]), i))
-            chosen[0] = min({ids[0], *first}, key=lambda i: (len(self.written[i]), i))
+        chosen = list(ids)  # an example's, which may hold text around the marker
+        for place, others in ((-1, last), (0, first)):
+            chosen[place] = min(
+                {ids[place], *others}, key=lambda i: (len(self.written[i]), i not in self.seen, i)
+            )
         with_text = frozenset(i for i in {ids[0], *first} if self.written[i].rpartition(head)[0].strip())
         return Spelling(tuple(chosen), first - {chosen[0]}, last - {chosen[-1]}, with_text)
 

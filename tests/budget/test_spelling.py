@@ -102,9 +102,10 @@ def test_sentencepiece_with_bytes_for_other_characters_writes_markers_that_are_f
     )
 
 
-def test_the_space_that_sentencepiece_puts_in_front_is_no_part_of_a_marker():
-    tokenizer = byte_fallback(["▁", "[", "t", "]", "/", "[/"])
-    assert tokenizer.tokenize("[t]") == ["▁", "[", "t", "]"]
+@pytest.mark.parametrize("merged", [[], ["▁["], ["▁[", "▁[/"]])
+def test_the_space_that_sentencepiece_puts_in_front_is_no_part_of_a_marker(merged):
+    tokenizer = byte_fallback(["▁", "[", "t", "]", "/", "[/", *merged])
+    assert tokenizer.tokenize("[t]")[0].startswith("▁")
     markers = Markers.from_tokenizer(tokenizer, "[t]", "[/t]")
     assert tokenizer.convert_ids_to_tokens(list(markers.start)) == ["[", "t", "]"]
     assert tokenizer.convert_ids_to_tokens(list(markers.end)) == ["[/", "t", "]"]
