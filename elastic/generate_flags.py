@@ -114,9 +114,7 @@ def _add_markers(parser: argparse.ArgumentParser) -> None:
         "--start-marker",
         type=text,
         metavar="TEXT",
-        
         help="opens thinking (default <think>, or a well-known pair that is tokens of the vocabulary)",
-    ,
     )
     markers.add_argument("--end-marker", type=text, metavar="TEXT", help="closes it (default </think>)")
     markers.add_argument(
