@@ -226,11 +226,17 @@ ELASTIC_HD bool any(const Masked& masked) { return (masked.starts | masked.ends)
 template <class Use>
 ELASTIC_HD void each_completing(const int32_t* table, const int32_t* spelling, int32_t lasts, const Use& use,
                                 int32_t first, int32_t stride) {
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
   for (; lasts != 0; spelling += SPELLING_WIDTH) {
     const int32_t last = 1 << (spelling[FIRST_BIT] + spelling[LENGTH] - 1);
     if (!(lasts & last)) continue;
     lasts &= ~last;
     const int32_t* ids = table + spelling[LAST_AT];
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
     for (int32_t i = first; i < spelling[LAST_COUNT]; i += stride) use(ids[i]);
   }
 }

@@ -86,31 +86,35 @@ struct SampledRow {
         loose(Peers::rank() == 0 ? loose_element(layout, vocab) : -1) {}
 
   __device__ __forceinline__ int first_unit() const { return rank << log2_units; }
-  // Takes masked tokens out of N logits from index i on.
-  template <int N>
-  __device__ __forceinline__ void mask(int32_t i, float (&x)[N]) const {
-    if (!budget::any(masked)) return;
-    budget::each(masked, [&](int32_t id) {
+  // Bit e: the token at index i + e is masked, e below E.
+  __device__ __forceinline__ uint32_t masked_from(int32_t i) const {
+    uint32_t bits = 0;
+    if (!budget::any(masked)) return bits;
+    budget::each(masked, [&](int32_t id) { bits |= uint32_t(id - i) < E ? 1u << (id - i) : 0u; });
+    return bits;
+  }
+  // The logits of a vector, the first at index i. The mask comes first: with the logits in registers beside
+  // its loops they spill.
+  __device__ __forceinline__ void read(int32_t i, const Vec16& q, float (&x)[E]) const {
+    const uint32_t hidden = masked_from(i);
+    unpack<T>(q, x);
+    if (hidden == 0) return;
 #pragma unroll
-      for (int e = 0; e < N; e++) x[e] = id == i + e ? -INFINITY : x[e];
-    });
+    for (int e = 0; e < E; e++) x[e] = hidden >> e & 1 ? -INFINITY : x[e];
   }
   __device__ __forceinline__ float loose_logit() const {
-    float x[] = {to_float(logits[loose])};
-    mask(loose, x);
-    return x[0];
+    return masked_from(loose) & 1 ? -INFINITY : to_float(logits[loose]);
   }
 
   // use(index, logit) for this lane's share of a unit, and of the CTA's slice. Passes behind the FIRST find
   // the row, or part of it, on chip.
   template <bool FIRST = false, class Use>
   __device__ __forceinline__ void visit_unit(int u, const Use& use) const {
-    const auto read = [&](int32_t v) { return FIRST ? load.first(v) : load(v); };
-    each_vector<AHEAD>(layout.begin(u), layout.begin(u + 1), read, [&](int32_t v, const Vec16& q) {
+    const auto fetch = [&](int32_t v) { return FIRST ? load.first(v) : load(v); };
+    each_vector<AHEAD>(layout.begin(u), layout.begin(u + 1), fetch, [&](int32_t v, const Vec16& q) {
       float x[E];
-      unpack<T>(q, x);
       const int32_t i = layout.head + v * E;
-      mask(i, x);
+      read(i, q, x);
 #pragma unroll
       for (int e = 0; e < E; e++) use(i + e, x[e]);
     });
@@ -222,8 +226,7 @@ struct SampledRow {
       Mass sum = 0;
       const int32_t i = layout.head + (v + lane) * E;
       if (v + lane < layout.begin(u + 1)) {
-        unpack<T>(load(v + lane), x);
-        mask(i, x);
+        read(i, load(v + lane), x);
         for (int e = 0; e < E; e++) sum += weight(x[e], kept);
       }
       const Mass before = exclusive_scan(sum);

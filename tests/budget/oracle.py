@@ -134,9 +134,7 @@ class Oracle:
             if k < len(region) and region[k].tag.startswith("closing"):
                 _, begun = self.closing_of(region[k].tag)
                 return View(SOLUTION, before - begun, sum(e.source == SAMPLED for e in region[k:]))
-            complete = [
-                end for end in self.spec.ends if self.reached(region[:k], end, len(end.way.places))
-            ]
+            complete = [end for end in self.spec.ends if self.reached(region[:k], end, len(end.way.places))]
             if complete:
                 end = max(complete, key=lambda e: len(e.way.places))
                 m = len(end.way.places)

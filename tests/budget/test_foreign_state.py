@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
 from elastic.machine import compile_budgets
-from elastic.ops.budget import (
+from elastic.ops.state import (
     BUDGET,
     EXTENSIONS,
     FORCED_AT,
     MATCH,
-    NOTICES,
+    RECLOSE,
     SOLUTION_USED,
     STATUS,
     THINKING_USED,
@@ -26,7 +26,7 @@ from elastic.reference.budget_state import Row, misfit
 from elastic.table import Column
 
 X, PAD, VOCAB = 6, 9, 24
-# Markers of three tokens; an extension and two notices stand between F and the start marker.
+# Markers of three tokens; an extension and two notices stand between F and the start markers.
 MACHINE = compile_budgets(
     [
         Budget(
@@ -41,16 +41,17 @@ MACHINE = compile_budgets(
             boundary=(17,),
         ),
         Budget(None, 2),
-        Budget(3, None),
+        Budget(3, None, on_reclose="forbid"),
     ],
-    Markers((2, 20, 21), (3, 4, 5)),
+    Markers((2, 20, 21), (3, 4, 5), ends=((18, 19),)),
     None,
     [0],
     PAD,
 )[0]
 HUGE = 10**9
 TABLE = MACHINE.tables[0]
-CLOSING, EXTENSION, START = (int(TABLE[c]) for c in (Column.CLOSING_AT, Column.EXTENSION_AT, Column.START_AT))
+TEXTS_AT = (Column.CLOSING_AT, Column.TAIL_AT, Column.EXTENSION_AT, Column.STARTS_AT)
+CLOSING, TAIL, EXTENSION, STARTS = (int(TABLE[c]) for c in TEXTS_AT)
 
 
 def states() -> torch.Tensor:
@@ -58,8 +59,8 @@ def states() -> torch.Tensor:
     return ops.new_state([0, 1, 2, 1], MACHINE)
 
 
-def status(phase: int, last: int = 1, finish: int = 0, cut: int = 0, whitespace: int = 0) -> int:
-    return phase | last << 4 | finish << 8 | cut << 12 | whitespace << 16
+def status(phase: int, last: int = 1, finish: int = 0, ended: int = 0, whitespace: int = 0) -> int:
+    return phase | last << 4 | finish << 8 | ended << 13 | whitespace << 16
 
 
 # column of the state -> value, field, least, most; put into row 0, under the first budget and thinking
@@ -70,45 +71,64 @@ FOREIGN = [
     ({STATUS: status(6)}, "the phase", 0, 5),
     ({STATUS: status(1, last=15)}, "the last phase", 0, 5),
     ({STATUS: status(1, finish=4)}, "the finish reason", 0, 3),
-    ({STATUS: status(1, cut=2)}, "the cut flag", 0, 1),
+    ({STATUS: status(2, ended=1), FORCED_AT: CLOSING}, "the end from outside", 0, 0),
+    ({STATUS: status(4, ended=1)}, "the end from outside", 0, 0),
+    ({STATUS: status(5, ended=1)}, "the end from outside", 0, 0),
+    ({STATUS: status(1) | 2 << 14}, "the bytes of a character in progress", 0, 0),
     ({STATUS: status(0, whitespace=33)}, "the white space tokens", 0, 32),
-    ({STATUS: -(2**31) | status(1)}, "the white space tokens", 0, 32),
-    ({MATCH: 4, THINKING_USED: 3}, "the marker match", 0, 3),
-    ({MATCH: -1}, "the marker match", 0, 3),
-    ({MATCH: HUGE}, "the marker match", 0, 3),
-    ({STATUS: status(0), MATCH: 4}, "the marker match", 0, 3),
+    ({STATUS: status(1) | 1 << 22}, "the tokens waited", 0, 0),
+    ({STATUS: status(1) | 1 << 24}, "the tokens waited", 0, 0),
+    ({STATUS: -(2**31) | status(1)}, "the tokens waited", 0, 0),
+    ({MATCH: 4, THINKING_USED: 3}, "the marker match", 0, 15, "with no complete marker"),
+    ({MATCH: 16}, "the marker match", 0, 15, "with no complete marker"),
+    ({MATCH: -1}, "the marker match", 0, 15, "with no complete marker"),
+    ({MATCH: HUGE}, "the marker match", 0, 15, "with no complete marker"),
+    ({STATUS: status(0), MATCH: 4}, "the marker match", 0, 3, "with no complete marker"),
+    ({STATUS: status(2), MATCH: 1, FORCED_AT: CLOSING}, "the marker match", 0, 0),
     ({STATUS: status(4), MATCH: 8}, "the marker match", 0, 7),
     ({STATUS: status(3), FORCED_AT: EXTENSION, MATCH: 1}, "the marker match", 0, 0),
     ({THINKING_USED: -1}, "the thinking tokens", 0, 6),
     ({THINKING_USED: 7}, "the thinking tokens", 0, 6),
     ({STATUS: status(5), THINKING_USED: 8}, "the thinking tokens", 0, 7),
-    ({MATCH: 3, THINKING_USED: 1}, "the thinking tokens", 2, 6),
+    ({MATCH: 3, THINKING_USED: 0}, "the thinking tokens", 1, 6),
     ({SOLUTION_USED: 1}, "the solution tokens", 0, 0),
-    ({STATUS: status(0), MATCH: 3, SOLUTION_USED: 1}, "the solution tokens", 2, 2),
+    ({STATUS: status(0), MATCH: 3, SOLUTION_USED: 24}, "the solution tokens", 0, 23),
     ({STATUS: status(4), SOLUTION_USED: 4}, "the solution tokens", 0, 3),
-    ({STATUS: status(5), SOLUTION_USED: 5}, "the solution tokens", 0, 4),
+    ({STATUS: status(5), SOLUTION_USED: 29}, "the solution tokens", 0, 28),
     ({STATUS: status(4), SOLUTION_USED: -HUGE}, "the solution tokens", 0, 3),
     ({EXTENSIONS: 3}, "the extensions", 0, 2),
-    ({NOTICES: 3}, "the notices", 0, 2),
-    ({NOTICES: -HUGE}, "the notices", 0, 2),
+    ({EXTENSIONS: 3 << 16}, "the notices", 0, 2),
+    ({EXTENSIONS: -(1 << 16)}, "the notices", 0, 2),
+    ({RECLOSE: 1}, "the match behind a cut", 0, 0),
+    ({STATUS: status(4), RECLOSE: 32}, "the match behind a cut", 0, 31),
+    ({STATUS: status(4), RECLOSE: -1}, "the match behind a cut", 0, 31),
     ({FORCED_AT: CLOSING}, "the column of the forced token", 0, 0),
     ({STATUS: status(5), FORCED_AT: CLOSING}, "the column of the forced token", 0, 0),
 ]
 TEXTS = [
-    # F, its end mark, and beyond; the extension, its end mark, a notice, its end mark and the last one
-    (Phase.CLOSING, 0, CLOSING, CLOSING + 4),
-    (Phase.CLOSING, CLOSING - 1, CLOSING, CLOSING + 4),
-    (Phase.CLOSING, CLOSING + 5, CLOSING, CLOSING + 4),
-    (Phase.CLOSING, HUGE, CLOSING, CLOSING + 4),
-    (Phase.CLOSING, -HUGE, CLOSING, CLOSING + 4),
-    (Phase.NOTICE, 0, EXTENSION, START - 2),
-    (Phase.NOTICE, CLOSING, EXTENSION, START - 2),
-    (Phase.NOTICE, EXTENSION + 2, EXTENSION, START - 2),
-    (Phase.NOTICE, EXTENSION + 4, EXTENSION, START - 2),
-    (Phase.NOTICE, START - 1, EXTENSION, START - 2),
-    (Phase.NOTICE, START, EXTENSION, START - 2),
+    # F up to its marker, the marker alone, and their end marks; F behind it and its end mark; the extension,
+    # its end mark, a notice, its end mark and the last one
+    (Phase.CLOSING, 0, CLOSING, TAIL - 2),
+    (Phase.CLOSING, CLOSING - 1, CLOSING, TAIL - 2),
+    (Phase.CLOSING, CLOSING + 4, CLOSING, TAIL - 2),
+    (Phase.CLOSING, TAIL - 1, CLOSING, TAIL - 2),
+    (Phase.CLOSING, TAIL, CLOSING, TAIL - 2),
+    (Phase.CLOSING, HUGE, CLOSING, TAIL - 2),
+    (Phase.CLOSING, -HUGE, CLOSING, TAIL - 2),
+    (Phase.SOLUTION, CLOSING, TAIL, EXTENSION - 2),
+    (Phase.SOLUTION, TAIL + 1, TAIL, EXTENSION - 2),
+    (Phase.SOLUTION, EXTENSION, TAIL, EXTENSION - 2),
+    (Phase.NOTICE, 0, EXTENSION, STARTS - 2),
+    (Phase.NOTICE, CLOSING, EXTENSION, STARTS - 2),
+    (Phase.NOTICE, EXTENSION + 2, EXTENSION, STARTS - 2),
+    (Phase.NOTICE, EXTENSION + 4, EXTENSION, STARTS - 2),
+    (Phase.NOTICE, STARTS - 1, EXTENSION, STARTS - 2),
+    (Phase.NOTICE, STARTS, EXTENSION, STARTS - 2),
 ]
-CASES = [(change, f"{name} of row 2 from {least} to {most}") for change, name, least, most in FOREIGN] + [
+CASES = [
+    (change, f"{name} of row 2 from {least} to {most}{''.join(f', {hole}' for hole in holes)}")
+    for change, name, least, most, *holes in FOREIGN
+] + [
     (
         {STATUS: status(phase), FORCED_AT: column},
         f"the column of the forced token of row 2 from {least} to {most}, at no end of a text",
@@ -220,18 +240,22 @@ def test_a_state_inside_a_longer_forced_text_is_refused_or_done(kernels):
         ops.budget_step_(torch.tensor([X]), state, longer)
     assert ops.forced_next(state, longer).tolist() == [3]
     if kernels == "cpu":
-        with pytest.raises(ValueError, match="the column of the forced token of row 0 from 22 to 22, "):
+        with pytest.raises(ValueError, match="the column of the forced token of row 0 from 25 to 27, "):
             ops.forced_next(state, machine)
     else:
         assert ops.forced_next(state, machine).tolist() == [PAD]
 
 
-WORDS = [*range(9), 15, 31, 32, *range(CLOSING - 1, START + 2), -1, HUGE, 2**31 - 1, -(2**31)]
+WORDS = [*range(9), 15, 31, 32, *range(CLOSING - 1, STARTS + 2), -1, HUGE, 2**31 - 1, -(2**31)]
 CHANGES = st.one_of(
     st.tuples(st.sampled_from(range(8)), st.sampled_from(WORDS)),
-    st.tuples(st.just(STATUS), st.builds(status, st.integers(0, 6), st.integers(0, 5), st.integers(0, 4))),
+    st.tuples(
+        st.just(STATUS),
+        st.builds(status, st.integers(0, 6), st.integers(0, 5), st.integers(0, 4), st.integers(0, 1)),
+    ),
+    st.tuples(st.just(STATUS), st.integers(0, 2**25 - 1)),
 )
-TOKENS = st.lists(st.sampled_from([X, 2, 20, 21, 3, 4, 5, 0]), max_size=12)
+TOKENS = st.lists(st.sampled_from([X, 2, 20, 21, 3, 4, 5, 18, 19, 0]), max_size=12)
 
 
 @given(st.integers(0, 2), st.sampled_from([0, 1, 4]), TOKENS, st.lists(CHANGES, max_size=3), TOKENS)
@@ -255,11 +279,12 @@ def test_host_and_reference_agree_and_what_fits_goes_on_to_fit(budget, phase, pa
 
 def test_texts_follow_each_other_in_the_tables_as_the_check_assumes():
     for table in MACHINE.tables.tolist():
-        closing, extension, start = (
-            table[c] for c in (Column.CLOSING_AT, Column.EXTENSION_AT, Column.START_AT)
-        )
-        assert table[extension - 1] == table[start - 1] == -1
-        assert -1 not in table[closing : extension - 1]
+        closing, tail, extension, starts = (table[c] for c in TEXTS_AT)
+        assert table[tail - 1] == table[extension - 1] == table[starts - 1] == -1
+        assert -1 not in table[tail : extension - 1]
+        assert closing < tail < extension < starts
+        ends = [table[table[Column.ENDS_AT] + 6 * i + 3] for i in range(table[Column.END_COUNT])]
+        assert [closing < at < tail for at in ends] == [True, False]
         notices = table[Column.NOTICES_AT]
         for i in range(table[Column.NOTICE_COUNT]):
-            assert extension < table[notices + 2 * i + 1] < start
+            assert extension < table[notices + 2 * i + 1] < starts
