@@ -25,7 +25,7 @@ from elastic.token_text import added_tokens, is_blank
 # What start, end and ends are called where the user gave them; the command line and the trainer have others.
 NAMES = ("start", "end", "ends")
 
-_WARNED: WeakKeyDictionary[Any, set[tuple[str, str]]] = WeakKeyDictionary()
+_WARNED: WeakKeyDictionary[Any, set[tuple[str, ...]]] = WeakKeyDictionary()
 
 
 class MarkerWarning(UserWarning):
@@ -53,8 +53,8 @@ class Markers:
     """Token ids of the start and the end marker, one or more each.
 
     Attributes:
-        start: ids of the start marker, as it is written alone.
-        end: ids of the end marker; what is forced.
+        start: ids of the start marker, as it is written alone and without a space in front.
+        end: ids of the end marker, likewise; what is forced.
         start_text: its text; "" if unknown.
         end_text: its text; "" if unknown.
         tokenizer: where the ids come from, if they do: compiles texts of budgets. No part of equality.

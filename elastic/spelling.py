@@ -129,16 +129,16 @@ def _with_neighbours(
     tokenizer: Any, alone: Learned, contexts: Sequence[Context], encoded: Sequence[list[int]]
 ) -> Learned:
     writing = _Writing(tokenizer, alone.text)
-    as_alone = list(writing.read([("", "")], [list(alone.ids)]))
+    as_alone = writing.read([("", "")], [list(alone.ids)])
     if not as_alone:  # the tokens do not say what they add to a text
         return alone
     needed = writing.read(contexts, encoded)
     neighbours = writing.neighbours()
     further = writing.read(neighbours, _encode(tokenizer, alone.text, neighbours))
-    own = writing.spelling(as_alone[0], alone.ids, alone=True)
+    own = [writing.spelling(p, ids) for p, ids in as_alone.items()]
     return replace(
         alone,
-        needed=(own, *(writing.spelling(p, ids) for p, ids in needed.items() if p not in as_alone)),
+        needed=(*own, *(writing.spelling(p, ids) for p, ids in needed.items() if p not in as_alone)),
         further=tuple(writing.spelling(p, ids) for p, ids in further.items() if p not in needed),
     )
 
@@ -171,6 +171,7 @@ class _Writing:
         self.marker = marker = text.encode()
         self.heads = tuple(marker[:n] for n in range(1, len(marker)))
         self.tails = tuple(marker[n:] for n in range(1, len(marker)))
+        self.seen: set[int] = set()  # a byte-fallback token of the same bytes is not
         never = {*added_tokens(tokenizer), *tokenizer.all_special_ids}
         self.merging = [
             i
@@ -184,6 +185,7 @@ class _Writing:
         seen: Counter[Pieces] = Counter()
         example: dict[Pieces, list[int]] = {}
         for (before, behind), ids in zip(contexts, encoded, strict=True):
+            self.seen.update(ids)
             tokens = [self.written[i] for i in ids]
             found = _find(tokens, before.encode(), self.marker, behind.encode())
             if found is not None:
@@ -193,18 +195,20 @@ class _Writing:
         return {pieces: example[pieces] for pieces, _ in seen.most_common()}
 
     def neighbours(self) -> list[Context]:
-        """The marker beside everything that the vocabulary merges with one of its edges."""
+        """The marker beside itself, and beside all that the vocabulary merges with one of its edges."""
+        own = self.marker.decode()
         before: dict[str, None] = {}
         behind: dict[str, None] = {}
         for token in (self.written[i] for i in self.merging):
             before |= {_text(token[: -len(head)]): None for head in self.heads if token.endswith(head)}
             behind |= {_text(token[len(tail) :]): None for tail in self.tails if token.startswith(tail)}
         return [
+            *((own, ""), ("", own), (own, own)),
             *((text, other) for text in list(before)[:MOST_NEIGHBOURS] for other in ("", "x", "\n")),
             *((other, text) for text in list(behind)[:MOST_NEIGHBOURS] for other in ("", "x", " ")),
         ]
 
-    def spelling(self, pieces: Pieces, ids: Sequence[int], *, alone: bool = False) -> Spelling:
+    def spelling(self, pieces: Pieces, ids: Sequence[int]) -> Spelling:
         """These pieces with every token that can stand in the first and in the last place."""
         head, tail = pieces[0], pieces[-1]
         if len(pieces) == 1:
@@ -212,10 +216,11 @@ class _Writing:
         else:
             first = frozenset(i for i in self.merging if self.written[i].endswith(head))
             last = frozenset(i for i in self.merging if self.written[i].startswith(tail))
-        chosen = list(ids)
-        if not alone:  # the example's tokens may hold text around the marker
-            chosen[-1] = min({ids[-1], *last}, key=lambda i: (len(self.written[i]), i))
-            chosen[0] = min({ids[0], *first}, key=lambda i: (len(self.written[i]), i))
+        chosen = list(ids)  # an example's, which may hold text around the marker
+        for place, others in ((-1, last), (0, first)):
+            chosen[place] = min(
+                {ids[place], *others}, key=lambda i: (len(self.written[i]), i not in self.seen, i)
+            )
         with_text = frozenset(i for i in {ids[0], *first} if self.written[i].rpartition(head)[0].strip())
         return Spelling(tuple(chosen), first - {chosen[0]}, last - {chosen[-1]}, with_text)
 
@@ -238,14 +243,14 @@ def _find_exactly(
         return None
     begin = extra + len(before)
     end = begin + len(marker)
-    at, first, pieces = 0, -1, []
+    at, pieces = 0, {}
     for place, token in enumerate(tokens):
         low, high = max(at, begin), min(at + len(token), end)
         if low < high:
-            first = place if first < 0 else first
-            pieces.append(token[low - at : high - at])
+            pieces[place] = token[low - at : high - at]
         at += len(token)
-    return first, tuple(pieces)
+    in_a_row = max(pieces) - min(pieces) < len(pieces)  # not so where white space inside it was squeezed out
+    return (min(pieces), tuple(pieces.values())) if in_a_row else None
 
 
 def _squeezed(text: bytes) -> bytes:
@@ -253,5 +258,5 @@ def _squeezed(text: bytes) -> bytes:
 
 
 def _text(token: bytes) -> str:
-    """ "" for part of a character, which is no text."""
+    """What of a token's bytes is text; part of a character is not."""
     return token.decode(errors="ignore")

@@ -136,8 +136,8 @@ def _bytes(tokenizer: Any) -> list[bytes]:
     else:
         result = [piece.replace("\u2581", " ").encode(errors="replace") for piece in pieces]
         ids = {piece: i for i, piece in enumerate(pieces)}
-        fallback = [ids.get(f"<0x{byte:02X}>") for byte in range(256)]
-        for byte, i in enumerate(fallback if None not in fallback else ()):
+        fallback = [ids[name] for byte in range(256) if (name := f"<0x{byte:02X}>") in ids]
+        for byte, i in enumerate(fallback if len(fallback) == 256 else ()):
             result[i] = bytes([byte])
     for i, token in added_tokens(tokenizer).items():
         if i < len(result):

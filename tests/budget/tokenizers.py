@@ -45,6 +45,15 @@ def words(vocabulary: Sequence[str], special: Sequence[str] = ()) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
 
 
+def word_pieces(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """As BERT: "##" in front of what goes on with a word, longest piece first."""
+    ids = {piece: i for i, piece in enumerate([EOS, "<unk>", *vocabulary])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
+
+
 def pieces(vocabulary: Sequence[str], special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """SentencePiece style: "▁" for spaces, one in front of the text, longest piece first (Unigram)."""
     scores = [(EOS, 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in vocabulary)]
