@@ -41,7 +41,7 @@ def test_rows_are_opened_ended_and_cut_in_every_spelling_of_a_real_vocabulary(na
 
     for before in ("x", "x ", "x.", "x\n", "x.\n\n", "(x)"):
         for cut in CUTS:  # wherever the cut falls, the end marker stands there once, and F's tail behind it
-            out, text = play(before + end + "\n\nThe answer is 4.", cut, Phase.THINKING)
+            out, text = play(before + end + "\n\nThe answer is 4" * 6, cut, Phase.THINKING)
             assert text.count(end) == 1, (before, cut, text)
             assert not out.cut or text.partition(end)[2].startswith("\n\nAnswer:"), (before, cut, text)
         assert not out.cut  # the last one had room for the natural end
