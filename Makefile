@@ -45,9 +45,9 @@ format: setup
 bench: setup
 	$(BIN)/python -m bench $(MORE) --json bench/results
 
-# The page's tables and the picture from the newest run in bench/results.
+# The pages' tables and pictures from the newest runs in bench/results.
 bench-docs: setup
-	$(BIN)/python -m bench.report --markdown --plot docs/benchmarks.png
+	$(BIN)/python -m bench.report --markdown --plot docs/benchmarks.png --bars docs/speed.png
 
 # On a GPU machine, with its own python and no network: `make gpu STEPS="build bench" MINUTES=5 OUT=folder`.
 gpu:

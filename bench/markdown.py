@@ -13,7 +13,8 @@ RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- made by python -m bench.report --markdown -->", "<!-- end -->"
 NO_GPU = "Not measured yet: `make gpu`."
 NOTHING = "Not measured yet on an idle machine: `make bench`."
-PICTURE = "![speed of every op over each baseline, and scaling curves](docs/benchmarks.png)"
+PICTURE = "![speed of every op over each baseline, and scaling curves](benchmarks.png)"
+BARS = "![five ops beside the fastest other way, on a CPU and on a GPU](docs/speed.png)"
 
 
 def committed(kind: str = "cpu") -> Path | None:
@@ -22,26 +23,18 @@ def committed(kind: str = "cpu") -> Path | None:
     return paths[-1] if paths else None
 
 
-def picture(path: Path | None) -> str:
-    """README's part."""
-    if path is None:
+def bars(*paths: Path | None) -> str:
+    """README's part: the picture of five bars a run, and where the runs were made."""
+    runs = [read(path) for path in paths if path is not None]
+    if not runs:
         return NOTHING
-    run = read(path)
-    threads = max((row["threads"] for row in run["results"]), default=1)
-    return f"{PICTURE}\n\n{tables.heading(run, threads)}; `make bench` repeats it."
+    made = [f"{tables.heading(run, max(row['threads'] for row in run['results']))}." for run in runs]
+    return "\n\n".join([BARS, "\n".join(f"- {line}" for line in made)])
 
 
 def tables_of(path: Path | None) -> str:
     """The page's part."""
-    return NOTHING if path is None else of_run(path.name, read(path))
-
-
-def gpu_summary(path: Path | None) -> str:
-    """README's part of a GPU: every case, our fastest way beside the fastest of the others."""
-    if path is None:
-        return NO_GPU
-    run = read(path)
-    return f"{tables.heading(run, 1)}:\n\n{tables.duels(run['results'])}"
+    return NOTHING if path is None else f"{PICTURE}\n\n{of_run(path.name, read(path))}"
 
 
 def gpu_tables(path: Path | None) -> str:
@@ -94,8 +87,7 @@ def replaced(page: str, body: str, begin: str = BEGIN) -> str:
 def pages(path: Path | None, gpu: Path | None) -> dict[Path, str]:
     """What both files should hold, from a run on a CPU and one of `make gpu`."""
     page = replaced(PAGE.read_text(), tables_of(path))
-    readme = replaced(README.read_text(), picture(path))
     return {
         PAGE: replaced(page, gpu_tables(gpu), GPU_BEGIN),
-        README: replaced(readme, gpu_summary(gpu), GPU_BEGIN),
+        README: replaced(README.read_text(), bars(path, gpu)),
     }

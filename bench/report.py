@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import agreement, markdown, plot, scaling, tables
+from bench import agreement, bars, markdown, plot, scaling, tables
 from bench.results import read
 from elastic.files import write_atomic
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, nargs="?", help="default: the newest of bench/results")
     parser.add_argument("others", type=Path, nargs="*", help="runs to compare with")
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="write the picture, png or svg")
+    parser.add_argument("--bars", type=Path, metavar="PICTURE", help="write README's picture, a png")
     parser.add_argument("--markdown", action="store_true", help="write docs/benchmarks.md, README.md")
     args = parser.parse_args(arguments)
     path = args.file or markdown.committed()
@@ -47,9 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text(run))
     if args.plot:
         plot.save(run, args.plot)
+    on_gpu = bool(run["machine"].get("driver"))
+    cpu, gpu = (markdown.committed(), path) if on_gpu else (path, markdown.committed("gpu"))
+    if args.bars:
+        bars.save([read(each) for each in (cpu, gpu) if each], args.bars)
     if args.markdown:
-        on_gpu = bool(run["machine"].get("driver"))
-        cpu, gpu = (markdown.committed(), path) if on_gpu else (path, markdown.committed("gpu"))
         for page, text_of_page in markdown.pages(cpu, gpu).items():
             write_atomic(page, text_of_page)
     return 0

@@ -25,7 +25,8 @@ class Annotation:
         lengths: [R] int64.
         source: [R, T] uint8 of `Source`, PAD behind the length.
         phase: [R, T] uint8 of `Phase`, DONE behind the length.
-        thinking_tokens: [R] int64, sampled thinking tokens, without those of a marker.
+        thinking_tokens: [R] int64, thinking tokens that count, without those of a marker: the sampled ones
+            and `thinking_used`.
         solution_tokens: [R] int64, sampled solution tokens, EOS included.
         thinking_cut: [R] bool, whether closing tokens were forced.
         finish_reason: [R] uint8 of `FinishReason`; LENGTH where the tokens end before the budget does.
@@ -54,18 +55,19 @@ def replay(
     source: Any = None,
     lengths: Sequence[int] | Tensor | None = None,
     initial_phase: Sequence[int] | Tensor | None = None,
+    thinking_used: int | Sequence[int] | Tensor | None = None,
+    ended: Sequence[int] | Tensor | None = None,
 ) -> Annotation:
     """Annotates finished sequences: phase and source per token, lengths, cut flags.
 
     An EOS that was replaced by F (R6), or an early end marker by the extension (R11), leaves no trace in the
     ids: a model may have sampled the same tokens. The recorded `source` tells them apart; without it such
-        tokens read as
-    sampled, and a sequence in which they overrun a budget contradicts it.
+    tokens read as sampled, and a sequence in which they overrun a budget contradicts it.
 
     Args:
         tokens: token ids of the completions, without prompts and padding: a list of lists, one list for a
-            single row, or [R, T] int64 with `lengths`. Or a rollout batch, which brings its sources, lengths,
-            prompts and EOS ids along.
+            single row, or [R, T] int64 with `lengths`. Or a rollout batch, which brings its sources, lengths
+            and EOS ids along, and how its rows began and were ended.
         budget: the budget of all rows, or one a row.
         markers: the model's markers.
         starts_in_thinking: whether the prompt had opened the thinking block (R9), of all rows or of each.
@@ -75,6 +77,8 @@ def replay(
         source: the sources that the tokens were recorded with, in the same shape.
         lengths: tokens of each row, where `tokens` is a padded tensor.
         initial_phase: phase of each row before its first token, instead of `starts_in_thinking`.
+        thinking_used: thinking tokens that counted before the first one (R19), of all rows or of each.
+        ended: tokens of each row in front of which its thinking was ended from outside (R22); -1 for never.
 
     Raises:
         ValueError: a row that no engine can have written under its budget, naming row and position; or a
@@ -85,9 +89,9 @@ def replay(
         source = batch.source if source is None else source
         lengths = batch.lengths if lengths is None else lengths
         eos_ids = getattr(batch, "eos_ids", None) if eos_ids is None else eos_ids
-        if initial_phase is None:
-            phases = [int(markers.initial_phase(prompt)) for prompt in batch.prompts]
-            initial_phase = [phases[i] for i in batch.prompt_index.tolist()]
+        initial_phase = batch.initial_phase if initial_phase is None else initial_phase
+        thinking_used = batch.initial_thinking if thinking_used is None else thinking_used
+        ended = batch.ended_at if ended is None else ended
         tokens = batch.tokens
     padded, lengths = _padded(tokens, lengths)
     rows = padded.shape[0]
@@ -95,13 +99,19 @@ def replay(
     if len(budgets) != max(rows, 1):
         raise ValueError(f"budget: expected one or {rows} budgets, one a row, got {len(budgets)}")
     machine, index = compile_budgets(budgets, markers, tokenizer, eos_ids)
-    state = ops.new_state(index[:rows], machine, phase=_phases(initial_phase, starts_in_thinking, rows))
+    used = thinking_used.cpu() if isinstance(thinking_used, Tensor) else thinking_used
+    phases = _phases(initial_phase, starts_in_thinking, rows)
+    state = ops.new_state(index[:rows], machine, phase=phases, thinking_used=used)
     hints = None
     if source is not None:
         hints = _padded(source, lengths)[0].to(torch.uint8)
         if hints.shape != padded.shape:
             raise ValueError(f"source: expected shape {list(padded.shape)}, got {list(hints.shape)}")
-    phase, read, state, mismatch = ops.replay(padded, lengths, state, machine, source=hints)
+    phase, read, state, mismatch = ops.replay(
+        *(padded, lengths, state, machine),
+        source=hints,
+        ended=None if ended is None else torch.as_tensor(ended).to("cpu", torch.int64),
+    )
     for row, position in enumerate(mismatch.tolist()):
         if position >= 0:
             hint = "" if hints is None else f" (recorded as {Source(int(hints[row, position])).name})"

@@ -7,7 +7,7 @@ machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,12 @@ class Budget:
         self._set("boundary", checks.boundary(self.boundary))
         self._check_together()
 
+    def __repr__(self) -> str:
+        """Thinking and solution, and what else is not its default: what an error message has room for."""
+        others = (f for f in fields(self)[2:] if getattr(self, f.name) != f.default)
+        named = (f"{f.name}={getattr(self, f.name)!r}" for f in others)
+        return f"Budget({', '.join([repr(self.thinking), repr(self.solution), *named])})"
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -212,10 +218,19 @@ class Budget:
     @property
     def max_sampled(self) -> int | None:
         """Most sampled tokens that count against a budget; None is unlimited. Natural markers come on top."""
-        limits = [] if self.total is None else [self.total + self._waits]
-        if self.max_thinking is not None and self.solution is not None:
-            limits.append(self.max_thinking + self.solution)
-        return min(limits, default=None)
+        return self.sampled_from(Phase.THINKING)
+
+    def sampled_from(self, phase: Phase, thinking_used: int = 0) -> int | None:
+        """`max_sampled` of a row that starts in this phase, with so many tokens thought already (R19)."""
+        if self.thinking is not None:  # as many as a row can have thought itself
+            thinking_used = min(thinking_used, self.thinking + (self.grace if self.thinking else 0))
+        limits = [] if self.total is None else [max(self.total - thinking_used, 0)]
+        if phase == Phase.SOLUTION:
+            limits += [] if self.solution is None else [self.solution]
+        elif self.thinking is not None and self.solution is not None:
+            left = self.thinking + self.grace - thinking_used if thinking_used < self.thinking else 0
+            limits.append(left + self.solution)
+        return min(limits) + self._waits if limits else None
 
     @property
     def _waits(self) -> int:
@@ -229,7 +244,13 @@ class Budget:
         return compile_budgets([self], markers, tokenizer, eos_ids)[0]
 
     def max_tokens(
-        self, markers: Markers, tokenizer: Any = None, *, starts_in_thinking: bool = True
+        self,
+        markers: Markers,
+        tokenizer: Any = None,
+        *,
+        starts_in_thinking: bool = True,
+        phase: Phase | None = None,
+        thinking_used: int = 0,
     ) -> int | None:
         """The most tokens a row can emit, t + s + |F| + |notices| and so on (R5): what to size a KV cache by.
 
@@ -237,6 +258,8 @@ class Budget:
             markers: the model's markers.
             tokenizer: needed for texts given as strings, unless the markers came from a tokenizer.
             starts_in_thinking: False adds the start marker and the white space a row may open with (R9).
+            phase: OPENING, THINKING or SOLUTION, instead of `starts_in_thinking`.
+            thinking_used: thinking tokens that count before the row's first one (R19).
 
         Returns:
             Tokens, or None where the budget has no bound.
@@ -246,7 +269,9 @@ class Budget:
         """
         from elastic.machine import max_tokens
 
-        return max_tokens(self, markers, tokenizer, starts_in_thinking)
+        if phase is None:
+            phase = Phase.THINKING if starts_in_thinking else Phase.OPENING
+        return max_tokens(self, markers, tokenizer, phase, thinking_used)
 
     def check_context(
         self,
@@ -256,6 +281,8 @@ class Budget:
         tokenizer: Any = None,
         *,
         starts_in_thinking: bool = True,
+        phase: Phase | None = None,
+        thinking_used: int = 0,
     ) -> None:
         """Checks that a prompt and everything the budget allows fit into a model's context (R17).
 
@@ -274,11 +301,14 @@ class Budget:
                 raise ValueError(
                     f"{name}: expected at most the model's context of {context_tokens}, got {value}"
                 )
-        most = self.max_tokens(markers, tokenizer, starts_in_thinking=starts_in_thinking)
+        most = self.max_tokens(
+            *(markers, tokenizer),
+            starts_in_thinking=starts_in_thinking,
+            phase=phase,
+            thinking_used=thinking_used,
+        )
         if most is not None and prompt_tokens + most > context_tokens:
             raise ValueError(
-                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under "
-                f"thinking={self.thinking}, "
-                f"solution={self.solution}, total={self.total} do not fit the model's context of "
-                f"{context_tokens}"
+                f"budget: a prompt of {prompt_tokens} tokens and at most {most} under {self} do not fit the "
+                f"model's context of {context_tokens}"
             )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from elastic import token_text
-from elastic.budget import Budget
+from elastic.budget import Budget, Phase
 from elastic.eos import EosIds, eos_tuple
 from elastic.forced_text import forced_texts
 from elastic.markers import Markers
@@ -122,12 +122,17 @@ def compile_budgets(
     return machine, torch.tensor(index, dtype=torch.int64)
 
 
-def max_tokens(budget: Budget, markers: Markers, tokenizer: Any, starts_in_thinking: bool) -> int | None:
+def max_tokens(
+    budget: Budget, markers: Markers, tokenizer: Any, phase: Phase, thinking_used: int
+) -> int | None:
     """See `Budget.max_tokens`."""
-    if budget.max_sampled is None:
+    sampled = budget.sampled_from(phase, thinking_used)
+    if sampled is None:
         return None
     tokenizer = tokenizer if tokenizer is not None else markers.tokenizer
     texts = forced_texts(budget, markers, tokenizer, frozenset())
+    if phase == Phase.SOLUTION:
+        return sampled
     tail = len(texts.closing) - texts.tail
     # What ends thinking for free: F, the rest of a marker begun and what follows it, or a natural end.
     closings = [len(texts.closing), *(len(rest) + tail for rest in texts.rests)]
@@ -136,8 +141,8 @@ def max_tokens(budget: Budget, markers: Markers, tokenizer: Any, starts_in_think
     forced = max(closings) + sum(len(ids) for _, ids in texts.notices)
     forced += budget.max_extensions * len(texts.extension)
     start = max(len(spelling) for spelling in markers.start_spellings)
-    opening = 0 if starts_in_thinking else start + OPENING_WHITESPACE_LIMIT
-    return budget.max_sampled + forced + opening
+    opening = start + OPENING_WHITESPACE_LIMIT if phase == Phase.OPENING else 0
+    return sampled + forced + opening
 
 
 def _eos_ids(eos_ids: EosIds, tokenizer: Any) -> frozenset[int]:

@@ -2,25 +2,34 @@
 them.
 
 A marker that the model writes with other ids than ours would never be seen, and every budget would silently
-be ignored. So `Markers.from_tokenizer` learns from the vocabulary how a marker merges with its neighbours,
-tries it in the contexts where models write markers, and refuses one that it would not recognise in each of
-them.
+be ignored. So `Markers.from_tokenizer` learns from the vocabulary how a marker is written beside other text
+(`elastic/spelling.py`), refuses one that it would not recognise, and warns of one that the model most likely
+does not use.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from elastic.budget import Phase
+from elastic.marker_text import bare_end, closes, thinking_tokens
 from elastic.pattern import END_PLACES, LONGEST_MARKER, START_PLACES, Pattern, Spelling
-from elastic.token_text import decode, encode, encode_checked, is_blank, same_text, token_texts
+from elastic.spelling import Learned, fit, learn
+from elastic.token_text import added_tokens, is_blank
 
-# What stands before and behind a marker in real traces: nothing, a word, the end of a sentence, line breaks.
-BEFORE = ("", "x", "x ", "x.", "\n", "x\n", "x.\n", "\n\n", "x.\n\n")
-BEHIND = ("", "x", " x", ".", "\n", "\n\n", "\nx", "\n\nx")
+# What start, end and ends are called where the user gave them; the command line and the trainer have others.
+NAMES = ("start", "end", "ends")
+
+_WARNED: WeakKeyDictionary[Any, set[tuple[str, ...]]] = WeakKeyDictionary()
+
+
+class MarkerWarning(UserWarning):
+    """The markers are most likely not those of the model: its thinking would have no budget."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,8 @@ class Markers:
     """Token ids of the start and the end marker, one or more each.
 
     Attributes:
-        start: ids of the start marker, as it is written alone.
-        end: ids of the end marker; what is forced.
+        start: ids of the start marker, as it is written alone and without a space in front.
+        end: ids of the end marker, likewise; what is forced.
         start_text: its text; "" if unknown.
         end_text: its text; "" if unknown.
         tokenizer: where the ids come from, if they do: compiles texts of budgets. No part of equality.
@@ -110,35 +119,76 @@ class Markers:
         return Pattern([*self.end_spellings, *(s for end in self.ends for s in end.spellings)])
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Any, start: str = "<think>", end: str = "</think>") -> Markers:
-        """Finds the ids of both markers and checks that generated text will show exactly those.
+    def from_tokenizer(
+        cls,
+        tokenizer: Any,
+        start: str = "<think>",
+        end: str = "</think>",
+        ends: Sequence[str | NaturalEnd] = (),
+        *,
+        names: tuple[str, str, str] = NAMES,
+    ) -> Markers:
+        """Finds the ids of the markers and checks that generated text will show exactly those.
 
         A marker that is one special (added) token has the same id everywhere. A marker of ordinary tokens may
-        merge with the text around it (".</", ">\\n\\n"); the tokens that hold its first or last piece so are
-        taken as that piece. A merged token counts as a token of the marker. Whatever else happens in context
-        (other pieces, the unknown token) makes the marker unusable, and it is refused.
+        merge with the text around it (" <", ">\\n\\n") and read in other pieces there: every way in which the
+        vocabulary writes it is learned. A merged token counts as a token of the marker.
 
         Args:
             tokenizer: a transformers tokenizer.
             start: text of the start marker.
-            end: text of the end marker.
+            end: text of the end marker, which is forced. Where a closing tag is only a part of it, beside a
+                phrase or line breaks, the tag alone is a natural end too.
+            ends: texts of further natural ends (R18). A closing tag ("</...>", "[/...]", "<|end...|>")
+                closes, any other text opens something that belongs to the solution, as "<tool_call>" does;
+                give a `NaturalEnd` to say otherwise.
+            names: what start, end and ends are called where the user gave them, for messages and the remedies
+                in them: ("--start-marker", "--end-marker", "--end").
 
         Raises:
             ValueError: naming the text: it is empty, unknown to the tokenizer, does not read back, is not
-                recognised in context, holds the EOS token, or the two cannot be told apart.
+                recognised in context, holds the EOS token, is written in more tokens than the machine has
+                places for, or cannot be told from another marker.
+
+        Warns:
+            MarkerWarning: a marker is several ordinary tokens, and the tokenizer has special ones that look
+                like thinking markers. Once for a tokenizer and these markers.
         """
+        if isinstance(ends, str):
+            raise ValueError(f"{names[2]}: expected a sequence of texts, got {ends!r}; give [{ends!r}]")
         if start == end:
-            raise ValueError(f"start and end: expected two different markers, got {start!r} twice")
-        spelled = [_spelling(tokenizer, text, name) for text, name in ((start, "start"), (end, "end"))]
-        return cls(
-            spelled[0].ids,
-            spelled[1].ids,
-            start,
-            end,
-            tokenizer,
-            start_spellings=(spelled[0],),
-            end_spellings=(spelled[1],),
+            raise ValueError(
+                f"{names[0]} and {names[1]}: expected two different markers, got {start!r} twice"
+            )
+        remedy = "give the model's own markers with " + (
+            "Markers.from_tokenizer(tokenizer, start=..., end=...)"
+            if names == NAMES
+            else f"{names[0]} and {names[1]}"
         )
+        try:
+            opened, closed = learn(tokenizer, start, names[0]), learn(tokenizer, end, names[1])
+            further = _further_ends(tokenizer, end, ends, names)
+            learned = [opened, closed, *(of for of, _ in further)]
+            if further and bare_end(end) == further[0][0].text:
+                learned[1] = closed.alone()
+            starts, (own, *others) = fit(learned[:1], START_PLACES)[0], fit(learned[1:], END_PLACES)
+            markers = cls(
+                opened.ids,
+                closed.ids,
+                start,
+                end,
+                tokenizer,
+                ends=tuple(
+                    NaturalEnd(spellings, of.text, opens)
+                    for (of, opens), spellings in zip(further, others, strict=True)
+                ),
+                start_spellings=starts,
+                end_spellings=own,
+            )
+        except ValueError as error:
+            raise ValueError(f"{error}; {remedy}") from None
+        _warn_of_others(tokenizer, (opened, closed), names, remedy)
+        return markers
 
     def initial_phase(self, prompt_ids: Sequence[int]) -> Phase:
         """The phase in which a completion of this prompt begins (R9).
@@ -163,6 +213,29 @@ class Markers:
                 break
         return Phase.OPENING
 
+    def opened_before(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether a prompt may end inside a thought (R19): text follows its last start marker, but no end.
+
+        A special token behind the marker begins another turn, so a marker that a user typed says nothing.
+        `initial_phase` is OPENING for such a prompt.
+
+        Args:
+            prompt_ids: all ids of the prompt, template included.
+        """
+        ids = [int(i) for i in prompt_ids]
+        begun = self.start_pattern.ends(ids)
+        if not begun or self.initial_phase(ids) != Phase.OPENING:
+            return False
+        behind = ids[begun[-1] + 1 :]
+        ended = any(position > begun[-1] for position in self.ends_pattern.ends(ids))
+        return not ended and not _special_ids(self.tokenizer) & set(behind)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    if tokenizer is None:
+        return set()
+    return {*tokenizer.all_special_ids, *(i for i, t in added_tokens(tokenizer).items() if t.special)}
+
 
 def _marker_ids(name: str, given: Sequence[int]) -> tuple[int, ...]:
     ids = tuple(int(i) for i in given)
@@ -177,49 +250,41 @@ def _natural_end(end: Any) -> NaturalEnd:
     return NaturalEnd((Spelling(_marker_ids("ends", end)),))
 
 
-def _spelling(tokenizer: Any, text: str, name: str) -> Spelling:
-    if not text or text.isspace():
-        raise ValueError(f"{name}: expected a marker's text, got {text!r}")
-    ids = encode_checked(tokenizer, text, name)
-    eos = getattr(tokenizer, "eos_token_id", None)
-    if eos is not None and eos in ids:
-        raise ValueError(f"{name}: {text!r} holds the EOS token {eos}, which would end the row")
-    first, last = _merged(tokenizer, ids, text)
-    texts = token_texts(tokenizer)
-    piece = texts[ids[0]] if len(ids) > 1 else text
-    with_text = frozenset(i for i in first if texts[i][: texts[i].rindex(piece)].strip())
-    spelling = Spelling(tuple(ids), first, last, with_text)
-    pattern = Pattern([spelling])
-    for before in BEFORE:
-        for behind in BEHIND:
-            _check_in_context(tokenizer, pattern, text, name, before, behind)
-    return spelling
+def _further_ends(
+    tokenizer: Any, end: str, ends: Sequence[Any], names: tuple[str, str, str]
+) -> list[tuple[Learned, bool]]:
+    """The natural ends beside `end`, and whether each opens something; a bare end comes first."""
+    found: list[tuple[Learned, bool]] = []
+    bare = bare_end(end)
+    if bare is not None:
+        found.append((learn(tokenizer, bare, names[1]), False))
+    for given in ends:
+        if isinstance(given, str):
+            learned, opens = learn(tokenizer, given, names[2]), not closes(given)
+        else:
+            natural = _natural_end(given)
+            learned, opens = Learned(names[2], natural.text, natural.spellings), natural.opens
+        if given == end or learned.ids in [of.ids for of, _ in found if of.text != bare]:
+            raise ValueError(f"{names[2]}: {learned.text or list(learned.ids)!r} is an end already")
+        if learned.text != bare:
+            found.append((learned, opens))
+    return found
 
 
-def _merged(tokenizer: Any, ids: list[int], text: str) -> tuple[frozenset[int], frozenset[int]]:
-    """Tokens that hold the first or the last piece of a marker together with the text around it."""
-    texts = token_texts(tokenizer)
-    if len(ids) == 1:
-        whole = frozenset(i for i, t in enumerate(texts) if text in t and i != ids[0])
-        return whole, whole
-    head, tail = texts[ids[0]], texts[ids[-1]]
-    # A special token never merges, and its text here is empty.
-    first = frozenset(i for i, t in enumerate(texts) if head and t.endswith(head) and i != ids[0])
-    last = frozenset(i for i, t in enumerate(texts) if tail and t.startswith(tail) and i != ids[-1])
-    return first, last
-
-
-def _check_in_context(
-    tokenizer: Any, pattern: Pattern, text: str, name: str, before: str, behind: str
+def _warn_of_others(
+    tokenizer: Any, markers: Sequence[Learned], names: tuple[str, str, str], remedy: str
 ) -> None:
-    context = before + text + behind
-    ids = encode(tokenizer, context)
-    # A vocabulary that cannot write this context says nothing about the marker.
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    if (unknown is not None and unknown in ids) or not same_text(decode(tokenizer, ids), context):
+    texts = tuple(marker.text for marker in markers)
+    pieces = [marker for marker in markers if len(marker.ids) > 1]
+    seen = [token for token in thinking_tokens(tokenizer) if not any(token in text for text in texts)]
+    if not pieces or not seen or texts in _WARNED.setdefault(tokenizer, set()):
         return
-    if len(pattern.ends(ids)) != 1:
-        raise ValueError(
-            f"{name}: {text!r} is {list(pattern.spellings[0].ids)} alone, but {context!r} encodes to {ids}, where it "
-            "would not be recognised; add it to the tokenizer as a special token, or use a marker that is one"
-        )
+    _WARNED[tokenizer].add(texts)
+    several = len(pieces) > 1
+    warnings.warn(
+        f"{' and '.join(marker.name for marker in pieces)}: {' and '.join(repr(m.text) for m in pieces)} "
+        f"{'are' if several else 'is'} ordinary text to this tokenizer, which has the special tokens "
+        f"{', '.join(seen)}; a model that thinks between those would have no thinking budget; {remedy}",
+        MarkerWarning,
+        stacklevel=3,
+    )

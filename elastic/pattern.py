@@ -1,11 +1,11 @@
 """Matching markers in a stream of token ids.
 
-A marker of ordinary tokens is not always written with the same ids. Its first and its last piece may merge with
-the text around it (" <", ">\\n\\n"), and a merged piece may split what stands behind it in another way: "<think>"
-alone reads ["<th", "ink", ">"] in a vocabulary that reads "x <think>" as ["x", " <", "think", ">"]. Each way is a
-`Spelling`; a `Pattern` finds several of them, and several markers, at once. Their places lie behind each other in
-one bit mask: the set of places a token can take is a mask, the set of places that the stream has reached is
-another one (shift-and matching).
+A marker of ordinary tokens is not always written with the same ids. Its first and its last piece may merge
+with the text around it (" <", ">\\n\\n"), and a merged piece may split what stands behind it in another way:
+"<think>" alone reads ["<th", "ink", ">"] in a vocabulary that reads "x <think>" as ["x", " <", "think", ">"].
+Each way is a `Spelling`; a `Pattern` finds several of them, and several markers, at once. Their places lie
+behind each other in one bit mask: the set of places a token can take is a mask, the set of places that the
+stream has reached is another one (shift-and matching).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command that README, CONTRIBUTING and docs/ show exists and takes the arguments shown."""
+"""What README, CONTRIBUTING and docs/ show is there: commands take their arguments, links lead somewhere."""
 
 import argparse
 import io
@@ -151,3 +151,44 @@ def test_commands_are_found_on_the_pages():
 def test_a_command_that_would_not_run_is_seen(parsing, monkeypatch, words, complete, fault):
     with pytest.raises(AssertionError, match=fault):
         check_python(words, monkeypatch, complete)
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|href=\"([^\"]+)\"")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE):
+        words = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        found.add(next(name for n in range(99) if (name := f"{words}-{n}" if n else words) not in found))
+    return found
+
+
+def broken_links(page: Path) -> list[str]:
+    """Links of a page to files or headings that are not there; those to other sites are not followed."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
+    broken = []
+    for link in filter(None, (part for found in LINK.findall(text) for part in found)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link or (target.exists() and (not anchor or anchor in anchors(target))):
+            continue
+        broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_anchors_of_a_page_are_there(page):
+    assert broken_links(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A title (t = 0)\n## Twice\n## Twice\n```\n# no heading [x](no_link)\n```\n"
+        "[a](page.md#a-title-t--0) [b](#twice-1) [c](https://far.away/x#y) `[d](code)`\n"
+        "[e](gone.md) [f](#twice-2) ![g](gone.png) [h](page.md#no-heading-x)\n"
+    )
+    assert broken_links(page) == ["gone.md", "#twice-2", "gone.png", "page.md#no-heading-x"]

@@ -60,6 +60,10 @@ class DemoConfig:
     max_rows: int = 64
     save_every: int = 10
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed: expected 0 .. 2^31-1, got {self.seed}")
+
     @property
     def limits(self) -> list[Limits]:
         """The evaluated (t, s) pairs, the unlimited one last."""

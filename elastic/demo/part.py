@@ -13,13 +13,13 @@ from elastic.data import load_problems
 from elastic.demo.config import TRAINED, DemoConfig
 from elastic.demo.state import DemoState
 from elastic.evaluate import sweep
+from elastic.quiet import quiet_transformers
 from elastic.report.table import budget_label
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.threads import threads_for
 from elastic.train import Trainer
 from elastic.train.progress import Progress
-from elastic.train.quiet import quiet_transformers
 
 
 def run_part(method: str, config: DemoConfig, out: Path) -> None:

@@ -16,11 +16,11 @@ from elastic.demo.traces import traces
 from elastic.evaluate import Row, verdict
 from elastic.files import write_atomic
 from elastic.methods import METHODS
+from elastic.quiet import quiet_transformers
 from elastic.report.figures import accuracy_figure
 from elastic.report.table import table, verdict_text
 from elastic.rollout import RolloutEngine
 from elastic.threads import available_cores
-from elastic.train.quiet import quiet_transformers
 
 LABELS = {name: METHODS[name].label for name in SHOWN}
 _ORDER = ("e1", "capped", "separate", "vanilla")  # the long parts first

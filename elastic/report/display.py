@@ -71,11 +71,12 @@ class Display:
         kind = kind_of(source, phase)
         if kind is None:
             return
-        piece = self._decoder.push(token)
-        if kind != self._kind:
+        changed = kind != self._kind
+        if changed:
+            self._out.write(self._decoder.finish())  # bytes that nothing of another kind completes
             self._change_to(kind)
-            piece = piece.lstrip(" ")
-        self._out.write(piece)
+        piece = self._decoder.push(token)
+        self._out.write(piece.lstrip(" ") if changed else piece)
         self._out.flush()
 
     def end(self, summary: str) -> None:

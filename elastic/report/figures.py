@@ -23,7 +23,8 @@ _STYLES = [
     ("#e69f00", "P"),
 ]
 
-_NEAR = 0.025  # of an axis: closer labels would overlap
+_TEXT = 10  # points; half as wide on a page, the figure is still readable
+_NEAR = (0.1, 4.5)  # of the widest answer, and points of accuracy: closer labels would overlap
 _ENOUGH_CUT = 0.1  # of the answers: the accuracy on fewer is noise
 
 
@@ -48,27 +49,28 @@ def accuracy_figure(
     if not rows:
         raise ValueError("accuracy_figure: rows must not be empty")
     # Not pyplot: no global state, no display, safe in any thread.
-    figure = Figure(figsize=(13.5, 5.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 5), dpi=180, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     allowed, used = figure.subplots(1, 2, sharey=True)
+    taken: list[tuple[float, float]] = []
     for index, method in enumerate(dict.fromkeys(row.method for row in rows)):
         points = sorted((row for row in rows if row.method == method), key=lambda row: row.allowance)
         style = _STYLES[index % len(_STYLES)]
         name = (labels or {}).get(method, method)
         _draw_allowed(allowed, [row for row in points if not row.is_unlimited], style)
-        _draw_used(used, points, style, name, widest=max(row.tokens for row in rows))
-    allowed.plot([], [], linestyle=":", color="black", label="of the answers whose thought was cut")
-    allowed.set_xlabel("tokens allowed per answer: t + s")
-    allowed.set_ylabel(f"accuracy, % of {rows[0].problems} problems (bars: 95 % interval)")
-    allowed.legend(loc="upper left", frameon=True)
+        _draw_used(used, points, style, name, taken, widest=max(row.tokens for row in rows))
+    used.plot([], [], linestyle=":", color="black", label="of the answers whose thought was cut")
     used.plot([], [], marker="*", markersize=11, color="black", linestyle="none", label="no budget")
-    used.set_xlabel("tokens used per answer (mean; thinking, markers and solution)")
+    allowed.set_xlabel("tokens allowed per answer: t + s", fontsize=_TEXT)
+    allowed.set_ylabel(f"accuracy, % of {rows[0].problems} problems", fontsize=_TEXT)
+    used.set_xlabel("tokens used per answer (mean, markers too)", fontsize=_TEXT)
     used.set_ylim(-4, 104)  # room for labels at both ends
-    used.legend(loc="lower right", frameon=True)
     for axes in (allowed, used):
         axes.set_xlim(left=0)
         axes.grid(alpha=0.25)
-    figure.suptitle(title)
+        axes.tick_params(labelsize=_TEXT)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=_TEXT, frameon=False)
+    figure.suptitle(f"{title} (bars: 95 % interval)", fontsize=_TEXT + 1)
     buffer = io.BytesIO()
     # The version of matplotlib would otherwise be in the file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -88,23 +90,29 @@ def _draw_allowed(axes: Axes, points: Sequence[Row], style: tuple[str, str]) -> 
     )
 
 
-def _draw_used(axes: Axes, points: Sequence[Row], style: tuple[str, str], name: str, widest: float) -> None:
+def _draw_used(
+    axes: Axes,
+    points: Sequence[Row],
+    style: tuple[str, str],
+    name: str,
+    taken: list[tuple[float, float]],
+    widest: float,
+) -> None:
+    """`taken`: the places that hold labels, of all lines; what would be too near to one goes without."""
     _draw_line(axes, [row.tokens for row in points], points, style, name)
-    labelled: list[tuple[float, float]] = []
     for row in points:
         x, y = row.tokens, 100 * row.accuracy
         if row.is_unlimited:
             axes.plot([x], [y], marker="*", markersize=14, color=style[0], linestyle="none", zorder=5)
-        # Budgets that no longer bind give the same point again; the smallest of them keeps its label.
-        if any(abs(x - other) < _NEAR * widest and abs(y - share) < 100 * _NEAR for other, share in labelled):
+        if any(abs(x - other) < _NEAR[0] * widest and abs(y - share) < _NEAR[1] for other, share in taken):
             continue
-        labelled.append((x, y))
+        taken.append((x, y))
         axes.annotate(
             _point_label(row),
             (x, y),
             textcoords="offset points",
             xytext=(5, -11),
-            fontsize=7,
+            fontsize=_TEXT - 2,
             color=style[0],
             # A white edge keeps a label readable where it crosses a line.
             path_effects=[withStroke(linewidth=2, foreground="white")],

@@ -14,14 +14,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from elastic import ops
-from elastic.budget import Source
+from elastic.budget import Phase, Source
 from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import Prefix, SlotCache, prefill
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
 
-OnToken = Callable[[int, int, int, int], None]  # row, token, phase, source
+# row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
+OnToken = Callable[[int, int, int, int], str | None]
+
+END_THINKING = "end_thinking"  # what on_token returns
 
 _PREFILL_TOKENS = 8192  # of one prefill forward, padding included; a longer prompt goes alone
 _FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled when they need more
@@ -73,7 +76,9 @@ class Decoder:
         for k in plan.prompt_index:
             self.waiting[k] += 1
         phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
-        self.first_state = ops.new_state(budgets, self.machine, phase=phases)
+        used = plan.thinking_used.to(device)
+        self.first_state = ops.new_state(budgets, self.machine, phase=phases, thinking_used=used)
+        self.ended_at = [-1] * len(plan.most)  # of each row, tokens when its thinking was ended from outside
         self.final_state = done_state(len(plan.most), self.machine, device)
         self.done_state = self.final_state[:1].clone()
         self.seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
@@ -234,9 +239,26 @@ class Decoder:
 
     def _stream(self, entry: int, on_token: OnToken) -> None:
         tokens, sources, phases = (log[entry, : self.used].tolist() for log in self.slots.log[:3])
+        ended = []
         for slot in range(self.used):
             if self.live[slot] and sources[slot] != Source.PAD:
-                on_token(self.row[slot], tokens[slot], phases[slot], sources[slot])
+                answer = on_token(self.row[slot], tokens[slot], phases[slot], sources[slot])
+                if answer not in (None, END_THINKING):
+                    raise ValueError(f"on_token: expected None or {END_THINKING!r} returned, got {answer!r}")
+                if answer is not None:
+                    ended.append(slot)
+        if ended:
+            self._end_thinking(ended)
+
+    def _end_thinking(self, slots: list[int]) -> None:
+        """Ends the thinking of rows that have one before them or are in it (R22); of others there is none."""
+        index = torch.tensor(slots, device=self.device)
+        phases = ops.state_phase(self.slots.state[index]).tolist()
+        ops.end_thinking_(self.slots.state, index)
+        for slot, phase in zip(slots, phases, strict=True):
+            row = self.row[slot]
+            if phase in (Phase.OPENING, Phase.THINKING, Phase.NOTICE) and self.ended_at[row] < 0:
+                self.ended_at[row] = self.step - self.start[slot]
 
     def _raise_broken(self) -> None:
         row, token = self.record.first_nan()

@@ -103,7 +103,7 @@ def special_token_warnings(
             found["missing"] = (
                 f"prompts: {len(bare)} of {len(prompts)} (first: prompt {bare[0]}) do not start with "
                 f"{names}, which the tokenizer puts in front of a text by itself; pass "
-                "add_special_tokens=True to have it, or False if the prompts are right as they stand"
+                "add_special_tokens=True to have it, or add_special_tokens=False if they are right as is"
             )
     bos = getattr(tokenizer, "bos_token_id", None)
     double = [k for k, tokens in enumerate(ids) if bos is not None and list(tokens[:2]) == [bos, bos]]

@@ -1,4 +1,4 @@
-"""RolloutEngine: completions of many prompts under budgets, with an unmodified Hugging Face model."""
+"""RolloutEngine: completions of many prompts under budgets, by the own forward of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
+from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
@@ -25,6 +26,7 @@ from elastic.rollout.poll import Poll
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.serving import serving
+from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
@@ -42,7 +44,9 @@ class RolloutEngine:
     Args:
         model: a causal Hugging Face model on its device; every layer full attention.
         tokenizer: its tokenizer.
-        markers: thinking markers; by default `<think>` and `</think>` as the tokenizer writes them.
+        markers: thinking markers; by default those that `default_markers` finds: `<think>` and `</think>`, or
+            another well-known pair that this vocabulary has in their place (with a warning), and tool calls
+            that end thinking.
         max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
@@ -87,7 +91,7 @@ class RolloutEngine:
         if missing:
             raise ValueError(f"model: {type(base).__name__}.forward takes no {', '.join(missing)}")
         self.model, self.tokenizer = model, tokenizer
-        self.markers = Markers.from_tokenizer(tokenizer) if markers is None else markers
+        self.markers = default_markers(tokenizer) if markers is None else markers
         self.max_rows, self.refill_rows, self.progress = max_rows, refill_rows, progress
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
         self.limits = model_limits(model, tokenizer, self.markers, eos_ids, max_length)
@@ -110,6 +114,8 @@ class RolloutEngine:
         progress: bool | None = None,
         on_token: OnToken | None = None,
         add_special_tokens: bool | None = None,
+        phase: PhaseName | Sequence[PhaseName | None] | None = None,
+        thinking_used: int | Sequence[int] | Tensor | None = None,
     ) -> RolloutBatch:
         """Completes every prompt `samples_per_prompt` times.
 
@@ -128,8 +134,14 @@ class RolloutEngine:
                 does. An error where a bounded budget may need more: it would cut forced texts.
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
             progress: overrides the engine's.
-            on_token: called as on_token(row, token, phase, source) for every token as it is emitted.
+            on_token: called as on_token(row, token, phase, source) for every token as it is emitted. It may
+                return "end_thinking": the row's thinking ends with the next token (R22).
             add_special_tokens: overrides the engine's.
+            phase: where the rows start (R19): "opening" (they may open thinking themselves), "thinking" (the
+                prompt ends inside a thought) or "solution"; one for all, or one a prompt. None reads it from
+                the prompt's end (R9), or from the assistant's message that a `ChatPrompt` goes on with.
+            thinking_used: thinking tokens that count from the start, in the prompt or elsewhere; one for all,
+                or one a prompt. Needs prompts that have begun to think.
 
         Returns:
             RolloutBatch on the engine's device, rows in order of submission.
@@ -152,6 +164,8 @@ class RolloutEngine:
             markers=self.markers,
             limits=self.limits,
             add_special_tokens=special,
+            phase=phase,
+            thinking_used=thinking_used,
         )
         self._warn_of_prompts(prompts, plan, special)
         rows = len(plan.most)
@@ -171,10 +185,15 @@ class RolloutEngine:
                 bar,
             )
             fields, state = decoder.run()
-        return self._batch(plan, fields, state)
+        batch = self._batch(plan, fields, state, decoder.ended_at)
+        self._warn_of_thinking(batch, plan)
+        return batch
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
-        """Each kind of warning once an engine: a training run has thousands of calls."""
+        """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
+        ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers)
+        if ambiguous:
+            warnings.warn(ambiguous, stacklevel=3)
         if len(self._said) == 2:
             return
         for kind, message in special_token_warnings(prompts, plan.prompts, self.tokenizer, special).items():
@@ -182,13 +201,19 @@ class RolloutEngine:
                 self._said.add(kind)
                 warnings.warn(message, stacklevel=3)
 
+    def _warn_of_thinking(self, batch: RolloutBatch, plan: Plan) -> None:
+        budgets = [plan.machine.budgets[i] for i in plan.budget_index.tolist()]
+        message = never_thought(batch, plan.starts, budgets)
+        if message:
+            warnings.warn(message, stacklevel=3)
+
     def _bar(self, rows: int, shown: bool | None) -> tqdm:
         hidden = not sys.stderr.isatty() if shown is None else not shown
         return tqdm(
             total=rows, desc="rollout", unit="row", disable=hidden, delay=0 if shown else _BAR_DELAY_S
         )
 
-    def _batch(self, plan: Plan, fields: list[Tensor], state: Tensor) -> RolloutBatch:
+    def _batch(self, plan: Plan, fields: list[Tensor], state: Tensor, ended_at: list[int]) -> RolloutBatch:
         # Copies made out here are ordinary tensors, which autograd takes.
         tokens, source, phase, logprobs, full_logprobs = (field.clone() for field in fields)
         state = state.clone()
@@ -205,6 +230,9 @@ class RolloutEngine:
             solution_tokens=ops.solution_used(state).long(),
             thinking_cut=ops.thinking_cut(state),
             finish_reason=reason.to(torch.uint8),
+            initial_phase=plan.phases.to(self.device, torch.uint8),
+            initial_thinking=plan.thinking_used.to(self.device),
+            ended_at=torch.tensor(ended_at, dtype=torch.int64, device=self.device),
             seeds=torch.tensor(plan.seeds, device=self.device),
             prompt_index=torch.tensor(plan.prompt_index, device=self.device),
             prompts=plan.prompts,

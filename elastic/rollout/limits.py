@@ -61,7 +61,8 @@ def model_limits(
     ends = _eos_ids(model, tokenizer) if eos_ids is None else eos_tuple(eos_ids)
     pad = tokenizer.pad_token_id
     pad = pad if pad is not None else min(ends, default=0)
-    named = [("eos_ids", ends), ("pad_token_id", (pad,)), ("markers", (*markers.start, *markers.end))]
+    marked = sorted({*markers.start_pattern.places, *markers.ends_pattern.places})
+    named = [("eos_ids", ends), ("pad_token_id", (pad,)), ("markers", marked)]
     for name, ids in named:
         outside = [i for i in ids if not 0 <= i < vocab]
         if outside:

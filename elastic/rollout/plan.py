@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.budget import Budget, Phase
+from elastic.budget import Budget
 from elastic.machine import compile_budgets
 from elastic.markers import Markers
 from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
+from elastic.rollout.starts import PhaseName, Start, read_starts
 from elastic.sampling import Sampling, row_seeds
 
 _MAX_SEED = 2**63 - 1
@@ -32,7 +33,9 @@ class Plan:
     prompt_index: of each of the R rows.
     machine: the distinct budgets, compiled.
     budget_index: [R] int64, the machine's budget of each row.
+    starts: K, where the rows of each prompt start.
     phases: [R] int32, the phase each row starts in.
+    thinking_used: [R] int64, thinking tokens that count before its first one.
     most: of each row, the most tokens it emits before it is ended from outside.
     bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
     seeds: of each row.
@@ -44,7 +47,9 @@ class Plan:
     prompt_index: list[int]
     machine: Any
     budget_index: Tensor
+    starts: list[Start]
     phases: Tensor
+    thinking_used: Tensor
     most: list[int]
     bounded: list[bool]
     seeds: list[int]
@@ -72,12 +77,15 @@ def make_plan(
     markers: Markers,
     limits: Limits,
     add_special_tokens: bool | None = None,
+    phase: PhaseName | Sequence[PhaseName | None] | None = None,
+    thinking_used: int | Sequence[int] | Tensor | None = None,
 ) -> Plan:
     """Checks the arguments of `generate` against each other and against the model.
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the limit.
-        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17).
+        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17); never a text of
+            the budget that does not work with the markers (R4), which is a plain ValueError.
     """
     samples = _at_least_one("samples_per_prompt", samples_per_prompt)
     if max_new_tokens is not None:
@@ -87,15 +95,15 @@ def make_plan(
     ids = encode_prompts(prompts, tokenizer, limits.vocab, add_special_tokens)
     prompt_index = [k for k in range(len(ids)) for _ in range(samples)]
     budgets = _row_budgets(budget, len(ids), samples)
-    phases = [markers.initial_phase(prompt) for prompt in ids]
+    starts = read_starts(prompts, ids, phase, thinking_used, markers, tokenizer)
     most, bounded = [], []
     cache: dict[tuple, tuple[int, bool]] = {}
     for row, k in enumerate(prompt_index):
-        key = (budgets[row], len(ids[k]), phases[k])
+        key = (budgets[row], len(ids[k]), starts[k])
         if key not in cache:
             where = f"prompt {k}"
             cache[key] = _most(
-                budgets[row], len(ids[k]), phases[k], max_new_tokens, tokenizer, markers, limits, where
+                budgets[row], len(ids[k]), starts[k], max_new_tokens, tokenizer, markers, limits, where
             )
         most.append(cache[key][0])
         bounded.append(cache[key][1])
@@ -106,7 +114,9 @@ def make_plan(
         prompt_index=prompt_index,
         machine=machine,
         budget_index=torch.as_tensor(index, dtype=torch.int64),
-        phases=torch.tensor([int(phases[k]) for k in prompt_index], dtype=torch.int32),
+        starts=starts,
+        phases=torch.tensor([int(starts[k].phase) for k in prompt_index], dtype=torch.int32),
+        thinking_used=torch.tensor([starts[k].thinking_used for k in prompt_index], dtype=torch.int64),
         most=most,
         bounded=bounded,
         seeds=_row_seeds(seeds, sampling, len(prompt_index)),
@@ -143,7 +153,7 @@ def _row_budgets(budget: Any, prompts: int, samples: int) -> list[Budget]:
 def _most(
     budget: Budget,
     prompt_tokens: int,
-    phase: Phase,
+    start: Start,
     max_new_tokens: int | None,
     tokenizer: Any,
     markers: Markers,
@@ -151,13 +161,14 @@ def _most(
     where: str,
 ) -> tuple[int, bool]:
     """The most tokens a row emits, and whether that is its budget's own bound."""
-    thinks = phase != Phase.OPENING  # else the start marker and white space come on top
+    begun: dict[str, Any] = {"phase": start.phase, "thinking_used": start.thinking_used}
+    # First, as it checks the budget's texts: a bad one is no matter of the context.
+    bound = budget.max_tokens(markers, tokenizer, **begun)
     if limits.context is not None:
         try:
-            budget.check_context(limits.context, prompt_tokens, markers, tokenizer, starts_in_thinking=thinks)
+            budget.check_context(limits.context, prompt_tokens, markers, tokenizer, **begun)
         except ValueError as error:
             raise OutOfContext(f"{where}: {error}") from error
-    bound = budget.max_tokens(markers, tokenizer, starts_in_thinking=thinks)
     room = None if limits.context is None else limits.context - prompt_tokens
     if bound is not None:
         if max_new_tokens is not None and max_new_tokens < bound:
@@ -171,7 +182,7 @@ def _most(
         raise ValueError(f"max_new_tokens: expected a number, as neither {budget} nor the model sets a limit")
     if budget.thinking is not None:
         # A limit that cuts the closing text, or leaves nothing behind it, is an error now (as in R14).
-        least = replace(budget, solution=1).max_tokens(markers, tokenizer, starts_in_thinking=thinks)
+        least = replace(budget, solution=1).max_tokens(markers, tokenizer, **begun)
         if least is not None and outside < least:
             name = "max_new_tokens" if outside == max_new_tokens else "the context's room"
             raise OutOfContext(

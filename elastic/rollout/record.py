@@ -16,6 +16,7 @@ from torch import Tensor
 from elastic.budget import FinishReason, Phase, Source
 from elastic.markers import Markers
 from elastic.rollout.indices import row_index, row_indices
+from elastic.rollout.spans import thinking_span
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,14 @@ class RolloutBatch:
         full_logprobs: [R, T] float32, under the temperature-scaled softmax over the whole vocabulary; 0 where
             not SAMPLED.
         lengths: [R] int64, emitted tokens, EOS and forced tokens included.
-        thinking_tokens, solution_tokens: [R] int64, sampled tokens that counted against each budget.
+        thinking_tokens, solution_tokens: [R] int64, tokens that counted against each budget: the sampled
+            ones, and for thinking those of `initial_thinking`.
         thinking_cut: [R] bool, whether closing tokens were forced.
         finish_reason: [R] uint8, `FinishReason`.
+        initial_phase: [R] uint8, `Phase` before the first token: OPENING, THINKING or SOLUTION (R9, R19).
+        initial_thinking: [R] int64, thinking tokens that counted before the first one (R19).
+        ended_at: [R] int64, tokens that the row had emitted when its thinking was ended from outside (R22);
+            -1 where it was not.
         seeds: [R] int64, key of each row's generator; its counter is the token's column, so a row whose
             generation goes on does so at position `lengths`.
         prompt_index: [R] int64 into `prompts`; rows with the same index form a group.
@@ -58,6 +64,9 @@ class RolloutBatch:
     solution_tokens: Tensor
     thinking_cut: Tensor
     finish_reason: Tensor
+    initial_phase: Tensor
+    initial_thinking: Tensor
+    ended_at: Tensor
     seeds: Tensor
     prompt_index: Tensor
     prompts: list[list[int]]
@@ -161,7 +170,7 @@ class RolloutBatch:
     def text(self, row: int) -> str:
         """The completion, markers and forced texts included, without the EOS that ended it."""
         row = row_index(row, len(self))
-        return self._decode(row, self._end(row))
+        return self._decode_ids(self._written(row))
 
     def thinking(self, row: int) -> str:
         """The text between the markers, forced texts included; empty if the row never thought."""
@@ -170,37 +179,22 @@ class RolloutBatch:
         return self.text(row)[first:last]
 
     def solution(self, row: int) -> str:
-        """The text behind the first end marker, without EOS; repeated markers stay in it.
+        """The text behind the first natural or forced end, without EOS; repeated markers stay in it.
 
-        A row that answered without ever thinking is all solution; one that was cut while thinking has none.
+        An end that opens something, such as a tool call, is the beginning of it (R18). A row that answered
+        without ever thinking is all solution; one that was cut while thinking has none.
         """
         row = row_index(row, len(self))
         return self.text(row)[self._thinking_span(row)[2] :]
 
-    def _end(self, row: int) -> int:
+    def _written(self, row: int) -> list[int]:
+        """The row's tokens without the EOS that ended it."""
         stopped = int(self.finish_reason[row]) == FinishReason.STOP
-        return int(self.lengths[row]) - stopped
+        return self.tokens[row, : int(self.lengths[row]) - stopped].tolist()
 
     def _thinking_span(self, row: int) -> tuple[int, int, int]:
-        """Where in `text` the thinking begins and ends, and where the solution begins.
-
-        The phases say which tokens belong to the block; the marker's text inside its last tokens says where
-        to cut, because a token may hold the marker's end and the text behind it.
-        """
-        phases, end = self.phase[row].tolist(), int(self.lengths[row])
-        block = [i for i in range(end) if phases[i] in (Phase.THINKING, Phase.CLOSING, Phase.NOTICE)]
-        answered = Phase.SOLUTION in phases[:end]
-        if not block:
-            # Opened and nothing more; or the tokens of a start marker that never came are solution too.
-            length = len(self.text(row))
-            return (0, 0, 0) if answered else (length, length, length)
-        first, text = len(self._decode(row, block[0])), self._decode(row, min(block[-1] + 1, self._end(row)))
-        marker = self.markers.end_text or self._decode_ids(self.markers.end)
-        at = text.rfind(marker, first) if answered or text.endswith(marker) else -1
-        return (first, at, at + len(marker)) if at >= 0 else (first, len(text), len(text))
-
-    def _decode(self, row: int, end: int) -> str:
-        return self._decode_ids(self.tokens[row, :end].tolist())
+        phases = self.phase[row, : int(self.lengths[row])].tolist()
+        return thinking_span(self._written(row), phases, self.markers, self._decode_ids)
 
     def _decode_ids(self, ids: Sequence[int]) -> str:
         if self.tokenizer is None:
@@ -220,6 +214,7 @@ class RolloutBatch:
             record |= {name: columns[name][row] for name in _PER_ROW}
             record["run_seed"] = self.run_seed
             record["finish_reason"] = FinishReason(record["finish_reason"]).text
+            record["initial_phase"] = Phase(record["initial_phase"]).name.lower()
             if self.tokenizer is not None:
                 record["prompt"] = self._decode_ids(self.prompt(row))
                 record |= {

@@ -11,12 +11,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
+from elastic.budget import Phase
 from elastic.files import write_atomic
-from elastic.markers import Markers
+from elastic.markers import Markers, NaturalEnd
+from elastic.pattern import Spelling
 from elastic.rollout.record import TENSOR_FIELDS, RolloutBatch
 
-_FORMAT = "elastic.rollout version 2"
-_FORMAT_1 = "elastic.rollout version 1"  # knew neither padding id nor run seed
+_FORMAT = "elastic.rollout version 3"
+_FORMAT_2 = "elastic.rollout version 2"  # one spelling a marker; rows began as their prompts say
+_FORMAT_1 = "elastic.rollout version 1"  # neither padding id nor run seed besides
 
 
 def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
@@ -44,19 +47,40 @@ def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
     except SafetensorError as error:
         raise ValueError(f"path: {os.fspath(path)!r} is no safetensors file ({error})") from error
     found = header.get("format")
-    if found not in (_FORMAT, _FORMAT_1):
+    if found not in (_FORMAT, _FORMAT_2, _FORMAT_1):
         raise ValueError(f"path: {os.fspath(path)!r}: expected {_FORMAT!r}, got {found!r}")
     flat, lengths = tensors.pop("prompt_tokens"), tensors.pop("prompt_lengths")
     prompts = [part.tolist() for part in flat.split(lengths.tolist())] if len(lengths) else []
+    values = json.loads(header["markers"])
+    markers = _markers(values if found == _FORMAT else _with_spellings(values), tokenizer)
+    if found != _FORMAT:
+        tensors |= _beginnings(tensors, prompts, markers)
     return RolloutBatch(
         **tensors,
         prompts=prompts,
-        markers=_markers(json.loads(header["markers"]), tokenizer),
+        markers=markers,
         eos_ids=tuple(json.loads(header["eos_ids"])),
-        pad_id=json.loads(header["pad_id"]) if found == _FORMAT else _padding(tensors),
-        run_seed=json.loads(header["run_seed"]) if found == _FORMAT else None,
+        pad_id=_padding(tensors) if found == _FORMAT_1 else json.loads(header["pad_id"]),
+        run_seed=None if found == _FORMAT_1 else json.loads(header["run_seed"]),
         tokenizer=tokenizer,
     )
+
+
+def _beginnings(
+    tensors: dict[str, torch.Tensor], prompts: list[list[int]], markers: Markers
+) -> dict[str, torch.Tensor]:
+    """How the rows of a file from before R19 and R22 began, and that nobody ended their thinking."""
+    index, phase = tensors["prompt_index"], tensors["phase"]
+    read = torch.tensor([int(markers.initial_phase(prompt)) for prompt in prompts], dtype=torch.uint8)[index]
+    # The markers of a file loaded without a tokenizer know no white space; the first token's phase does.
+    first = phase[:, 0] if phase.shape[1] else torch.full_like(read, int(Phase.DONE))
+    thinking = (first >= Phase.THINKING) & (first <= Phase.NOTICE)
+    read = torch.where(thinking, int(Phase.THINKING), torch.where(first == Phase.OPENING, first, read))
+    return {
+        "initial_phase": read.to(torch.uint8),
+        "initial_thinking": torch.zeros_like(index),
+        "ended_at": torch.full_like(index, -1),
+    }
 
 
 def _padding(tensors: dict[str, torch.Tensor]) -> int:
@@ -72,23 +96,48 @@ def _plain(markers: Markers) -> dict[str, Any]:
         "end": list(markers.end),
         "start_text": markers.start_text,
         "end_text": markers.end_text,
-        "start_merged": [sorted(ids) for ids in markers.start_merged],
-        "end_merged": [sorted(ids) for ids in markers.end_merged],
-        "text_before_start": sorted(markers.text_before_start),
+        "start_spellings": [_plain_spelling(s) for s in markers.start_spellings],
+        "end_spellings": [_plain_spelling(s) for s in markers.end_spellings],
+        "ends": [
+            {"spellings": [_plain_spelling(s) for s in end.spellings], "text": end.text, "opens": end.opens}
+            for end in markers.ends
+        ],
     }
 
 
+def _plain_spelling(spelling: Spelling) -> dict[str, list[int]]:
+    sets = {"first": spelling.first, "last": spelling.last, "text_before": spelling.text_before}
+    return {"ids": list(spelling.ids)} | {name: sorted(ids) for name, ids in sets.items()}
+
+
 def _markers(plain: dict[str, Any], tokenizer: Any) -> Markers:
-    merged = {}
-    for name in ("start_merged", "end_merged"):
-        first, last = plain[name]
-        merged[name] = (frozenset(first), frozenset(last))
     return Markers(
         tuple(plain["start"]),
         tuple(plain["end"]),
         plain["start_text"],
         plain["end_text"],
         tokenizer,
-        text_before_start=frozenset(plain["text_before_start"]),
-        **merged,
+        ends=tuple(
+            NaturalEnd(_spellings(end["spellings"]), end["text"], end["opens"]) for end in plain["ends"]
+        ),
+        start_spellings=_spellings(plain["start_spellings"]),
+        end_spellings=_spellings(plain["end_spellings"]),
     )
+
+
+def _spellings(plain: list[dict[str, list[int]]]) -> tuple[Spelling, ...]:
+    return tuple(
+        Spelling(tuple(s["ids"]), frozenset(s["first"]), frozenset(s["last"]), frozenset(s["text_before"]))
+        for s in plain
+    )
+
+
+def _with_spellings(plain: dict[str, Any]) -> dict[str, Any]:
+    """Markers as versions 1 and 2 wrote them, in today's form."""
+    before = {"start": plain["text_before_start"], "end": []}
+    spellings = {}
+    for name in ("start", "end"):
+        first, last = plain[f"{name}_merged"]
+        spelling = {"ids": plain[name], "first": first, "last": last, "text_before": before[name]}
+        spellings[f"{name}_spellings"] = [spelling]
+    return plain | spellings | {"ends": []}

@@ -15,11 +15,30 @@ if TYPE_CHECKING:
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 
-__all__ = ["CHECKPOINT", "load", "problems", "reward", "stated_answer"]
+__all__ = ["CHECKPOINT", "checkpoint", "load", "problems", "reward", "stated_answer"]
 
 
 def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The embedded model (float32, CPU, evaluation mode) and its tokenizer.
+    """The embedded model (float32, CPU, evaluation mode) and its tokenizer; `load_model("tiny")` gives it on
+    another device.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `checkpoint`.
+    """
+    path = checkpoint()
+    # Only here: listing problems or grading needs no transformers.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from elastic.quiet import quiet_transformers
+
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return model.eval(), AutoTokenizer.from_pretrained(path)
+
+
+def checkpoint() -> Path:
+    """The directory of the embedded model, checked.
 
     Raises:
         FileNotFoundError: the package was installed without its checkpoint.
@@ -34,9 +53,4 @@ def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         check_checksums(CHECKPOINT)
     except ValueError as error:
         raise ValueError(f"the embedded model: {error}; install the package again") from error
-    # Only here: listing problems or grading needs no transformers.
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(CHECKPOINT)
+    return CHECKPOINT

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
@@ -17,19 +18,39 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     accelerate keeps one precision a process. An earlier Trainer's is replaced; see `check_precision`.
 
     Raises:
-        ValueError: accelerate is set up for sharded training (FSDP, DeepSpeed), which checkpoints here do
-            not cover.
+        ValueError: ``model.device`` is not to be had, or accelerate is set up for sharded training (FSDP,
+            DeepSpeed), which checkpoints here do not cover.
     """
     precision = config.train.mixed_precision
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # the process group stays
+    device = _device(config.model.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=config.model.device == "cpu")
     if accelerator.distributed_type not in _DISTRIBUTED:
         raise ValueError(
             f"accelerate is set up for {accelerator.distributed_type}; supported: "
             f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
         )
+    if device is not None and device.type != accelerator.device.type:
+        raise ValueError(
+            f"model.device: '{device}' was asked for, but accelerate computes on '{accelerator.device}'"
+        )
     return accelerator
+
+
+def _device(name: str) -> torch.device | None:
+    """The device asked for, made the current one; None leaves the choice to accelerate."""
+    if name == "auto":
+        return None
+    from elastic.models import check_device
+
+    try:
+        device = check_device(name)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def check_precision(accelerator: Any, config: TrainConfig) -> None:

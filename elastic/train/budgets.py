@@ -26,6 +26,8 @@ class BudgetDraw:
                 closing=config.closing,
                 on_eos=config.on_eos,
                 on_reopen=config.on_reopen,
+                on_reclose=config.on_reclose,
+                whole_characters=config.whole_characters,
                 min_thinking=config.min_thinking,
                 extension=config.extension,
                 max_extensions=config.max_extensions,

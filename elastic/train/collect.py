@@ -115,10 +115,11 @@ class Collector:
         rows = range(groups.start * samples, groups.stop * samples)
         start = time.perf_counter()
         bounded = self._budgets.largest.max_sampled is not None
+        prompts = self._prompts.render(problems, lengths)
         decoded = min(rollout.max_rows, len(rows))
         with threads_for(self._engine.model, decoded):
             batch = self._engine.generate(
-                self._prompts.render(problems, lengths),
+                prompts,
                 budget=self._budgets.draw(step, groups),
                 samples_per_prompt=samples,
                 sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
@@ -126,6 +127,7 @@ class Collector:
                 seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
                 progress=False,
                 add_special_tokens=self._prompts.add_special_tokens,
+                phase=self._prompts.phases(prompts, self._engine),
             ).to("cpu")
         graded = time.perf_counter()
         with batch_of_failure(batch, "rollouts", together=self._accelerator):

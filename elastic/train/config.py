@@ -1,7 +1,7 @@
 """A whole training configuration: read, checked against itself and the machine, written back."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class TrainConfig(Section):
             raise FileNotFoundError(f"no such configuration file: {path}")
         try:
             tables = tomllib.loads(read_text(path))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: not TOML: {error}") from error
         try:
             return cls.from_table(tables)
@@ -73,9 +73,14 @@ class TrainConfig(Section):
             raise ValueError(f"{path}: {error}") from error
 
     def check(self) -> None:
-        budget = BudgetDraw(
-            self.budget, self.train.seed
-        ).largest  # R14, R17: budgets that cannot be are refused here
+        if self.budget.thinking == "unlimited" and self.budget.total is not None:
+            self._let_follow("budget", solution="unlimited")
+        # R14, R17: budgets that cannot be are refused here.
+        budget = BudgetDraw(self.budget, self.train.seed).largest
+        most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
+        if self.data.count is not None:
+            self._let_follow("rollout", prompts_per_step=min(self.rollout.prompts_per_step, self.data.count))
+        self._check_lengths(most)
         rows = self.rollout.prompts_per_step * self.rollout.samples_per_prompt
         pieces = self.train.minibatches * self.train.accumulation_steps
         if pieces > rows:
@@ -85,13 +90,6 @@ class TrainConfig(Section):
             )
         if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
             raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
-        most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
-        if self.reward.length != "none" and most is not None and self.reward.target_max > most:
-            raise ValueError(
-                f"reward.target_max: must be at most the {most} tokens that a row may sample (by "
-                "budget.thinking and solution, budget.total or rollout.max_new_tokens), "
-                f"got {self.reward.target_max}"
-            )
         for table in (self.data, self.eval):
             if table.source in NAMED_SETS and table.count is None:
                 raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")
@@ -104,6 +102,47 @@ class TrainConfig(Section):
                 "rollout.prompts_per_step: must be at most data.count = "
                 f"{self.data.count}, got {self.rollout.prompts_per_step}"
             )
+
+    def _check_lengths(self, most: int | None) -> None:
+        """Lengths to ask for, and the most tokens that a row may sample."""
+        reward = self.reward
+        if reward.length != "none":
+            longest = reward.target_max if most is None else min(reward.target_max, most)
+            longest = reward.target_max if "target_max" in reward.given else longest
+            self._let_follow("reward", target_max=longest, target_min=min(reward.target_min, longest))
+            if most is not None and longest > most:
+                raise ValueError(
+                    f"reward.target_max: must be at most the {most} tokens that a row may sample (by "
+                    f"budget.thinking and solution, budget.total or rollout.max_new_tokens), got {longest}"
+                )
+        if self.reward.target_min > self.reward.target_max:
+            raise ValueError(
+                f"reward.target_min: must be at most reward.target_max = {self.reward.target_max}, "
+                f"got {self.reward.target_min}"
+            )
+
+    def _let_follow(self, table: str, **values: Any) -> None:
+        """Defaults give way to what was given in other tables; what was given itself never does."""
+        object.__setattr__(self, table, getattr(self, table).following(**values))
+
+    def for_problems(self, training: int, evaluated: int | None = None) -> "TrainConfig":
+        """This configuration with defaults that do not exceed the problems there are.
+
+        Args:
+            training: problems to train on.
+            evaluated: and to evaluate, if any are.
+
+        Raises:
+            ValueError: a step was given more prompts than there are problems.
+        """
+        rollout = self.rollout.following(prompts_per_step=min(self.rollout.prompts_per_step, training))
+        if rollout.prompts_per_step > training:
+            raise ValueError(
+                f"rollout.prompts_per_step: must be at most the {training} problems of {self.data.source}, "
+                f"got {rollout.prompts_per_step}"
+            )
+        evaluation = self.eval.following(count=min(self.eval.count, evaluated or self.eval.count))
+        return replace(self, rollout=rollout, eval=evaluation)
 
     def preflight(self) -> None:
         """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
@@ -118,7 +157,7 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
-        if self.model.path != EMBEDDED_MODEL and self.model.dtype in ("bfloat16", "float16"):
+        if self.model.dtype in ("bfloat16", "float16"):
             raise ValueError(
                 f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
                 f"{self.model.dtype}; {WIDER}"

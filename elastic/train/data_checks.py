@@ -41,6 +41,7 @@ def check_data(
 
     Raises:
         OutOfContext: names the problem.
+        ValueError: a text of the budgets does not work with the markers.
     """
     _check_problems("data", *training, engine, [budgets.largest], say)
     problems, prompts = evaluation
@@ -77,7 +78,7 @@ def _check_problems(
             f'complete, and the chat template completes them again; set {table}.chat = "off"'
         )
     if any(budget.thinking is not None for budget in budgets):
-        _say_unopened(table, problems, phases)
+        _say_unopened(table, problems, ids, phases, engine.markers)
 
 
 def _check_context(
@@ -87,6 +88,8 @@ def _check_context(
     engine: RolloutEngine,
     budgets: Sequence[Budget],
 ) -> None:
+    for budget in budgets:  # a text that does not work with the markers has nothing to do with the context
+        budget.max_tokens(engine.markers, engine.tokenizer)
     context = engine.limits.context
     if context is None:
         return
@@ -95,10 +98,10 @@ def _check_context(
         rows = [row for row, own in enumerate(phases) if own == phase]
         longest = max(rows, key=lambda row: len(ids[row]))
         for budget in budgets:
+            budget.max_tokens(engine.markers, engine.tokenizer)  # a bad text is no matter of the context
             try:
                 budget.check_context(
-                    *(context, len(ids[longest]), engine.markers, engine.tokenizer),
-                    starts_in_thinking=phase != Phase.OPENING,
+                    context, len(ids[longest]), engine.markers, engine.tokenizer, phase=phase
                 )
             except ValueError as error:
                 raise OutOfContext(f"problem '{problems[longest].id}': {error}") from error
@@ -114,15 +117,27 @@ def _say_shared_ids(table: str, problems: Sequence[Problem]) -> None:
         )
 
 
-def _say_unopened(table: str, problems: Sequence[Problem], phases: Sequence[Phase]) -> None:
-    reasons = {
+def _say_unopened(
+    table: str,
+    problems: Sequence[Problem],
+    ids: Sequence[Sequence[int]],
+    phases: Sequence[Phase],
+    markers: Markers,
+) -> None:
+    reasons: dict[Phase | None, str] = {
+        None: "hold a start marker with text behind it: they are taken as not thinking yet, and unless the "
+        "model writes the marker once more, the thinking budget does nothing. End the prompts with it",
         Phase.OPENING: "do not open thinking: unless the model writes the start marker first, everything is "
         "solution, and the thinking budget does nothing. End the prompts with the marker if it is to think",
         Phase.SOLUTION: "close thinking themselves: everything is solution, and the thinking budget does "
         "nothing. Switch thinking on in the template, or leave out the end marker",
     }
-    for phase, reason in reasons.items():
-        found = [problem for problem, own in zip(problems, phases, strict=True) if own == phase]
+    kinds = [
+        None if phase == Phase.OPENING and markers.opened_before(tokens) else phase
+        for tokens, phase in zip(ids, phases, strict=True)
+    ]
+    for kind, reason in reasons.items():
+        found = [problem for problem, own in zip(problems, kinds, strict=True) if own == kind]
         if found:
             _say(f"{table}: {_share(found, problems)} {reason}")
 
@@ -158,9 +173,9 @@ def _opens_twice(tokens: Sequence[int], markers: Markers) -> bool:
     if markers.initial_phase(tokens) != Phase.THINKING:
         return False
     rest = list(tokens)
-    while not markers.start_pattern.is_tail_of(rest):
+    while not (marker := markers.start_pattern.tail(rest)):
         rest.pop()
-    return markers.initial_phase(rest[: -len(markers.start)]) == Phase.THINKING
+    return markers.initial_phase(rest[:-marker]) == Phase.THINKING
 
 
 def _question(problem: Problem) -> str:

@@ -56,6 +56,7 @@ class Evaluation:
         lengths = prompts.lengths(0, self._rows)
         self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
         self._special = prompts.add_special_tokens
+        self._phases = prompts.phases(self._prompts, engine) if self._prompts else []
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
@@ -80,6 +81,7 @@ class Evaluation:
                         seeds=seeds,
                         progress=False,
                         add_special_tokens=self._special,
+                        phase=self._phases,
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
                     grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]

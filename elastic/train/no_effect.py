@@ -28,9 +28,6 @@ def _updates(c: Any) -> int:
 
 
 RULES = (
-    Rule(
-        ("model.dtype", "model.attention"), lambda c: c.model.path == "tiny", "the embedded model has its own"
-    ),
     Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "files are not drawn"),
     Rule(
         ("data.add_special_tokens",),

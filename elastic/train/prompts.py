@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from elastic.budget import Phase
 from elastic.data import NAMED_SETS, Problem
 from elastic.rewards.length import user_message
-from elastic.rollout import chat_prompts
+from elastic.rollout import RolloutEngine, chat_prompts
 from elastic.rollout.encoding import encode_prompts
 from elastic.train.config import TrainConfig
 from elastic.train.sections import DataConfig, RewardConfig
@@ -64,7 +65,7 @@ class Prompts:
             )
         self.add_special_tokens = False if complete else data.add_special_tokens
         self._tokenizer, self._data, self._reward = tokenizer, data, reward
-        self._seed, self._stream = seed, stream
+        self._seed, self._stream, self._table = seed, stream, table
 
     @classmethod
     def of_training(cls, tokenizer: Any, config: TrainConfig) -> "Prompts":
@@ -124,7 +125,10 @@ class Prompts:
             user_message(problem.prompt, suffix=data.suffix, length=kind, target_tokens=length)
             for problem, length in zip(problems, lengths, strict=True)
         ]
-        return chat_prompts(self._tokenizer, texts, system=data.system or None)
+        try:
+            return chat_prompts(self._tokenizer, texts, system=data.system or None)
+        except ValueError as error:
+            raise ValueError(f'{error}; {self._table}.chat = "off" takes prompts as they stand') from error
 
     def encode(self, texts: Sequence[str], vocab: int) -> list[list[int]]:
         """Token ids of rendered prompts, as the engine reads them.
@@ -134,3 +138,14 @@ class Prompts:
             vocab: of the model.
         """
         return encode_prompts(texts, self._tokenizer, vocab, self.add_special_tokens)
+
+    def phases(self, texts: Sequence[str], engine: RolloutEngine) -> list[Phase]:
+        """Where the rows of rendered prompts start.
+
+        Stated, it spares the engine's warnings at every step: `check_data` has given them before the run.
+
+        Args:
+            texts: of `render`.
+            engine: that will complete them.
+        """
+        return [engine.markers.initial_phase(ids) for ids in self.encode(texts, engine.limits.vocab)]

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from elastic.data import Problem, load_problems
+from elastic.data.loading import NAMED_SETS
 from elastic.rewards import RewardFunction, math_reward
-from elastic.train.config import EMBEDDED_MODEL, TrainConfig
+from elastic.train.config import TrainConfig
 from elastic.train.progress import Progress
 from elastic.train.sections import RewardConfig
 
@@ -27,8 +28,9 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     config.preflight()
     from elastic.train.output import check_output
 
-    check_output(config)
     dataset, eval_dataset = _datasets(config)
+    config = config.for_problems(len(dataset), len(eval_dataset) or None)
+    check_output(config)
     # Only now: a mistake found so far costs no wait for transformers and accelerate.
     from elastic.train.accelerator import build_accelerator
     from elastic.train.trainer import Trainer
@@ -58,23 +60,22 @@ def reward_function(config: RewardConfig) -> RewardFunction:
 def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
     data, evaluation = config.data, config.eval
     dataset = load_problems(data.source, count=data.count, seed=data.seed, split="train")
-    if len(dataset) < config.rollout.prompts_per_step:
-        raise ValueError(
-            f"rollout.prompts_per_step: must be at most the {len(dataset)} problems of {data.source}, "
-            f"got {config.rollout.prompts_per_step}"
-        )
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
-    return dataset, load_problems(source, count=evaluation.count, seed=evaluation.seed, split="test")
+    if source in NAMED_SETS or "count" in evaluation.given:
+        return dataset, load_problems(source, count=evaluation.count, seed=evaluation.seed, split="test")
+    return dataset, load_problems(source)[: evaluation.count]
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:
-    model = config.model
-    if model.path == EMBEDDED_MODEL:
-        from elastic import tiny
-
-        return tiny.load()
     from elastic.models import load_model
 
-    return load_model(model.path, dtype=model.dtype, device=accelerator.device, attention=model.attention)
+    model = config.model
+    return load_model(
+        model.path,
+        dtype=model.dtype,
+        device=accelerator.device,
+        attention=model.attention,
+        allow_missing=model.allow_missing,
+    )

@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -73,6 +73,12 @@ class Section:
                 raise ValueError(f"missing key '{name}' in {where}")
         section = cls(**values)
         object.__setattr__(section, "_named", frozenset(table))
+        return section
+
+    def following(self: S, **values: Any) -> S:
+        """The same with other values for keys that nobody set: defaults that follow from other tables."""
+        section = replace(self, **{name: value for name, value in values.items() if name not in self.given})
+        object.__setattr__(section, "_named", self.given)
         return section
 
     @property

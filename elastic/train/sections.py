@@ -17,8 +17,11 @@ class ModelConfig(Section):
             refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
-        start_marker: text that opens thinking.
+        allow_missing: take weights that lack some of the model's, which are then random, or hold others.
+        start_marker: text that opens thinking; absent, with ``end_marker``, for the well-known pair that the
+            vocabulary has as tokens, else ``<think>``.
         end_marker: text that closes it.
+        ends: other texts of the model's that end thinking, as ``<tool_call>``.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -28,8 +31,10 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     attention: str = "auto"
-    start_marker: str = "<think>"
-    end_marker: str = "</think>"
+    allow_missing: bool = False
+    start_marker: str | None = None
+    end_marker: str | None = None
+    ends: tuple[str, ...] = ()
     gradient_checkpointing: bool = False
 
 
@@ -73,8 +78,8 @@ class RewardConfig(Section):
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` goes first.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward a token of the length term.
-        target_min: least N, drawn uniformly a prompt.
-        target_max: greatest N; at most what a row may sample.
+        target_min: least N, drawn uniformly a prompt; by default 100 or ``target_max``, whichever is less.
+        target_max: greatest N; by default 4000 or what a row may sample, whichever is less.
     """
 
     TABLE: ClassVar[str] = "reward"
@@ -87,13 +92,6 @@ class RewardConfig(Section):
     target_min: int = limited(100, low=1)
     target_max: int = limited(4000, low=1)
 
-    def check(self) -> None:
-        if self.target_min > self.target_max:
-            raise ValueError(
-                f"reward.target_min: must be at most reward.target_max = {self.target_max}, "
-                f"got {self.target_min}"
-            )
-
 
 @dataclass(frozen=True)
 class BudgetConfig(Section):
@@ -102,10 +100,13 @@ class BudgetConfig(Section):
     Attributes:
         thinking: most sampled thinking tokens t*.
         solution: most sampled solution tokens s*.
-        total: one cap over both; with ``thinking = "unlimited"`` this is the vanilla hard cut.
+        total: one cap over both; with ``thinking = "unlimited"`` this is the vanilla hard cut, and
+            ``solution`` is unlimited by default.
         closing: what is forced when thinking is cut: a preset's name or a text; absent for the bare marker.
         on_eos: EOS while thinking: ``close`` replaces it with the closing, ``stop`` ends the row.
         on_reopen: a start marker in the solution: ``count`` or ``forbid``.
+        on_reclose: an end marker behind a forced close: ``count`` or ``forbid``.
+        whole_characters: whether a cut waits, at most three tokens, for the end of a character.
         min_thinking: thinking tokens before which an end is replaced by ``extension``.
         extension: that text.
         max_extensions: how often.
@@ -129,6 +130,8 @@ class BudgetConfig(Section):
     closing: str | None = None
     on_eos: Literal["close", "stop"] = "close"
     on_reopen: Literal["count", "forbid"] = "count"
+    on_reclose: Literal["count", "forbid"] = "count"
+    whole_characters: bool = False
     min_thinking: int = limited(0, low=0)
     extension: str = "Wait"
     max_extensions: int = limited(0, low=0)
@@ -171,7 +174,7 @@ class RolloutConfig(Section):
     """``[rollout]``: how completions are drawn.
 
     Attributes:
-        prompts_per_step: groups a step, over all processes.
+        prompts_per_step: groups a step, over all processes; by default 128, or all problems if fewer.
         samples_per_prompt: completions a group, at least 2: an advantage compares them.
         temperature: also the temperature of the trained policy's logprobs.
         top_k: 0 for off.

@@ -168,7 +168,7 @@ class EvalConfig(Section):
         every: steps between evaluations; also before the first step and after the last. 0 for none.
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
-        count: problems.
+        count: problems; by default 64, or all of a file if they are fewer.
         chat: as in ``[data]``, for this source; absent for ``data.chat``, but a named set's prompts are
             complete.
         seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from elastic.files import read_text, write_atomic
+from elastic.quiet import quiet_transformers
 from elastic.train.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -27,7 +28,6 @@ from elastic.train.config import TrainConfig, changed_keys
 from elastic.train.identity import EVALUATION
 from elastic.train.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
 from elastic.train.progress import Progress
-from elastic.train.quiet import quiet_transformers
 from elastic.train.sections_update import OptimConfig
 
 IDENTITY_FILE = "identity.json"

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from elastic.data import Problem
-from elastic.markers import Markers
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
+from elastic.rollout.default_markers import choose_markers
 from elastic.train.accelerator import build_accelerator, check_precision
 from elastic.train.budgets import BudgetDraw
 from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -40,6 +40,8 @@ from elastic.train.standing import Standing
 from elastic.train.state import RunState, build_optimizer
 from elastic.train.step import Policy, UpdateStats, minibatches
 
+_MARKER_KEYS = ("model.start_marker", "model.end_marker", "model.ends")
+
 Callback = Callable[[Progress, dict[str, float]], None]
 
 
@@ -48,7 +50,7 @@ class Trainer:
 
     Args:
         config: checked already; `TrainConfig.preflight` is the caller's.
-        model: the starting model, an unmodified Hugging Face causal language model.
+        model: the starting model, a Hugging Face causal language model; docs/models.md says which.
         tokenizer: its tokenizer.
         dataset: training problems.
         reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`.
@@ -81,7 +83,10 @@ class Trainer:
         check_weights(model, config.optim.lr)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
-        markers = Markers.from_tokenizer(tokenizer, config.model.start_marker, config.model.end_marker)
+        chosen = config.model
+        markers = choose_markers(
+            tokenizer, chosen.start_marker, chosen.end_marker, chosen.ends, names=_MARKER_KEYS
+        )
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)

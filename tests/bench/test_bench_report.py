@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from bench import agreement, markdown, plot, report, scaling, tables
+from bench import agreement, bars, markdown, plot, report, scaling, tables
 from bench.results import ROW, file_name, read, row, write
 
 
@@ -153,7 +153,7 @@ def test_the_page_is_made_anew_between_its_marks_and_nowhere_else(tmp_path):
     assert "| elastic |" in new
     assert "EPYC 9, 2 cores, AVX512, 1 thread, torch 2.13.0, commit abc, 2026-11-21" in new
     assert markdown.replaced(new, markdown.tables_of(tmp_path / "cpu-x.json")) == new
-    assert "docs/benchmarks.png" in markdown.picture(tmp_path / "cpu-x.json")
+    assert "(benchmarks.png)" in new
     with pytest.raises(ValueError, match="expected one part"):
         markdown.replaced("nothing", "")
 
@@ -162,7 +162,43 @@ def test_the_pages_match_the_committed_run():
     path = markdown.committed()
     for page, text in markdown.pages(path, markdown.committed("gpu")).items():
         assert page.read_text() == text, f"{page.name}: make bench-docs"
-    assert path is None or (markdown.PAGE.parent / "benchmarks.png").exists()
+    for picture in ("benchmarks.png", "speed.png"):
+        assert path is None or (markdown.PAGE.parent / picture).exists()
+
+
+def test_a_bar_is_of_the_case_that_is_least_in_our_favour():
+    rows = [
+        measured("TRL", 1.0),  # 10 ms
+        measured("elastic", 4.0),
+        measured("TRL", 2.0, dtype="bfloat16"),
+        measured("elastic", 1.0, dtype="bfloat16"),  # 10 ms against 5
+        measured("TRL", 8.0, axis="N"),
+        measured("elastic", 1.0, axis="N"),
+        measured("TRL", 1.0, op="sample"),
+    ]
+    mine, other = bars.hardest(rows, "grpo_loss")
+    assert (mine["dtype"], mine["variant"], other["variant"]) == ("bfloat16", "elastic", "TRL")
+    assert bars.hardest(rows, "sample") is None  # nothing of ours
+    rows = [
+        measured("eager", 1.0),
+        measured("elastic", 4.0),
+        measured("elastic, graph node", 90.0, kind="ours"),
+    ]
+    assert bars.hardest(rows, "grpo_loss")[0]["variant"] == "elastic"
+
+
+def test_an_interval_holds_the_ratio_and_grows_with_either_spread():
+    mine, other = measured("elastic", 1.0, iqr_ms=2.0), measured("TRL", 0.5, iqr_ms=4.0)  # 9-11 and 18-22 ms
+    assert bars.interval(mine, other) == pytest.approx((18 / 11, 22 / 9))
+
+
+def test_the_picture_of_bars_needs_something_to_draw(tmp_path):
+    pytest.importorskip("matplotlib")
+    gpu = a_run(measured("eager", 1.0), measured("elastic", 0.5), machine={"device": "H9", "driver": "1"})
+    bars.save([a_run(measured("eager", 1.0), measured("elastic", 4.0)), gpu], tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="expected results of one of grpo_loss"):
+        bars.save([a_run()], tmp_path / "b.png")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +238,9 @@ def test_a_gpus_part_names_the_steps_the_driver_and_what_failed(tmp_path):
     assert "- `test`, 7 s: 3 tests, 1 failed\n  - a::b\n" in text
     assert "Ceiling: 4.00 TB/s" in text
     assert "H9, driver 1.2, CUDA 13.0, torch 2.13.0, commit abc" in text
-    assert "4.00 x" in markdown.gpu_summary(tmp_path / "gpu-x.json")
+    readme = markdown.bars(tmp_path / "gpu-x.json", None)
+    assert "(docs/speed.png)" in readme
+    assert "- H9, driver 1.2, CUDA 13.0, torch 2.13.0, commit abc, 2026-11-21." in readme
     page = f"{markdown.BEGIN}\n{markdown.END}\n{markdown.GPU_BEGIN}\nold\n{markdown.END}\nTail\n"
     new = markdown.replaced(page, text, markdown.GPU_BEGIN)
     assert new.startswith(f"{markdown.BEGIN}\n{markdown.END}\n")

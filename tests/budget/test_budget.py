@@ -246,6 +246,21 @@ def test_boundaries_of_one_budget_are_no_boundaries_of_another():
         assert out.tokens[: out.tokens.index(END)][-1] == b
 
 
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [
+        (Budget(), "Budget(1024, 1024)"),
+        (Budget.unlimited(), "Budget(None, None)"),
+        (Budget.vanilla(12), "Budget(None, None, total=12, on_eos='stop')"),
+        (Budget(4, 8, grace=2, closing="qwen3"), "Budget(4, 8, closing='qwen3', grace=2)"),
+        (Budget(9, 8, notices=((3, "hm"),)), "Budget(9, 8, notices=((3, 'hm'),))"),
+    ],
+)
+def test_a_budget_shows_what_is_not_its_default_and_reads_back(budget, shown):
+    assert repr(budget) == shown
+    assert eval(shown) == budget
+
+
 def test_a_machine_moves_to_a_device_whole():
     machine = machine_for(Budget(3, 3), ONE).to("meta")
     assert machine.tables.device.type == machine.token_flags.device.type == "meta"

@@ -5,9 +5,10 @@ import itertools
 import pytest
 
 from elastic import Budget, Markers, Phase
+from elastic.pattern import Spelling
 
 from .helpers import machine_for, run
-from .tokenizers import bpe, chat, pieces, words
+from .tokenizers import bpe, chat, pieces, word_pieces, words
 
 TRACES = ["a </b> <p>x.</p>\n\n answer.</think>\n\n <think>\nfoo </think>\nbar x</think> y"] * 5
 
@@ -16,7 +17,7 @@ def test_a_special_token_is_one_id_with_no_other_spelling():
     tokenizer = bpe(["hello"], special=["<think>", "</think>"])
     markers = Markers.from_tokenizer(tokenizer)
     assert (len(markers.start), len(markers.end)) == (1, 1)
-    assert markers.end_merged == (frozenset(), frozenset())
+    assert markers.end_spellings == (Spelling(markers.end),)
     assert tokenizer.decode(markers.end) == "</think>"
 
 
@@ -45,7 +46,7 @@ def test_a_marker_of_several_tokens_is_recognised_in_every_context():
 def test_merging_with_neighbours_is_learned_from_the_vocabulary():
     tokenizer = bpe(TRACES)
     markers = Markers.from_tokenizer(tokenizer)
-    first = {tokenizer.decode([i]) for i in markers.end_merged[0]}
+    first = {tokenizer.decode([i]) for i in markers.end_spellings[0].first}
     assert all(text.endswith("</") and text != "</" for text in first)
     assert ".</" in first or " </" in first
 
@@ -60,12 +61,23 @@ def test_a_marker_that_tokenises_differently_after_a_newline_is_recognised_there
     assert Phase.SOLUTION in out.phase
 
 
-def test_a_marker_in_other_pieces_after_a_newline_is_refused_naming_text_and_context():
+def test_a_marker_in_other_pieces_after_a_newline_is_learned():
     # "\n</th" is one token, so the marker's first piece is neither "</" nor anything that ends in it.
     tokenizer = bpe(["\n</th"] * 50 + ["</", "think>"], merges=30, split=False)
-    after = tokenizer.convert_ids_to_tokens(tokenizer.encode("\n</think>"))
-    assert after[0] == "Ċ</th"
-    with pytest.raises(ValueError, match=r"end: '</think>' is .* alone, but '\\n</think>.*special token"):
+    after = tokenizer.encode("\n</think>", add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(after)[0] == "Ċ</th"
+    markers = Markers.from_tokenizer(tokenizer)
+    assert len(markers.end_spellings) > 1
+    assert markers.end_pattern.ends(after) == [len(after) - 1]
+    assert markers.end_pattern.ends(markers.end) == [len(markers.end) - 1]
+
+
+def test_a_marker_that_is_not_recognised_in_a_context_is_refused_naming_text_and_context():
+    tokenizer = word_pieces(["x", "<think>", "##<th", "##ink>", "</think>"])
+    refusal = (
+        r"start: '<think>' is \[3\] alone, but 'x<think>' encodes to \[2, 4, 5\].*own markers with Markers"
+    )
+    with pytest.raises(ValueError, match=refusal):
         Markers.from_tokenizer(tokenizer)
 
 

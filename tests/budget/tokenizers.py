@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 EOS = "<|end|>"
 
@@ -44,6 +45,15 @@ def words(vocabulary: Sequence[str], special: Sequence[str] = ()) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
 
 
+def word_pieces(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """As BERT: "##" in front of what goes on with a word, longest piece first."""
+    ids = {piece: i for i, piece in enumerate([EOS, "<unk>", *vocabulary])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
+
+
 def pieces(vocabulary: Sequence[str], special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """SentencePiece style: "▁" for spaces, one in front of the text, longest piece first (Unigram)."""
     scores = [(EOS, 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in vocabulary)]
@@ -52,6 +62,26 @@ def pieces(vocabulary: Sequence[str], special: Sequence[str] = ()) -> PreTrained
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     tokenizer.add_special_tokens(list(special))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
+
+
+def byte_fallback(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """As Llama 2: SentencePiece pieces, and for every other character its bytes."""
+    scores = [(EOS, 0.0), ("<unk>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    scores += [(piece, -1.0) for piece in vocabulary]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=1, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, unk_token="<unk>")
+
+
+def byte_level(vocabulary: Sequence[bytes]) -> PreTrainedTokenizerFast:
+    """A byte-level vocabulary of these tokens, in which nothing merges."""
+    alphabet = bytes_to_unicode()
+    ids = {"".join(alphabet[byte] for byte in token): i for i, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def chat(user: str, assistant: str) -> str:

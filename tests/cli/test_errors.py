@@ -27,7 +27,7 @@ def test_an_unknown_model_directory_is_named(elastic, tmp_path: Path) -> None:
         (("--thinking", "8", "--solution", "0"), ("solution", "0")),
         (("--thinking", "8", "--solution", "8", "--total", "8"), ("total", "8")),
         (("--temperature", "-1"), ("temperature", "-1")),
-        (("--top-p", "0"), ("top_p", "0")),
+        (("--top-p", "0"), ("--top-p", "0")),
         (("--samples", "0"), ("samples", "0")),
         (("--thinking", "8", "--closing", "no marker here"), ("closing", "no marker here")),
         (("--thinking", "4", "--solution", "5000"), ("5000",)),
@@ -146,7 +146,7 @@ def test_the_package_runs_as_a_module() -> None:
         [sys.executable, "-m", "elastic", "info", "--nonsense"], capture_output=True, text=True
     )
     assert result.returncode == 2
-    assert "usage: elastic" in result.stderr
+    assert result.stderr == "elastic: error: unrecognized arguments: --nonsense; see elastic --help\n"
 
 
 def test_a_reader_that_has_enough_ends_the_command_quietly() -> None:

@@ -107,3 +107,33 @@ def test_bytes_that_never_become_a_character_come_out_at_the_end() -> None:
 def test_spaces_between_words_survive_decoding_in_pieces() -> None:
     decoder = IncrementalDecoder(words)
     assert [decoder.push(token) for token in (1, 2, 3)] == ["w1", " w2", " w3"]
+
+
+THOUGHT = "né😀".encode()
+
+
+def show_bytes(rows: Sequence[tuple[int, int, int]]) -> list[str]:
+    """What is written by each token's time, headings left out."""
+    out = io.StringIO()
+    display = Display(out, utf8, colour=False)
+    display.begin("heading")
+    seen = []
+    for row in rows:
+        before = len(out.getvalue())
+        display.token(*row)
+        seen.append(out.getvalue()[before:])
+    return seen
+
+
+def test_a_character_is_shown_when_its_last_byte_comes() -> None:
+    seen = show_bytes([(byte, S, Phase.THINKING) for byte in THOUGHT])
+    assert seen == ["[thinking] n", "", "é", "", "", "", "😀"]
+
+
+@pytest.mark.parametrize("cut", [2, 4, 5, 6])
+def test_a_character_cut_by_forced_text_stays_where_it_was_thought(cut: int) -> None:
+    rows = [(byte, S, Phase.THINKING) for byte in THOUGHT[:cut]]
+    seen = show_bytes([*rows, (ord("!"), F, Phase.CLOSING), (ord("a"), S, Phase.SOLUTION)])
+    thought = THOUGHT[:cut].decode(errors="replace")
+    assert "".join(seen) == f"[thinking] {thought}\n[forced] !\n[solution] a"
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(seen[:cut])

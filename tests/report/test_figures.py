@@ -15,7 +15,7 @@ def test_the_figure_is_a_png_of_the_stated_size(rows: list[Row], tmp_path: Path)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    assert (width, height) == (1620, 672)
+    assert (width, height) == (1620, 900)
 
 
 def test_equal_rows_give_equal_bytes(rows: list[Row], tmp_path: Path) -> None:

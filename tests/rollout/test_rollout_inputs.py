@@ -95,6 +95,12 @@ def test_a_limit_that_would_cut_the_closing_text_is_refused(engine):
         engine.generate(["a<think>"], budget, max_new_tokens=15)
 
 
+def test_a_closing_text_that_does_not_work_is_no_matter_of_the_context(engine):
+    with pytest.raises(ValueError, match=r"^closing: expected exactly one end marker '</think>'") as refused:
+        engine.generate(["a<think>"], Budget(4, 4, closing="time"))
+    assert not isinstance(refused.value, OutOfContext)
+
+
 def test_prompt_and_budget_that_just_fill_the_context_are_served(tokenizer):
     model = make_model(context=CONTEXT)
     batch = RolloutEngine(model, tokenizer).generate([[5] * 40 + [2]], Budget(20, 2))

@@ -21,6 +21,7 @@ from elastic import (
     Source,
     replay,
 )
+from elastic.pattern import Spelling
 from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
 from elastic.tiny.vocabulary import build_tokenizer
 
@@ -232,30 +233,56 @@ def test_other_files_are_refused(batch, tmp_path):
     with pytest.raises(ValueError, match="no safetensors file"):
         RolloutBatch.load(tmp_path / "text")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 2', got None"):
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 3', got None"):
         RolloutBatch.load(tmp_path / "other")
+
+
+def write_old(batch, path, version, merged=((), ())):
+    """The batch as versions 1 and 2 wrote it: one spelling a marker, and not how rows began or were ended."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    batch.save(path)
+    with safe_open(path, framework="pt") as file:
+        names = ("eos_ids",) if version == 1 else ("eos_ids", "pad_id", "run_seed")
+        header = {name: file.metadata()[name] for name in names}
+        new = ("initial_phase", "initial_thinking", "ended_at")
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name not in new}  # noqa: SIM118
+    markers = {"start": [2], "end": [3], "start_text": "<think>", "end_text": "</think>"}
+    markers |= {"start_merged": merged, "end_merged": [[], [45]], "text_before_start": [44]}
+    header |= {"format": f"elastic.rollout version {version}", "markers": json.dumps(markers)}
+    save_file(tensors, path, header)
 
 
 def test_a_file_of_version_1_loads_with_the_padding_that_it_shows(batch, tmp_path):
     """That version named neither padding id nor run seed."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    replace(batch, run_seed=6)._padded_with(44).save(tmp_path / "new")
-    with safe_open(tmp_path / "new", framework="pt") as file:
-        header = {name: file.metadata()[name] for name in ("markers", "eos_ids")}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, tmp_path / "old", header | {"format": "elastic.rollout version 1"})
+    write_old(replace(batch, run_seed=6)._padded_with(44), tmp_path / "old", 1)
     old = RolloutBatch.load(tmp_path / "old")
     assert (old.pad_id, old.run_seed, old.eos_ids) == (44, None, batch.eos_ids)
     same_rows(old, batch, list(range(12)))
 
 
+def test_a_file_of_version_2_loads_with_its_merged_tokens_and_beginnings(model, tokenizer, tmp_path):
+    engine = RolloutEngine(model, tokenizer)
+    prompts = ["a<think>\n", "b", "a<think></think>\n", "x"]
+    batch = engine.generate(prompts, Budget(3, 4), 3, HOT, phase=[None, "opening", None, "solution"])
+    write_old(batch, tmp_path / "old", 2, merged=[[44], [44]])
+    old = RolloutBatch.load(tmp_path / "old", tokenizer)
+    assert (old.pad_id, old.run_seed) == (batch.pad_id, batch.run_seed)
+    assert old.markers.start_spellings == (Spelling((2,), frozenset([44]), frozenset([44]), frozenset([44])),)
+    assert old.markers.end_spellings == (Spelling((3,), frozenset(), frozenset([45])),)
+    assert old.initial_phase[:9].tolist() == [Phase.THINKING] * 3 + [Phase.OPENING] * 3 + [Phase.SOLUTION] * 3
+    assert (old.initial_thinking.tolist(), old.ended_at.tolist()) == ([0] * 12, [-1] * 12)
+    # Without a tokenizer white space is no white space to the markers, and the rows still begin as they did.
+    bare = RolloutBatch.load(tmp_path / "old")
+    assert bare.initial_phase[:3].tolist() == [Phase.THINKING] * 3
+
+
 def test_a_file_of_a_later_version_is_refused(batch, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({"a": torch.zeros(1)}, tmp_path / "new", {"format": "elastic.rollout version 3"})
-    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 2', got '.* version 3'"):
+    save_file({"a": torch.zeros(1)}, tmp_path / "new", {"format": "elastic.rollout version 4"})
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 3', got '.* version 4'"):
         RolloutBatch.load(tmp_path / "new")
 
 
@@ -275,7 +302,9 @@ def test_records_are_plain_values_of_the_row(batch):
     assert bare[0]["tokens"] == records[0]["tokens"]
 
 
-def hand_made(ids: list[int], phases: str, reason: FinishReason, tokenizer) -> RolloutBatch:
+def hand_made(
+    ids: list[int], phases: str, reason: FinishReason, tokenizer, markers: Markers | None = None
+) -> RolloutBatch:
     """One row; a letter of `phases` a token: o(pening) t(hinking) c(losing) n(otice) s(olution)."""
     phase = torch.tensor([["otcns".index(p) for p in phases]], dtype=torch.uint8)
     assert len(ids) == phase.shape[1]
@@ -287,14 +316,17 @@ def hand_made(ids: list[int], phases: str, reason: FinishReason, tokenizer) -> R
         logprobs=torch.zeros(phase.shape),
         full_logprobs=torch.zeros(phase.shape),
         lengths=one + len(ids),
-        thinking_tokens=one,
-        solution_tokens=one,
+        thinking_tokens=one.clone(),
+        solution_tokens=one.clone(),
         thinking_cut=one.bool(),
         finish_reason=torch.tensor([int(reason)], dtype=torch.uint8),
-        seeds=one,
+        initial_phase=torch.tensor([int(Phase.THINKING)], dtype=torch.uint8),
+        initial_thinking=one.clone(),
+        ended_at=one - 1,
+        seeds=one.clone(),
         prompt_index=one,
         prompts=[[5]],
-        markers=Markers.from_tokenizer(tokenizer),
+        markers=markers or Markers.from_tokenizer(tokenizer),
         tokenizer=tokenizer,
     )
 

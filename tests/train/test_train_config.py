@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from elastic.train import TrainConfig
-from elastic.train.config import changed_keys
+from elastic.train.config import changed_keys, tomllib
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,22 @@ def test_minimal_configuration_has_the_papers_budgets():
         ({"reward": {"target_min": 9, "target_max": 8}}, "reward.target_min: must be at most"),
         ({"eval": {"budgets": [[5]]}}, r"eval.budgets: must be a list of \[an integer, an integer\]"),
         ({"eval": {"budgets": [[5, 0]]}}, r"eval.budgets: a pair is .* got \[5, 0\]"),
-        ({"data": {"count": 3}}, "rollout.prompts_per_step: must be at most data.count = 3, got 128"),
+        (
+            {"data": {"count": 3}, "rollout": {"prompts_per_step": 4}},
+            "rollout.prompts_per_step: must be at most data.count = 3, got 4",
+        ),
+        (
+            {"data": {"count": 3}, "rollout": {"prompts_per_step": 128}},  # the default, but said
+            "rollout.prompts_per_step: must be at most data.count = 3, got 128",
+        ),
+        (
+            {"reward": {"length": "l1-max", "target_max": 4000}},
+            r"reward.target_max: must be at most the 2048 tokens .* got 4000",
+        ),
+        (
+            {"budget": {"thinking": "unlimited", "total": 50, "solution": 1024}},
+            r"\[budget\]: total=50: .* leaves no solution budget",
+        ),
         ({"train": {"accumulation_steps": 2000}}, "must be at most the 1024 rows of a step"),
         ({"data": {"source": "x.json"}, "eval": {"every": 1}}, "eval.source: needed"),
     ],
@@ -76,6 +91,28 @@ def test_minimal_configuration_has_the_papers_budgets():
 def test_bad_values_are_refused_by_name_value_and_limit(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.from_table(tables(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "table", "settled"),
+    [
+        ({"data": {"count": 8}}, "rollout", {"prompts_per_step": 8}),
+        ({"data": {"count": 500}}, "rollout", {"prompts_per_step": 128}),
+        (
+            {"reward": {"length": "l1-exact"}, "budget": {"thinking": 30, "solution": 40}},
+            "reward",
+            {"target_min": 70, "target_max": 70},
+        ),
+        ({"reward": {"length": "l1-max"}}, "reward", {"target_min": 100, "target_max": 2048}),
+        ({"reward": {"length": "l1-max", "target_max": 60}}, "reward", {"target_min": 60, "target_max": 60}),
+        ({"budget": {"thinking": "unlimited", "total": 50}}, "budget", {"solution": "unlimited"}),
+    ],
+)
+def test_a_default_gives_way_to_what_was_given(changes, table, settled):
+    config = TrainConfig.from_table(tables(**changes))
+    assert {key: getattr(getattr(config, table), key) for key in settled} == settled
+    again = TrainConfig.from_table(tomllib.loads(config.to_toml()))
+    assert again.to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("table", ["model", "data", "train"])

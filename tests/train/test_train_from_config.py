@@ -5,8 +5,9 @@ import json
 import pytest
 from tiny_run import build_model
 
+from elastic.rollout import OutOfContext
 from elastic.tiny.vocabulary import build_tokenizer
-from elastic.train import train_from_config
+from elastic.train import TrainConfig, train_from_config
 from elastic.train.run import reward_function
 from elastic.train.sections import RewardConfig
 
@@ -86,9 +87,21 @@ def test_more_prompts_than_the_file_has_is_refused(config_file):
         train_from_config(config_file(prompts=5))
 
 
+def test_fewer_problems_than_the_defaults_ask_for_are_enough(config_file, tmp_path):
+    path = config_file()
+    text = path.read_text().replace("prompts_per_step = 2\n", "").replace("count = 2\n", "")
+    path.write_text(text)
+    progress = train_from_config(path)
+    assert progress.position == 8  # 2 steps of all 4 problems
+    assert train_from_config(path) == progress  # the run in the directory is this one
+    written = TrainConfig.load(tmp_path / "run" / "config.toml")
+    assert (written.rollout.prompts_per_step, written.eval.count) == (4, 4)
+
+
 def test_closing_without_the_end_marker_is_refused_before_a_step(config_file, tmp_path):
-    with pytest.raises(ValueError, match=r"ok \. now"):
+    with pytest.raises(ValueError, match=r"^closing: .*ok \. now") as refused:
         train_from_config(config_file(closing="ok . now"))
+    assert not isinstance(refused.value, OutOfContext)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

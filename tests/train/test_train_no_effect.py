@@ -16,7 +16,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # Two configurations, and odd values of everything that does nothing in them.
 PLAIN = {"train": {"steps": 2}}
 PLAIN_IDLE = {
-    "model": {"dtype": "auto", "attention": "eager"},
     "data": {"add_special_tokens": True},
     "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4, "boxes": "all", "answer_tags": True},
     "budget": {
