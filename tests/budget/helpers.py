@@ -56,12 +56,12 @@ def machine_for(budget: Budget, markers: Markers, tokenizer=None, eos=(EOS,)) ->
 
 def compiled(budgets, markers: Markers, tokenizer=None, eos=(EOS,)) -> tuple[Machine, torch.Tensor]:
     """`compile_budgets`; a tokenizer of these tests says itself what its tokens leave of a character."""
-    real = getattr(token_text, "character_codes", None)
+    real = token_text.character_codes
 
     def codes(tokenizer):
         return tokenizer.codes if hasattr(tokenizer, "codes") else real(tokenizer)
 
-    with mock.patch.object(token_text, "character_codes", codes, create=True):
+    with mock.patch.object(token_text, "character_codes", codes):
         return compile_budgets(budgets, markers, tokenizer, eos, PAD)
 
 

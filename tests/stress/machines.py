@@ -44,7 +44,7 @@ class Texts:
 
 def compile_budgets(budgets: list[elastic.budget.Budget], markers: Any, texts: Texts, *more: Any) -> Any:
     """`elastic.machine.compile_budgets` with what this tokenizer's tokens leave of a character."""
-    real = getattr(token_text, "character_codes", None)
+    real = token_text.character_codes
     token_text.character_codes = lambda tokenizer: tokenizer.codes
     try:
         return elastic.machine.compile_budgets(budgets, markers, texts, *more)
