@@ -24,6 +24,7 @@ OPENING_WHITESPACE_LIMIT = 32  # csrc/core/budget_state.h
 START_SHIFT = 8
 END_SHIFT = 32
 CHARACTER_SHIFT = 60
+JOINS = -(1 << 63)
 FIRST_BOUNDARY_BIT = 3
 BOUNDARY_BITS = 5
 SENTENCE_ENDS = ("\n", ".", "!", "?")
@@ -33,7 +34,7 @@ class TokenFlag(IntEnum):
     """Low bits of a token's entry.
 
     Five boundary sets follow (R13), then the places in start markers and in natural ends, and what the token
-    leaves of a character (R21).
+    leaves of a character (R21). The sign, `JOINS`: it ends a marker and begins one of the other kind.
     """
 
     EOS = 1
@@ -176,12 +177,23 @@ def _token_flags(
             flags[i] |= mask << shift
     for i in (i for spelling in markers.start_spellings for i in spelling.text_before):
         flags[i] |= TokenFlag.TEXT_BEFORE_START
+    for i in _joining(markers):
+        flags[i] |= JOINS
     for i, code in enumerate(_character_codes(budgets, tokenizer)):
         flags[i] |= code << CHARACTER_SHIFT
     for i in eos:
         flags[i] = int(TokenFlag.EOS)
     masks = [1 << (FIRST_BOUNDARY_BIT + distinct.index(s)) if s else 0 for s in sets]
     return torch.tensor(flags, dtype=torch.int64), masks
+
+
+def _joining(markers: Markers) -> set[int]:
+    """Tokens such as "></", which end a marker and begin one of the other kind behind it."""
+    sides = (markers.start_pattern.spellings, markers.ends_pattern.spellings)
+    first, last = (
+        [{i for s in side for i in getattr(s, name)} for side in sides] for name in ("first", "last")
+    )
+    return last[0] & first[1] | last[1] & first[0]
 
 
 def _character_codes(budgets: list[Budget], tokenizer: Any) -> list[int]:

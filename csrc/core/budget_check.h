@@ -50,11 +50,10 @@ ELASTIC_HD int32_t most_match(const Row& row, const int32_t* table) {
 // A counter is stepped before it is compared.
 ELASTIC_HD int32_t countable(int64_t most) { return most < INT32_MAX ? int32_t(most) : INT32_MAX - 1; }
 
-// A token of an end marker in progress is among them; the last one that may be sampled ends thinking.
+// The last one that may be sampled ends thinking.
 ELASTIC_HD Range thinking_range(const Row& row, const int32_t* table) {
   const bool goes_on = row.phase == THINKING || row.phase == NOTICE;
-  return {row.thinking, row.phase == THINKING && row.match != 0,
-          countable(int64_t(table[THINKING_LIMIT]) + table[GRACE] + row.waited - goes_on)};
+  return {row.thinking, 0, countable(int64_t(table[THINKING_LIMIT]) + table[GRACE] + row.waited - goes_on)};
 }
 
 // An end that opens the solution may be longer than its budget. In OPENING those of a start marker in

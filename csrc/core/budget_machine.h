@@ -80,12 +80,13 @@ ELASTIC_HD int32_t space_before(const Row& row, const Longest& begun, int32_t ke
 }
 
 // Moves a row on that a token leaves in OPENING or leads to THINKING; false, and no change, if it does not.
-ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& begun, int32_t places,
-                                bool blank) {
-  const int32_t match = advance(row.match, table[START_FIRSTS], places), lasts = table[START_LASTS];
+ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& begun, const Token& token) {
+  const int32_t match = advance(row.match, table[START_FIRSTS], token.start_places);
+  const int32_t lasts = table[START_LASTS];
+  const bool blank = token.flags & WHITESPACE;
   const int32_t complete = longest_start(match & lasts, table).tokens;
   if (complete > 0 && space_before(row, begun, complete, blank) >= 0) {
-    enter_thinking(row, table);
+    enter_thinking(row, table, token.joins ? token.end_places & table[END_FIRSTS] & ~table[END_LASTS] : 0);
     return true;
   }
   const Longest now = longest_start(match & ~lasts, table);
@@ -104,15 +105,15 @@ ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& b
 ELASTIC_HD Emitted step_opening(Row& row, const Tables& tables, const int32_t* table, Token token) {
   const Longest begun = longest_start(row.match, table);
   // Text in front of a marker is text: such a token begins no marker here, though it may in the solution.
-  const int32_t text = token.flags & TEXT_BEFORE_START ? table[START_FIRSTS] : 0;
+  Token here = token;
+  if (token.flags & TEXT_BEFORE_START) here.start_places &= ~table[START_FIRSTS];
   row.last_phase = OPENING;
   read_bytes(row, table, token);
-  if (goes_on_opening(row, table, begun, token.start_places & ~text, token.flags & WHITESPACE))
-    return {token.id, SAMPLED};
+  if (goes_on_opening(row, table, begun, here)) return {token.id, SAMPLED};
   if (begun.tokens > begun.spelling[LEADING_SPACE] && solution_spent(row, table) != RUNNING) {
     token = look_up(tables, table[begun.spelling[AT] + begun.tokens]);
     row.pending = 0;
-    goes_on_opening(row, table, begun, token.start_places, false);
+    goes_on_opening(row, table, begun, token);
     return {token.id, FORCED};
   }
   row.phase = SOLUTION;
@@ -128,7 +129,10 @@ ELASTIC_HD void end_naturally(Row& row, const int32_t* table, const Token& token
   const Longest end = longest_end(row.match & table[END_LASTS], table);
   give_back(row, end.tokens);
   enter_solution(row);
-  if (!end.spelling[OPENS]) return;
+  if (!end.spelling[OPENS]) {
+    if (token.joins) row.match = token.start_places & table[START_FIRSTS];
+    return;
+  }
   row.solution = end.tokens;
   read_solution_token(row, table, token);
   end_solution_token(row, table, false);

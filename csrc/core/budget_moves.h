@@ -72,8 +72,9 @@ ELASTIC_HD void continue_thinking(Row& row, const int32_t* table) {
   row.phase = NOTICE;
 }
 
-ELASTIC_HD void enter_thinking(Row& row, const int32_t* table) {
-  row.match = 0;
+// `begun` are the places of an end that the token which opens thinking begins.
+ELASTIC_HD void enter_thinking(Row& row, const int32_t* table, int32_t begun = 0) {
+  row.match = begun;
   row.solution = 0;
   if (row.thinking >= table[THINKING_LIMIT]) {
     cut_thinking(row, table);  // R9, R19

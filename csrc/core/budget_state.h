@@ -12,7 +12,8 @@ enum Phase : int32_t { OPENING = 0, THINKING = 1, CLOSING = 2, NOTICE = 3, SOLUT
 enum Finish : int32_t { RUNNING = 0, STOP = 1, SOLUTION_BUDGET = 2, TOTAL_BUDGET = 3 };
 // Bits of a token's entry: flags, the places it can take in start markers, those in natural ends, and what it
 // leaves of a character: 0 nothing (or it says nothing about bytes), 1 to 3 the bytes that its last character
-// still needs, 4 + k that it is nothing but k bytes that continue one (R21).
+// still needs, 4 + k that it is nothing but k bytes that continue one (R21). The sign: it ends a marker and
+// begins one of the other kind behind it ("></" in "<think></think>").
 // TEXT_BEFORE_START: stands for a start marker's first token with other text in front of it.
 enum TokenFlag : int32_t {
   EOS = 1,
@@ -168,12 +169,17 @@ struct Token {
   int32_t start_places;
   int32_t end_places;
   int32_t character;
+  bool joins;
 };
 
 ELASTIC_HD Token look_up(const Tables& tables, int64_t id) {
   const int64_t bits = id >= 0 && id < tables.vocab ? tables.token_flags[id] : 0;
-  return {id, int32_t(bits & 255), int32_t(bits >> START_SHIFT & START_PLACES),
-          int32_t(bits >> END_SHIFT & END_PLACES), int32_t(bits >> CHARACTER_SHIFT & 7)};
+  return {id,
+          int32_t(bits & 255),
+          int32_t(bits >> START_SHIFT & START_PLACES),
+          int32_t(bits >> END_SHIFT & END_PLACES),
+          int32_t(bits >> CHARACTER_SHIFT & 7),
+          bits < 0};
 }
 
 // Places reached behind a token that can take `places`.

@@ -8,6 +8,7 @@ from elastic.budget import FinishReason, Phase, Source
 from elastic.machine import (
     CHARACTER_SHIFT,
     END_SHIFT,
+    JOINS,
     OPENING_WHITESPACE_LIMIT,
     START_SHIFT,
     Machine,
@@ -132,7 +133,8 @@ class Rules:
         match, lasts = self.start_match(row.match, flags), self[Column.START_LASTS]
         complete = longest(self.starts, match & lasts)[1]
         if complete and space_before(complete) is not None:
-            self.enter_thinking(row)
+            ends = flags >> END_SHIFT & self[Column.END_FIRSTS] & ~self[Column.END_LASTS]
+            self.enter_thinking(row, ends if flags & JOINS else 0)
             return True
         spelled, now = longest(self.starts, match & ~lasts)
         passed = space_before(now)
@@ -205,8 +207,9 @@ class Rules:
         early = row.thinking - longest(self.ends, row.match)[1] < self[Column.MIN_THINKING]
         return early and row.extensions < self[Column.MAX_EXTENSIONS] and not row.ended and not row.waited
 
-    def enter_thinking(self, row: Row) -> None:
-        row.match = row.solution = 0
+    def enter_thinking(self, row: Row, begun: int = 0) -> None:
+        """`begun`: the places of an end that the token which opens thinking begins."""
+        row.match, row.solution = begun, 0
         if row.thinking >= self[Column.THINKING_LIMIT]:  # R9, R19
             self.cut_thinking(row)
         else:
@@ -254,6 +257,8 @@ class Rules:
         end = longest(self.ends, row.match & self[Column.END_LASTS])[0]
         give_back(row, end.length)
         self.enter_solution(row)
+        if not end.kind and flags & JOINS:
+            row.match = flags >> START_SHIFT & self[Column.START_FIRSTS]
         if end.kind:
             row.solution = end.length
             self.read_solution_token(row, flags)

@@ -168,7 +168,7 @@ def _ranges(row: Row, table: list[int]) -> dict[str, tuple[int, int]]:
         "whitespace": (0, OPENING_WHITESPACE_LIMIT),
         "waited": (0, MOST_WAITED * whole),
         "match": (0, matches.get(row.phase, 0)),
-        "thinking": (int(row.phase == Phase.THINKING and row.match != 0), min(thinking, UNLIMITED - 1)),
+        "thinking": (0, min(thinking, UNLIMITED - 1)),
         "solution": (0, min(solution, UNLIMITED - 1)),
         "extensions": (0, table[Column.MAX_EXTENSIONS]),
         "notices": (0, table[Column.NOTICE_COUNT]),

@@ -65,6 +65,7 @@ class Spec:
     notices: list[tuple[int, list[int]]] = field(default_factory=list)
     grace: int = 0
     boundary: set[int] = field(default_factory=set)
+    joins: set[int] = field(default_factory=set)  # end a marker and begin another kind
     bytes_of: dict[int, bytes] = field(default_factory=dict)
     pad: int = 0
 
@@ -129,18 +130,20 @@ class Oracle:
             if where != "thinking":
                 return View(SOLUTION if where == "solution" else OPENING, 0, len(history) - first)
         region = history[first:]
+        lead = [e for e in history[:first][-1:] if e.source == SAMPLED and e.token in self.spec.joins]
         for k in range(len(region) + 1):
             before = self.used + sum(e.source == SAMPLED for e in region[:k])
             if k < len(region) and region[k].tag.startswith("closing"):
                 _, begun = self.closing_of(region[k].tag)
-                return View(SOLUTION, before - begun, sum(e.source == SAMPLED for e in region[k:]))
-            complete = [end for end in self.spec.ends if self.reached(region[:k], end, len(end.way.places))]
-            if complete:
+                return View(SOLUTION, max(0, before - begun), sum(e.source == SAMPLED for e in region[k:]))
+            text = lead + region[:k]
+            complete = [end for end in self.spec.ends if self.reached(text, end, len(end.way.places))]
+            if complete and k > 0:
                 end = max(complete, key=lambda e: len(e.way.places))
                 m = len(end.way.places)
-                return View(SOLUTION, before - m, len(region) - k + (m if end.opens else 0))
+                return View(SOLUTION, max(0, before - m), len(region) - k + (m if end.opens else 0))
         thinking = self.used + sum(e.source == SAMPLED for e in region)
-        begun = [self.begun(region, end) for end in self.spec.ends]
+        begun = [self.begun(lead + region, end) for end in self.spec.ends]
         forced = [n if end.rest else 0 for n, end in zip(begun, self.spec.ends, strict=True)]
         most = max(forced)
         rest = f"closing@{forced.index(most)}:{most}" if most else "closing"
@@ -327,7 +330,9 @@ class Oracle:
         closing = [k for k, e in enumerate(history) if e.phase == CLOSING]
         thought = [k for k, e in enumerate(history) if e.phase in (THINKING, NOTICE)]
         if closing or thought:
-            return history[max(closing or thought) + 1 :]
+            last = max(closing or thought)
+            joined = not closing and history[last].token in self.spec.joins
+            return history[last + (not joined) :]
         where, first = self.opening([e.token for e in history]) if self.start == OPENING else ("", 0)
         return history[first:] if where == "thinking" else history
 

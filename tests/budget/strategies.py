@@ -143,6 +143,12 @@ def rest_of(way: oracle.Way, head: list[int], at: int) -> list[int]:
     return [*way.ids[:-1], last, *head[at + 1 :]]
 
 
+def joins_of(markers: Markers) -> set[int]:
+    ends = [*markers.end_spellings, *(s for end in markers.ends for s in end.spellings)]
+    pairs = [(a, b) for a in markers.start_spellings for b in ends]
+    return {i for a, b in (*pairs, *((b, a) for a, b in pairs)) for i in a.last & b.first}
+
+
 def spec_of(budget: Budget, markers: Markers, eos: set[int], blank: set[int]) -> oracle.Spec:
     own = [way_of(s, set()) for s in markers.end_spellings]
     closing = list(budget.closing or markers.end)
@@ -181,6 +187,7 @@ def spec_of(budget: Budget, markers: Markers, eos: set[int], blank: set[int]) ->
         [(used, list(text)) for used, text in budget.notices],
         budget.grace,
         set(budget.boundary or ()),
+        joins_of(markers),
         BYTES,
         PAD,
     )

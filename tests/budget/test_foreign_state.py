@@ -90,7 +90,6 @@ FOREIGN = [
     ({THINKING_USED: -1}, "the thinking tokens", 0, 6),
     ({THINKING_USED: 7}, "the thinking tokens", 0, 6),
     ({STATUS: status(5), THINKING_USED: 8}, "the thinking tokens", 0, 7),
-    ({MATCH: 3, THINKING_USED: 0}, "the thinking tokens", 1, 6),
     ({SOLUTION_USED: 1}, "the solution tokens", 0, 0),
     ({STATUS: status(0), MATCH: 3, SOLUTION_USED: 24}, "the solution tokens", 0, 23),
     ({STATUS: status(4), SOLUTION_USED: 4}, "the solution tokens", 0, 3),

@@ -45,3 +45,20 @@ def test_rows_are_opened_ended_and_cut_in_every_spelling_of_a_real_vocabulary(na
             assert text.count(end) == 1, (before, cut, text)
             assert not out.cut or text.partition(end)[2].startswith("\n\nAnswer:"), (before, cut, text)
         assert not out.cut  # the last one had room for the natural end
+
+
+@needs_shared
+@pytest.mark.filterwarnings("ignore::elastic.markers.MarkerWarning")
+@pytest.mark.parametrize("name", ["qwen2.5", "mistral_nemo", "gpt_oss"])
+def test_markers_that_touch_share_a_token_and_are_both_seen(name):
+    """ "></" is one token of these vocabularies: it ends the start marker and begins the end marker."""
+    tokenizer = real(name)
+    markers = Markers.from_tokenizer(tokenizer)
+    ids = tokenizer.encode("<think></think>The answer is 4", add_special_tokens=False)
+    for thinking, cut in ((9, False), (1, True), (0, True)):
+        machine, _ = compiled([Budget(thinking, 99)], markers, tokenizer, ())
+        state = ops.new_state(1, machine, starts_in_thinking=False)
+        out = run(machine, ids, state=state)
+        assert tokenizer.decode(out.tokens).startswith("<think></think>"), thinking
+        assert tokenizer.decode(out.tokens).count("</think>") == 1, thinking
+        assert (out.thinking, out.cut) == (0, cut), thinking

@@ -351,3 +351,41 @@ def test_r20_sampling_draws_no_second_end():
     out = ops.sample(logits, torch.tensor([7]), torch.tensor([1]), 0.0, state=state, machine=machine)
     assert out.tokens.tolist() == [X]
     torch.testing.assert_close(out.full_logprobs, logits.log_softmax(-1)[:, X])
+
+
+# ---- tokens that end one marker and begin another ----
+
+JOINED = 14  # the last piece of the one and the first piece of the other, as "></" of "<think></think>"
+
+
+def test_a_token_that_opens_thinking_may_begin_its_end():
+    markers = Markers(
+        (START, A),
+        (B, END),
+        start_spellings=(Spelling((START, A), last=frozenset({JOINED})),),
+        end_spellings=(Spelling((B, END), first=frozenset({JOINED})),),
+    )
+    natural = row(Budget(9, 9), [START, JOINED, END, X], markers, Phase.OPENING)
+    assert natural.phase == [Phase.OPENING, Phase.OPENING, THINKING, SOLUTION]
+    assert (natural.thinking, natural.solution, natural.cut) == (0, 1, False)
+    at_once = row(Budget(0, 9), [START, JOINED, X, X], markers, Phase.OPENING)  # only the rest is forced
+    assert (at_once.tokens, at_once.source) == ([START, JOINED, END, X], [S, S, F, S])
+    text = row(Budget(9, 9), [START, JOINED, X, END], markers, Phase.OPENING)
+    assert (text.phase[2:], text.thinking) == ([THINKING, THINKING], 2)
+    # A piece of both that holds no text but the marker's own begins nothing.
+    own = row(Budget(9, 9), [START, A, END, X], Markers((START, A), (A, END)), Phase.OPENING)
+    assert own.phase[2:] == [THINKING, THINKING]
+
+
+def test_a_token_that_ends_thinking_may_begin_a_start_marker():
+    markers = Markers(
+        (START, A),
+        (B, END),
+        start_spellings=(Spelling((START, A), first=frozenset({JOINED})),),
+        end_spellings=(Spelling((B, END), last=frozenset({JOINED})),),
+    )
+    machine = machine_for(Budget(9, 9, on_reopen="forbid"), markers)
+    out = run(machine, [X, B, JOINED], state=ops.new_state(1, machine))
+    assert masked(machine, out.state) == [A]
+    out = run(machine, [X, B, END], state=ops.new_state(1, machine))
+    assert masked(machine, out.state) == []
