@@ -19,6 +19,9 @@ std::string describe(const at::Tensor& tensor);
 void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
             at::ScalarType dtype, const at::Tensor& beside);
 
+// [rows, columns]: rows may be strided, elements of a row not. `written`: rows must not overlap either.
+void check_rows(const char* op, const char* name, const at::Tensor& matrix, bool written);
+
 // For each tensor that an op writes, before it does: whoever saved it for a backward is told.
 inline void bump_version(const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
 

@@ -116,17 +116,9 @@ class Policy:
             logits = packed_logits(module, packed)
             return ops.token_logprobs(logits, packed.targets, self._temperature)[0]
         hidden = packed_hidden(module, head, packed)
-        zeros = torch.zeros(packed.tokens, device=hidden.device)
-        advantages = zeros.new_ones(len(packed.row_offsets) - 1)  # the loss is not wanted, only logprobs
-        return ops.linear_grpo_loss(
-            hidden,
-            head.linear.weight,
-            packed.targets,
-            zeros,
-            packed.row_offsets,
-            advantages,
-            **self._head_options(head),
-        ).logprobs
+        return ops.linear_token_logprobs(
+            hidden, head.linear.weight, packed.targets, **self._head_options(head)
+        )[0]
 
     def _head_options(self, head: LinearHead) -> dict[str, Any]:
         return {
