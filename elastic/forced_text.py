@@ -167,7 +167,8 @@ def _inserted(name: str, text: Text, markers: Markers, tokenizer: Any, eos: froz
         found = pattern.ends(ids)
         written = [t for t in shown if isinstance(text, str) and t and t in text]
         if found or written:
-            marker = (written or [t for t in shown if t] or [list(pattern.spellings[0].ids)])[0]
+            known = [*written, *filter(None, shown)]
+            marker = known[0] if known else list(pattern.spellings[0].ids)
             raise ValueError(f"{name}: {text!r} holds the marker {marker!r}")
     ends = markers.ends_pattern
     if ends.ends(ids, ends.anything_begun) or ends.in_progress(ids, ends.anything_begun):

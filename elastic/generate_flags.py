@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "and it answers; a second one, or one at another time, ends the program",
     )
     output.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the completions with all annotations"
+        "--json", type=Path, metavar="FILE", help="also write the completions, with all annotations"
     )
     running = parser.add_argument_group("running the model")
     running.add_argument(
@@ -38,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="auto", help="float32, bfloat16, float16; by default float32 on the CPU"
     )
     running.add_argument(
-        "--allow-missing", action="store_true", help="take weights that lack some, or hold unknown ones"
+        "--allow-missing", action="store_true", help="take weights that are incomplete, or hold others"
     )
 
 
@@ -68,7 +68,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         help="where completions begin; by default the end of each prompt says it",
     )
     prompts.add_argument(
-        "--thinking-used", type=int, metavar="TOKENS", help="of the budgets, by the prompts (default 0)"
+        "--thinking-used", type=int, metavar="TOKENS", help="thinking tokens that the prompts hold already"
     )
 
 
@@ -86,7 +86,7 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
         help="what ends a cut thought: bare, qwen3, scalerl, s1, or a text with {end} for the end marker",
     )
     end.add_argument(
-        "--grace", type=int, metavar="TOKENS", help="more thinking tokens that a line or sentence may end in"
+        "--grace", type=int, metavar="TOKENS", help="past --thinking, for a line or sentence to end"
     )
     end.add_argument(
         "--whole-characters",
@@ -97,16 +97,25 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
     end.add_argument(
         "--on-eos", choices=("close", "stop"), help="EOS while thinking closes it, or ends the completion"
     )
-    end.add_argument("--on-reopen", choices=("count", "forbid"), help="a start marker in the solution")
-    end.add_argument("--on-reclose", choices=("count", "forbid"), help="an end marker behind a cut thought")
-    end.add_argument("--min-thinking", type=int, metavar="TOKENS", help="an earlier end is taken back")
-    end.add_argument("--max-extensions", type=int, metavar="N", help="how often; needed with --min-thinking")
-    end.add_argument("--extension", type=text, metavar="TEXT", help="what stands in its place (default Wait)")
+    end.add_argument(
+        "--on-reopen", choices=("count", "forbid"), help="a start marker in the solution is text, or masked"
+    )
+    end.add_argument(
+        "--on-reclose", choices=("count", "forbid"), help="an end marker behind a cut thought, likewise"
+    )
+    end.add_argument("--min-thinking", type=int, metavar="TOKENS", help="an end before that is replaced")
+    end.add_argument("--max-extensions", type=int, metavar="N", help="how often at most")
+    end.add_argument("--extension", type=text, metavar="TEXT", help="by what (default Wait)")
 
 
 def _add_markers(parser: argparse.ArgumentParser) -> None:
     markers = parser.add_argument_group("thinking markers")
-    markers.add_argument("--start-marker", type=text, metavar="TEXT", help="opens thinking (default <think>)")
+    markers.add_argument(
+        "--start-marker",
+        type=text,
+        metavar="TEXT",
+        help="opens thinking (default <think>, or a well-known pair that is tokens of the vocabulary)",
+    )
     markers.add_argument("--end-marker", type=text, metavar="TEXT", help="closes it (default </think>)")
     markers.add_argument(
         "--end",
@@ -121,9 +130,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=int, metavar="N", help="completions a prompt (default 1)")
     sampling.add_argument("--temperature", type=float, metavar="X", help="default 0.6; 0 is argmax")
-    sampling.add_argument("--top-k", type=int, metavar="N")
-    sampling.add_argument("--top-p", type=float, metavar="X")
-    sampling.add_argument("--min-p", type=float, metavar="X")
+    sampling.add_argument("--top-k", type=int, metavar="N", help="the N likeliest tokens; default all")
+    sampling.add_argument("--top-p", type=float, metavar="X", help="the likeliest tokens with this mass")
+    sampling.add_argument("--min-p", type=float, metavar="X", help="tokens with this share of the likeliest")
     sampling.add_argument(
         "--seed", type=int, metavar="N", help="of the draws; without it one is drawn and printed"
     )

@@ -92,7 +92,8 @@ def read_config(path: str | os.PathLike, options: dict[str, Any]) -> tuple[Any, 
             f"path: config.json of {name!r}: pad_token_id: expected null or an id below vocab_size = "
             f"{vocab}, got {pad}"
         )
-    return config, AutoModelForCausalLM._model_mapping[type(config)]
+    known: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    return config, known
 
 
 def read_tokenizer(path: str | os.PathLike, options: dict[str, Any]) -> Any:
@@ -132,11 +133,13 @@ def read_weights(path: str | os.PathLike, **options: Any) -> tuple[Any, str]:
 
 
 def _is_hub_id(path: str | os.PathLike) -> bool:
+    if not isinstance(path, str) or os.path.isdir(os.path.dirname(path)):
+        return False
     try:
         validate_repo_id(path)
-    except (TypeError, ValueError):
+    except ValueError:
         return False
-    return isinstance(path, str)
+    return True
 
 
 @contextmanager

@@ -220,33 +220,25 @@ struct Masked {
   int32_t starts;
   int32_t ends;
 };
+constexpr int MOST_LISTS = 24 + 28;  // a list a place at most
 
 ELASTIC_HD bool any(const Masked& masked) { return (masked.starts | masked.ends) != 0; }
 
 template <class Use>
-ELASTIC_HD void each_completing(const int32_t* table, const int32_t* spelling, int32_t lasts, const Use& use,
-                                int32_t first, int32_t stride) {
-#ifdef __CUDACC__
-#pragma unroll 1
-#endif
+ELASTIC_HD void each_completed(const int32_t* table, const int32_t* spelling, int32_t lasts, const Use& use) {
   for (; lasts != 0; spelling += SPELLING_WIDTH) {
     const int32_t last = 1 << (spelling[FIRST_BIT] + spelling[LENGTH] - 1);
-    if (!(lasts & last)) continue;
+    if (lasts & last) use(table + spelling[LAST_AT], spelling[LAST_COUNT]);
     lasts &= ~last;
-    const int32_t* ids = table + spelling[LAST_AT];
-#ifdef __CUDACC__
-#pragma unroll 1
-#endif
-    for (int32_t i = first; i < spelling[LAST_COUNT]; i += stride) use(ids[i]);
   }
 }
 
-// use(id), from the `first` on every `stride`-th of each spelling.
+// use(ids, count), for each spelling that a masked token would complete.
 template <class Use>
-ELASTIC_HD void each(const Masked& masked, const Use& use, int32_t first = 0, int32_t stride = 1) {
+ELASTIC_HD void each_list(const Masked& masked, const Use& use) {
   const int32_t* table = masked.table;
-  each_completing(table, table + table[STARTS_AT], masked.starts, use, first, stride);
-  each_completing(table, table + table[ENDS_AT], masked.ends, use, first, stride);
+  each_completed(table, table + table[STARTS_AT], masked.starts, use);
+  each_completed(table, table + table[ENDS_AT], masked.ends, use);
 }
 
 }  // namespace elastic::budget

@@ -33,8 +33,10 @@ void force_rows(const budget::ForceParams& p) {
       if (forced < p.vocab) logits[forced] = 0;
       continue;
     }
-    budget::each(budget::masked_next(row, table), [&](int32_t id) {
-      if (id < p.vocab) logits[id] = negative_infinity;
+    budget::each_list(budget::masked_next(row, table), [&](const int32_t* ids, int32_t count) {
+      for (int32_t i = 0; i < count; i++) {
+        if (ids[i] < p.vocab) logits[ids[i]] = negative_infinity;
+      }
     });
   }
 }

@@ -185,8 +185,10 @@ Drawn draw_row(const SampleParams& p, int64_t r, const sampling::Orders& orders,
   if (budget::any(orders.masked)) {
     T* masked = scratch.masked.at_least(p.vocab);
     std::copy(row, row + p.vocab, masked);
-    budget::each(orders.masked, [&](int32_t id) {
-      if (id < p.vocab) masked[id] = T(-INFINITY);
+    budget::each_list(orders.masked, [&](const int32_t* ids, int32_t count) {
+      for (int32_t i = 0; i < count; i++) {
+        if (ids[i] < p.vocab) masked[ids[i]] = T(-INFINITY);
+      }
     });
     w = weigh<T>(masked, p.vocab, softmax_temperature(f), scratch);
     if (!w.usable()) return UNUSABLE;

@@ -84,10 +84,11 @@ __global__ void __launch_bounds__(FORCE_THREADS) force_logits_kernel(budget::For
   const int32_t forced = budget::next_forced(row, table);
   if (forced >= 0) return fill_forced(logits, p.vocab, forced, negative_infinity, blockIdx.y);
   if (blockIdx.y > 0) return;
-  const auto mask = [&](int32_t id) {
-    if (id < p.vocab) logits[id] = negative_infinity;
-  };
-  budget::each(budget::masked_next(row, table), mask, int32_t(threadIdx.x), FORCE_THREADS);
+  budget::each_list(budget::masked_next(row, table), [&](const int32_t* ids, int32_t count) {
+    for (int32_t i = int32_t(threadIdx.x); i < count; i += FORCE_THREADS) {
+      if (ids[i] < p.vocab) logits[ids[i]] = negative_infinity;
+    }
+  });
 }
 
 __global__ void __launch_bounds__(ROW_THREADS) forced_next_kernel(budget::ForcedNextParams p) {

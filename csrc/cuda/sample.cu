@@ -57,6 +57,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     return;
   }
   const T* logits = static_cast<const T*>(p.logits) + r * p.row_stride;
+  if (threadIdx.x == 0) own->lists = 0;
   SampledRow<T, Storage, Peers> row(logits, vocab, log2_ranks, room, shared, own);
   __syncthreads();  // the barriers of the copies are ready
 
@@ -72,7 +73,14 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   const Mass full_total = row.weigh(kept);
   Mass total = full_total;
   if (budget::any(orders.masked)) {
-    row.masked = orders.masked;
+    if (threadIdx.x == 0) {
+      budget::each_list(orders.masked, [&](const int32_t* ids, int32_t count) {
+        own->list_begin[own->lists] = ids;
+        own->list_end[own->lists++] = ids + count;
+      });
+    }
+    __syncthreads();
+    row.lists = own->lists;
     row.template find_max<false>();
     if (!row.usable()) {
       if (first) sampling::emit_logits(p, r, drawn);

@@ -23,6 +23,10 @@ struct SampleShared {
   int32_t warp_first[WARP];
   float max;      // of this CTA's slice
   int32_t first;  // index of the row's maximum in it
+  // Masked ids: lists [begin, end).
+  int32_t lists;
+  const int32_t* list_begin[budget::MOST_LISTS];
+  const int32_t* list_end[budget::MOST_LISTS];
   // A selection's boundary bin, and the mass it must still give.
   int32_t bin;
   Mass needed;
@@ -66,7 +70,7 @@ struct SampledRow {
   int rank, ranks, log2_units;
   int warp, warps, lane;
   int32_t loose;
-  budget::Masked masked{nullptr, 0, 0};
+  int32_t lists = 0;  // of masked ids
   float max = 0.f, scale = 0.f;
 
   template <class Inputs>
@@ -89,8 +93,13 @@ struct SampledRow {
   // Bit e: the token at index i + e is masked, e below E.
   __device__ __forceinline__ uint32_t masked_from(int32_t i) const {
     uint32_t bits = 0;
-    if (!budget::any(masked)) return bits;
-    budget::each(masked, [&](int32_t id) { bits |= uint32_t(id - i) < E ? 1u << (id - i) : 0u; });
+#pragma unroll 1
+    for (int32_t l = 0; l < lists; l++) {
+      const int32_t* end = own->list_end[l];
+#pragma unroll 1
+      for (const int32_t* id = own->list_begin[l]; id != end; id++)
+        bits |= uint32_t(*id - i) < E ? 1u << (*id - i) : 0u;
+    }
     return bits;
   }
   // The logits of a vector, the first at index i. The mask comes first: with the logits in registers beside

@@ -95,8 +95,11 @@ def two_calls(
         Token ids of each completion, forced tokens and EOS included.
 
     Raises:
-        ValueError: a budget that this method cannot enforce.
+        ValueError: a budget that this method cannot enforce, or markers with further ends (R18), which it
+            does not see.
     """
+    if markers.ends:
+        raise ValueError(f"markers: two calls know the end marker alone, got ends={markers.ends}")
     for request in requests:
         plain = Budget(request.budget.thinking, request.budget.solution, closing=request.budget.closing)
         if request.budget != plain or request.budget.max_sampled is None:

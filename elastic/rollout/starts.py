@@ -31,12 +31,12 @@ class Start:
     Attributes:
         phase: OPENING, THINKING or SOLUTION.
         thinking_used: thinking tokens that count before the first one.
-        known: whether the caller or a chat said so; else the end of the prompt was read.
+        stated: whether the caller said so; else the prompt was read.
     """
 
     phase: Phase
     thinking_used: int
-    known: bool
+    stated: bool
 
 
 def read_starts(
@@ -59,12 +59,11 @@ def read_starts(
     Raises:
         TypeError, ValueError: naming the argument, the prompt, its value and the limit.
     """
-    stated = _stated_phases(phase, len(prompts))
+    phases = _stated_phases(phase, len(prompts))
     used = _thinking_used(thinking_used, len(prompts))
     starts = []
     for k, prompt in enumerate(prompts):
-        own = stated[k]
-        known = own is not None or isinstance(prompt, ChatPrompt)
+        own = phases[k]
         if own is None:
             chat = isinstance(prompt, ChatPrompt)
             own = _phase_of_chat(prompt, markers, tokenizer) if chat else markers.initial_phase(ids[k])
@@ -73,7 +72,7 @@ def read_starts(
                 f"thinking_used: prompt {k}: expected 0, as its thinking has not begun (opening), got "
                 f'{used[k]}; pass phase="thinking" if the prompt ends inside a thought'
             )
-        starts.append(Start(own, used[k], known))
+        starts.append(Start(own, used[k], phases[k] is not None))
     return starts
 
 
@@ -132,7 +131,7 @@ def ambiguous_prompts(ids: Sequence[Sequence[int]], starts: Sequence[Start], mar
     found = [
         k
         for k, (prompt, start) in enumerate(zip(ids, starts, strict=True))
-        if not start.known and start.phase == Phase.OPENING and markers.opened_before(prompt)
+        if not start.stated and start.phase == Phase.OPENING and markers.opened_before(prompt)
     ]
     if not found:
         return None
@@ -160,7 +159,7 @@ def never_thought(batch: RolloutBatch, starts: Sequence[Start], budgets: Sequenc
         {
             k
             for k, budget in zip(index, budgets, strict=True)
-            if budget.thinking and starts[k].phase == Phase.OPENING and not starts[k].known
+            if budget.thinking and starts[k].phase == Phase.OPENING and not starts[k].stated
         }
     )
     thought = (batch.phase >= Phase.THINKING) & (batch.phase <= Phase.NOTICE)

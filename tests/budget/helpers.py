@@ -301,7 +301,7 @@ def cases(draw) -> Case:
     markers = draw(marker_pairs())
     eos = draw(st.sampled_from([{0}, {0, 1}]))
     blank = draw(st.sampled_from([{6}, {6, 7}, {6, markers.start[0]}, {6, markers.end[0]}]))
-    # A token that stands for a white space piece, with nothing but white space in front of it, is white space.
+    # A token that stands for a piece of white space, with no other text in front of it, is white space.
     if any(s.ids[0] in blank for s in markers.start_spellings):
         blank = blank | {10}
     start = draw(st.sampled_from([Phase.THINKING, Phase.THINKING, Phase.OPENING, Phase.SOLUTION]))

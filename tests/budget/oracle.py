@@ -2,8 +2,8 @@
 code.
 
 It keeps no counters and no automaton. Before each token it reads the whole history again: it searches for
-markers by comparing slices, counts sampled tokens by counting, knows how far a forced text has come by looking
-at the tokens that carry its tag, and joins the bytes of tokens to see whether a character is whole.
+markers by comparing slices, counts sampled tokens by counting, knows how far a forced text has come by
+looking at the tokens that carry its tag, and joins the bytes of tokens to see whether a character is whole.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def fits(tokens: list[int], places: list[set[int]]) -> bool:
 
 
 class Oracle:
-    """One row: its budget, where it starts, the tokens already thought, and how many tokens it had emitted when
-    thinking was ended from outside."""
+    """One row: its budget, where it starts, the tokens already thought, and how many tokens it had emitted
+    when thinking was ended from outside."""
 
     def __init__(self, spec: Spec, start: int, used: int = 0, ended_at: int | None = None) -> None:
         self.spec, self.start, self.ended_at = spec, start, ended_at

@@ -36,6 +36,7 @@ def test_every_tensor_that_an_op_writes_gets_a_new_version_and_no_other():
         lambda: ops.budget_step_(tokens, state, MACHINE, active=active), tokens, state, active, *tables
     )
     assert steps == [1, 1, 1, 0, 0]
+    assert version_steps(lambda: ops.end_thinking_(state, rows), state, rows) == [1, 0]
     assert version_steps(lambda: ops.force_logits_(logits, state, MACHINE), logits, state, *tables) == [
         1,
         0,

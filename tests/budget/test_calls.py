@@ -25,6 +25,7 @@ def arguments(op: str) -> dict:
     logits, state = torch.zeros(2, 10), ops.new_state(rows, MACHINE)
     return {
         "new_state": {"rows": rows, "machine": MACHINE},
+        "end_thinking_": {"state": state, "rows": rows},
         "budget_step_": {"tokens": torch.tensor([X, X]), "state": state, "machine": MACHINE},
         "force_logits_": {"logits": logits, "state": state, "machine": MACHINE},
         "replay": {
@@ -102,6 +103,30 @@ WRONG = {
         (torch.tensor([1, 0]), TypeError, "a bool or [B] bool", "a tensor of int64"),
         ([True], ValueError, "a bool or shape [2]", "[1]"),
     ],
+    ("new_state", "thinking_used"): [
+        (1.0, TypeError, LIST, "1.0"),
+        (True, TypeError, "an integer", "True"),
+        ([1, None], TypeError, "an integer", "None"),
+        (2**70, ValueError, "an integer of 64 bits", str(2**70)),
+        (torch.tensor([1.0, 1.0]), TypeError, "int64", "float32"),
+        ([1], ValueError, "[2] int64 on cpu", "[1] int64 on cpu"),
+    ],
+    ("end_thinking_", "state"): [
+        *((x, TypeError, "a tensor", got) for x, got in NO_TENSOR),
+        (torch.zeros(2, 8).long(), TypeError, "[2, 8] int32 on cpu", "[2, 8] int64 on cpu"),
+        (torch.zeros(8, dtype=torch.int32), ValueError, "[B, 8]", "[8] int32 on cpu"),
+        (torch.zeros(2, 7, dtype=torch.int32), ValueError, "[2, 8] int32 on cpu", "[2, 7] int32 on cpu"),
+        (torch.zeros(2, 16, dtype=torch.int32)[:, ::2], ValueError, "a contiguous tensor", "strides [16, 2]"),
+    ],
+    ("end_thinking_", "rows"): [
+        (1, TypeError, LIST, "1"),
+        ("01", TypeError, LIST, "'01'"),
+        ([0, True], TypeError, "an integer", "True"),
+        ([0.0], TypeError, "an integer", "0.0"),
+        (torch.tensor([1.0]), TypeError, "int64", "float32"),
+        (torch.tensor(1), ValueError, "one dimension", "[] int64 on cpu"),
+        ([True, False, True], ValueError, "[2] bool on cpu", "[3] bool on cpu"),
+    ],
     ("budget_step_", "tokens"): [
         *((x, TypeError, "a tensor", got) for x, got in NO_TENSOR),
         (torch.zeros(2, dtype=torch.int32), TypeError, "[2] int64 on cpu", "[2] int32 on cpu"),
@@ -164,6 +189,7 @@ WRONG = {
         (torch.zeros(2, 3).long(), TypeError, "[2, 3] uint8 on cpu", "[2, 3] int64 on cpu"),
         (torch.zeros(2, 2).byte(), ValueError, "[2, 3] uint8 on cpu", "[2, 2] uint8 on cpu"),
     ],
+    ("replay", "ended"): [([0, 1], TypeError, "a tensor", "list"), *NO_INTEGERS],
     ("sample", "logits"): [
         *((x, TypeError, "a tensor", got) for x, got in NO_TENSOR),
         (torch.zeros(2, 10).double(), TypeError, "float32, bfloat16 or float16", "float64"),

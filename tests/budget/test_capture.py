@@ -24,6 +24,7 @@ MARKERS = Markers((2,), (3,))
 
 def region(logits, state, tokens, uniform, active, machine):
     """A decode step without the model; the results stand in its arguments."""
+    ops.end_thinking_(state, uniform > 0.99)
     ops.force_logits_(logits, state, machine)
     up_to = logits.double().softmax(-1).cumsum(-1)
     tokens.copy_(torch.searchsorted(up_to, uniform[:, None])[:, 0].clamp_(max=VOCAB - 1))
@@ -100,5 +101,6 @@ def test_the_ops_take_tensors_of_a_device_that_is_not_there(arguments):
         state = torch.empty(ROWS, 8, dtype=torch.int32, device="cuda")
         tokens = torch.empty(ROWS, dtype=torch.int64, device="cuda")
         ops.force_logits_(torch.empty(ROWS, VOCAB, device="cuda"), state, there)
+        ops.end_thinking_(state, torch.empty(ROWS, dtype=torch.bool, device="cuda"))
         source = ops.budget_step_(tokens, state, there)
     assert (source.device.type, source.dtype, source.shape) == ("cuda", torch.uint8, (ROWS,))

@@ -40,7 +40,11 @@ def state(machine):
 def test_opcheck_of_every_op(machine, state):
     t, f = machine.tables, machine.token_flags
     phases = torch.full((5,), int(Phase.THINKING))
-    torch.library.opcheck(torch.ops.elastic.new_state.default, (torch.tensor([0, 0, 1, 2, 1]), phases, t))
+    new_state, rows = torch.ops.elastic.new_state.default, torch.tensor([0, 0, 1, 2, 1])
+    torch.library.opcheck(new_state, (rows, phases, t))
+    torch.library.opcheck(new_state, (rows, phases, t, torch.arange(5)))
+    for ended in (torch.tensor([4, 0]), torch.tensor([True, False, True, True, False])):
+        torch.library.opcheck(torch.ops.elastic.end_thinking_.default, (state.clone(), ended))
     tokens = torch.tensor([X, END, X, EOS, X])
     step = torch.ops.elastic.budget_step_.default
     torch.library.opcheck(step, (tokens.clone(), state.clone(), t, f))
@@ -56,23 +60,25 @@ def test_opcheck_of_every_op(machine, state):
     fresh = ops.new_state(torch.tensor([0, 0, 1, 2, 1]), machine)
     replay = torch.ops.elastic.replay.default
     torch.library.opcheck(replay, (history, lengths, fresh, t, f))
-    torch.library.opcheck(
-        replay, (history, lengths, fresh, t, f, torch.zeros_like(history, dtype=torch.uint8))
-    )
+    hints = torch.zeros_like(history, dtype=torch.uint8)
+    torch.library.opcheck(replay, (history, lengths, fresh, t, f, hints))
+    torch.library.opcheck(replay, (history, lengths, fresh, t, f, None, torch.tensor([0, -1, 2, 4, 1])))
 
 
 def test_a_compiled_step_equals_the_eager_one(machine):
     def step(logits, tokens, state, active):
+        ops.end_thinking_(state, tokens == START)
         ops.force_logits_(logits, state, machine)
         source = ops.budget_step_(tokens, state, machine, active=active)
-        return source, ops.is_done(state), ops.forced_next(state, machine), ops.last_phase(state)
+        phases = ops.last_phase(state), ops.state_phase(state)
+        return source, ops.is_done(state), ops.forced_next(state, machine), *phases
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     results = []
     for function in (step, compiled):
         state = ops.new_state(torch.tensor([0, 0, 1, 2, 1]), machine)
         out = []
-        for token in [X, X, END, X, START, X, X]:
+        for token in [X, X, START, END, X, START, X, X]:
             logits, tokens = torch.zeros(5, 100), torch.full((5,), token)
             active = torch.zeros(1, dtype=torch.int32)
             result = function(logits, tokens, state, active)

@@ -199,6 +199,14 @@ def test_files_of_a_hub_name_are_asked_for_where_the_hub_is(monkeypatch, reachab
     assert model_files.find_files("owner/name") == {"local_files_only": not reachable}
 
 
+def test_a_name_below_a_directory_of_here_is_no_hub_name(elastic, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    outcome = elastic("generate", "models/nowhere", "--prompt", "x")
+    assert outcome.status == 2
+    assert outcome.err == "elastic: error: MODEL: no such directory: 'models/nowhere'\n"
+
+
 @pytest.mark.parametrize("name", ["", "a b", "owner/model/part", "-x"])
 def test_what_can_be_no_hub_name_is_a_missing_directory(elastic, name: str) -> None:
     outcome = elastic("generate", "--prompt", "x", "--", name)

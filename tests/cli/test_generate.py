@@ -156,18 +156,8 @@ def test_raw_prompts_get_the_bos_when_asked_for(elastic, tmp_path: Path) -> None
 
     def prompt(*arguments: object) -> list[int]:
         outcome = elastic(
-            *(
-                "generate",
-                folder,
-                "--prompt",
-                "3 = ? <think>",
-                "--thinking",
-                2,
-                "--solution",
-                2,
-                "--json",
-                path,
-            ),
+            *("generate", folder, "--prompt", "3 = ? <think>", "--thinking", 2, "--solution", 2),
+            *("--json", path),
             *arguments,
         )
         assert outcome.status == 0

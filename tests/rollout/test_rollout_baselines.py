@@ -1,5 +1,7 @@
 """The baselines emit what the engine emits, so that timing them against it compares the same work."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import make_model
@@ -82,6 +84,14 @@ def test_budgets_a_baseline_cannot_enforce_are_refused(model, tokenizer):
         hf_generate(model, [Request([5], Budget(3, 3))], markers, GREEDY, **options)
     with pytest.raises(ValueError, match="expected both limits"):
         hf_generate(model, [Request([5], Budget.unlimited(on_eos="stop"))], markers, GREEDY, **options)
-    for budget in (Budget(3, None), Budget(3, 3, grace=2), Budget.vanilla(9)):
+    for budget in (
+        Budget(3, None),
+        Budget(3, 3, grace=2),
+        Budget(3, 3, on_reclose="forbid"),
+        Budget.vanilla(9),
+    ):
         with pytest.raises(ValueError, match="thinking, solution and closing alone"):
             two_calls(model, [Request([5], budget)], markers, GREEDY, **options)
+    several = replace(markers, ends=((9,),))
+    with pytest.raises(ValueError, match="markers: two calls know the end marker alone"):
+        two_calls(model, [Request([5], Budget(3, 3))], several, GREEDY, **options)

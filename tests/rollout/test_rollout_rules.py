@@ -219,6 +219,8 @@ def test_the_first_end_is_the_one_that_counts(engine):
     assert batch.ended_at.tolist() == [1]
     assert batch.thinking(0) == "a"
     assert_replayed(batch, Budget(9, 9))
+    opening = play(engine, "q", "\n\n<think>abc", Budget(9, 9), on_token=lambda *_: "end_thinking")
+    assert opening.ended_at.tolist() == [1]
 
 
 @pytest.mark.parametrize("answer", ["stop", True, 1])

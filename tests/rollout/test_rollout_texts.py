@@ -7,7 +7,7 @@ import torch
 from scripted import THINK, TOOLS, byte_tokenizer
 from test_rollout_record import hand_made
 
-from elastic import FinishReason, Markers
+from elastic import FinishReason, Markers, RolloutBatch
 from elastic.markers import NaturalEnd
 from elastic.pattern import Spelling
 
@@ -102,6 +102,19 @@ def test_a_character_cut_apart_by_the_marker_stays_on_its_side():
     assert (thinking, solution) == ("hm\ufffd", "so")
     whole = [*ids("hm世"), *ids("</think>so世")]
     assert texts(whole, "ttttt" + "c" + "sssss", SEVERAL, "LENGTH") == ("hm世", "so世")
+
+
+def test_markers_of_every_kind_are_saved_with_a_batch(tmp_path):
+    spelling = Spelling(
+        (IDS["</think>"],), *(frozenset([IDS["<br></think>"]]), frozenset([IDS["</think>."]]))
+    )
+    start = Spelling((IDS["<think>"],), text_before=frozenset([3]), first=frozenset([3, 4]))
+    markers = replace(SEVERAL, end_spellings=(spelling, Spelling((7, 8))), start_spellings=(start,))
+    batch = hand_made(ids("hm<tool_call>x"), "ttss", FinishReason.LENGTH, TOKENIZER, markers)
+    batch.save(tmp_path / "rollout")
+    loaded = RolloutBatch.load(tmp_path / "rollout", TOKENIZER)
+    assert loaded.markers == markers
+    assert loaded.solution(0) == "<tool_call>x"
 
 
 def test_records_say_how_rows_began_and_ended():

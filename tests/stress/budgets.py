@@ -26,7 +26,11 @@ def budget_ops(draw: Draw) -> None:
     longest = max(map(len, streams), default=1)
     steps = min(longest, draw.randint(1, 14 if draw.small else 40))
     history, sources = [], []
-    for step in range(steps):
+    ended = torch.where(draw.integers(3, rows) == 0, draw.integers(steps + 1, rows), -1)
+    for step in range(steps + 1):
+        state = end_thinking(draw, state, ended == step)
+        if step == steps:
+            break
         wanted = torch.tensor([s[step] if step < len(s) else 8 for s in streams], dtype=torch.int64)
         if draw.chance(0.2):
             force_logits(draw, machine, state)
@@ -39,7 +43,7 @@ def budget_ops(draw: Draw) -> None:
             tokens, source, state = budget_step(draw, machine, state, wanted)
         history.append(tokens)
         sources.append(source)
-    replay(draw, machine, first, torch.stack(history, 1), torch.stack(sources, 1), state)
+    replay(draw, machine, first, torch.stack(history, 1), torch.stack(sources, 1), state, ended)
 
 
 def new_state(draw: Draw, machine: Expression, rows: int) -> Tensor:
@@ -50,13 +54,32 @@ def new_state(draw: Draw, machine: Expression, rows: int) -> Tensor:
     if draw.chance(0.5):
         legal = torch.tensor([Phase.OPENING, Phase.THINKING, Phase.SOLUTION, Phase.DONE], dtype=INT32)
         arguments["phase"] = laid_out(draw, legal[draw.integers(4, rows)])
+        if draw.chance(0.5):
+            used = torch.where(arguments["phase"] == Phase.OPENING, 0, draw.integers(draw.pick(3, 12), rows))
+            arguments["thinking_used"] = laid_out(draw, used)
     else:
         opened = draw.pick(True, False, laid_out(draw, draw.integers(2, rows).bool()))
         arguments["starts_in_thinking"] = opened
+        if opened is True and draw.chance(0.3):
+            arguments["thinking_used"] = draw.randint(0, 6)
     call = Call("new_state", arguments)
     state, _ = call.run()
     same(call, "state", state, reference.new_state(**{**arguments, "machine": machine.value}))
     return state
+
+
+def end_thinking(draw: Draw, state: Tensor, wanted: Tensor) -> Tensor:
+    """The next state. Rows that nobody asked about stay as they are."""
+    if not wanted.any() and draw.chance(0.9):
+        return state
+    rows = draw.pick(wanted, wanted.nonzero()[:, 0], wanted.nonzero()[:, 0].flip(0))
+    arguments = {"state": placed(draw, state), "rows": laid_out(draw, rows)}
+    call = Call("end_thinking_", arguments)
+    _, left = call.run()
+    expected = state.clone()
+    reference.end_thinking_(expected, rows)
+    same(call, "state", left["state"], expected)
+    return expected
 
 
 def placed(draw: Draw, state: Tensor) -> Tensor:
@@ -104,7 +127,13 @@ def likely(draw: Draw, state: Tensor, wanted: Tensor, broken: bool) -> Tensor:
 
 
 def replay(
-    draw: Draw, machine: Expression, first: Tensor, tokens: Tensor, source: Tensor, last: Tensor
+    draw: Draw,
+    machine: Expression,
+    first: Tensor,
+    tokens: Tensor,
+    source: Tensor,
+    last: Tensor,
+    ended: Tensor,
 ) -> None:
     """Histories read back: whole ones lead to the live state, others to where they contradict the budget."""
     rows, steps = tokens.shape
@@ -115,10 +144,13 @@ def replay(
     lengths = (source != int(Source.PAD)).sum(1)
     if not whole:
         lengths = torch.minimum(lengths, draw.integers(steps + 1, rows))
+    ended = torch.where(ended > lengths, -1, ended)  # of a row that was DONE: it changed nothing
     arguments = {"tokens": laid_out(draw, tokens, False), "lengths": laid_out(draw, lengths)}
     arguments |= {"state": laid_out(draw, first, False), "machine": machine}
     if whole or draw.chance(0.5):
         arguments["source"] = laid_out(draw, source, False)
+    if whole or draw.chance(0.5):
+        arguments["ended"] = laid_out(draw, ended)
     call = Call("replay", arguments)
     outputs, _ = call.run()
     expected = reference.replay(**{**arguments, "machine": machine.value})

@@ -16,8 +16,9 @@ PREAMBLE = """\
 import torch
 from math import inf, nan
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
-from stress.machines import Texts
+from elastic.markers import NaturalEnd
+from elastic.pattern import Spelling
+from stress.machines import Texts, compile_budgets
 """
 
 

@@ -1,17 +1,20 @@
 """Random markers, budgets and token streams, and the Python that compiles them.
 
 0 and 1 may be EOS; markers are made of 2 to 5, so that they overlap themselves and each other; 6 to 9 is
-text, 6 or 7 white space, 9 a boundary of the grace period; 10 and 11 hold a piece of a marker and other text.
+text, 6 or 7 white space, 9 a boundary of the grace period; 10 and 11 hold a piece of a marker and other text;
+12 and 13 begin a character of several bytes, 14 and 15 go on with one.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import elastic.budget
 import elastic.machine
 import elastic.markers
+from elastic import token_text
+from elastic.pattern import Spelling
 
 from .call import Expression
 from .draw import Draw
@@ -26,7 +29,8 @@ class Texts:
     unk_token_id = eos_token_id = pad_token_id = None
 
     def __init__(self, blank: int) -> None:
-        self.texts = [" " if i == blank else f"t{i}" for i in range(12)]
+        self.texts = [" " if i == blank else f"t{i}" for i in range(16)]
+        self.codes = [0] * 12 + [3, 1, 5, 6]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -38,20 +42,33 @@ class Texts:
         return [self.texts[i] for i in ids]
 
 
+def compile_budgets(budgets: list[elastic.budget.Budget], markers: Any, texts: Texts, *more: Any) -> Any:
+    """`elastic.machine.compile_budgets` with what this tokenizer's tokens leave of a character."""
+    real = getattr(token_text, "character_codes", None)
+    token_text.character_codes = lambda tokenizer: tokenizer.codes
+    try:
+        return elastic.machine.compile_budgets(budgets, markers, texts, *more)
+    finally:
+        token_text.character_codes = real
+
+
 def machine_of(draw: Draw) -> tuple[Expression, elastic.markers.Markers]:
     """One to three budgets that are legal with their markers."""
-    markers, text = markers_of(draw)
     eos = draw.pick([0], [0, 1], [])
-    blank = draw.pick(6, 6, 7, markers.start[0])
     budgets: list[elastic.budget.Budget] = []
+    attempts = 0
     while not budgets or (draw.chance(0.4) and len(budgets) < 3):
+        if not budgets and attempts % 20 == 0:  # some markers allow hardly any text
+            markers, text = markers_of(draw)
+            blank = draw.pick(6, 6, 7, markers.start[0])
+        attempts += 1
         try:
             budget = budget_of(draw, markers)
-            elastic.machine.compile_budgets([budget], markers, Texts(blank), eos, PAD)
+            compile_budgets([budget], markers, Texts(blank), eos, PAD)
         except ValueError:  # a text that these markers do not allow; the tests of the rules say which
             continue
         budgets.append(budget)
-    machine, _ = elastic.machine.compile_budgets(budgets, markers, Texts(blank), eos, PAD)
+    machine, _ = compile_budgets(budgets, markers, Texts(blank), eos, PAD)
     made = ", ".join(map(budget_text, machine.budgets))
     return Expression(f"compile_budgets([{made}], {text}, Texts({blank}), {eos}, {PAD})[0]", machine), markers
 
@@ -60,19 +77,29 @@ def markers_of(draw: Draw) -> tuple[elastic.markers.Markers, str]:
     """Half of them over two tokens, so that they overlap themselves and text that merely looks like one."""
     while True:
         letters = draw.pick((2, 3), (2, 3, 4, 5))
-        start, end = (tuple(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(2))
-        merged: dict[str, Any] = {}
-        if draw.chance(0.4):
-            side, none = draw.pick("start_merged", "end_merged"), frozenset()
-            pieces = (frozenset({10, 11}), none), (none, frozenset({10})), (frozenset({11}), frozenset({10}))
-            merged[side] = draw.pick(*pieces)
-            if side == "start_merged" and 11 in merged[side][0]:
-                merged["text_before_start"] = frozenset({11})
+        starts, ends = (
+            [spelling_of(draw, letters) for _ in range(draw.pick(1, 1, 1, 2, 3))] for _ in range(2)
+        )
+        others = []
+        for _ in range(draw.pick(0, 0, 1, 2)):
+            other, opens = spelling_of(draw, letters), draw.chance(0.5)
+            if draw.chance(0.5):  # what is left of the end marker without the text around it
+                other = replace(other, ids=ends[0].ids[draw.randrange(len(ends[0])) :])
+            others.append(elastic.markers.NaturalEnd((other,), opens=opens))
+        arguments = (starts[0].ids, ends[0].ids)
+        keywords = {"ends": tuple(others), "start_spellings": tuple(starts), "end_spellings": tuple(ends)}
         try:
-            made = elastic.markers.Markers(start, end, **merged)
-        except ValueError:  # one contains the other
+            made = elastic.markers.Markers(*arguments, **keywords)
+        except ValueError:  # one contains the other, or there are too many places
             continue
-        return made, f"Markers({start}, {end}{''.join(f', {k}={v}' for k, v in merged.items())})"
+        given = ", ".join(f"{k}={v!r}" for k, v in keywords.items())
+        return made, f"Markers({arguments[0]}, {arguments[1]}, {given})"
+
+
+def spelling_of(draw: Draw, letters: tuple[int, ...]) -> Spelling:
+    ids = tuple(draw.choices(letters, k=draw.randint(1, 4)))
+    first, last = draw.pick(((), ()), ((), ()), ((), ()), ((10, 11), ()), ((), (10,)), ((11,), (10,)))
+    return Spelling(ids, frozenset(first), frozenset(last), frozenset({11} & set(first)))
 
 
 def budget_of(draw: Draw, markers: elastic.markers.Markers) -> elastic.budget.Budget:
@@ -83,8 +110,11 @@ def budget_of(draw: Draw, markers: elastic.markers.Markers) -> elastic.budget.Bu
     solution = draw.pick(None, 1, 1, 2, 3, 4, 6)
     options: dict[str, Any] = {"on_eos": draw.pick("close", "close", "stop")}
     options["on_reopen"] = draw.pick("count", "forbid")
+    options["on_reclose"] = draw.pick("count", "forbid")
+    options["whole_characters"] = draw.chance(0.5)
     if draw.chance(0.5):
-        options["closing"] = (*text(0), *markers.end, *draw.pick(text(0), markers.start[:-1]))
+        end = draw.pick(markers.end, *(s.ids for s in markers.end_spellings))
+        options["closing"] = (*text(0), *end, *draw.pick(text(0), markers.start[:-1], markers.end[:-1]))
     if thinking is not None and draw.chance(0.3):
         options |= {"grace": draw.randint(1, 6), "boundary": draw.pick((9,), (8, 9), (2, 9))}
     if thinking != 0 and draw.chance(0.3):
@@ -110,18 +140,27 @@ def budget_text(budget: elastic.budget.Budget) -> str:
 
 def stream_of(draw: Draw, markers: elastic.markers.Markers) -> list[int]:
     """Sampled tokens: whole markers, beginnings of them, text, and now and then an EOS."""
-    start, end = list(markers.start), list(markers.end)
+    ends = [s.ids for s in markers.ends_pattern.spellings]
+    start = list(draw.pick(*(s.ids for s in markers.start_spellings)))
+    end, other = list(draw.pick(markers.end, *ends)), list(draw.pick(*ends))
     stream = draw.pick([], [], [6], [6] * 31, [6] * 34)
     stream = stream + draw.pick([], start, [11, *start[1:]], [start[0], *start], start[:-1])
+    foreign = draw.chance(0.3)  # text of characters of several bytes
     for _ in range(draw.randint(3, 10)):
+        if foreign and draw.chance(0.8):
+            stream = stream + draw.pick([12, 15, 14], [13, 14], [12, 14, 15], [12, 12, 12], [13, 8])
+            continue
         stream = stream + draw.pick(
             end,
             [*end[:-1], 0, end[-1]],
             end[: draw.randint(1, 4)],
+            other,
+            other[: draw.randint(1, 4)],
             start,
             start[: draw.randint(1, 4)],
             [draw.randint(6, 9) for _ in range(draw.randint(1, 4))],
             [draw.randint(2, 5) for _ in range(draw.randint(1, 3))],
             draw.pick([0], [1], [10], [11], [6, 6], [10, *end[1:]], [11, *start[1:]]),
+            draw.pick([12, 15, 14], [13, 14], [12], [12, 14], [13], [14], [12, 12, 12, 12]),
         )
     return stream

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from elastic import ops
+from elastic.budget import Phase
 
 from . import advantages, budgets, losses, sampling
 from .call import Call, Fault
@@ -87,6 +88,36 @@ def uncounted(op):
     return wrong
 
 
+def not_waited(op):
+    """A step that forgets that a cut has waited for a character."""
+
+    def wrong(state, **keywords):
+        source = op(state=state, **keywords)
+        state[:, 1] &= ~(3 << 22)
+        return source
+
+    return wrong
+
+
+def nothing_thought(op):
+    def wrong(thinking_used=None, **keywords):
+        return op(**keywords)
+
+    return wrong
+
+
+def not_ended(op):
+    """Thinking that a notice or an opening is in the way of is not ended."""
+
+    def wrong(state, rows):
+        before = state.clone()
+        op(state=state, rows=rows)
+        waiting = (before[:, 1] & 15) != int(Phase.THINKING)
+        state[waiting] = before[waiting]
+
+    return wrong
+
+
 FAULTS = {
     "token_logprobs: one logsumexp": (losses.token_logprobs, "token_logprobs", lambda op: one_logsumexp),
     "token_logprobs: rows": (losses.token_logprobs, "token_logprobs", one_row_further),
@@ -103,6 +134,9 @@ FAULTS = {
     "group_advantage": (advantages.group_advantage, "group_advantage", all_off),
     "sample: another row's number": (sampling.sample, "sample", other_draws),
     "budget_step_: a token not counted": (budgets.budget_ops, "budget_step_", uncounted),
+    "budget_step_: a token waited not counted": (budgets.budget_ops, "budget_step_", not_waited),
+    "new_state: tokens thought before": (budgets.budget_ops, "new_state", nothing_thought),
+    "end_thinking_: in other phases": (budgets.budget_ops, "end_thinking_", not_ended),
 }
 
 

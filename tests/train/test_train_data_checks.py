@@ -4,7 +4,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from tiny_run import build_config, build_model
+from tiny_run import build_config, build_model, run
 
 from elastic.data import Problem
 from elastic.rollout import OutOfContext
@@ -70,6 +70,22 @@ def test_prompts_that_never_open_thinking_are_counted(tmp_path):
     mixed = [*opened("1", end=".")[:2], *opened("2")[2:]]
     (message,) = said(tmp_path, mixed)
     assert message.startswith("data: 2 of 6 problems (first: 'p0') do not open thinking: unless the model")
+
+
+def test_prompts_that_may_end_inside_a_thought_are_counted_apart(tmp_path):
+    mixed = [*opened("1", end=".")[:1], *opened("1", end="<think> 2")[1:4], *opened("2")[4:]]
+    inside, never = said(tmp_path, mixed)
+    assert inside.startswith("data: 3 of 6 problems (first: 'p1') hold a start marker with text behind it")
+    assert never.startswith("data: 1 of 6 problems (first: 'p0') do not open thinking")
+
+
+def test_a_run_is_told_of_its_prompts_before_it_starts_and_not_at_every_step(tmp_path):
+    config = build_config(tmp_path / "run", eval={"every": 1, "count": 4})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(config, dataset=opened("1", end="<think> 2"), eval_dataset=opened("3", end="."))
+    messages = [str(w.message) for w in caught if "thinking" in str(w.message)]
+    assert [message.partition(":")[0] for message in messages] == ["data", "eval"]
 
 
 def test_prompts_that_close_thinking_themselves_are_counted(tmp_path):
