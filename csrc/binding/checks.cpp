@@ -39,4 +39,17 @@ void check_rows(const char* op, const char* name, const at::Tensor& matrix, bool
                     ": expected rows that do not overlap, got strides ", matrix.strides());
 }
 
+Scalar scalar_type(const at::Tensor& logits) {
+  switch (logits.scalar_type()) {
+    case at::kBFloat16:
+      return Scalar::BF16;
+    case at::kHalf:
+      return Scalar::F16;
+    case at::kDouble:
+      return Scalar::F64;
+    default:
+      return Scalar::F32;
+  }
+}
+
 }  // namespace elastic

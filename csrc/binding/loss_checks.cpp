@@ -122,17 +122,4 @@ at::ScalarType float_type(const Tensor& logits) {
   return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-Scalar scalar_type(const Tensor& logits) {
-  switch (logits.scalar_type()) {
-    case at::kBFloat16:
-      return Scalar::BF16;
-    case at::kHalf:
-      return Scalar::F16;
-    case at::kDouble:
-      return Scalar::F64;
-    default:
-      return Scalar::F32;
-  }
-}
-
 }  // namespace elastic

@@ -50,7 +50,6 @@ void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside,
 
 // float32, or float64 for float64 logits.
 at::ScalarType float_type(const at::Tensor& logits);
-Scalar scalar_type(const at::Tensor& logits);
 
 template <class A>
 const A* optional_ptr(const std::optional<at::Tensor>& tensor) {
