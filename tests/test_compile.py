@@ -49,6 +49,10 @@ CASES = {
     "end_thinking_": lambda: (lambda s, rows: (ops.end_thinking_(s, rows), s), state(), ROWS[:1]),
     "group_advantage": lambda: (ops.group_advantage, floats(4), torch.tensor([0, 1, 4])),
     "token_logprobs": lambda: (lambda x: ops.token_logprobs(x, TARGETS), leaf(6, V)),
+    "linear_token_logprobs": lambda: (
+        lambda h, w, b: ops.linear_token_logprobs(h, w, TARGETS, bias=b, chunk_tokens=4),
+        *(leaf(6, 3), leaf(V, 3), leaf(V)),
+    ),
     "grpo_loss": lambda: (
         lambda x: ops.grpo_loss(x, TARGETS, floats(6), OFFSETS, floats(2)).loss,
         leaf(6, V),

@@ -78,8 +78,11 @@ def linear_op(device: torch.device, dtype: torch.dtype) -> None:
         leaves = [hidden.to(there).requires_grad_(), weight.to(there).requires_grad_()]
         rest = (targets, torch.full((TOKENS,), -5.0), torch.tensor([0, 2, TOKENS]), torch.tensor([1.0, -1.0]))
         loss = ops.linear_grpo_loss(*leaves, *(x.to(there) for x in rest), chunk_tokens=4).loss
-        results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
-    for name, got, expected in zip(("loss", "dHidden", "dWeight"), *results, strict=True):
+        logprobs, entropy = ops.linear_token_logprobs(*leaves, targets.to(there), 0.7, chunk_tokens=4)
+        slopes = torch.autograd.grad((logprobs - 0.5 * entropy).sum(), leaves)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaves), logprobs.detach(), *slopes))
+    names = ("loss", "dHidden", "dWeight", "logprobs", "their dHidden", "their dWeight")
+    for name, got, expected in zip(names, *results, strict=True):
         assert_same(f"linear: {name}", got, expected, 1e-4 if dtype == torch.float32 else 2e-2)
 
 
@@ -121,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     device = torch.device(parser.parse_args().device)
-    set_launch = getattr(_extension.load_extension(), "set_row_launch", None)
+    set_launch = getattr(_extension.load_extension(), "set_logits_launch", None)
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     for launch in LAUNCHES if set_launch and device.type == "cuda" else LAUNCHES[:1]:
         if set_launch:

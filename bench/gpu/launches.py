@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-TABLE = (-1, 0)  # cluster and threads that leave the choice to csrc/cuda/row_launch.cu
+TABLE = (-1, 0)  # cluster and threads that leave the choice to csrc/cuda/logits_launch.cu
 
 
 @dataclass

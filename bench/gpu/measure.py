@@ -70,13 +70,13 @@ def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
     }
 
 
-def set_row_launch() -> tune.SetLaunch | None:
-    return getattr(_extension.load_extension(), "set_row_launch", None)
+def set_logits_launch() -> tune.SetLaunch | None:
+    return getattr(_extension.load_extension(), "set_logits_launch", None)
 
 
 def shape_of_table(choice: Choice) -> str:
     """What the table gives rows of this size."""
-    shape = _extension.load_extension().row_launch(choice.dtype, choice.vocab, choice.op == "grpo_loss")
+    shape = _extension.load_extension().logits_launch(choice.dtype, choice.vocab, choice.op == "grpo_loss")
     return f"cluster {shape['cluster'] if shape['resident'] else 0}, {shape['threads']} threads"
 
 
@@ -87,9 +87,9 @@ def names(kind: str, tiny: bool) -> list[str]:
 def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, kept: dict[str, Any]) -> bool:
     """Adds what one job gave to `kept`; returns whether the device survived it."""
     if kind == "tune":
-        set_launch = set_row_launch()
+        set_launch = set_logits_launch()
         if set_launch is None:
-            raise RuntimeError("elastic._C has no set_row_launch: the launch cannot be chosen")
+            raise RuntimeError("elastic._C has no set_logits_launch: the launch cannot be chosen")
         tokens, vocab, dtype = tune_jobs(tiny)[name]
         found = tune.sweep(device, set_launch, tokens, vocab, dtype, rounds)
         for choice in found:

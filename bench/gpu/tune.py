@@ -1,7 +1,7 @@
-"""The launch table of the row kernels, measured: cluster size x threads for each dtype and vocabulary.
+"""The launch table of the logits pass, measured: cluster size x threads for each dtype and vocabulary.
 
-`elastic._C.set_row_launch(cluster, threads)` overrides the table of csrc/cuda/row_launch.cu; (-1, 0) is the
-table again, cluster 0 streams the row instead of keeping it in shared memory.
+`elastic._C.set_logits_launch(cluster, threads)` overrides the table of csrc/cuda/logits_launch.cu; (-1, 0) is
+the table again, cluster 0 streams the logits instead of keeping them in shared memory.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def _sweep_one(
             work.copy_(inputs.logits)
             device.flush_cache()
             if not set_launch(cluster, threads):
-                raise ValueError(f"set_row_launch: refused {cluster} x {threads}")
+                raise ValueError(f"set_logits_launch: refused {cluster} x {threads}")
 
         try:
             prepare(0)

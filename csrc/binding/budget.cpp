@@ -133,11 +133,7 @@ void force_logits_(Tensor& logits, const Tensor& state, const Tensor& tables) {
   const char* op = "force_logits_";
   const uint64_t negative_infinity = negative_infinity_bits(op, logits.scalar_type());
   TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [B, V], got ", describe(logits));
-  // One row has no meaningful row stride, and an empty row no column stride.
-  TORCH_CHECK_VALUE(logits.size(1) <= 1 || logits.stride(1) == 1, op,
-                    ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
-  TORCH_CHECK_VALUE(logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), op,
-                    ": logits: expected rows that do not overlap, got strides ", logits.strides());
+  check_rows(op, "logits", logits, /*written=*/true);
   const budget::Tables view = checked_tables(op, tables, nullptr, logits);
   const Tensor readable = readable_state(op, state, logits.size(0), view, logits);
   if (logits.numel() == 0) return;

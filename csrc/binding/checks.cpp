@@ -31,4 +31,25 @@ void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntA
                     tensor.strides());
 }
 
+void check_rows(const char* op, const char* name, const at::Tensor& matrix, bool written) {
+  // One row has no meaningful row stride, and a row of one element no column stride.
+  TORCH_CHECK_VALUE(matrix.size(1) <= 1 || matrix.stride(1) == 1, op, ": ", name,
+                    ": expected a last dimension of stride 1, got strides ", matrix.strides());
+  TORCH_CHECK_VALUE(!written || matrix.size(0) <= 1 || matrix.stride(0) >= matrix.size(1), op, ": ", name,
+                    ": expected rows that do not overlap, got strides ", matrix.strides());
+}
+
+Scalar scalar_type(const at::Tensor& logits) {
+  switch (logits.scalar_type()) {
+    case at::kBFloat16:
+      return Scalar::BF16;
+    case at::kHalf:
+      return Scalar::F16;
+    case at::kDouble:
+      return Scalar::F64;
+    default:
+      return Scalar::F32;
+  }
+}
+
 }  // namespace elastic

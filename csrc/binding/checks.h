@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "core/loss_params.h"
+
 namespace elastic {
 
 // torch's name of a dtype without the module: "int64", never "Long".
@@ -18,6 +20,12 @@ std::string describe(const at::Tensor& tensor);
 // `shape` and `dtype` exactly, contiguous, on the device of `beside`.
 void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntArrayRef shape,
             at::ScalarType dtype, const at::Tensor& beside);
+
+// [rows, columns]: rows may be strided, elements of a row not. `written`: rows must not overlap either.
+void check_rows(const char* op, const char* name, const at::Tensor& matrix, bool written);
+
+// How the kernels call the dtype of logits that passed their op's check.
+Scalar scalar_type(const at::Tensor& logits);
 
 // For each tensor that an op writes, before it does: whoever saved it for a backward is told.
 inline void bump_version(const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }

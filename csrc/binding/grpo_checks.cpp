@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "binding/grpo.h"
 #include "binding/loss_checks.h"
@@ -36,37 +37,47 @@ EngineMode engine_mode_type(const char* op, std::string_view name) {
   TORCH_CHECK_VALUE(false, op, ": engine_mode: expected truncate or mask, got '", name, "'");
 }
 
-// Of a whole step, which may have none of them: the denominator is 1 then, as for a batch of none.
-double denominator(const char* op, const char* name, std::optional<int64_t> value) {
-  if (!value.has_value()) return -1;
-  TORCH_CHECK_VALUE(*value >= 0, op, ": ", name, ": expected at least 0, got ", *value);
-  return static_cast<double>(std::max<int64_t>(*value, 1));
+// The ranges of GRPO_OPTIONS: what an error expects, and whether a value is that.
+struct Range {
+  const char* expected;
+  bool (*holds)(double value);
+};
+constexpr Range ANY{"", [](double) { return true; }};
+constexpr Range FROM_0_TO_1{"a value in [0, 1]", [](double x) { return x >= 0 && x <= 1; }};
+constexpr Range FINITE{"a finite value", [](double x) { return std::isfinite(x); }};
+constexpr Range FINITE_FROM_0{"a finite value of at least 0",
+                              [](double x) { return std::isfinite(x) && x >= 0; }};
+constexpr Range ABOVE_0{"a value above 0", [](double x) { return x > 0; }};
+constexpr Range ABOVE_1{"a value above 1", [](double x) { return x > 1; }};
+constexpr Range AT_LEAST_0{"at least 0", [](double x) { return x >= 0; }};
+constexpr Range AT_LEAST_1{"at least 1", [](double x) { return x >= 1; }};
+constexpr Range FACTOR{"a value from 1e-30 to 1e30", [](double x) { return is_supported_factor(x); }};
+
+template <class Value>
+void check_range(const char* op, const char* name, const Value& value, const Range& range) {
+  if constexpr (std::is_arithmetic_v<Value>)
+    TORCH_CHECK_VALUE(range.holds(static_cast<double>(value)), op, ": ", name, ": expected ", range.expected,
+                      ", got ", value);
+}
+template <class Value>
+void check_range(const char* op, const char* name, const std::optional<Value>& value, const Range& range) {
+  if (value.has_value()) check_range(op, name, *value, range);
 }
 
-double length(const char* op, std::optional<int64_t> value) {
-  if (!value.has_value()) return -1;
-  TORCH_CHECK_VALUE(*value >= 1, op, ": max_length: expected at least 1, got ", *value);
-  return static_cast<double>(*value);
-}
-
-void check_bounds(const char* op, const Objective& o) {
-  TORCH_CHECK_VALUE(o.clip_low >= 0 && o.clip_low <= 1, op, ": clip_low: expected a value in [0, 1], got ",
-                    o.clip_low);
-  TORCH_CHECK_VALUE(std::isfinite(o.clip_high) && o.clip_high >= 0, op,
-                    ": clip_high: expected a finite value of at least 0, got ", o.clip_high);
-  TORCH_CHECK_VALUE(o.delta > 0, op, ": delta: expected a value above 0, got ", o.delta);
-  TORCH_CHECK_VALUE(o.dual_clip > 1, op, ": dual_clip: expected a value above 1, got ", o.dual_clip);
-  TORCH_CHECK_VALUE(std::isfinite(o.kl_coef) && o.kl_coef >= 0, op,
-                    ": kl_coef: expected a finite value of at least 0, got ", o.kl_coef);
-  TORCH_CHECK_VALUE(std::isfinite(o.entropy_coef), op, ": entropy_coef: expected a finite value, got ",
-                    o.entropy_coef);
-  TORCH_CHECK_VALUE(o.engine_low >= 0 && o.engine_low <= o.engine_high, op,
-                    ": engine_low: expected 0 <= engine_low <= engine_high, got ", o.engine_low, " and ",
-                    o.engine_high);
-  check_positive(op, "tau_positive", o.tau_positive);
-  check_positive(op, "tau_negative", o.tau_negative);
-  TORCH_CHECK_VALUE(o.loss != Loss::DR_GRPO || o.max_length >= 1, op,
+void check_options(const char* op, const GrpoArguments& a) {
+#define GRPO_CHECK(schema, type, name, range) check_range(op, #name, a.name, range);
+  GRPO_OPTIONS(GRPO_CHECK)
+#undef GRPO_CHECK
+  TORCH_CHECK_VALUE(a.engine_low >= 0 && a.engine_low <= a.engine_high, op,
+                    ": engine_low: expected 0 <= engine_low <= engine_high, got ", a.engine_low, " and ",
+                    a.engine_high);
+  TORCH_CHECK_VALUE(a.loss != "dr_grpo" || a.max_length.has_value(), op,
                     ": max_length: expected a length, which dr_grpo divides by, got None");
+}
+
+// Of a whole step, which may have none of them: the denominator is 1 then, as for a batch of none.
+double denominator(std::optional<int64_t> value) {
+  return value.has_value() ? static_cast<double>(std::max<int64_t>(*value, 1)) : -1;
 }
 
 void check_advantages(const char* op, const Tensor& beside, int64_t rows, const GrpoArguments& a) {
@@ -91,7 +102,6 @@ Objective check_grpo(const char* op, int64_t tokens, int64_t vocab, const Tensor
   TORCH_CHECK_VALUE(rows < MOST_ROWS, op, ": row_offsets: expected fewer than ", MOST_ROWS, " rows, got ",
                     rows);
   check_temperature(op, tokens, beside, a.temperature, a.temperatures);
-  if (a.softcap.has_value()) check_positive(op, "softcap", *a.softcap);
   const at::ScalarType dtype = float_type(beside);
   expect(op, "old_logprobs", a.old_logprobs, {tokens}, dtype, beside);
   check_advantages(op, beside, rows, a);
@@ -101,25 +111,25 @@ Objective check_grpo(const char* op, int64_t tokens, int64_t vocab, const Tensor
   TORCH_CHECK_VALUE(a.kl_coef == 0 || a.ref_logprobs.has_value(), op,
                     ": ref_logprobs: expected a tensor with kl_coef = ", a.kl_coef, ", got None");
   const double none = std::numeric_limits<double>::infinity();
-  const Objective objective{loss_type(op, a.loss),
-                            kl_type(op, a.kl),
-                            a.kl_weighted,
-                            a.clip_low,
-                            a.clip_high,
-                            a.delta.value_or(none),
-                            a.dual_clip.value_or(none),
-                            a.kl_coef,
-                            a.entropy_coef,
-                            a.tau_positive,
-                            a.tau_negative,
-                            denominator(op, "num_tokens", a.num_tokens),
-                            denominator(op, "num_rows", a.num_rows),
-                            length(op, a.max_length),
-                            engine_mode_type(op, a.engine_mode),
-                            a.engine_rows,
-                            a.engine_low,
-                            a.engine_high};
-  check_bounds(op, objective);
+  const Objective objective{.loss = loss_type(op, a.loss),
+                            .kl = kl_type(op, a.kl),
+                            .kl_weighted = a.kl_weighted,
+                            .clip_low = a.clip_low,
+                            .clip_high = a.clip_high,
+                            .delta = a.delta.value_or(none),
+                            .dual_clip = a.dual_clip.value_or(none),
+                            .kl_coef = a.kl_coef,
+                            .entropy_coef = a.entropy_coef,
+                            .tau_positive = a.tau_positive,
+                            .tau_negative = a.tau_negative,
+                            .num_tokens = denominator(a.num_tokens),
+                            .num_rows = denominator(a.num_rows),
+                            .max_length = a.max_length.has_value() ? double(*a.max_length) : -1,
+                            .engine_mode = engine_mode_type(op, a.engine_mode),
+                            .engine_rows = a.engine_rows,
+                            .engine_low = a.engine_low,
+                            .engine_high = a.engine_high};
+  check_options(op, a);
   return objective;
 }
 

@@ -1,17 +1,10 @@
 // Every op schema of the package. Implementations register themselves beside their checks, in the other
 // files of this directory; fake kernels and autograd are registered in elastic/ops/.
 #include "binding/device.h"
+#include "binding/grpo_list.h"
 
-// Shared by the GRPO losses; binding/grpo.h has the same list in C++.
-#define GRPO_ARGUMENTS                                                                               \
-  "Tensor targets, Tensor old_logprobs, Tensor row_offsets, Tensor? advantages, Tensor? rewards, "   \
-  "Tensor? group_offsets, Tensor? mask, Tensor? ref_logprobs, Tensor? engine_logprobs, "             \
-  "Tensor? temperatures, *, float temperature, float? softcap, str advantage, float advantage_eps, " \
-  "SymInt pass_k, str loss, float clip_low, float clip_high, float? delta, float? dual_clip, float " \
-  "kl_coef, "                                                                                        \
-  "str kl, bool kl_weighted, float entropy_coef, float tau_positive, float tau_negative, "           \
-  "SymInt? num_tokens, SymInt? num_rows, SymInt? max_length, str engine_mode, bool engine_rows, "    \
-  "float engine_low, float engine_high, bool skip_zero_advantage"
+#define SCHEMA_ARGUMENT(type, cpp_type, name, ...) ", " type " " #name
+#define GRPO_SCHEMA GRPO_TENSORS(SCHEMA_ARGUMENT) ", *" GRPO_OPTIONS(SCHEMA_ARGUMENT)
 // advantages is [0] where they were given
 #define GRPO_RESULTS \
   "Tensor loss, Tensor logprobs, Tensor entropy, Tensor advantages, Tensor clip_fraction, Tensor kl"
@@ -43,7 +36,7 @@ ELASTIC_LIBRARY(m) {
       "Tensor(c!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor full_logprobs, Tensor source, "
       "Tensor phase)");
 
-  // ---- losses (csrc/binding/loss.cpp and logprobs.cpp, elastic/ops/{advantage,logprobs,loss}.py) ----
+  // ---- losses (csrc/binding/{advantage,logprobs,loss,linear_loss}.cpp, elastic/ops/ likewise) ----
   m.def(
       "group_advantage(Tensor rewards, Tensor group_offsets, str kind, float eps, SymInt pass_k) -> Tensor");
   m.def(
@@ -55,12 +48,21 @@ ELASTIC_LIBRARY(m) {
       "Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? "
       "temperatures=None, "
       "float? softcap=None) -> Tensor");
-  m.def("grpo_loss(Tensor logits, " GRPO_ARGUMENTS ", bool needs_gradient) -> (" GRPO_RESULTS
+  m.def("grpo_loss(Tensor logits" GRPO_SCHEMA ", bool needs_gradient) -> (" GRPO_RESULTS
         ", Tensor gradient)");
-  m.def("grpo_loss_(Tensor(a!) logits, " GRPO_ARGUMENTS  // writes the gradient over the logits
+  m.def("grpo_loss_(Tensor(a!) logits" GRPO_SCHEMA  // writes the gradient over the logits
         ") -> (" GRPO_RESULTS ")");
-  m.def("linear_grpo_loss(Tensor hidden, Tensor weight, Tensor? bias, " GRPO_ARGUMENTS
+  m.def("linear_grpo_loss(Tensor hidden, Tensor weight, Tensor? bias" GRPO_SCHEMA
         ", SymInt chunk_tokens, bool gather, bool[3] needs_gradient) -> (" GRPO_RESULTS
         ", Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
+  m.def(
+      "linear_token_logprobs(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, float temperature, "
+      "Tensor? temperatures, float? softcap, SymInt chunk_tokens) "
+      "-> (Tensor logprobs, Tensor entropy, Tensor maximum, Tensor log_sum)");
+  m.def(
+      "linear_token_logprobs_backward(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, "
+      "Tensor maximum, Tensor log_sum, Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, "
+      "float temperature, Tensor? temperatures, float? softcap, SymInt chunk_tokens, bool[3] needs_gradient) "
+      "-> (Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

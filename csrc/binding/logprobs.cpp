@@ -1,8 +1,11 @@
-// token_logprobs, its backward, and group_advantage: checks, allocation, device guard.
+// Logprobs and entropy of tokens, from logits or from hidden states in chunks: checks, allocation, device
+// guard.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/DeviceGuard.h>
+
+#include <array>
 
 #include "binding/device.h"
 #include "binding/loss_checks.h"
@@ -18,40 +21,93 @@ namespace {
 using at::Tensor;
 
 template <class A>
-void run_logprobs(const Tensor& logits, const LogprobParams<A>& params) {
+void run_logprobs(const char* op, const Tensor& logits, const LogprobParams<A>& params) {
 #ifdef ELASTIC_WITH_CUDA
   if constexpr (std::is_same_v<A, float>)
-    if (runs_on_cuda(logits))
-      return check_launch("token_logprobs", logits, cuda::token_logprobs(params, current_stream()));
+    if (runs_on_cuda(logits)) return check_launch(op, logits, cuda::token_logprobs(params, current_stream()));
 #endif
   cpu::token_logprobs(params);
 }
 
 template <class A>
-void run_backward(const Tensor& logits, const LogprobBackwardParams<A>& params) {
+void run_backward(const char* op, const Tensor& logits, const LogprobBackwardParams<A>& params) {
 #ifdef ELASTIC_WITH_CUDA
   if constexpr (std::is_same_v<A, float>)
     if (runs_on_cuda(logits))
-      return check_launch("token_logprobs_backward", logits,
-                          cuda::token_logprobs_backward(params, current_stream()));
+      return check_launch(op, logits, cuda::token_logprobs_backward(params, current_stream()));
 #endif
   cpu::token_logprobs_backward(params);
 }
 
-void check_all(const char* op, const Tensor& logits, const Tensor& targets, double temperature,
-               const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
-  check_logits(op, logits, /*written=*/false);
-  check_targets(op, logits.size(0), logits.size(1), logits, targets, std::nullopt);
-  check_temperature(op, logits.size(0), logits, temperature, temperatures);
-  if (softcap.has_value()) check_positive(op, "softcap", *softcap);
+// run(float{}), or run(double{}) for float64 logits.
+template <class Run>
+void with_compute_type(const Tensor& logits, const Run& run) {
+  if (logits.scalar_type() == at::kDouble)
+    run(double{});
+  else
+    run(float{});
 }
 
-template <class A>
-Softmax<A> softmax_of(const Tensor& logits, const Tensor& targets, double temperature,
-                      const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
-  return {logits.size(1), targets.const_data_ptr<int64_t>(), temperature, optional_ptr<A>(temperatures),
-          softcap.value_or(0)};
+// The tokens first, first + 1, ... of a tensor of all.
+Tensor part(const Tensor& all, int64_t first, int64_t count) { return all.narrow(0, first, count); }
+std::optional<Tensor> part(const std::optional<Tensor>& all, int64_t first, int64_t count) {
+  return all.has_value() ? std::optional(part(*all, first, count)) : std::nullopt;
 }
+
+// How tokens' logits become the distributions in which their targets are looked up.
+struct Targets {
+  Tensor ids;  // [N]
+  double temperature;
+  std::optional<Tensor> temperatures;
+  std::optional<double> softcap;
+
+  void check(const char* op, int64_t tokens, int64_t vocab, const Tensor& beside) const {
+    check_targets(op, tokens, vocab, beside, ids, std::nullopt);
+    check_temperature(op, tokens, beside, temperature, temperatures);
+    if (softcap.has_value()) check_positive(op, "softcap", *softcap);
+  }
+  Targets of(int64_t first, int64_t count) const {
+    return {part(ids, first, count), temperature, part(temperatures, first, count), softcap};
+  }
+  template <class A>
+  Softmax<A> softmax(const Tensor& logits) const {
+    return {logits.size(1), ids.const_data_ptr<int64_t>(), temperature, optional_ptr<A>(temperatures),
+            softcap.value_or(0)};
+  }
+};
+
+// [N] each; the last two are what the backward needs besides the entropy.
+struct Statistics {
+  Tensor logprobs, entropy, maximum, log_sum;
+
+  static Statistics empty(int64_t tokens, const Tensor& beside) {
+    const auto options = beside.options().dtype(float_type(beside));
+    const auto one = [&] { return at::empty({tokens}, options); };
+    return {one(), one(), one(), one()};
+  }
+  Statistics of(int64_t first, int64_t count) const {
+    return {part(logprobs, first, count), part(entropy, first, count), part(maximum, first, count),
+            part(log_sum, first, count)};
+  }
+};
+
+struct Backward {
+  Tensor maximum, log_sum, entropy;
+  std::optional<Tensor> grad_logprobs, grad_entropy;
+
+  void check(const char* op, int64_t tokens, const Tensor& beside) const {
+    const at::ScalarType dtype = float_type(beside);
+    expect(op, "maximum", maximum, {tokens}, dtype, beside);
+    expect(op, "log_sum", log_sum, {tokens}, dtype, beside);
+    expect(op, "entropy", entropy, {tokens}, dtype, beside);
+    if (grad_logprobs.has_value()) expect(op, "grad_logprobs", *grad_logprobs, {tokens}, dtype, beside);
+    if (grad_entropy.has_value()) expect(op, "grad_entropy", *grad_entropy, {tokens}, dtype, beside);
+  }
+  Backward of(int64_t first, int64_t count) const {
+    return {part(maximum, first, count), part(log_sum, first, count), part(entropy, first, count),
+            part(grad_logprobs, first, count), part(grad_entropy, first, count)};
+  }
+};
 
 // All tokens; `gradient` undefined: none.
 LogitsChunk whole(const Tensor& logits, const Tensor& gradient) {
@@ -65,96 +121,114 @@ LogitsChunk whole(const Tensor& logits, const Tensor& gradient) {
           nullptr};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& targets,
+void find(const char* op, const Tensor& logits, const Targets& targets, const Statistics& out) {
+  with_compute_type(logits, [&](auto zero) {
+    using A = decltype(zero);
+    run_logprobs<A>(op, logits,
+                    {targets.softmax<A>(logits), whole(logits, {}), out.logprobs.mutable_data_ptr<A>(),
+                     out.entropy.mutable_data_ptr<A>(), out.maximum.mutable_data_ptr<A>(),
+                     out.log_sum.mutable_data_ptr<A>()});
+  });
+}
+
+void find_gradient(const char* op, const Tensor& logits, const Targets& targets, const Backward& given,
+                   const Tensor& gradient) {
+  with_compute_type(logits, [&](auto zero) {
+    using A = decltype(zero);
+    run_backward<A>(op, logits,
+                    {targets.softmax<A>(logits), whole(logits, gradient), given.maximum.const_data_ptr<A>(),
+                     given.log_sum.const_data_ptr<A>(), given.entropy.const_data_ptr<A>(),
+                     optional_ptr<A>(given.grad_logprobs), optional_ptr<A>(given.grad_entropy)});
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& ids,
                                                           double temperature,
                                                           const std::optional<Tensor>& temperatures,
                                                           std::optional<double> softcap) {
   const char* op = "token_logprobs";
-  check_all(op, logits, targets, temperature, temperatures, softcap);
+  const Targets targets{ids, temperature, temperatures, softcap};
+  check_logits(op, logits, /*written=*/false);
+  targets.check(op, logits.size(0), logits.size(1), logits);
   const c10::DeviceGuard guard(logits.device());
-  const auto options = logits.options().dtype(float_type(logits));
-  Tensor logprobs = at::empty({logits.size(0)}, options), entropy = at::empty_like(logprobs),
-         maximum = at::empty_like(logprobs), log_sum = at::empty_like(logprobs);
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    run_logprobs<A>(logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap),
-                             whole(logits, {}), logprobs.mutable_data_ptr<A>(), entropy.mutable_data_ptr<A>(),
-                             maximum.mutable_data_ptr<A>(), log_sum.mutable_data_ptr<A>()});
-  };
-  if (logits.scalar_type() == at::kDouble)
-    run(double{});
-  else
-    run(float{});
-  return {logprobs, entropy, maximum, log_sum};
+  const Statistics out = Statistics::empty(logits.size(0), logits);
+  find(op, logits, targets, out);
+  return {out.logprobs, out.entropy, out.maximum, out.log_sum};
 }
 
-Tensor token_logprobs_backward(const Tensor& logits, const Tensor& targets, const Tensor& maximum,
+Tensor token_logprobs_backward(const Tensor& logits, const Tensor& ids, const Tensor& maximum,
                                const Tensor& log_sum, const Tensor& entropy,
                                const std::optional<Tensor>& grad_logprobs,
                                const std::optional<Tensor>& grad_entropy, double temperature,
                                const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
   const char* op = "token_logprobs_backward";
-  check_all(op, logits, targets, temperature, temperatures, softcap);
-  const at::ScalarType dtype = float_type(logits);
-  expect(op, "maximum", maximum, targets.sizes(), dtype, logits);
-  expect(op, "log_sum", log_sum, targets.sizes(), dtype, logits);
-  expect(op, "entropy", entropy, targets.sizes(), dtype, logits);
-  if (grad_logprobs.has_value()) expect(op, "grad_logprobs", *grad_logprobs, targets.sizes(), dtype, logits);
-  if (grad_entropy.has_value()) expect(op, "grad_entropy", *grad_entropy, targets.sizes(), dtype, logits);
+  const Targets targets{ids, temperature, temperatures, softcap};
+  const Backward given{maximum, log_sum, entropy, grad_logprobs, grad_entropy};
+  check_logits(op, logits, /*written=*/false);
+  targets.check(op, logits.size(0), logits.size(1), logits);
+  given.check(op, logits.size(0), logits);
   const c10::DeviceGuard guard(logits.device());
   Tensor gradient = at::empty(logits.sizes(), logits.options());
   if (!runs_on_cuda(gradient)) cpu::prefer_huge_pages(gradient.mutable_data_ptr(), gradient.nbytes());
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    run_backward<A>(
-        logits, {softmax_of<A>(logits, targets, temperature, temperatures, softcap), whole(logits, gradient),
-                 maximum.const_data_ptr<A>(), log_sum.const_data_ptr<A>(), entropy.const_data_ptr<A>(),
-                 optional_ptr<A>(grad_logprobs), optional_ptr<A>(grad_entropy)});
-  };
-  if (logits.scalar_type() == at::kDouble)
-    run(double{});
-  else
-    run(float{});
+  find_gradient(op, logits, targets, given, gradient);
   return gradient;
 }
 
-Tensor group_advantage(const Tensor& rewards, const Tensor& group_offsets, c10::string_view kind_name,
-                       double eps, int64_t pass_k) {
-  const char* op = "group_advantage";
-  const Advantage kind = advantage_kind(op, "kind", kind_name);
-  TORCH_CHECK_VALUE(rewards.dim() == 1, op, ": rewards: expected [R], got ", describe(rewards));
-  const bool wide = rewards.scalar_type() == at::kDouble && !runs_on_cuda(rewards);
-  expect(op, "rewards", rewards, rewards.sizes(), wide ? at::kDouble : at::kFloat, rewards);
-  check_rewards(op, rewards, group_offsets, "eps", eps, pass_k);
-  const int64_t* offsets = group_offsets.const_data_ptr<int64_t>();
-  const int64_t groups = group_offsets.size(0) - 1;
-  const c10::DeviceGuard guard(rewards.device());
-  Tensor advantages = at::empty_like(rewards);
-#ifdef ELASTIC_WITH_CUDA
-  if (runs_on_cuda(rewards)) {
-    check_launch(
-        op, rewards,
-        cuda::group_advantage(kind, rewards.const_data_ptr<float>(), offsets, groups, rewards.size(0), eps,
-                              pass_k, advantages.mutable_data_ptr<float>(), current_stream()));
-    return advantages;
-  }
-#endif
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    cpu::group_advantage<A>(kind, rewards.const_data_ptr<A>(), offsets, groups, eps, pass_k,
-                            advantages.mutable_data_ptr<A>());
-  };
-  if (wide)
-    run(double{});
-  else
-    run(float{});
-  return advantages;
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_token_logprobs(const Tensor& hidden, const Tensor& weight,
+                                                                 const std::optional<Tensor>& bias,
+                                                                 const Tensor& ids, double temperature,
+                                                                 const std::optional<Tensor>& temperatures,
+                                                                 std::optional<double> softcap,
+                                                                 int64_t chunk_tokens) {
+  const char* op = "linear_token_logprobs";
+  const Head head{hidden, weight, bias};
+  const Targets targets{ids, temperature, temperatures, softcap};
+  check_head(op, head, chunk_tokens);
+  const TokenList all{{}, hidden.size(0)}, none{{}, 0};
+  targets.check(op, all.count, weight.size(0), hidden);
+  const c10::DeviceGuard guard(hidden.device());
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const Statistics out = Statistics::empty(all.count, hidden);
+  ChunkedHead chunks(head, chunk_tokens, all, none, {false, false, false}, /*gradient_in_place=*/true);
+  chunks.read(all, [&](const HeadChunk& c) {
+    const int64_t count = c.logits.size(0);
+    find(op, c.logits, targets.of(c.first, count), out.of(c.first, count));
+  });
+  return {out.logprobs, out.entropy, out.maximum, out.log_sum};
+}
+
+std::tuple<Tensor, Tensor, Tensor> linear_token_logprobs_backward(
+    const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& ids,
+    const Tensor& maximum, const Tensor& log_sum, const Tensor& entropy,
+    const std::optional<Tensor>& grad_logprobs, const std::optional<Tensor>& grad_entropy, double temperature,
+    const std::optional<Tensor>& temperatures, std::optional<double> softcap, int64_t chunk_tokens,
+    std::array<bool, 3> needs_gradient) {
+  const char* op = "linear_token_logprobs_backward";
+  const Head head{hidden, weight, bias};
+  const Targets targets{ids, temperature, temperatures, softcap};
+  const Backward given{maximum, log_sum, entropy, grad_logprobs, grad_entropy};
+  check_head(op, head, chunk_tokens);
+  const TokenList none{{}, 0}, all{{}, hidden.size(0)};
+  targets.check(op, all.count, weight.size(0), hidden);
+  given.check(op, all.count, hidden);
+  const c10::DeviceGuard guard(hidden.device());
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  // On CUDA the CTAs of a token's logits need nothing of one another, so none may overwrite the target's
+  // logit.
+  ChunkedHead chunks(head, chunk_tokens, none, all, needs_gradient, /*gradient_in_place=*/false);
+  chunks.learn(all, [&](const HeadChunk& c) {
+    const int64_t count = c.logits.size(0);
+    find_gradient(op, c.logits, targets.of(c.first, count), given.of(c.first, count), c.gradient);
+  });
+  const auto [d_hidden, d_weight, d_bias] = chunks.gradients();
+  return {d_hidden, d_weight, d_bias};
 }
 
 void register_ops(torch::Library& m) {
   m.impl("token_logprobs", token_logprobs);
   m.impl("token_logprobs_backward", token_logprobs_backward);
-  m.impl("group_advantage", group_advantage);
+  m.impl("linear_token_logprobs", linear_token_logprobs);
+  m.impl("linear_token_logprobs_backward", linear_token_logprobs_backward);
 }
 
 ELASTIC_REGISTER(register_ops)

@@ -30,11 +30,10 @@ GrpoRun all_stages(const char* op, const Tensor& logits, const Tensor& gradient,
   return run;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(const Tensor& logits,
-                                                                             GRPO_PARAMETERS,
-                                                                             bool needs_gradient) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(
+    const Tensor& logits GRPO_PARAMETERS, bool needs_gradient) {
   const char* op = "grpo_loss";
-  const GrpoArguments arguments{GRPO_ARGUMENTS};
+  const GrpoArguments arguments{GRPO_VALUES};
   check_logits(op, logits, /*written=*/false);
   const Objective objective = check_grpo(op, logits.size(0), logits.size(1), logits, arguments);
   const c10::DeviceGuard guard(logits.device());
@@ -44,9 +43,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(con
   return {run.loss, run.logprobs, run.entropy, run.advantages, run.clip_fraction, run.kl, gradient};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_(Tensor& logits, GRPO_PARAMETERS) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_(Tensor& logits GRPO_PARAMETERS) {
   const char* op = "grpo_loss";  // the name that callers know
-  const GrpoArguments arguments{GRPO_ARGUMENTS};
+  const GrpoArguments arguments{GRPO_VALUES};
   check_logits(op, logits, /*written=*/true);
   const Objective objective = check_grpo(op, logits.size(0), logits.size(1), logits, arguments);
   const c10::DeviceGuard guard(logits.device());

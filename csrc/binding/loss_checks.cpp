@@ -6,7 +6,9 @@
 
 namespace elastic {
 
-void check_float(const char* op, const char* name, const at::Tensor& tensor) {
+using at::Tensor;
+
+void check_float(const char* op, const char* name, const Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
   TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf ||
                        (dtype == at::kDouble && !runs_on_cuda(tensor)),
@@ -14,21 +16,36 @@ void check_float(const char* op, const char* name, const at::Tensor& tensor) {
                    describe(tensor));
 }
 
-void check_logits(const char* op, const at::Tensor& logits, bool written) {
+void check_logits(const char* op, const Tensor& logits, bool written) {
   check_float(op, "logits", logits);
   TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [N, V], got ", describe(logits));
   TORCH_CHECK_VALUE(logits.size(0) <= MOST_ROWS && logits.size(1) <= MOST_ROWS, op,
                     ": logits: expected at most ", MOST_ROWS, " rows and ids, got ", describe(logits));
   TORCH_CHECK_VALUE(logits.size(0) == 0 || logits.size(1) > 0, op,
                     ": logits: expected a vocabulary of at least one id, got ", describe(logits));
-  TORCH_CHECK_VALUE(logits.size(1) <= 1 || logits.stride(1) == 1, op,
-                    ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
-  TORCH_CHECK_VALUE(!written || logits.size(0) <= 1 || logits.stride(0) >= logits.size(1), op,
-                    ": logits: expected rows that do not overlap, got strides ", logits.strides());
+  check_rows(op, "logits", logits, written);
 }
 
-void check_offsets(const char* op, const char* name, const at::Tensor& offsets, int64_t end,
-                   const char* end_name, const at::Tensor& beside) {
+void check_head(const char* op, const Head& head, int64_t chunk_tokens) {
+  const Tensor &hidden = head.hidden, &weight = head.weight;
+  check_float(op, "hidden", hidden);
+  TORCH_CHECK_VALUE(hidden.dim() == 2, op, ": hidden: expected [N, H], got ", describe(hidden));
+  TORCH_CHECK_TYPE(weight.scalar_type() == hidden.scalar_type(), op,
+                   ": weight: expected the dtype of hidden, ", describe(hidden), ", got ", describe(weight));
+  TORCH_CHECK_VALUE(
+      weight.dim() == 2 && weight.size(1) == hidden.size(1) && weight.device() == hidden.device(), op,
+      ": weight: expected [V, ", hidden.size(1), "] on ", hidden.device(), ", got ", describe(weight));
+  TORCH_CHECK_VALUE(weight.size(0) > 0 || hidden.size(0) == 0, op,
+                    ": weight: expected a vocabulary of at least one id, got ", describe(weight));
+  TORCH_CHECK_VALUE(hidden.size(0) <= MOST_ROWS && weight.size(0) <= MOST_ROWS, op,
+                    ": hidden: expected at most ", MOST_ROWS, " tokens and ids, got ", describe(hidden),
+                    " and ", describe(weight));
+  if (head.bias.has_value()) expect(op, "bias", *head.bias, {weight.size(0)}, hidden.scalar_type(), hidden);
+  TORCH_CHECK_VALUE(chunk_tokens >= 1, op, ": chunk_tokens: expected at least 1, got ", chunk_tokens);
+}
+
+void check_offsets(const char* op, const char* name, const Tensor& offsets, int64_t end, const char* end_name,
+                   const Tensor& beside) {
   TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.size(0) >= 1, op, ": ", name,
                     ": expected one dimension of at least one offset, got ", describe(offsets));
   expect(op, name, offsets, offsets.sizes(), at::kLong, beside);
@@ -43,8 +60,8 @@ void check_offsets(const char* op, const char* name, const at::Tensor& offsets, 
                     ", got ", data[last]);
 }
 
-void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tensor& beside,
-                   const at::Tensor& targets, const std::optional<at::Tensor>& mask) {
+void check_targets(const char* op, int64_t tokens, int64_t vocab, const Tensor& beside, const Tensor& targets,
+                   const std::optional<Tensor>& mask) {
   expect(op, "targets", targets, {tokens}, at::kLong, beside);
   if (mask.has_value()) expect(op, "mask", *mask, {tokens}, at::kBool, beside);
   if (runs_on_cuda(beside)) return;
@@ -60,8 +77,8 @@ void check_positive(const char* op, const char* name, double value) {
                     value);
 }
 
-void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside, double temperature,
-                       const std::optional<at::Tensor>& temperatures) {
+void check_temperature(const char* op, int64_t tokens, const Tensor& beside, double temperature,
+                       const std::optional<Tensor>& temperatures) {
   check_positive(op, "temperature", temperature);
   if (!temperatures.has_value()) return;
   expect(op, "temperature", *temperatures, {tokens}, float_type(beside), beside);
@@ -86,8 +103,8 @@ Advantage advantage_kind(const char* op, const char* argument, std::string_view 
                     name, "'");
 }
 
-void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& group_offsets,
-                   const char* eps_name, double eps, int64_t pass_k) {
+void check_rewards(const char* op, const Tensor& rewards, const Tensor& group_offsets, const char* eps_name,
+                   double eps, int64_t pass_k) {
   check_offsets(op, "group_offsets", group_offsets, rewards.size(0), "R", rewards);
   TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0, op, ": ", eps_name,
                     ": expected a finite value of at least 0, got ", eps);
@@ -101,21 +118,8 @@ void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& 
   }
 }
 
-at::ScalarType float_type(const at::Tensor& logits) {
+at::ScalarType float_type(const Tensor& logits) {
   return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-Scalar scalar_type(const at::Tensor& logits) {
-  switch (logits.scalar_type()) {
-    case at::kBFloat16:
-      return Scalar::BF16;
-    case at::kHalf:
-      return Scalar::F16;
-    case at::kDouble:
-      return Scalar::F64;
-    default:
-      return Scalar::F32;
-  }
 }
 
 }  // namespace elastic

@@ -12,6 +12,7 @@
 
 #include "binding/checks.h"
 #include "core/loss_params.h"
+#include "head/chunked_head.h"
 
 namespace elastic {
 
@@ -24,6 +25,10 @@ void check_float(const char* op, const char* name, const at::Tensor& tensor);
 // check_float and [N, V]; rows may be strided, elements of a row not. `written`: rows must not overlap
 // either.
 void check_logits(const char* op, const at::Tensor& logits, bool written);
+
+// Hidden states [N, H], a weight [V, H] and a bias [V] of one dtype and device; a chunk of at least one
+// token.
+void check_head(const char* op, const Head& head, int64_t chunk_tokens);
 
 // [count + 1] int64 from 0 to `end`, never decreasing.
 void check_offsets(const char* op, const char* name, const at::Tensor& offsets, int64_t end,
@@ -45,7 +50,6 @@ void check_temperature(const char* op, int64_t tokens, const at::Tensor& beside,
 
 // float32, or float64 for float64 logits.
 at::ScalarType float_type(const at::Tensor& logits);
-Scalar scalar_type(const at::Tensor& logits);
 
 template <class A>
 const A* optional_ptr(const std::optional<at::Tensor>& tensor) {

@@ -3,7 +3,7 @@
 
 #include "cpu/dispatch.h"
 #ifdef ELASTIC_WITH_CUDA
-#include "cuda/row_launch.h"
+#include "cuda/logits_launch.h"
 #endif
 
 namespace py = pybind11;
@@ -34,25 +34,24 @@ PYBIND11_MODULE(_C, m) {
       "Instruction set of the CPU kernels in use: DEFAULT, AVX2 or AVX512.");
 #ifdef ELASTIC_WITH_CUDA
   m.def(
-      "set_row_launch",
-      [](int cluster, int threads) { return elastic::cuda::set_row_launch(cluster, threads); },
+      "set_logits_launch",
+      [](int cluster, int threads) { return elastic::cuda::set_logits_launch(cluster, threads); },
       py::arg("cluster") = -1, py::arg("threads") = 0,
-      "How ops lay a row of logits over a CUDA device from now on: so many CTAs hold it in shared memory (1, "
-      "2, "
-      "4, 8 or 16; 0: one streams it; -1: chosen by its size) with so many threads each (a multiple of 32 up "
-      "to "
-      "1,024; 0: chosen). For tuning. False, and nothing changes, if these are not such numbers.");
+      "How ops lay a token's logits over a CUDA device from now on: so many CTAs hold them in shared memory "
+      "(1, 2, 4, 8 or 16; 0: one streams them; -1: chosen by their number) with so many threads each (a "
+      "multiple of 32 up to 1,024; 0: chosen). For tuning. False, and nothing changes, if these are not such "
+      "numbers.");
   m.def(
-      "row_launch",
+      "logits_launch",
       [](const std::string& dtype, int64_t vocab, bool gradient) {
         const auto scalar = dtype == "float32"    ? elastic::Scalar::F32
                             : dtype == "bfloat16" ? elastic::Scalar::BF16
                             : dtype == "float16"  ? elastic::Scalar::F16
                                                   : throw py::value_error(
-                                                        "row_launch: dtype: expected float32, "
+                                                        "logits_launch: dtype: expected float32, "
                                                         "bfloat16 or float16, got " +
                                                         dtype);
-        const elastic::cuda::RowLaunch shape = elastic::cuda::row_launch(scalar, vocab, gradient);
+        const elastic::cuda::LogitsLaunch shape = elastic::cuda::logits_launch(scalar, vocab, gradient);
         py::dict info;
         info["resident"] = shape.resident;
         info["cluster"] = shape.cluster;
@@ -61,6 +60,6 @@ PYBIND11_MODULE(_C, m) {
         return info;
       },
       py::arg("dtype"), py::arg("vocab"), py::arg("gradient") = true,
-      "The shape that rows of `vocab` logits get on the current CUDA device.");
+      "The shape that passes over `vocab` logits get on the current CUDA device.");
 #endif
 }

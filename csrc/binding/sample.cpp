@@ -25,19 +25,6 @@ using OptionalTensor = std::optional<Tensor>;
 using sampling::Filters;
 using sampling::SampleParams;
 
-Scalar checked_dtype(const char* op, at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return Scalar::F32;
-    case at::kBFloat16:
-      return Scalar::BF16;
-    case at::kHalf:
-      return Scalar::F16;
-    default:
-      TORCH_CHECK_TYPE(false, op, ": logits: expected float32, bfloat16 or float16, got ", dtype_name(dtype));
-  }
-}
-
 void check_filters(const char* op, const Filters& f) {
   TORCH_CHECK_VALUE(f.temperature >= 0 && std::isfinite(f.temperature), op,
                     ": temperature: expected a finite number >= 0, got ", f.temperature);
@@ -61,14 +48,16 @@ struct RowOptions {
 SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, const Tensor& positions,
                      const Filters& all, const RowOptions& rows, const OptionalTensor& broken) {
   SampleParams p{};
-  p.dtype = checked_dtype(op, logits.scalar_type());
+  const at::ScalarType dtype = logits.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf, op,
+                   ": logits: expected float32, bfloat16 or float16, got ", dtype_name(dtype));
+  p.dtype = scalar_type(logits);
   TORCH_CHECK_VALUE(logits.dim() == 2, op, ": logits: expected [B, V], got ", describe(logits));
   p.rows = logits.size(0);
   p.vocab = logits.size(1);
   TORCH_CHECK_VALUE(p.vocab >= 1 && p.vocab <= sampling::LARGEST_VOCAB, op, ": logits: expected 1 to ",
                     sampling::LARGEST_VOCAB, " columns, got ", describe(logits));
-  TORCH_CHECK_VALUE(p.vocab == 1 || logits.stride(1) == 1, op,
-                    ": logits: expected a last dimension of stride 1, got strides ", logits.strides());
+  check_rows(op, "logits", logits, /*written=*/false);
   p.logits = logits.const_data_ptr();
   p.row_stride = logits.stride(0);
   expect(op, "seeds", seeds, {p.rows}, at::kLong, logits);

@@ -90,7 +90,7 @@ ELASTIC_HD void emit_broken_row(const SampleParams& p, int64_t r) {
 }
 
 // Writes what a row emits and moves its state on. `drawn` counts for nothing where the budget forces a token.
-ELASTIC_HD void emit_row(const SampleParams& p, int64_t r, const Drawn& drawn) {
+ELASTIC_HD void emit_logits(const SampleParams& p, int64_t r, const Drawn& drawn) {
   if (drawn.token < 0) return emit_broken_row(p, r);
   p.tokens[r] = drawn.token;
   bool sampled = true;

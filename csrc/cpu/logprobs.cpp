@@ -1,7 +1,7 @@
 // token_logprobs and its backward: rows are independent, threads share them out.
 #include <ATen/Parallel.h>
 
-#include "cpu/logits_rows.h"
+#include "cpu/logits_pass.h"
 #include "cpu/loss.h"
 
 namespace elastic::cpu {
@@ -12,7 +12,7 @@ void token_logprobs(const LogprobParams<A>& params) {
   with_logits_type<A>(chunk.dtype, [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, chunk.tokens, token_grain(params.softmax.vocab), [&](int64_t begin, int64_t end) {
-      RowPass<T, A> pass(params.softmax);
+      LogitsPass<T, A> pass(params.softmax);
       for (int64_t t = begin; t < end; t++) {
         const TargetStats<A> stats = pass.read(row_of<T>(chunk, t), t);
         params.logprobs[t] = stats.logprob;
@@ -31,7 +31,7 @@ void token_logprobs_backward(const LogprobBackwardParams<A>& params) {
   with_logits_type<A>(chunk.dtype, [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, chunk.tokens, token_grain(vocab), [&](int64_t begin, int64_t end) {
-      RowPass<T, A> pass(params.softmax);
+      LogitsPass<T, A> pass(params.softmax);
       for (int64_t t = begin; t < end; t++) {
         const T* row = row_of<T>(chunk, t);
         T* out = gradient_row<T>(chunk, t);

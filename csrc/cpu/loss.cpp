@@ -11,7 +11,7 @@
 #include <ATen/Parallel.h>
 
 #include "core/grpo_scratch.h"
-#include "cpu/logits_rows.h"
+#include "cpu/logits_pass.h"
 
 namespace elastic::cpu {
 namespace {
@@ -43,7 +43,7 @@ void row_objective(const GrpoParams<A>& p, const GrpoScratch<A>& s, int64_t row)
 
 // Writes a token's gradient from its terms, reading its row once more.
 template <class T, class A>
-void write_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s, const T* row,
+void write_row(LogitsPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s, const T* row,
                int64_t token, T* out) {
   const A slope = s.terms[token].slope, entropy_slope = s.terms[token].entropy_slope;
   if (slope == 0 && entropy_slope == 0) return write_zeros(out, p.softmax.vocab);
@@ -53,8 +53,8 @@ void write_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>
 
 // Reads a row once; if tokens do not share ratios, writes its gradient while the row is in L2.
 template <class T, class A>
-void chunk_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s, const LogitsChunk& chunk,
-               int64_t i) {
+void chunk_row(LogitsPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>& s,
+               const LogitsChunk& chunk, int64_t i) {
   const int64_t token = token_of(chunk, i);
   const T* row = row_of<T>(chunk, i);
   T* out = is_row_level(p.objective) ? nullptr : gradient_row<T>(chunk, i);
@@ -81,12 +81,12 @@ void chunk_row(RowPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch<A>
     pass.write_kept(token, stats.logprob, slope, out);
 }
 
-// Calls fn(pass, i) for every row of a chunk, in threads, with one RowPass<T, A> a thread.
+// Calls fn(pass, i) for every row of a chunk, in threads, with one LogitsPass<T, A> a thread.
 template <class A, class Fn>
 void for_rows(const GrpoParams<A>& p, const LogitsChunk& chunk, Fn fn) {
   with_logits_type<A>(chunk.dtype, [&](auto type) {
     at::parallel_for(0, chunk.tokens, token_grain(p.softmax.vocab), [&](int64_t begin, int64_t end) {
-      RowPass<decltype(type), A> pass(p.softmax);
+      LogitsPass<decltype(type), A> pass(p.softmax);
       for (int64_t i = begin; i < end; i++) fn(pass, i);
     });
   });
@@ -137,7 +137,7 @@ void grpo_rows(const GrpoParams<A>& p) {
 template <class A>
 void grpo_chunk_gradient(const GrpoParams<A>& p, const LogitsChunk& chunk) {
   const GrpoScratch<A> s = grpo_scratch(p);
-  for_rows(p, chunk, [&]<class T>(RowPass<T, A>& pass, int64_t i) {
+  for_rows(p, chunk, [&]<class T>(LogitsPass<T, A>& pass, int64_t i) {
     write_row(pass, p, s, row_of<T>(chunk, i), token_of(chunk, i), gradient_row<T>(chunk, i));
   });
 }

@@ -24,25 +24,9 @@ constexpr int64_t LINE_BYTES = 64;
 
 template <class T>
 float block_maximum(const T* p, int64_t n) {
-  Vec a, b, m0(LOW), m1(LOW), m2(LOW), m3(LOW);
-  int64_t i = 0;
-  for (; i + 2 * STEP <= n; i += 2 * STEP) {
-    load_pair(p + i, a, b);
-    m0 = at::vec::maximum(m0, a);
-    m1 = at::vec::maximum(m1, b);
-    load_pair(p + i + STEP, a, b);
-    m2 = at::vec::maximum(m2, a);
-    m3 = at::vec::maximum(m3, b);
-  }
-  for (; i < n; i += STEP) {
-    if (i + STEP <= n)
-      load_pair(p + i, a, b);
-    else
-      load_rest(p + i, n - i, a, b);
-    m0 = at::vec::maximum(m0, a);
-    m1 = at::vec::maximum(m1, b);
-  }
-  return max_of(at::vec::maximum(at::vec::maximum(m0, m1), at::vec::maximum(m2, m3)));
+  Vec a, b;
+  lane_maxima(p, n, a, b);
+  return max_of(at::vec::maximum(a, b));
 }
 
 struct BlockSums {

@@ -227,7 +227,7 @@ int64_t sample(const SampleParams& p) {
   if (broken >= 0 && p.broken == nullptr) return broken;
   int32_t active = 0;
   for (int64_t r = 0; r < p.rows; r++) {
-    emit_row(p, r, {p.tokens[r], p.logprobs[r], p.full_logprobs[r]});
+    emit_logits(p, r, {p.tokens[r], p.logprobs[r], p.full_logprobs[r]});
     if (p.state != nullptr) {
       active += budget::load(p.state + r * budget::STATE_WIDTH).phase != budget::DONE;
     }

@@ -133,26 +133,8 @@ float maximum(const T* row, int64_t n, float* maxima) {
   Vec all(LOW);
   for (int64_t begin = 0; begin < n; begin += TILE, maxima += TILE_GROUPS) {
     const int64_t end = n - begin < TILE ? n : begin + TILE;
-    Vec a, b, m0(LOW), m1(LOW), m2(LOW), m3(LOW);
-    int64_t i = begin;
-    for (; i + 2 * STEP <= end; i += 2 * STEP) {
-      load_pair(row + i, a, b);
-      m0 = at::vec::maximum(m0, a);
-      m1 = at::vec::maximum(m1, b);
-      load_pair(row + i + STEP, a, b);
-      m2 = at::vec::maximum(m2, a);
-      m3 = at::vec::maximum(m3, b);
-    }
-    for (; i < end; i += STEP) {
-      if (i + STEP <= end)
-        load_pair(row + i, a, b);
-      else
-        load_rest(row + i, end - i, a, b);
-      m0 = at::vec::maximum(m0, a);
-      m1 = at::vec::maximum(m1, b);
-    }
-    m0 = at::vec::maximum(m0, m2);
-    m1 = at::vec::maximum(m1, m3);
+    Vec m0, m1;
+    lane_maxima(row + begin, end - begin, m0, m1);
     if constexpr (W == TILE_GROUPS) {
       m0 = at::vec::maximum(m0, m1);
       m0.store(maxima);

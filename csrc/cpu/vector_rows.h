@@ -170,5 +170,31 @@ void store_rest(T* p, int64_t rest, const Vec& a, const Vec& b) {
   for (int64_t i = 0; i < rest; i++) p[i] = padded[i];
 }
 
+// The maximum of p[0, n) by lane: an element lies in the lane of `a` or `b` that its place in a step names.
+template <class T>
+void lane_maxima(const T* p, int64_t n, Vec& a, Vec& b) {
+  Vec x, y, a1(LOW), b1(LOW);
+  a = b = Vec(LOW);
+  int64_t i = 0;
+  for (; i + 2 * STEP <= n; i += 2 * STEP) {
+    load_pair(p + i, x, y);
+    a = at::vec::maximum(a, x);
+    b = at::vec::maximum(b, y);
+    load_pair(p + i + STEP, x, y);
+    a1 = at::vec::maximum(a1, x);
+    b1 = at::vec::maximum(b1, y);
+  }
+  for (; i < n; i += STEP) {
+    if (i + STEP <= n)
+      load_pair(p + i, x, y);
+    else
+      load_rest(p + i, n - i, x, y);
+    a = at::vec::maximum(a, x);
+    b = at::vec::maximum(b, y);
+  }
+  a = at::vec::maximum(a, a1);
+  b = at::vec::maximum(b, b1);
+}
+
 }  // namespace
 }  // namespace elastic::cpu

@@ -1,10 +1,10 @@
 // token_logprobs, its backward, and the scaling of a gradient that is already written.
 //
-// token_logprobs is a row pass (row_pass.cuh) without a gradient: one read a logit. The backward plans from
-// the saved statistics: one read and one write, or only a write where nothing flows back. scale: one read and
-// one write, or nothing where the factor is 1.
+// token_logprobs is a logits pass (logits_pass.cuh) without a gradient: one read a logit. The backward plans
+// from the saved statistics: one read and one write, or only a write where nothing flows back. scale: one
+// read and one write, or nothing where the factor is 1.
+#include "cuda/logits_launch.cuh"
 #include "cuda/loss.h"
-#include "cuda/row_launch.cuh"
 
 namespace elastic::cuda {
 namespace {
@@ -20,18 +20,19 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
 
   explicit LogprobTask(const LogprobParams<float>& p) : p(p) {}
 
-  __device__ __forceinline__ Row<T> row(int64_t i) const {
-    return this->row_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, /*counted=*/true);
+  __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
+    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, /*counted=*/true);
   }
   __device__ __forceinline__ void skip(int64_t) const {}
 
-  __device__ __forceinline__ Inputs inputs(int64_t i, const Row<T>& row) const {
+  __device__ __forceinline__ Inputs inputs(int64_t i, const TokenLogits<T>& logits) const {
     const int32_t target = this->target_of(p.softmax, i);
-    return {target >= 0 ? to_float(row.logits[target]) : NAN, target};
+    return {target >= 0 ? to_float(logits.values[target]) : NAN, target};
   }
 
-  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const Row<T>&, const RowStats& stats,
-                                          const Transform<SOFTCAP>& transform, bool writes) const {
+  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const TokenLogits<T>&,
+                                          const LogitsStats& stats, const Transform<SOFTCAP>& transform,
+                                          bool writes) const {
     if (writes) {
       p.logprobs[i] =
           in.target >= 0 ? stats.logprob(transform.capped(in.logit), transform.inv_temperature) : NAN;
@@ -55,17 +56,17 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ float d_entropy(int64_t i) const {
     return p.grad_entropy != nullptr ? p.grad_entropy[i] : 0.f;
   }
-  __device__ __forceinline__ Row<T> row(int64_t i) const {
+  __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
     const bool flows = d_logprob(i) != 0 || d_entropy(i) != 0;
-    return this->row_of(p.softmax, p.chunk, i, i, /*with_gradient=*/true, flows);
+    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/true, flows);
   }
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const int32_t target = this->target_of(p.softmax, i);
     const float max = p.maximum[i], log_sum = p.log_sum[i];
     float logprob = NAN, cap_slope = NAN;
     if (target >= 0) {
-      const T* row = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
-      const float x = transform.capped(to_float(row[target]), cap_slope);
+      const T* logits = static_cast<const T*>(p.chunk.logits) + i * p.chunk.row_stride;
+      const float x = transform.capped(to_float(logits[target]), cap_slope);
       logprob = logprob_of(x, transform.inv_temperature, max, log_sum);
     }
     return saved_plan(transform, target >= 0 ? max : NAN, log_sum, target, cap_slope, logprob, p.entropy[i],
@@ -80,13 +81,13 @@ __global__ void __launch_bounds__(PART_THREADS)
   const float f = *factor;
   if (f == 1) return;  // backward() of the loss itself: a launch, no traffic
   const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
-  T* row = values + static_cast<int64_t>(blockIdx.x >> log2_parts) * row_stride;
-  const RowLayout layout = RowLayout::of<T>(row, vocab);
-  const WrittenRow<T> out(row, vocab, layout);
+  T* first = values + static_cast<int64_t>(blockIdx.x >> log2_parts) * row_stride;
+  const LogitsLayout layout = LogitsLayout::of<T>(first, vocab);
+  const WrittenLogits<T> out(first, vocab, layout);
   const int warps = static_cast<int>(blockDim.x) / WARP, last = (part + 1) << (LOG2_UNITS - log2_parts);
   for (int u = (part << (LOG2_UNITS - log2_parts)) + static_cast<int>(threadIdx.x) / WARP; u < last;
        u += warps)
-    each_vector<Streamed::AHEAD>(layout.begin(u), layout.begin(u + 1), Streamed(row, layout),
+    each_vector<Streamed::AHEAD>(layout.begin(u), layout.begin(u + 1), Streamed(first, layout),
                                  [&](int32_t v, const Vec16& q) {
                                    float x[E];
                                    unpack<T>(q, x);
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(PART_THREADS)
                                    out.template store<true>(v, x);
                                  });
   const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
-  if (loose >= 0) out.elements[loose] = from_float<T>(to_float(row[loose]) * f);
+  if (loose >= 0) out.elements[loose] = from_float<T>(to_float(first[loose]) * f);
 }
 
 }  // namespace
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(PART_THREADS)
 LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
   return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = LogprobTask<decltype(type), decltype(softcap)::value>;
-    return launch_rows(Task(p), p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
+    return launch_pass(Task(p), p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
   });
 }
 

@@ -44,7 +44,7 @@ __device__ __forceinline__ Kept filter(Sampled& row, const Filters& f, int32_t v
 template <class T, class Storage, class Peers>
 __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     sample_kernel(SampleParams p, int log2_ranks, int32_t room, uint32_t own_offset) {
-  auto* shared = block_smem<RowShared<NoInputs>>();
+  auto* shared = block_smem<PassShared<NoInputs>>();
   auto* own = reinterpret_cast<SampleShared*>(reinterpret_cast<char*>(shared) + own_offset);
   const int64_t r = blockIdx.x >> log2_ranks;
   const int32_t vocab = static_cast<int32_t>(p.vocab);
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   const Filters f = sampling::filters_of(p, r);
   if (!orders.draws || !sampling::legal(f)) {
     Peers::sync();  // everybody has read the state that one thread now moves on
-    if (first) sampling::emit_row(p, r, orders.draws ? Drawn{-1, NAN, NAN} : Drawn{0, 0.f, 0.f});
+    if (first) sampling::emit_logits(p, r, orders.draws ? Drawn{-1, NAN, NAN} : Drawn{0, 0.f, 0.f});
     return;
   }
   const T* logits = static_cast<const T*>(p.logits) + r * p.row_stride;
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   row.template find_max<true>();
   Drawn drawn{-1, NAN, NAN};
   if (!row.usable()) {
-    if (first) sampling::emit_row(p, r, drawn);
+    if (first) sampling::emit_logits(p, r, drawn);
     return;
   }
   const float full_max = row.max;
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     row.lists = own->lists;
     row.template find_max<false>();
     if (!row.usable()) {
-      if (first) sampling::emit_row(p, r, drawn);
+      if (first) sampling::emit_logits(p, r, drawn);
       Peers::sync();
       return;
     }
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     drawn.token = token;
     drawn.logprob = f.temperature == 0 ? 0.f : sampling::logprob(x, row.max, f.temperature, total);
     drawn.full_logprob = sampling::logprob(x, full_max, sampling::softmax_temperature(f), full_total);
-    sampling::emit_row(p, r, drawn);
+    sampling::emit_logits(p, r, drawn);
   }
   Peers::sync();  // peers may still be reading this CTA's sums
 }
@@ -147,18 +147,18 @@ LaunchResult sample_rows(const SampleParams& p, cudaStream_t stream) {
   const bool may_filter = p.temperature != nullptr || p.top_k != nullptr || p.top_p != nullptr ||
                           p.min_p != nullptr || sampling::filters_any(p.all);
   const size_t own_bytes = may_filter ? sizeof(SampleShared) : SAMPLE_BYTES;
-  RowLaunch shape = row_launch(p.dtype, p.vocab, /*rereads=*/true);
+  LogitsLaunch shape = logits_launch(p.dtype, p.vocab, /*rereads=*/true);
   if (shape.resident && shape.shared_bytes + own_bytes > most_shared_bytes())
-    shape = {false, 1, SAMPLE_THREADS, ROW_HEADER_BYTES};
+    shape = {false, 1, SAMPLE_THREADS, PASS_HEADER_BYTES};
   if (!shape.resident)  // out of what would keep part of the row
     shape.shared_bytes =
-        std::max(ROW_HEADER_BYTES, shape.shared_bytes - std::min(shape.shared_bytes, own_bytes));
+        std::max(PASS_HEADER_BYTES, shape.shared_bytes - std::min(shape.shared_bytes, own_bytes));
   const int64_t ctas = p.rows * shape.cluster;
   if (ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "sample_kernel"};
   const Grid grid{dim3(static_cast<unsigned>(ctas)),
                   dim3(static_cast<unsigned>(std::min(shape.threads, SAMPLE_THREADS))),
                   shape.shared_bytes + own_bytes, static_cast<unsigned>(shape.cluster)};
-  const int32_t room = static_cast<int32_t>((shape.shared_bytes - ROW_HEADER_BYTES) / sizeof(Vec16));
+  const int32_t room = static_cast<int32_t>((shape.shared_bytes - PASS_HEADER_BYTES) / sizeof(Vec16));
   const uint32_t offset = static_cast<uint32_t>(shape.shared_bytes);
   if (!shape.resident) return launch<sample_kernel<T, Streamed, Solo>>(grid, stream, p, 0, room, offset);
   return launch<sample_kernel<T, Resident, Cluster>>(grid, stream, p, log2_of(shape.cluster), room, offset);

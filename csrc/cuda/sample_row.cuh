@@ -1,12 +1,12 @@
 // One row of logits in a cluster of CTAs, for sampling: passes over it, integer sums, exact thresholds.
 //
-// Storage and peers are those of the row pass (row_pass.cuh): the row lies in the shared memory of a cluster,
-// a slice a CTA, or is streamed again from L2 by each pass. Weights are integers (core/sampling.h), so no
-// result depends on the cluster's size, the number of threads or the order of atomics.
+// Storage and peers are those of the logits pass (logits_pass.cuh): the row lies in the shared memory of a
+// cluster, a slice a CTA, or is streamed again from L2 by each pass. Weights are integers (core/sampling.h),
+// so no result depends on the cluster's size, the number of threads or the order of atomics.
 #pragma once
 
 #include "core/sampling_params.h"
-#include "cuda/row_launch.cuh"
+#include "cuda/logits_launch.cuh"
 
 namespace elastic::cuda {
 
@@ -64,7 +64,7 @@ struct SampledRow {
   static constexpr int E = PER_VECTOR<T>;
   static constexpr int AHEAD = Storage::AHEAD > 2 ? 2 : Storage::AHEAD;  // more of them spill
   const T* logits;
-  RowLayout layout;
+  LogitsLayout layout;
   Storage load;
   SampleShared* own;
   int rank, ranks, log2_units;
@@ -75,9 +75,9 @@ struct SampledRow {
 
   template <class Inputs>
   __device__ __forceinline__ SampledRow(const T* logits, int32_t vocab, int log2_ranks, int32_t room,
-                                        RowShared<Inputs>* shared, SampleShared* own)
+                                        PassShared<Inputs>* shared, SampleShared* own)
       : logits(logits),
-        layout(RowLayout::of<T>(logits, vocab)),
+        layout(LogitsLayout::of<T>(logits, vocab)),
         load(logits, layout, Peers::rank() << (LOG2_UNITS - log2_ranks), LOG2_UNITS - log2_ranks, room,
              shared),
         own(own),

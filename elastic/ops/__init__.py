@@ -3,6 +3,7 @@
 from elastic import _extension as _extension  # registers torch.ops.elastic; must come first
 from elastic.ops.advantage import group_advantage
 from elastic.ops.budget import budget_step_, end_thinking_, force_logits_, forced_next, new_state, replay
+from elastic.ops.linear_logprobs import linear_token_logprobs
 from elastic.ops.linear_loss import linear_grpo_loss
 from elastic.ops.logprobs import token_logprobs
 from elastic.ops.loss import GrpoOutput, grpo_loss
@@ -30,6 +31,7 @@ __all__ = [
     "is_done",
     "last_phase",
     "linear_grpo_loss",
+    "linear_token_logprobs",
     "new_state",
     "replay",
     "sample",

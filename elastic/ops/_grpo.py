@@ -6,67 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import (
-    checked,
-    compute_dtype,
-    flag,
-    integer,
-    number,
-    one_of,
-    refuse_unused,
-    small_float,
-    small_real,
-    split_temperature,
-)
-from elastic.ops.advantage import KINDS, KINDS_WITH_EPS
+from elastic.ops._inputs import checked, compute_dtype, small_float, small_real, split_temperature
+from elastic.ops.grpo_options import GrpoOptions, checked_options, refuse_unknown
 from elastic.reference.loss import GrpoOutput
-
-_CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
-# Check of each option that may be None, and the value it has then.
-_OPTIONAL: dict[str, tuple[Any, Any]] = {
-    "softcap": (number, None),
-    "advantage": (one_of(*KINDS), "group"),
-    "advantage_eps": (number, 1e-4),
-    "pass_k": (integer, 4),
-    "clip_low": (number, 0.2),
-    "clip_high": (number, 0.2),
-    "delta": (number, None),
-    "dual_clip": (number, None),
-    "tau_positive": (number, 1.0),
-    "tau_negative": (number, 1.05),
-    "kl": (one_of("k1", "k2", "k3"), "k3"),
-    "num_tokens": (integer, None),
-    "num_rows": (integer, None),
-    "max_length": (integer, None),
-    "engine_mode": (one_of("truncate", "mask"), "truncate"),
-    "engine_level": (one_of("token", "row"), "token"),
-    "engine_low": (number, 0.0),
-    "engine_high": (number, 2.0),
-}
-_REQUIRED: dict[str, Any] = {
-    "loss": one_of(*_CLIPPED, "cispo", "sapo"),
-    "kl_coef": number,
-    "kl_weighted": flag,
-    "entropy_coef": number,
-    "skip_zero_advantage": flag,
-}
-# Options read only with some values of another, or only beside a tensor.
-_READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "advantage_eps": ("advantage", KINDS_WITH_EPS),
-    "pass_k": ("advantage", ("passk",)),
-    "clip_low": ("loss", _CLIPPED),
-    "clip_high": ("loss", (*_CLIPPED, "cispo")),
-    "delta": ("loss", _CLIPPED),
-    "dual_clip": ("loss", _CLIPPED),
-    "tau_positive": ("loss", ("sapo",)),
-    "tau_negative": ("loss", ("sapo",)),
-    "max_length": ("loss", ("dr_grpo",)),
-}
-_READ_BESIDE: dict[str, tuple[str, ...]] = {
-    "rewards": ("advantage", "advantage_eps", "pass_k"),
-    "ref_logprobs": ("kl", "kl_weighted"),
-    "engine_logprobs": ("engine_mode", "engine_level", "engine_low", "engine_high"),
-}
 
 
 def grpo_arguments(
@@ -76,37 +18,39 @@ def grpo_arguments(
     old_logprobs: Tensor,
     row_offsets: Tensor,
     advantages: Tensor | None,
-    **given: Any,
+    given: GrpoOptions,
 ) -> tuple[tuple[Tensor | None, ...], dict[str, Any]]:
     """The ops' positional tensors behind the logits, and their keyword options.
 
     Args:
         op: named in errors.
         beside: logits or hidden states: their device and dtype are what the small tensors are brought to.
-        given: the other keywords of `grpo_loss`, all of them but `inplace`.
+        given: as the caller gave them.
     """
 
     def optional(check: Any, name: str, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else check(op, name, tensor, beside)
 
-    _check_advantages(op, advantages, given["rewards"], given["group_offsets"])
+    refuse_unknown(op, given)
+    rewards, group_offsets = given.get("rewards"), given.get("group_offsets")
+    _check_advantages(op, advantages, rewards, group_offsets)
     targets = checked(op, "targets", targets, beside)
     row_offsets = checked(op, "row_offsets", row_offsets, beside)
-    temperature = _one_a_token(given["temperature"], targets, row_offsets)
+    temperature = _one_a_token(given.get("temperature", 1.0), targets, row_offsets)
     scalar_temperature, temperatures = split_temperature(op, beside, temperature)
     tensors = (
         targets,
         small_float(op, "old_logprobs", old_logprobs, beside),
         row_offsets,
         optional(small_real, "advantages", advantages),
-        optional(small_real, "rewards", given["rewards"]),
-        optional(checked, "group_offsets", given["group_offsets"]),
-        optional(checked, "mask", given["mask"]),
-        optional(small_float, "ref_logprobs", given["ref_logprobs"]),
-        optional(small_float, "engine_logprobs", given["engine_logprobs"]),
+        optional(small_real, "rewards", rewards),
+        optional(checked, "group_offsets", group_offsets),
+        optional(checked, "mask", given.get("mask")),
+        optional(small_float, "ref_logprobs", given.get("ref_logprobs")),
+        optional(small_float, "engine_logprobs", given.get("engine_logprobs")),
         temperatures,
     )
-    return tensors, {"temperature": scalar_temperature, **_options(op, given)}
+    return tensors, {"temperature": scalar_temperature, **checked_options(op, given)}
 
 
 def _check_advantages(op: str, advantages: Any, rewards: Any, group_offsets: Any) -> None:
@@ -117,22 +61,6 @@ def _check_advantages(op: str, advantages: Any, rewards: Any, group_offsets: Any
             f"{op}: advantages: expected exactly one of advantages and (rewards, group_offsets), got "
             f"{', '.join(got) or 'none'}"
         )
-
-
-def _options(op: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Every option but the temperature, checked. Nothing is ignored: what would do nothing is an error."""
-    options = {name: check(op, name, given[name]) for name, check in _REQUIRED.items()}
-    for name, (check, default) in _OPTIONAL.items():
-        options[name] = default if given[name] is None else check(op, name, given[name])
-    for beside, names in _READ_BESIDE.items():
-        for name in names:
-            if given[beside] is None:
-                refuse_unused(op, name, given[name], f"without {beside}")
-    for name, (other, values) in _READ_WITH.items():
-        if options[other] not in values:
-            refuse_unused(op, name, given[name], f"with {other}={options[other]!r}")
-    options["engine_rows"] = options.pop("engine_level") == "row"
-    return options
 
 
 def _one_a_token(temperature: float | Tensor, targets: Tensor, row_offsets: Tensor) -> float | Tensor:

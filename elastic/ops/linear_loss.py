@@ -1,6 +1,6 @@
 """The GRPO losses from hidden states and the language-model head, without an [N, V] tensor of logits."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -8,9 +8,14 @@ from torch import Tensor
 from elastic.ops._autograd import handed_out, origin, refuse_transforms
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
 from elastic.ops._inputs import as_autocast, check_tensor, checked, flag, integer
+from elastic.ops.grpo_options import GrpoOptions, with_grpo_options
 from elastic.reference.loss import GrpoOutput
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@with_grpo_options
 def linear_grpo_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -22,35 +27,7 @@ def linear_grpo_loss(
     bias: Tensor | None = None,
     chunk_tokens: int = 4096,
     gather: bool = True,
-    rewards: Tensor | None = None,
-    group_offsets: Tensor | None = None,
-    advantage: str | None = None,
-    advantage_eps: float | None = None,
-    pass_k: int | None = None,
-    mask: Tensor | None = None,
-    ref_logprobs: Tensor | None = None,
-    engine_logprobs: Tensor | None = None,
-    engine_mode: str | None = None,
-    engine_level: str | None = None,
-    engine_low: float | None = None,
-    engine_high: float | None = None,
-    loss: str = "grpo",
-    clip_low: float | None = None,
-    clip_high: float | None = None,
-    delta: float | None = None,
-    dual_clip: float | None = None,
-    tau_positive: float | None = None,
-    tau_negative: float | None = None,
-    kl_coef: float = 0.0,
-    kl: str | None = None,
-    kl_weighted: bool = False,
-    entropy_coef: float = 0.0,
-    temperature: float | Tensor = 1.0,
-    softcap: float | None = None,
-    num_tokens: int | None = None,
-    num_rows: int | None = None,
-    max_length: int | None = None,
-    skip_zero_advantage: bool = False,
+    **options: "Unpack[GrpoOptions]",
 ) -> GrpoOutput:
     """`grpo_loss(hidden @ weight.T + bias, ...)` in chunks of tokens; every gradient is computed on the way.
 
@@ -98,48 +75,12 @@ def linear_grpo_loss(
     refuse_transforms(op, hidden, weight, bias)
     hidden, weight = as_autocast(hidden), as_autocast(weight)
     bias = None if bias is None else as_autocast(bias)
-    tensors, options = grpo_arguments(
-        op,
-        hidden,
-        targets,
-        old_logprobs,
-        row_offsets,
-        advantages,
-        rewards=rewards,
-        group_offsets=group_offsets,
-        advantage=advantage,
-        advantage_eps=advantage_eps,
-        pass_k=pass_k,
-        mask=mask,
-        ref_logprobs=ref_logprobs,
-        engine_logprobs=engine_logprobs,
-        engine_mode=engine_mode,
-        engine_level=engine_level,
-        engine_low=engine_low,
-        engine_high=engine_high,
-        loss=loss,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        delta=delta,
-        dual_clip=dual_clip,
-        tau_positive=tau_positive,
-        tau_negative=tau_negative,
-        kl_coef=kl_coef,
-        kl=kl,
-        kl_weighted=kl_weighted,
-        entropy_coef=entropy_coef,
-        temperature=temperature,
-        softcap=softcap,
-        num_tokens=num_tokens,
-        num_rows=num_rows,
-        max_length=max_length,
-        skip_zero_advantage=skip_zero_advantage,
-    )
-    options["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
-    options["gather"] = flag(op, "gather", gather)
+    tensors, settings = grpo_arguments(op, hidden, targets, old_logprobs, row_offsets, advantages, options)
+    settings["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
+    settings["gather"] = flag(op, "gather", gather)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
     outputs = torch.ops.elastic.linear_grpo_loss(
-        hidden, weight, bias, *tensors, **options, needs_gradient=needs
+        hidden, weight, bias, *tensors, **settings, needs_gradient=needs
     )
     return grpo_output(outputs[:6], tensors)
 

@@ -1,6 +1,6 @@
 """The GRPO family of losses, straight from logits, with the gradient computed in the forward pass."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -8,9 +8,14 @@ from torch import Tensor
 from elastic.ops._autograd import handed_out, origin, refuse_transforms
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
 from elastic.ops._inputs import check_tensor, flag
+from elastic.ops.grpo_options import GrpoOptions, with_grpo_options
 from elastic.reference.loss import GrpoOutput
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@with_grpo_options
 def grpo_loss(
     logits: Tensor,
     targets: Tensor,
@@ -18,36 +23,8 @@ def grpo_loss(
     row_offsets: Tensor,
     advantages: Tensor | None = None,
     *,
-    rewards: Tensor | None = None,
-    group_offsets: Tensor | None = None,
-    advantage: str | None = None,
-    advantage_eps: float | None = None,
-    pass_k: int | None = None,
-    mask: Tensor | None = None,
-    ref_logprobs: Tensor | None = None,
-    engine_logprobs: Tensor | None = None,
-    engine_mode: str | None = None,
-    engine_level: str | None = None,
-    engine_low: float | None = None,
-    engine_high: float | None = None,
-    loss: str = "grpo",
-    clip_low: float | None = None,
-    clip_high: float | None = None,
-    delta: float | None = None,
-    dual_clip: float | None = None,
-    tau_positive: float | None = None,
-    tau_negative: float | None = None,
-    kl_coef: float = 0.0,
-    kl: str | None = None,
-    kl_weighted: bool = False,
-    entropy_coef: float = 0.0,
-    temperature: float | Tensor = 1.0,
-    softcap: float | None = None,
-    num_tokens: int | None = None,
-    num_rows: int | None = None,
-    max_length: int | None = None,
-    skip_zero_advantage: bool = False,
     inplace: bool = False,
+    **options: "Unpack[GrpoOptions]",
 ) -> GrpoOutput:
     """Policy loss of a packed batch of completions; its gradient on the logits is computed along with it.
 
@@ -146,43 +123,7 @@ def grpo_loss(
     op = "grpo_loss"
     check_tensor(op, "logits", logits, logits)
     refuse_transforms(op, logits)
-    tensors, options = grpo_arguments(
-        op,
-        logits,
-        targets,
-        old_logprobs,
-        row_offsets,
-        advantages,
-        rewards=rewards,
-        group_offsets=group_offsets,
-        advantage=advantage,
-        advantage_eps=advantage_eps,
-        pass_k=pass_k,
-        mask=mask,
-        ref_logprobs=ref_logprobs,
-        engine_logprobs=engine_logprobs,
-        engine_mode=engine_mode,
-        engine_level=engine_level,
-        engine_low=engine_low,
-        engine_high=engine_high,
-        loss=loss,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        delta=delta,
-        dual_clip=dual_clip,
-        tau_positive=tau_positive,
-        tau_negative=tau_negative,
-        kl_coef=kl_coef,
-        kl=kl,
-        kl_weighted=kl_weighted,
-        entropy_coef=entropy_coef,
-        temperature=temperature,
-        softcap=softcap,
-        num_tokens=num_tokens,
-        num_rows=num_rows,
-        max_length=max_length,
-        skip_zero_advantage=skip_zero_advantage,
-    )
+    tensors, settings = grpo_arguments(op, logits, targets, old_logprobs, row_offsets, advantages, options)
     needs_gradient = torch.is_grad_enabled() and logits.requires_grad
     over_logits = flag(op, "inplace", inplace) and needs_gradient
     if over_logits:
@@ -192,9 +133,9 @@ def grpo_loss(
                 f"{op}: inplace: expected logits that an op computed, got a leaf or a view of one"
             )
     if over_logits or (needs_gradient and not torch.compiler.is_compiling()):
-        outputs = _Loss.apply(logits, over_logits, tensors, options)
+        outputs = _Loss.apply(logits, over_logits, tensors, settings)
     else:
-        *outputs, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **options, needs_gradient=needs_gradient)
+        *outputs, _ = torch.ops.elastic.grpo_loss(logits, *tensors, **settings, needs_gradient=needs_gradient)
     return grpo_output(outputs, tensors)
 
 

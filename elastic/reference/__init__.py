@@ -8,7 +8,14 @@ from elastic.reference.budget import (
     new_state,
     replay,
 )
-from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, linear_grpo_loss, token_logprobs
+from elastic.reference.loss import (
+    GrpoOutput,
+    group_advantage,
+    grpo_loss,
+    linear_grpo_loss,
+    linear_token_logprobs,
+    token_logprobs,
+)
 from elastic.reference.sampling import Sample, sample
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "group_advantage",
     "grpo_loss",
     "linear_grpo_loss",
+    "linear_token_logprobs",
     "new_state",
     "replay",
     "sample",

@@ -248,6 +248,22 @@ def linear_grpo_loss(
     return grpo_loss(torch.nn.functional.linear(hidden, weight, bias), *arguments, **options)
 
 
+def linear_token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float | Tensor = 1.0,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    chunk_tokens: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See `elastic.ops.linear_token_logprobs`; `chunk_tokens` changes nothing here."""
+    return token_logprobs(
+        torch.nn.functional.linear(hidden, weight, bias), targets, temperature, softcap=softcap
+    )
+
+
 def ratio_of(log_ratio: Tensor) -> Tensor:
     """exp(log_ratio). Where it overflows autograd sees a constant: no gradient comes back, not 0 * inf."""
     over = log_ratio > math.log(torch.finfo(log_ratio.dtype).max)

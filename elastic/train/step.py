@@ -6,7 +6,7 @@ the gradients are summed. So 8 micro-batches of one row give the gradient of 1 m
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from accelerate import DistributedType
 from torch import Tensor, nn
 
 from elastic import ops
+from elastic.ops.grpo_options import GrpoOptions
 from elastic.threads import threads_for
 from elastic.train.attention import tree_attention_of
 from elastic.train.experience import Experience
@@ -24,10 +25,13 @@ from elastic.train.no_effect import effective
 from elastic.train.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.sections_update import LossConfig
 
-# Settings that are an option of `ops.grpo_loss` by the same name where they do something.
-LOSS_OPTIONS = (
-    *("clip_low", "clip_high", "delta", "dual_clip", "tau_positive", "tau_negative"),
-    *("kl", "kl_weighted", "engine_level", "engine_low", "engine_high"),
+# Settings that are an option of the losses by the same name. Advantages come ready, and rows without a
+# gradient are left out before.
+LOSS_OPTIONS = tuple(
+    item.name
+    for item in fields(LossConfig)
+    if item.name in GrpoOptions.__annotations__
+    and item.name not in ("advantage", "advantage_eps", "pass_k", "skip_zero_advantage")
 )
 
 
@@ -112,17 +116,9 @@ class Policy:
             logits = packed_logits(module, packed)
             return ops.token_logprobs(logits, packed.targets, self._temperature)[0]
         hidden = packed_hidden(module, head, packed)
-        zeros = torch.zeros(packed.tokens, device=hidden.device)
-        advantages = zeros.new_ones(len(packed.row_offsets) - 1)  # the loss is not wanted, only logprobs
-        return ops.linear_grpo_loss(
-            hidden,
-            head.linear.weight,
-            packed.targets,
-            zeros,
-            packed.row_offsets,
-            advantages,
-            **self._head_options(head),
-        ).logprobs
+        return ops.linear_token_logprobs(
+            hidden, head.linear.weight, packed.targets, **self._head_options(head)
+        )[0]
 
     def _head_options(self, head: LinearHead) -> dict[str, Any]:
         return {
@@ -193,8 +189,6 @@ class Policy:
             "engine_mode": config.engine_correction if corrected else None,
             # The op's bnpo divides by its own call's tokens; with the minibatch's it is dapo.
             "loss": "dapo" if config.loss == "bnpo" else config.loss,
-            "kl_coef": config.kl_coef,
-            "entropy_coef": config.entropy_coef,
             "num_tokens": num_tokens,
             "num_rows": num_rows,
             "max_length": self._max_length if config.loss == "dr_grpo" else None,

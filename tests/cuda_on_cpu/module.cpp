@@ -7,7 +7,7 @@
 #include <string>
 
 #include "controls.h"
-#include "cuda/row_launch.h"
+#include "cuda/logits_launch.h"
 #include "launch.h"
 
 namespace py = pybind11;
@@ -32,10 +32,10 @@ py::array_t<float> run_control(const std::string& fault, bool sound, const py::a
 }
 
 // (resident, cluster, threads, shared bytes) for rows of a dtype and length.
-py::tuple row_launch(const py::object& dtype, int64_t vocab, bool gradient) {
+py::tuple logits_launch(const py::object& dtype, int64_t vocab, bool gradient) {
   const bool wide = py::str(dtype).cast<std::string>() == "torch.float32";
   const auto shape =
-      elastic::cuda::row_launch(wide ? elastic::Scalar::F32 : elastic::Scalar::BF16, vocab, gradient);
+      elastic::cuda::logits_launch(wide ? elastic::Scalar::F32 : elastic::Scalar::BF16, vocab, gradient);
   return py::make_tuple(shape.resident, shape.cluster, shape.threads, shape.shared_bytes);
 }
 
@@ -52,8 +52,8 @@ PYBIND11_MODULE(_cuda_on_cpu, m) {
       py::arg("capability") = 9, py::arg("block_kb") = 227, py::arg("sm_kb") = 228,
       "What the device pretends to be: its major compute capability (8 knows no clusters, 9 does), and the "
       "shared memory that a block and an SM have.");
-  m.def("set_row_launch", elastic::cuda::set_row_launch, "As elastic._C's.");
-  m.def("row_launch", row_launch, py::arg("dtype"), py::arg("vocab"), py::arg("gradient"));
+  m.def("set_logits_launch", elastic::cuda::set_logits_launch, "As elastic._C's.");
+  m.def("logits_launch", logits_launch, py::arg("dtype"), py::arg("vocab"), py::arg("gradient"));
   m.def("controls", [] {
     py::dict sizes;
     for (const Control& control : elastic::cuda::controls()) sizes[control.fault] = control.count;

@@ -51,6 +51,13 @@ def linear(dtype):
     return *output, *gradients
 
 
+def linear_logprobs(dtype):
+    head = random_head(dtype, bias=True).leaves()
+    arguments = (head.hidden, head.weight, head.batch.targets, 0.7)
+    values, entropy = ops.linear_token_logprobs(*arguments, bias=head.bias, chunk_tokens=5)
+    return values, entropy, *torch.autograd.grad((values - 0.5 * entropy).sum(), head.tensors())
+
+
 def advantages(kind):
     sizes = (3, 8, 1, 400, 2)
     rewards = torch.randint(2, (sum(sizes),), generator=torch.Generator().manual_seed(0)).float()
@@ -85,6 +92,7 @@ CASES = {
     **{f"grpo_loss {loss}": (grpo, torch.bfloat16, loss) for loss in LOSSES},
     "scaled gradient": (scaled, torch.float32),
     "linear_grpo_loss": (linear, torch.float32),
+    "linear_token_logprobs": (linear_logprobs, torch.float32),
     **{f"sample {dtype}": (sampled, dtype) for dtype in (torch.float32, torch.bfloat16)},
     **{f"group_advantage {kind}": (advantages, kind) for kind in ("group", "batch", "passk")},
     "budget of 5 rows": (budget, 5),
@@ -135,10 +143,10 @@ def test_rows_of_an_illegal_budget_are_done():
 
 
 def test_a_launch_that_cannot_be_names_op_kernel_and_shape(shim):
-    assert shim.set_row_launch(1, 64)  # a row in one block's shared memory, which has no room for this one
+    assert shim.set_logits_launch(1, 64)  # a row in one block's shared memory, which has no room for this one
     try:
-        message = r"token_logprobs: kernel row_kernel<.*>: launch failed for \[1, 60000\] float32 on cpu"
+        message = r"token_logprobs: kernel logits_kernel<.*>: launch failed for \[1, 60000\] float32 on cpu"
         with pytest.raises(RuntimeError, match=message):
             ops.token_logprobs(torch.zeros(1, 60_000), torch.zeros(1, dtype=torch.int64))
     finally:
-        shim.set_row_launch(-1, 0)
+        shim.set_logits_launch(-1, 0)

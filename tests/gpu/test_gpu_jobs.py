@@ -173,7 +173,7 @@ def test_a_sweep_leaves_the_table_as_it_was_and_says_what_does_not_fit():
 
 def test_a_sweep_tells_what_the_table_chose(monkeypatch):
     shape = {"resident": True, "cluster": 8, "threads": 256, "shared_bytes": 40_000}
-    extension = SimpleNamespace(set_row_launch=lambda *_: True, row_launch=lambda *_: shape)
+    extension = SimpleNamespace(set_logits_launch=lambda *_: True, logits_launch=lambda *_: shape)
     monkeypatch.setattr(measure._extension, "load_extension", lambda: extension)
     kept = {"tuning": []}
     assert measure.measure_one("tune", "301 float32", CPU, 1, True, kept)

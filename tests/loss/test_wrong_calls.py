@@ -1,6 +1,7 @@
 """Every wrong argument of the loss ops: which exception, and the three parts of its message."""
 
 import inspect
+from dataclasses import fields
 from typing import Any
 
 import numpy
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from elastic import ops, reference
+from elastic.ops.grpo_options import GrpoOptions
+from elastic.train.sections_update import LossConfig
 
 from .batches import LOSSES
 from .calls import GOOD, META, REWARDS, N, R, V, call
@@ -216,6 +219,24 @@ def test_both_losses_have_the_same_keywords_written_out():
     assert heads.keys() - ours.keys() == {"bias", "chunk_tokens", "gather"}
     assert all(ours[name] == heads[name] for name in ours.keys() & heads.keys())
     assert keywords(reference.grpo_loss).keys() == ours.keys()
+
+
+@pytest.mark.parametrize("op", ["grpo_loss", "grpo_loss_", "linear_grpo_loss"])
+def test_the_lists_of_options_in_python_and_cpp_agree(op):
+    schema = getattr(torch.ops.elastic, op).default._schema
+    names = {argument.name for argument in schema.arguments}
+    own = {"logits", "hidden", "weight", "bias", "chunk_tokens", "gather", "needs_gradient"}
+    positional = {"targets", "old_logprobs", "row_offsets", "advantages", "temperatures"}
+    assert names - own - positional == GrpoOptions.__annotations__.keys() - {"engine_level"} | {"engine_rows"}
+
+
+def test_the_trainers_defaults_are_those_of_the_ops():
+    parameters = inspect.signature(reference.grpo_loss).parameters
+    defaults = {name: parameters[name].default for name in GrpoOptions.__annotations__}
+    shared = {item.name: item.default for item in fields(LossConfig) if item.name in defaults}
+    other = {"loss": "dapo", "skip_zero_advantage": True}  # what the paper trains with; no result changes
+    assert shared == {name: defaults[name] for name in shared} | other
+    assert len(shared) == 19
 
 
 def test_errors_in_place_name_the_public_op():

@@ -60,7 +60,7 @@ def test_the_pretended_device_refuses_more_than_it_has(pretend):
     """Without this the tests above could not fail."""
     logits, targets = torch.zeros(1, 40_000), torch.zeros(1, dtype=torch.int64)
     try:
-        assert pretend.set_row_launch(1, 64)  # 160,000 bytes in one block
+        assert pretend.set_logits_launch(1, 64)  # 160,000 bytes in one block
         ops.token_logprobs(logits, targets)
         pretend.set_device(8, 99, 100)
         with pytest.raises(RuntimeError, match=r"launch failed for .* invalid argument"):
@@ -68,14 +68,14 @@ def test_the_pretended_device_refuses_more_than_it_has(pretend):
         for capability, largest in ((8, 1), (10, 16), (12, 8)):
             pretend.set_device(capability)
             for cluster in (2, 8, 16):
-                assert pretend.set_row_launch(cluster, 64)
+                assert pretend.set_logits_launch(cluster, 64)
                 if cluster <= largest:
                     ops.token_logprobs(logits, targets)
                 else:
                     with pytest.raises(RuntimeError, match=r"launch failed for .* invalid configuration"):
                         ops.token_logprobs(logits, targets)
     finally:
-        pretend.set_row_launch(-1, 0)
+        pretend.set_logits_launch(-1, 0)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -85,6 +85,6 @@ def test_no_row_asks_for_a_larger_cluster_or_more_memory_than_the_device_has(pre
     for dtype in (torch.float32, torch.bfloat16):
         for vocab in (1, 1_031, 32_000, 50_257, 128_256, 151_936, 262_144, 400_000, 700_001, 1_000_003):
             for rereads in (False, True):
-                _, cluster, _, shared_bytes = pretend.row_launch(dtype, vocab, rereads)
+                _, cluster, _, shared_bytes = pretend.logits_launch(dtype, vocab, rereads)
                 assert cluster <= {7: 1, 8: 1, 11: 8, 12: 8}[capability]
                 assert shared_bytes <= block_kb * 1024

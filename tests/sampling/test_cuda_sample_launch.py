@@ -23,12 +23,12 @@ def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
     """Ops run on the CUDA kernels, in the launch shape last asked for."""
 
     def choose(shape: Shape) -> None:
-        assert shim.set_row_launch(*shape)
+        assert shim.set_logits_launch(*shape)
 
     shim.set_seed(0)
     with poisoned_outputs(), redirected():
         yield choose
-    shim.set_row_launch(*TABLE)
+    shim.set_logits_launch(*TABLE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

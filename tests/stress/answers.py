@@ -55,6 +55,20 @@ def check_logprobs(draw: Draw, call: Call) -> None:
     check_all(call, got, answer(None), [answer(move) for move in moves(draw, logits.dtype)], floors)
 
 
+def check_head_logprobs(draw: Draw, call: Call, temperature: float | Tensor) -> None:
+    """Makes a call of `linear_token_logprobs` and compares.
+
+    Raises:
+        Fault: a result is not the reference's.
+    """
+    outputs, gradients = call.run_backward()
+    answer = HeadLogprobs(call, temperature)
+    exact = answer(None)
+    got = dict(zip(("logprobs", "entropy"), outputs, strict=True))
+    got |= dict(zip(call.leaves, gradients, strict=True))
+    check_all(call, got, exact, [answer(move) for move in moves(draw, answer.dtype)], answer.product_floors())
+
+
 def check_loss(draw: Draw, call: Call, temperature: float | Tensor) -> None:
     """Makes a call of `grpo_loss` or `linear_grpo_loss` and compares.
 
@@ -160,7 +174,7 @@ class Answer:
 
     def product_floors(self) -> dict[str, Tensor]:
         """Of gradients on hidden states and head: each logit's gradient is rounded to the dtype."""
-        scale = max(1.0, abs(self.call.incoming[0].item()))
+        scale = max([1.0, *(x.abs().max().item() for x in self.call.incoming if x.numel() > 0)])
         error = self.slopes.abs() * (roundings(self.dtype) + 2 * UNIT[self.dtype])
         error = error + (self.slopes != 0) * SMALLEST[self.dtype] * scale
         hidden = torch.where(self.unread[:, None], 0.0, self.given["hidden"].double())
@@ -222,3 +236,16 @@ class Answer:
                 other = old if name == "engine_logprobs" else self.logprobs
                 moved[name] = moved_beside(options[name], other, move)
         return {k: v for k, v in options.items() if k not in GROUPS} | moved
+
+
+class HeadLogprobs(Answer):
+    """The same of `linear_token_logprobs`."""
+
+    def __call__(self, move: Move | None) -> list[Tensor]:
+        logits, leaves = self.logits_and_leaves(move)
+        softcap = self.softcap if move is None else None
+        temperature = as_float(self.temperature)
+        outputs = reference.token_logprobs(logits, self.given["targets"], temperature, softcap=softcap)
+        incoming = [x.double() for x in self.call.incoming]
+        gradients = torch.autograd.grad(outputs, leaves, incoming, materialize_grads=True)
+        return [*(x.detach() for x in outputs), *gradients]

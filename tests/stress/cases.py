@@ -12,6 +12,7 @@ OPS: dict[Callable[[Draw], None], int] = {
     losses.token_logprobs: 3,
     losses.grpo_loss: 5,
     losses.linear_grpo_loss: 3,
+    losses.linear_token_logprobs: 2,
     advantages.group_advantage: 1,
     sampling.sample: 2,
     budgets.budget_ops: 3,

@@ -1,4 +1,4 @@
-"""Random calls of `token_logprobs`, `grpo_loss` and `linear_grpo_loss`: what is legal and has an effect."""
+"""Random calls of the logprob and GRPO ops, from logits and from a head: what is legal and has an effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from elastic import reference
 
 from .advantages import KINDS
-from .answers import check_logprobs, check_loss
+from .answers import check_head_logprobs, check_logprobs, check_loss
 from .call import Call
 from .compare import compute_dtype
 from .draw import Draw, laid_out, offsets
@@ -66,20 +66,39 @@ def grpo_loss(draw: Draw) -> None:
     check_loss(draw, Call("grpo_loss", arguments, ("logits",), incoming_of(draw, dtype)), temperature)
 
 
-def linear_grpo_loss(draw: Draw) -> None:
-    dtype, vocab, lengths, width = dtype_of(draw), draw.vocab(), lengths_of(draw), draw.randint(1, 9)
+def linear_token_logprobs(draw: Draw) -> None:
+    dtype, tokens, softcap = dtype_of(draw), draw.randint(0, 9), softcap_of(draw, 1.0)
+    operands = head_of(draw, tokens, dtype, softcap)
+    temperature = temperature_of(draw, tokens)
+    arguments = {**operands, "targets": laid_out(draw, targets_of(draw, linear(*operands.values())))}
+    arguments |= {"temperature": temperature, "softcap": softcap}
+    arguments["chunk_tokens"] = draw.pick(1, 2, 3, 5, None)
+    leaves = tuple(name for name in operands if draw.chance(0.8)) or ("hidden",)
+    incoming = tuple(draw.normal(tokens).to(compute_dtype(dtype)) for _ in range(2))
+    check_head_logprobs(draw, Call("linear_token_logprobs", arguments, leaves, incoming), temperature)
+
+
+def head_of(draw: Draw, tokens: int, dtype: torch.dtype, softcap: float | None) -> dict[str, Tensor]:
+    """hidden, weight and, half of the time, bias."""
+    vocab, width = draw.vocab(), draw.randint(1, 9)
     scale = draw.pick(0.3, 3.0, 10.0) / width**0.5
     operands = {
-        "hidden": laid_out(draw, draw.normal(sum(lengths), width).to(dtype), strided_rows=False),
+        "hidden": laid_out(draw, draw.normal(tokens, width).to(dtype), strided_rows=False),
         "weight": laid_out(draw, (draw.normal(vocab, width) * scale).to(dtype), strided_rows=False),
     }
-    given, temperature = temperature_beside(draw, lengths)
-    options = {"temperature": temperature, "softcap": softcap_of(draw, 1.0)}
     if draw.chance(0.5):
         bias = draw.normal(vocab)
-        if options["softcap"] is None and draw.chance(0.2):
+        if softcap is None and draw.chance(0.2):
             bias[1:] = torch.where(bias[1:] > 0, bias[1:], -torch.inf)
         operands["bias"] = laid_out(draw, bias.to(dtype))
+    return operands
+
+
+def linear_grpo_loss(draw: Draw) -> None:
+    dtype, lengths = dtype_of(draw), lengths_of(draw)
+    given, temperature = temperature_beside(draw, lengths)
+    options = {"temperature": temperature, "softcap": softcap_of(draw, 1.0)}
+    operands = head_of(draw, sum(lengths), dtype, options["softcap"])
     arguments = {**operands, "temperature": given, "softcap": options["softcap"]}
     arguments |= batch_of(draw, linear(*operands.values()), lengths, options, COARSE[dtype])
     arguments |= {"chunk_tokens": draw.pick(1, 2, 3, 5, 4096), "gather": draw.chance(0.6)}

@@ -125,6 +125,11 @@ FAULTS = {
     "token_logprobs: entropy and its gradient": (losses.token_logprobs, "token_logprobs", off(1e-4, 1)),
     "grpo_loss: loss and gradient": (losses.grpo_loss, "grpo_loss", off(1e-4, 0)),
     "grpo_loss: kl": (losses.grpo_loss, "grpo_loss", off(1e-4, 5)),
+    "linear_token_logprobs: logprobs": (
+        losses.linear_token_logprobs,
+        "linear_token_logprobs",
+        off(1e-3, 0),
+    ),
     "linear_grpo_loss: loss and gradients": (losses.linear_grpo_loss, "linear_grpo_loss", off(1e-4, 0)),
     "group_advantage": (advantages.group_advantage, "group_advantage", all_off),
     "sample: another row's number": (sampling.sample, "sample", other_draws),

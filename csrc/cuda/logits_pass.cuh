@@ -1,16 +1,16 @@
-// One row of logits, once: load -> statistics -> combine -> emit. Loss and logprobs are tasks of this pass.
+// One token's logits, once: load -> statistics -> combine -> emit. Loss and logprobs are tasks of this pass.
 //
-// Storage. Resident (sm_90 and newer): the row lies in the shared memory of a cluster of CTAs, a slice each.
+// Storage. Resident (sm_90 and newer): they lie in the shared memory of a cluster of CTAs, a slice each.
 // One thread asks for the slice in four bulk copies on four barriers; statistics run on what has landed while
 // the rest is under way; the gradient is computed from the same slice and streamed out. Memory sees one read
 // and, with a gradient, one write. Streamed: plain 16-byte loads; what shared memory can take is kept there
-// for the gradient, the rest is read again, from L2 as long as rows in flight fit there.
+// for the gradient, the rest is read again, from L2 as long as what is in flight fits there.
 // Peers. Cluster: every CTA reads all units' statistics through distributed shared memory and combines them
 // itself: the objective is a few hundred instructions of one thread, less than a second trip to a peer.
-// Solo: one CTA has the whole row.
+// Solo: one CTA has all logits of the token.
 //
-// Rows need no alignment: elements before the first and behind the last whole vector are lanes of their own.
-// In place is safe: a vector is written by the thread that read it last, and the target's logit is read
+// Logits need no alignment: elements before the first and behind the last whole vector are lanes of their
+// own. In place is safe: a vector is written by the thread that read it last, and the target's logit is read
 // before the barrier that every write lies behind.
 //
 // Instructions for 8 resident bf16 logits (sm_90, main loops; counted when the maximum was still in units of
@@ -21,12 +21,12 @@
 // MUFU.
 #pragma once
 
-#include "cuda/row_emit.cuh"
-#include "cuda/row_launch.h"
+#include "cuda/logits_emit.cuh"
+#include "cuda/logits_launch.h"
 
 namespace elastic::cuda {
 
-constexpr int MAX_ROW_THREADS = 1024;  // with it ptxas keeps 64 registers: 1,024 threads an SM, any split
+constexpr int MAX_PASS_THREADS = 1024;  // with it ptxas keeps 64 registers: 1,024 threads an SM, any split
 constexpr int LOG2_CHUNKS = 2, CHUNKS = 1 << LOG2_CHUNKS;
 
 struct Cluster {
@@ -52,19 +52,19 @@ struct Solo {
 };
 
 template <class Inputs>
-struct RowShared {
+struct PassShared {
   Barrier landed[CHUNKS];
   UnitStats unit[UNITS];
   Plan plan;
   Inputs inputs;
 };
 
-// Where the row's vectors go in shared memory.
+// Where vectors of logits go in shared memory.
 __device__ __forceinline__ Vec16* slice_of(void* shared) {
-  return reinterpret_cast<Vec16*>(static_cast<char*>(shared) + ROW_HEADER_BYTES);
+  return reinterpret_cast<Vec16*>(static_cast<char*>(shared) + PASS_HEADER_BYTES);
 }
 
-// The slice of the row that this CTA holds: units [first_unit, first_unit + units).
+// The slice of the logits that this CTA holds: units [first_unit, first_unit + units).
 struct Resident {
   static constexpr int AHEAD = 1;
   Span<Vec16> slice;
@@ -73,8 +73,8 @@ struct Resident {
   int log2_chunk;  // units a chunk
 
   template <class T, class Inputs>
-  __device__ __forceinline__ Resident(const T* logits, const RowLayout& layout, int first_unit,
-                                      int log2_units, int32_t, RowShared<Inputs>* shared)
+  __device__ __forceinline__ Resident(const T* logits, const LogitsLayout& layout, int first_unit,
+                                      int log2_units, int32_t, PassShared<Inputs>* shared)
       : slice(slice_of(shared), layout.begin(first_unit + (1 << log2_units)) - layout.begin(first_unit)),
         landed(shared->landed),
         begin(layout.begin(first_unit)),
@@ -97,8 +97,8 @@ struct Resident {
   __device__ __forceinline__ Vec16 operator()(int32_t v) const { return slice[v - begin]; }
 };
 
-// The row stays where it is, but for its first vectors: as many as there is shared memory for are kept there
-// from the first read on. A lane reads again only what it has read itself, so nobody has to wait.
+// The logits stay where they are, but for the first vectors: as many as there is shared memory for are kept
+// there from the first read on. A lane reads again only what it has read itself, so nobody has to wait.
 struct Streamed {
   static constexpr int AHEAD = 4;
   const Vec16* body;
@@ -106,11 +106,11 @@ struct Streamed {
   int32_t kept_vectors;
 
   template <class T>
-  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout)
+  __device__ __forceinline__ Streamed(const T* logits, const LogitsLayout& layout)
       : body(reinterpret_cast<const Vec16*>(logits + layout.head)), kept_vectors(0) {}
   template <class T, class Inputs>
-  __device__ __forceinline__ Streamed(const T* logits, const RowLayout& layout, int, int, int32_t room,
-                                      RowShared<Inputs>* shared)
+  __device__ __forceinline__ Streamed(const T* logits, const LogitsLayout& layout, int, int, int32_t room,
+                                      PassShared<Inputs>* shared)
       : Streamed(logits, layout) {
     kept_vectors = room < layout.vectors ? room : layout.vectors;
     kept = Span<Vec16>(slice_of(shared), kept_vectors);
@@ -129,7 +129,7 @@ struct Streamed {
 // One unit's statistics, in every lane of the warp. `loose`: an element of this lane's outside the vectors,
 // or -1.
 template <bool BOUNDED, class Load, bool SOFTCAP, class T>
-__device__ __forceinline__ Online unit_online(const Load& load, const Row<T>& row,
+__device__ __forceinline__ Online unit_online(const Load& load, const TokenLogits<T>& logits,
                                               const Transform<SOFTCAP>& transform, int32_t begin, int32_t end,
                                               int32_t loose) {
   constexpr int E = PER_VECTOR<T>;
@@ -147,7 +147,7 @@ __device__ __forceinline__ Online unit_online(const Load& load, const Row<T>& ro
         stats.add<BOUNDED>(x, transform.scale);
       };
   if (loose >= 0) {
-    const float x[1] = {transform.capped(to_float(row.logits[loose]))};
+    const float x[1] = {transform.capped(to_float(logits.values[loose]))};
     stats.add<BOUNDED>(x, transform.scale);
   }
   each_group<(SOFTCAP ? 8 : 16) / E>(begin, end, [&](int32_t v) { return load.first(v); }, add);
@@ -155,41 +155,42 @@ __device__ __forceinline__ Online unit_online(const Load& load, const Row<T>& ro
   return stats;
 }
 
-// 2^log2_ranks CTAs a row; `room`: vectors that shared memory can take of a streamed row.
+// 2^log2_ranks CTAs a token; `room`: vectors that shared memory can take of streamed logits.
 template <class Storage, class Peers, class Task>
-__global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log2_ranks, int32_t room) {
+__global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int log2_ranks, int32_t room) {
   using T = typename Task::Element;
-  static_assert(sizeof(RowShared<typename Task::Inputs>) <= ROW_HEADER_BYTES);
+  static_assert(sizeof(PassShared<typename Task::Inputs>) <= PASS_HEADER_BYTES);
   constexpr bool SOFTCAP = Task::SOFTCAP;
-  auto* shared = block_smem<RowShared<typename Task::Inputs>>();
+  auto* shared = block_smem<PassShared<typename Task::Inputs>>();
   const int rank = Peers::rank(), ranks = 1 << log2_ranks;
   const int64_t index = blockIdx.x >> log2_ranks;
-  const Row<T> row = task.row(index);
-  if (!row.counted) {
+  const TokenLogits<T> logits = task.logits(index);
+  if (!logits.counted) {
     if (rank == 0 && threadIdx.x == 0) task.skip(index);
-    if (row.gradient != nullptr) write_zeros(row.gradient, row.vocab, rank, ranks);
+    if (logits.gradient != nullptr) write_zeros(logits.gradient, logits.vocab, rank, ranks);
     return;
   }
 
   // load
-  const RowLayout layout = RowLayout::of<T>(row.logits, row.vocab);
+  const LogitsLayout layout = LogitsLayout::of<T>(logits.values, logits.vocab);
   const int log2_units = LOG2_UNITS - log2_ranks, units = 1 << log2_units, first_unit = rank << log2_units;
-  const Storage load(row.logits, layout, first_unit, log2_units, room, shared);
-  const Transform<SOFTCAP> transform(row.inv_temperature, row.softcap);
+  const Storage load(logits.values, layout, first_unit, log2_units, room, shared);
+  const Transform<SOFTCAP> transform(logits.inv_temperature, logits.softcap);
   __syncthreads();
-  if (threadIdx.x == 0) shared->inputs = task.inputs(index, row);
+  if (threadIdx.x == 0) shared->inputs = task.inputs(index, logits);
 
   // statistics
   const int warp = static_cast<int>(threadIdx.x) / WARP, warps = static_cast<int>(blockDim.x) / WARP;
   const Span<UnitStats> unit_stats(shared->unit, units);
-  const int32_t loose = rank == 0 ? loose_element(layout, row.vocab) : -1;
+  const int32_t loose = rank == 0 ? loose_element(layout, logits.vocab) : -1;
   for (int u = warp; u < units; u += warps) {
     load.wait(u);
     const int32_t begin = layout.begin(first_unit + u), end = layout.begin(first_unit + u + 1);
     const int32_t also = u == 0 ? loose : -1;
-    Online stats = unit_online<false>(load, row, transform, begin, end, also);
+    Online stats = unit_online<false>(load, logits, transform, begin, end, also);
     // NaN: a logit is NaN or infinite. Only then is it worth two more instructions for every eight.
-    if (stats.weighted != stats.weighted) stats = unit_online<true>(load, row, transform, begin, end, also);
+    if (stats.weighted != stats.weighted)
+      stats = unit_online<true>(load, logits, transform, begin, end, also);
     if (threadIdx.x % WARP == 0) unit_stats[u] = {stats.max, stats.sum, stats.weighted, 0.f};
   }
   Peers::sync();
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log
     }
     all.join_warp(transform.scale);
     if (threadIdx.x == 0)
-      shared->plan = task.combine(index, shared->inputs, row, RowStats(all), transform, rank == 0);
+      shared->plan = task.combine(index, shared->inputs, logits, LogitsStats(all), transform, rank == 0);
   } else {
     Peers::arrive();
   }
@@ -227,31 +228,32 @@ __global__ void __launch_bounds__(MAX_ROW_THREADS) row_kernel(Task task, int log
   // emit
   const Plan plan = shared->plan;
   if (plan.emit == Emit::ZEROS) {
-    write_zeros(row.gradient, row.vocab, rank, ranks);
+    write_zeros(logits.gradient, logits.vocab, rank, ranks);
   } else if (plan.emit != Emit::NOTHING) {
-    emit_row(load, layout, row, transform, plan, rank, log2_units, loose);
+    emit_logits(load, layout, logits, transform, plan, rank, log2_units, loose);
   }
   Peers::wait();  // peers may still be reading this CTA's statistics
 }
 
-// The gradient of rows whose statistics are known: 1 read, 1 write. 2^log2_parts CTAs a row, which need
-// nothing of one another; the task plans from the numbers of the row alone, for in place a peer may have
+// The gradient of tokens whose statistics are known: 1 read, 1 write. 2^log2_parts CTAs a token, which need
+// nothing of one another; the task plans from the numbers of the token alone, for in place a peer may have
 // written.
 template <class Task>
-__global__ void __launch_bounds__(MAX_ROW_THREADS) gradient_kernel(Task task, int log2_parts) {
+__global__ void __launch_bounds__(MAX_PASS_THREADS) gradient_kernel(Task task, int log2_parts) {
   using T = typename Task::Element;
   auto* shared = block_smem<Plan>();
   const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
   const int64_t index = blockIdx.x >> log2_parts;
-  const Row<T> row = task.row(index);
-  if (!row.counted) return write_zeros(row.gradient, row.vocab, part, parts);
-  const RowLayout layout = RowLayout::of<T>(row.logits, row.vocab);
-  const Transform<Task::SOFTCAP> transform(row.inv_temperature, row.softcap);
+  const TokenLogits<T> logits = task.logits(index);
+  if (!logits.counted) return write_zeros(logits.gradient, logits.vocab, part, parts);
+  const LogitsLayout layout = LogitsLayout::of<T>(logits.values, logits.vocab);
+  const Transform<Task::SOFTCAP> transform(logits.inv_temperature, logits.softcap);
   if (threadIdx.x == 0) *shared = task.plan(index, transform);
   __syncthreads();
   const Plan plan = *shared;
-  const int32_t loose = part == 0 ? loose_element(layout, row.vocab) : -1;
-  emit_row(Streamed(row.logits, layout), layout, row, transform, plan, part, LOG2_UNITS - log2_parts, loose);
+  const int32_t loose = part == 0 ? loose_element(layout, logits.vocab) : -1;
+  emit_logits(Streamed(logits.values, layout), layout, logits, transform, plan, part, LOG2_UNITS - log2_parts,
+              loose);
 }
 
 }  // namespace elastic::cuda

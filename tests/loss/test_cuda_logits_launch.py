@@ -1,4 +1,4 @@
-"""The row pass of the CUDA kernels, run on the CPU, in every launch shape (resident on 1 to 16 blocks,
+"""The logits pass of the CUDA kernels, run on the CPU, in every launch shape (resident on 1 to 16 blocks,
 streamed) and on rows of any length, stride and alignment."""
 
 from collections.abc import Callable, Iterator
@@ -40,12 +40,12 @@ def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
     """Ops run on the CUDA kernels, in the launch shape last asked for."""
 
     def choose(shape: Shape) -> None:
-        assert shim.set_row_launch(*shape)
+        assert shim.set_logits_launch(*shape)
 
     shim.set_seed(0)
     with poisoned_outputs(), redirected():
         yield choose
-    shim.set_row_launch(*TABLE)
+    shim.set_logits_launch(*TABLE)
     shim.set_device()
 
 
@@ -193,7 +193,7 @@ def test_a_certain_token_has_logprob_and_gradient_exactly_zero(launch, shape, dt
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_real_vocabulary_in_the_table_s_own_shape(launch, shim, dtype):
-    resident, cluster, _, _ = shim.row_launch(dtype, 151_936, True)
+    resident, cluster, _, _ = shim.logits_launch(dtype, 151_936, True)
     assert (resident, cluster) == (True, 8)
     batch = random_batch(dtype, lengths=(1, 1), groups=(2,), vocab=151_936)
     batch.rewards[:] = torch.tensor([0.0, 1.0])
@@ -203,13 +203,13 @@ def test_a_real_vocabulary_in_the_table_s_own_shape(launch, shim, dtype):
 
 def test_the_longest_rows_take_sixteen_blocks_or_are_streamed(launch, shim):
     for vocab, resident, cluster in ((262_144, True, 8), (700_001, True, 16), (1_000_003, False, 1)):
-        assert shim.row_launch(torch.float32, vocab, True)[:2] == (resident, cluster)
+        assert shim.logits_launch(torch.float32, vocab, True)[:2] == (resident, cluster)
     batch = random_batch(lengths=(1,), groups=(1,), vocab=1_000_003)
     exact = reference.token_logprobs(batch.logits.double(), batch.targets)
     for got, want in zip(ops.token_logprobs(batch.logits, batch.targets), exact, strict=True):
         assert_near(got, want, 1e-5, "token_logprobs")
     launch((16, 64))
-    with pytest.raises(RuntimeError, match=r"row_kernel.*launch failed"):
+    with pytest.raises(RuntimeError, match=r"logits_kernel.*launch failed"):
         ops.token_logprobs(batch.logits, batch.targets)
 
 
@@ -217,7 +217,7 @@ def test_a_device_without_clusters_streams_with_the_same_bits(launch, shim):
     batch = few(torch.bfloat16, 4_097)
     expected = outputs(batch, batch.logits)
     shim.set_device(8)
-    assert not shim.row_launch(torch.bfloat16, 4_097, True)[0]
+    assert not shim.logits_launch(torch.bfloat16, 4_097, True)[0]
     for got, want in zip(outputs(batch, batch.logits), expected, strict=True):
         assert torch.equal(got, want)
 
@@ -234,15 +234,15 @@ def test_no_schedule_changes_a_bit(launch, shim):
 
 @pytest.mark.parametrize("shape", [(3, 0), (32, 0), (-2, 0), (8, 33), (8, 2_048), (8, -32)])
 def test_a_shape_that_no_launch_can_have_is_refused(shim, shape):
-    before = shim.row_launch(torch.float32, 301, True)
-    assert not shim.set_row_launch(*shape)
-    assert shim.row_launch(torch.float32, 301, True) == before
+    before = shim.logits_launch(torch.float32, 301, True)
+    assert not shim.set_logits_launch(*shape)
+    assert shim.logits_launch(torch.float32, 301, True) == before
 
 
 def test_the_table_keeps_four_blocks_an_sm_where_rows_allow_it(shim):
     for vocab in (1, 301, 32_000, 50_257, 128_256, 151_936):
-        resident, _, threads, shared_bytes = shim.row_launch(torch.bfloat16, vocab, True)
+        resident, _, threads, shared_bytes = shim.logits_launch(torch.bfloat16, vocab, True)
         assert resident
         assert threads == 256
         assert 4 * (shared_bytes + 1024) <= 228 * 1024
-    assert shim.row_launch(torch.float32, 151_936, True)[:3] == (True, 8, 512)
+    assert shim.logits_launch(torch.float32, 151_936, True)[:3] == (True, 8, 512)

@@ -1,20 +1,20 @@
-// The writing half of a row pass: what is decided about a row once its statistics are known, and the
+// The writing half of a logits pass: what is decided about a token once its statistics are known, and the
 // gradient.
 #pragma once
 
-#include "cuda/row_stats.cuh"
+#include "cuda/logits_stats.cuh"
 
 namespace elastic::cuda {
 
-// What a task says about a row before anything of it is read.
+// What a task says about a token's logits before any of them is read.
 template <class T>
-struct Row {
-  const T* logits;  // [V]
+struct TokenLogits {
+  const T* values;  // [V]
   T* gradient;      // [V], may be the logits, or null
   int32_t vocab;
   float inv_temperature;
   float softcap;  // 0: none
-  bool counted;   // false: the row is not read, its gradient is zero
+  bool counted;   // false: they are not read, their gradient is zero
 };
 
 // What is written, decided by one thread for the whole CTA: 2^d (a + b d) with d = (x - max) scale, times the
@@ -53,7 +53,7 @@ __device__ __forceinline__ Plan slopes_plan(const Transform<SOFTCAP>& transform,
   return plan;
 }
 
-// The same from what was saved of a row's statistics (log_sum in nats). `logprob` is the target's, or NaN.
+// The same from what was saved of a token's statistics (log_sum in nats). `logprob` is the target's, or NaN.
 template <bool SOFTCAP>
 __device__ __forceinline__ Plan saved_plan(const Transform<SOFTCAP>& transform, float max, float log_sum,
                                            int32_t target, float target_cap_slope, float logprob,
@@ -99,26 +99,26 @@ __device__ __forceinline__ void each_group(int32_t begin, int32_t end, const Loa
   }
 }
 
-// Elements of a row outside its vectors, one for each of the first lanes of the row's first warp, or -1.
-__device__ __forceinline__ int32_t loose_element(const RowLayout& layout, int32_t vocab) {
+// Logits outside the vectors, one for each of the first lanes of the token's first warp, or -1.
+__device__ __forceinline__ int32_t loose_element(const LogitsLayout& layout, int32_t vocab) {
   const int32_t t = static_cast<int32_t>(threadIdx.x);
   if (t < layout.head) return t;
   return t < layout.head + layout.tail ? vocab - layout.tail + (t - layout.head) : -1;
 }
 
-// A row that is written: its elements, and as vectors those behind the first `head`.
+// Logits, or their gradient, to be written: the elements, and as vectors those behind the first `head`.
 template <class T>
-struct WrittenRow {
+struct WrittenLogits {
   Span<T> elements;
   Span<Vec16> vectors;
   int32_t head;
 
-  __device__ __forceinline__ WrittenRow(T* row, int32_t vocab, const RowLayout& layout)
-      : elements(row, vocab),
-        vectors(reinterpret_cast<Vec16*>(row + layout.head), layout.vectors),
+  __device__ __forceinline__ WrittenLogits(T* first, int32_t vocab, const LogitsLayout& layout)
+      : elements(first, vocab),
+        vectors(reinterpret_cast<Vec16*>(first + layout.head), layout.vectors),
         head(layout.head) {}
 
-  // ALIGNED: the row lies like the one that the layout is of with respect to 16 bytes; always so in place.
+  // ALIGNED: they lie like those that the layout is of with respect to 16 bytes; always so in place.
   template <bool ALIGNED>
   __device__ __forceinline__ void store(int32_t v, const float (&x)[PER_VECTOR<T>]) const {
     constexpr int E = PER_VECTOR<T>;
@@ -131,11 +131,11 @@ struct WrittenRow {
   }
 };
 
-// One of `parts` equal parts of a row becomes zero.
+// One of `parts` equal parts of a token's gradient becomes zero.
 template <class T>
-__device__ __forceinline__ void write_zeros(T* row, int32_t vocab, int part, int parts) {
-  const RowLayout layout = RowLayout::of<T>(row, vocab);
-  const WrittenRow<T> out(row, vocab, layout);
+__device__ __forceinline__ void write_zeros(T* gradient, int32_t vocab, int part, int parts) {
+  const LogitsLayout layout = LogitsLayout::of<T>(gradient, vocab);
+  const WrittenLogits<T> out(gradient, vocab, layout);
   const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
   if (loose >= 0) out.elements[loose] = from_float<T>(0.f);
   const int32_t threads = static_cast<int32_t>(blockDim.x);
@@ -156,18 +156,19 @@ __device__ __forceinline__ void slopes(const Transform<SOFTCAP>& transform, cons
   }
 }
 
-// This CTA's share of the gradient row: units [first, first + units), where `load` finds the logits.
+// This CTA's share of the gradient: units [first, first + units), where `load` finds the logits.
 template <class Load, bool SOFTCAP, class T>
-__device__ __forceinline__ void emit_row(const Load& load, const RowLayout& layout, const Row<T>& row,
-                                         const Transform<SOFTCAP>& transform, const Plan& plan, int rank,
-                                         int log2_units, int32_t loose) {
+__device__ __forceinline__ void emit_logits(const Load& load, const LogitsLayout& layout,
+                                            const TokenLogits<T>& logits, const Transform<SOFTCAP>& transform,
+                                            const Plan& plan, int rank, int log2_units, int32_t loose) {
   constexpr int E = PER_VECTOR<T>;
   const int warp = static_cast<int>(threadIdx.x) / WARP, warps = static_cast<int>(blockDim.x) / WARP;
   const int units = 1 << log2_units, first_unit = rank << log2_units;
   const bool aligned =
-      (reinterpret_cast<uintptr_t>(row.gradient) - reinterpret_cast<uintptr_t>(row.logits)) % sizeof(Vec16) ==
+      (reinterpret_cast<uintptr_t>(logits.gradient) - reinterpret_cast<uintptr_t>(logits.values)) %
+          sizeof(Vec16) ==
       0;
-  const WrittenRow<T> out(row.gradient, row.vocab, layout);
+  const WrittenLogits<T> out(logits.gradient, logits.vocab, layout);
   const auto emit = [&](auto entropy, auto like_logits) {
     for (int u = warp; u < units; u += warps)
       each_vector<Load::AHEAD>(layout.begin(first_unit + u), layout.begin(first_unit + u + 1), load,
@@ -178,7 +179,7 @@ __device__ __forceinline__ void emit_row(const Load& load, const RowLayout& layo
                                  out.template store<decltype(like_logits)::value>(v, x);
                                });
     if (loose >= 0) {
-      float x[1] = {to_float(row.logits[loose])};
+      float x[1] = {to_float(logits.values[loose])};
       slopes<decltype(entropy)::value>(transform, plan, x);
       out.elements[loose] = from_float<T>(x[0]);
     }

@@ -1,18 +1,18 @@
-// The launch table of the row pass.
+// The launch table of the logits pass.
 //
-// A row in shared memory is cut into as few slices as let four CTAs share an SM: while one of them waits for
-// memory or for its cluster, the others compute. Four times 256 threads of 64 registers also fill the SM.
-// Rows that are too long for that get fewer and larger CTAs, then 16 of them, then go streamed. A streamed
-// row that is read twice has the SM to itself, so that the rows in flight stay in L2 between their two reads.
-// Not measured yet: `make gpu` sweeps the choices.
+// A token's logits in shared memory are cut into as few slices as let four CTAs share an SM: while one of
+// them waits for memory or for its cluster, the others compute. Four times 256 threads of 64 registers also
+// fill the SM. More logits than that allows get fewer and larger CTAs, then 16 of them, then go streamed. A
+// streamed token that is read twice has the SM to itself, so that the logits in flight stay in L2 between
+// their two reads. Not measured yet: `make gpu` sweeps the choices.
 #include <algorithm>
 #include <atomic>
 #include <iterator>
 #include <mutex>
 
 #include "cuda/common.cuh"
-#include "cuda/row_launch.h"
-#include "cuda/row_stats.cuh"
+#include "cuda/logits_launch.h"
+#include "cuda/logits_stats.cuh"
 
 namespace elastic::cuda {
 namespace {
@@ -70,23 +70,28 @@ Device current_device() {
 
 size_t shared_bytes(Scalar dtype, int64_t vocab, int cluster) {
   const int64_t per_vector = dtype == Scalar::F32 ? 4 : 8;
-  const int64_t unit = (vocab / per_vector + UNITS - 1) / UNITS;  // vectors; most where the row is aligned
-  return ROW_HEADER_BYTES + static_cast<size_t>(unit) * (UNITS / cluster) * sizeof(Vec16);
+  const int64_t unit =
+      (vocab / per_vector + UNITS - 1) / UNITS;  // vectors; most where the logits are aligned
+  return PASS_HEADER_BYTES + static_cast<size_t>(unit) * (UNITS / cluster) * sizeof(Vec16);
 }
 
-// `threads` 0: the table's. A row that is needed twice is kept as far as the CTA's share of the SM reaches.
-RowLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int threads, bool rereads) {
-  RowLaunch shape{false, 1, threads > 0 ? threads : rereads ? SM_THREADS : SM_THREADS / 2, ROW_HEADER_BYTES};
+// `threads` 0: the table's. What is needed twice is kept as far as the CTA's share of the SM reaches.
+LogitsLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int threads, bool rereads) {
+  LogitsLaunch shape{false, 1,
+                     threads > 0 ? threads
+                     : rereads   ? SM_THREADS
+                                 : SM_THREADS / 2,
+                     PASS_HEADER_BYTES};
   const size_t sm = device.sm_bytes / SM_THREADS * static_cast<size_t>(shape.threads);
   const size_t most = sm < device.cta_bytes + RESERVED_BYTES ? sm : device.cta_bytes + RESERVED_BYTES;
   const size_t whole = shared_bytes(dtype, vocab, 1);
-  if (rereads && most > ROW_HEADER_BYTES + RESERVED_BYTES)
+  if (rereads && most > PASS_HEADER_BYTES + RESERVED_BYTES)
     shape.shared_bytes = most - RESERVED_BYTES < whole ? most - RESERVED_BYTES : whole;
   return shape;
 }
 
-RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
-  RowLaunch best = streamed(device, dtype, vocab, 0, rereads);
+LogitsLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
+  LogitsLaunch best = streamed(device, dtype, vocab, 0, rereads);
   if (device.most_cluster == 1) return best;
   size_t most = 0;  // CTAs an SM
   for (int cluster = 1; cluster <= device.most_cluster && most < 4; cluster *= 2) {
@@ -101,12 +106,12 @@ RowLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rer
 
 }  // namespace
 
-RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
+LogitsLaunch logits_launch(Scalar dtype, int64_t vocab, bool rereads) {
   const int cluster = chosen_cluster, threads = chosen_threads;
   const Device device = current_device();
   if (cluster == 0) return streamed(device, dtype, vocab, threads, rereads);
-  RowLaunch shape = cluster > 0 ? RowLaunch{true, cluster, 256, shared_bytes(dtype, vocab, cluster)}
-                                : from_table(device, dtype, vocab, rereads);
+  LogitsLaunch shape = cluster > 0 ? LogitsLaunch{true, cluster, 256, shared_bytes(dtype, vocab, cluster)}
+                                   : from_table(device, dtype, vocab, rereads);
   if (threads > 0 && shape.resident) shape.threads = threads;
   if (threads > 0 && !shape.resident) shape = streamed(device, dtype, vocab, threads, rereads);
   return shape;
@@ -114,7 +119,7 @@ RowLaunch row_launch(Scalar dtype, int64_t vocab, bool rereads) {
 
 size_t most_shared_bytes() { return current_device().cta_bytes; }
 
-bool set_row_launch(int cluster, int threads) {
+bool set_logits_launch(int cluster, int threads) {
   const bool known = cluster == -1 || cluster == 0 || cluster == 1 || cluster == 2 || cluster == 4 ||
                      cluster == 8 || cluster == 16;
   if (!known || threads < 0 || threads > SM_THREADS || threads % WARP != 0) return false;

@@ -1,9 +1,9 @@
-// Starts a row pass: the task's type from the logits' dtype and softcap, its shape from the launch table.
+// Starts a logits pass: the task's type from the logits' dtype and softcap, its shape from the launch table.
 #pragma once
 
-#include "cuda/row_launch.h"
-#include "cuda/row_pass.cuh"
-#include "cuda/row_task.cuh"
+#include "cuda/logits_launch.h"
+#include "cuda/logits_pass.cuh"
+#include "cuda/logits_task.cuh"
 
 namespace elastic::cuda {
 
@@ -24,21 +24,21 @@ inline int log2_of(int power_of_two) {
   return n;
 }
 
-// `rereads`: the task may write a gradient. A row of more than 2^31 - 1 logits is refused.
+// `rereads`: the task may write a gradient. More than 2^31 - 1 logits a token are refused.
 template <class Task>
-LaunchResult launch_rows(const Task& task, const LogitsChunk& chunk, int64_t vocab, bool rereads,
+LaunchResult launch_pass(const Task& task, const LogitsChunk& chunk, int64_t vocab, bool rereads,
                          cudaStream_t stream) {
-  const RowLaunch shape = row_launch(chunk.dtype, vocab, rereads);
+  const LogitsLaunch shape = logits_launch(chunk.dtype, vocab, rereads);
   const int64_t ctas = chunk.tokens * shape.cluster;
-  if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "row_kernel"};
+  if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "logits_kernel"};
   const Grid grid{dim3(static_cast<unsigned>(ctas)), dim3(static_cast<unsigned>(shape.threads)),
                   shape.shared_bytes, static_cast<unsigned>(shape.cluster)};
-  const int32_t room = static_cast<int32_t>((shape.shared_bytes - ROW_HEADER_BYTES) / sizeof(Vec16));
-  if (!shape.resident) return launch<row_kernel<Streamed, Solo, Task>>(grid, stream, task, 0, room);
-  return launch<row_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster), room);
+  const int32_t room = static_cast<int32_t>((shape.shared_bytes - PASS_HEADER_BYTES) / sizeof(Vec16));
+  if (!shape.resident) return launch<logits_kernel<Streamed, Solo, Task>>(grid, stream, task, 0, room);
+  return launch<logits_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster), room);
 }
 
-// Parts of a row for passes whose CTAs need nothing of one another: enough for a few rows to fill a GPU.
+// Parts of a token for passes whose CTAs need nothing of one another: enough for a few tokens to fill a GPU.
 constexpr int LOG2_PARTS = 3;
 constexpr int PART_THREADS = 256;
 

@@ -1,4 +1,4 @@
-// Walks rows of logits of any dtype with the kernels of this machine's instruction set.
+// The logits pass on the CPU: tokens' logits of any dtype with the kernels of this machine's instruction set.
 #pragma once
 
 #include <cmath>
@@ -106,12 +106,12 @@ class ScratchRow {
   A* data_ = nullptr;
 };
 
-// One thread's way through rows of logits; owns the scratch rows that 16-bit logits and a soft cap need.
+// One thread's way through tokens' logits; owns the scratch rows that 16-bit logits and a soft cap need.
 // T is how logits lie in memory, A how they are computed.
 template <class T, class A>
-class RowPass {
+class LogitsPass {
  public:
-  explicit RowPass(const Softmax<A>& softmax)
+  explicit LogitsPass(const Softmax<A>& softmax)
       : softmax_(softmax),
         kernels_(for_type(ELASTIC_SELECT(loss_kernels), T{})),
         computed_(for_type(ELASTIC_SELECT(loss_kernels), A{})),

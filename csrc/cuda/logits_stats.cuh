@@ -1,12 +1,12 @@
-// Softmax statistics of a row, in one pass and in an order that no launch shape changes.
+// Softmax statistics of a token, in one pass and in an order that no launch shape changes.
 //
-// The row is cut into UNITS stretches of equal length. One warp takes a unit, a lane every 32nd vector of it
-// with a running maximum of its own; five shuffles join the lanes; the units are joined by one warp, in a
-// fixed tree. So the result depends on the row alone, not on cluster size, number of threads or storage.
+// Its logits are cut into UNITS stretches of equal length. One warp takes a unit, a lane every 32nd vector of
+// it with a running maximum of its own; five shuffles join the lanes; the units are joined by one warp, in a
+// fixed tree. So the result depends on the logits alone, not on cluster size, number of threads or storage.
 //
 // All exponents are in base 2: d = (x - max) log2(e) / temperature, with `max` the largest capped logit x
-// itself, which no offset of the row can round. It starts at the lowest float, which lets -inf and the lowest
-// float itself differ. NaN and +inf need no branch: they end up in `sum` and `max`.
+// itself, which no offset of the logits can round. It starts at the lowest float, which lets -inf and the
+// lowest float itself differ. NaN and +inf need no branch: they end up in `sum` and `max`.
 #pragma once
 
 #include "cuda/cluster.cuh"
@@ -16,22 +16,23 @@ namespace elastic::cuda {
 
 constexpr int LOG2_UNITS = 7, UNITS = 1 << LOG2_UNITS;
 constexpr float LOWEST = -3.402823466e38f;
-// What the float sum of a row cannot tell from 0, in logprob and entropy: a certain token reads exactly 0.
+// What the float sum over a vocabulary cannot tell from 0, in logprob and entropy: a certain token reads
+// exactly 0.
 constexpr float RESOLUTION = 2.4e-7f;
 // 2^NEGLIGIBLE is 0, and times NEGLIGIBLE it still is: keeps 0 * -inf out.
 constexpr float NEGLIGIBLE = -200.f;
 
-// Where the elements of a row lie: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
-struct RowLayout {
+// Where a token's logits lie: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
+struct LogitsLayout {
   int32_t head;
   int32_t tail;
   int32_t vectors;
   int32_t unit;  // vectors a unit; the last units may be shorter or empty
 
   template <class T>
-  static __device__ __forceinline__ RowLayout of(const T* row, int32_t vocab) {
+  static __device__ __forceinline__ LogitsLayout of(const T* first, int32_t vocab) {
     constexpr int E = PER_VECTOR<T>;
-    const int32_t past = static_cast<int32_t>(reinterpret_cast<uintptr_t>(row) / sizeof(T)) & (E - 1);
+    const int32_t past = static_cast<int32_t>(reinterpret_cast<uintptr_t>(first) / sizeof(T)) & (E - 1);
     const int32_t gap = (E - past) & (E - 1), head = gap < vocab ? gap : vocab;
     const int32_t vectors = (vocab - head) / E;
     return {head, vocab - head - vectors * E, vectors, (vectors + UNITS - 1) / UNITS};
@@ -97,26 +98,26 @@ struct alignas(16) UnitStats {
   float max, sum, weighted, unused;
 };
 
-// Logprob of a capped logit, from the row's maximum and log_sum in nats. Halves, because finite logits can be
-// further apart than the largest float.
+// Logprob of a capped logit, from the token's maximum and log_sum in nats. Halves, because finite logits can
+// be further apart than the largest float.
 __device__ __forceinline__ float logprob_of(float x, float inv_temperature, float max, float log_sum) {
   const float l = fmaf(0.5f * x - 0.5f * max, 2.f * inv_temperature, -log_sum);
   return l > -RESOLUTION ? 0.f : l;
 }
 
-// log2 p = d - log2_sum. NaN in every field for a row with NaN, +inf, or nothing but -inf.
-struct RowStats {
+// log2 p = d - log2_sum. NaN in every field for logits with NaN, +inf, or nothing but -inf.
+struct LogitsStats {
   float max;
   float log2_sum;
   float sum;
   float entropy;  // in nats
 
-  __device__ __forceinline__ explicit RowStats(const Online& row) {
-    const bool legal = row.sum > 0.f && row.max < INFINITY;
-    max = legal ? row.max : NAN;
-    sum = legal ? row.sum : NAN;
+  __device__ __forceinline__ explicit LogitsStats(const Online& all) {
+    const bool legal = all.sum > 0.f && all.max < INFINITY;
+    max = legal ? all.max : NAN;
+    sum = legal ? all.sum : NAN;
     log2_sum = log2f(sum);
-    const float h = (log2_sum - row.weighted / sum) * LN_2;
+    const float h = (log2_sum - all.weighted / sum) * LN_2;
     entropy = h < RESOLUTION ? 0.f : h;
   }
   __device__ __forceinline__ float log_sum() const { return log2_sum * LN_2; }  // in nats

@@ -1,14 +1,14 @@
 // The token stages of the GRPO loss: grpo_chunk and grpo_chunk_gradient.
 //
-// grpo_chunk is one row pass (row_pass.cuh) a token: statistics, the objective's slope, the gradient. Bytes a
-// logit: one read and one write of its type; masked tokens write only. An objective whose rows share a ratio
-// (gspo) has no slope before the whole completion was seen: grpo_chunk then only reads, grpo_rows finds the
-// slopes, and grpo_chunk_gradient reads and writes once more.
+// grpo_chunk is one logits pass (logits_pass.cuh) a token: statistics, the objective's slope, the gradient.
+// Bytes a logit: one read and one write of its type; masked tokens write only. An objective whose rows share
+// a ratio (gspo) has no slope before the whole completion was seen: grpo_chunk then only reads, grpo_rows
+// finds the slopes, and grpo_chunk_gradient reads and writes once more.
 #include "core/grpo_objective.h"
 #include "core/grpo_scratch.h"
+#include "cuda/logits_launch.cuh"
+#include "cuda/logits_task.cuh"
 #include "cuda/loss.h"
-#include "cuda/row_launch.cuh"
-#include "cuda/row_task.cuh"
 
 namespace elastic::cuda {
 namespace {
@@ -30,28 +30,28 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
 
   GrpoTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
 
-  __device__ __forceinline__ Row<T> row(int64_t i) const {
+  __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
     const int64_t token = token_of(chunk, i);
     const bool counted = grpo_scratch(p).work[token] != Work::SKIP;
-    return this->row_of(p.softmax, chunk, i, token, !is_row_level(p.objective), counted);
+    return this->logits_of(p.softmax, chunk, i, token, !is_row_level(p.objective), counted);
   }
 
   __device__ __forceinline__ void skip(int64_t) const {}  // grpo_begin has set the outputs
 
-  __device__ __forceinline__ Inputs inputs(int64_t i, const Row<T>& row) const {
+  __device__ __forceinline__ Inputs inputs(int64_t i, const TokenLogits<T>& logits) const {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
     Inputs in{};
     in.work = s.work[token];
     in.target = this->target_of(p.softmax, token);
-    if (in.target >= 0) in.logit = to_float(row.logits[in.target]);
+    if (in.target >= 0) in.logit = to_float(logits.values[in.target]);
     in.row = s.row_of[token];
     if (in.row >= 0) in.given = token_given(p, token, in.row, s.rows[in.row].scale, s.rows[in.row].weight);
     return in;
   }
 
-  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const Row<T>& row,
-                                          const RowStats& stats, const Transform<SOFTCAP>& transform,
+  __device__ __forceinline__ Plan combine(int64_t i, const Inputs& in, const TokenLogits<T>& logits,
+                                          const LogitsStats& stats, const Transform<SOFTCAP>& transform,
                                           bool writes) const {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
@@ -69,7 +69,7 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
       s.cap_slope[token] = cap_slope;
       if (has_terms) s.terms[token] = terms;
     }
-    if (row.gradient == nullptr) return Plan{};
+    if (logits.gradient == nullptr) return Plan{};
     if (terms.slope == 0 && terms.entropy_slope == 0) return zeros_plan();
     return slopes_plan(transform, stats.max, 1.f / stats.sum, stats.log2_sum, in.target, cap_slope, logprob,
                        stats.entropy, terms.slope, terms.entropy_slope);
@@ -83,10 +83,10 @@ struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
 
   GrpoGradientTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
 
-  __device__ __forceinline__ Row<T> row(int64_t i) const {
+  __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
     const int64_t token = token_of(chunk, i);
     const TokenTerms<float>& terms = grpo_scratch(p).terms[token];
-    return this->row_of(p.softmax, chunk, i, token, true, terms.slope != 0 || terms.entropy_slope != 0);
+    return this->logits_of(p.softmax, chunk, i, token, true, terms.slope != 0 || terms.entropy_slope != 0);
   }
 
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
@@ -104,7 +104,7 @@ LaunchResult grpo_chunk(const Params& p, const LogitsChunk& chunk, cudaStream_t 
   const bool rereads = chunk.gradient != nullptr && !is_row_level(p.objective);
   return with_logits_type(chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = GrpoTask<decltype(type), decltype(softcap)::value>;
-    return launch_rows(Task(p, chunk), chunk, p.softmax.vocab, rereads, stream);
+    return launch_pass(Task(p, chunk), chunk, p.softmax.vocab, rereads, stream);
   });
 }
 

@@ -1,8 +1,8 @@
-// What every task of a row pass shares: which row of which tensor, and how its logits are transformed.
+// What every task of a logits pass shares: whose logits of which tensor, and how they are transformed.
 #pragma once
 
 #include "core/loss_params.h"
-#include "cuda/row_emit.cuh"
+#include "cuda/logits_emit.cuh"
 
 namespace elastic::cuda {
 
@@ -11,9 +11,10 @@ struct LogitsTask {
   using Element = T;
   static constexpr bool SOFTCAP = SOFTCAP_;
 
-  static __device__ __forceinline__ Row<T> row_of(const Softmax<float>& softmax, const LogitsChunk& chunk,
-                                                  int64_t i, int64_t token, bool with_gradient,
-                                                  bool counted) {
+  static __device__ __forceinline__ TokenLogits<T> logits_of(const Softmax<float>& softmax,
+                                                             const LogitsChunk& chunk, int64_t i,
+                                                             int64_t token, bool with_gradient,
+                                                             bool counted) {
     float inv = static_cast<float>(1. / softmax.temperature);
     if (softmax.temperatures != nullptr) {  // on the device nobody has looked at them yet
       const float temperature = softmax.temperatures[token];
