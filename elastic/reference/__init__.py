@@ -9,11 +9,12 @@ from elastic.reference.budget import (
     replay,
 )
 from elastic.reference.loss import GrpoOutput, group_advantage, grpo_loss, linear_grpo_loss, token_logprobs
-from elastic.reference.sampling import Sample, sample
+from elastic.reference.sampling import sample
+from elastic.sampling import SampleOutput
 
 __all__ = [
     "GrpoOutput",
-    "Sample",
+    "SampleOutput",
     "budget_step_",
     "end_thinking_",
     "force_logits_",
