@@ -1,4 +1,4 @@
-"""The ids that end a row, as callers may give them."""
+"""The ids that end a row and the one that pads it, as callers may give them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def eos_tuple(value: Any) -> tuple[int, ...]:
     if any(i < 0 for i in ids):
         raise ValueError(f"eos_ids: expected ids from 0, got {sorted(ids)}")
     return tuple(sorted(set(ids)))
+
+
+def tokenizer_eos(tokenizer: Any) -> tuple[int, ...]:
+    """The id that ends a sequence by the tokenizer; none without a tokenizer, or where it names none."""
+    own = getattr(tokenizer, "eos_token_id", None)
+    return () if own is None else (own,)
+
+
+def pad_of(tokenizer: Any, eos: Collection[int]) -> int:
+    """What finished rows emit: the tokenizer's padding, the least EOS id where it names none, or 0."""
+    own = getattr(tokenizer, "pad_token_id", None)
+    return min(eos, default=0) if own is None else own
 
 
 def _items(value: Any) -> Iterable[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TextIO
 import torch
 
 from elastic.files import write_atomic
-from elastic.generate_request import Request, read_prompts
+from elastic.generate_request import GenerateRequest, read_prompts
 from elastic.interrupt import ThoughtInterrupt
 from elastic.models import load_model
 from elastic.report.display import Decode, Display
@@ -24,10 +24,10 @@ from elastic.threads import threads_for
 
 _MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
 
-__all__ = ["Request", "read_prompts", "run"]
+__all__ = ["GenerateRequest", "read_prompts", "run"]
 
 
-def run(request: Request, out: TextIO) -> None:
+def run(request: GenerateRequest, out: TextIO) -> None:
     """Generates and shows every completion; prompt by prompt, samples of a prompt together.
 
     Streaming decodes one completion after the other. Seeds belong to rows, so it shows what decoding all of
@@ -64,7 +64,7 @@ def run(request: Request, out: TextIO) -> None:
             _show(batch, request, display)
 
 
-def _write_json(request: Request, batch: RolloutBatch) -> None:
+def _write_json(request: GenerateRequest, batch: RolloutBatch) -> None:
     if request.json_path is None:
         return
     batch = replace(batch, run_seed=request.sampling.seed)  # streamed rows are calls of their own
@@ -73,7 +73,7 @@ def _write_json(request: Request, batch: RolloutBatch) -> None:
     write_atomic(request.json_path.resolve(), "[" + ",\n".join(records) + "]\n")
 
 
-def _with_seed(request: Request) -> Request:
+def _with_seed(request: GenerateRequest) -> GenerateRequest:
     if request.sampling.seed is not None:
         return request
     sampling = request.sampling.seeded()
@@ -82,7 +82,7 @@ def _with_seed(request: Request) -> Request:
     return replace(request, sampling=sampling)
 
 
-def _with_template(tokenizer: Any, request: Request) -> tuple[list[str], bool | None]:
+def _with_template(tokenizer: Any, request: GenerateRequest) -> tuple[list[str], bool | None]:
     """The prompts as texts, and whether the tokenizer's special tokens are to be added to them."""
     chat = request.chat if request.chat is not None else bool(tokenizer.chat_template)
     if not chat:
@@ -110,7 +110,7 @@ def _decode_with(tokenizer: Any) -> Decode:
     )
 
 
-def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: Request) -> RolloutBatch:
+def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: GenerateRequest) -> RolloutBatch:
     return engine.generate(
         prompts,
         request.budget,
@@ -120,12 +120,12 @@ def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: Request
     )
 
 
-def _limits(request: Request) -> dict[str, Any]:
+def _limits(request: GenerateRequest) -> dict[str, Any]:
     names = ("max_new_tokens", "phase", "thinking_used")
     return {name: getattr(request, name) for name in names}
 
 
-def _show(batch: RolloutBatch, request: Request, display: Display) -> None:
+def _show(batch: RolloutBatch, request: GenerateRequest, display: Display) -> None:
     for row in range(len(batch)):
         display.begin(_heading(request, row))
         for fields in zip(
@@ -136,7 +136,7 @@ def _show(batch: RolloutBatch, request: Request, display: Display) -> None:
 
 
 def _stream(
-    engine: RolloutEngine, prompts: Sequence[str], request: Request, display: Display
+    engine: RolloutEngine, prompts: Sequence[str], request: GenerateRequest, display: Display
 ) -> RolloutBatch:
     # A mistake in the last prompt is found before the first completion is shown.
     plan = make_plan(
@@ -176,7 +176,7 @@ def _stream(
     return batch
 
 
-def _heading(request: Request, row: int) -> str:
+def _heading(request: GenerateRequest, row: int) -> str:
     prompt, sample = divmod(row, request.samples)
     numbers = f"prompt {prompt + 1} of {len(request.prompts)}"
     if request.samples > 1:

@@ -21,7 +21,7 @@ _BUDGET_FLAGS = (
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateRequest:
     """One call of the command.
 
     Attributes:
@@ -78,7 +78,7 @@ class Request:
             _check_writable(self.json_path)
 
 
-def request_of(options: argparse.Namespace) -> Request:
+def request_of(options: argparse.Namespace) -> GenerateRequest:
     """The request that flags of the command line make.
 
     Raises:
@@ -92,7 +92,7 @@ def request_of(options: argparse.Namespace) -> Request:
         budget = Budget.vanilla(options.total, **rules)
     else:
         budget = Budget(options.thinking, options.solution, options.total, **rules)
-    return Request(
+    return GenerateRequest(
         model=options.model,
         prompts=read_prompts(options.prompts) if options.prompts is not None else options.prompt,
         budget=budget,

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from transformers.utils import is_flash_attn_2_available
 
+from elastic import tiny
 from elastic.model_files import find_files, read_config, read_tokenizer, read_weights
 from elastic.quiet import quiet_transformers
-
-EMBEDDED = "tiny"
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ATTENTIONS = ("auto", "flash_attention_2", "sdpa", "eager")
@@ -52,9 +51,7 @@ def load_model(
     """
     device = check_device(device)
     name = os.fspath(path)
-    if path == EMBEDDED:
-        from elastic import tiny
-
+    if path == tiny.NAME:
         path = tiny.checkpoint()
     with quiet_transformers(bars=sys.stderr.isatty()):
         options = find_files(path)

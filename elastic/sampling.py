@@ -1,8 +1,14 @@
 """How tokens are drawn, and the seeds of the rows of a run. The drawing itself is `elastic.ops.sample`."""
 
+from __future__ import annotations
+
 import math
 import secrets
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _MAX_SEED = 2**63 - 1
@@ -55,7 +61,7 @@ class Sampling:
         if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
             raise ValueError(f"seed: expected 0 .. 2^63-1, got {self.seed}")
 
-    def seeded(self) -> "Sampling":
+    def seeded(self) -> Sampling:
         """The same with a seed: its own, or one drawn now.
 
         Drawn from the operating system, so no generator that a training run keeps track of moves.
@@ -68,16 +74,42 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.temperature == 0
 
 
+class SampleOutput(NamedTuple):
+    """One token a row: what `elastic.ops.sample` and its reference return.
+
+    Attributes:
+        tokens: [B] int64, emitted; 0 where the logits are unusable, or padding with a state.
+        logprobs: [B] float32, of the token under the distribution it was drawn from (after the filters; 0 at
+            temperature 0).
+        full_logprobs: [B] float32, of the token under softmax(logits / temperature) over the whole vocabulary
+            (softmax(logits) at temperature 0).
+        source: [B] uint8 of `Source`; None without a state.
+        phase: [B] uint8 of `Phase`, of the token emitted; None without a state.
+
+    Both logprobs are 0 for a token that was not drawn: forced, padding, or put in place of an EOS. They are
+    NaN exactly for rows whose logits are unusable (NaN, +inf, or nothing but -inf). None has a gradient.
+    """
+
+    tokens: Tensor
+    logprobs: Tensor
+    full_logprobs: Tensor
+    source: Tensor | None
+    phase: Tensor | None
+
+
 def row_seeds(seed: int, rows: int) -> list[int]:
     """Seeds of rows 0 .. rows-1 of a run: splitmix64 of the run's seed and the row's index, 63 bits.
 
     A row's seed depends on `seed` and its own index only, so adding rows leaves the others alone.
     """
-    return [_splitmix64(_splitmix64(seed) ^ row) >> 1 for row in range(rows)]
+    return [splitmix64(splitmix64(seed) ^ row) >> 1 for row in range(rows)]
 
 
-def _splitmix64(value: int) -> int:
-    """Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014."""
+def splitmix64(value: int) -> int:
+    """One output of SplitMix64 for a 64-bit state; of other integers the low 64 bits count.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
     z = (value + 0x9E3779B97F4A7C15) & _MASK64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64

@@ -26,7 +26,7 @@ LEAVES: set[str] = {
 }
 ALLOWED: dict[str, set[str]] = {
     "_extension": set(),
-    "reference": {"budget", "machine", "markers", "pattern", "table"},
+    "reference": {"budget", "machine", "markers", "pattern", "sampling", "table"},
     "pattern": set(),
     "token_text": set(),
     "marker_text": {"token_text"},

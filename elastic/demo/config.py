@@ -14,7 +14,7 @@ import transformers
 import elastic
 from elastic import tiny
 from elastic.data import Problem
-from elastic.evaluate.sweep import Limits
+from elastic.evaluate.sweep import BudgetPair
 from elastic.train import TrainConfig
 
 METHODS = ("vanilla", "separate", "capped", "e1")
@@ -65,7 +65,7 @@ class DemoConfig:
             raise ValueError(f"seed: expected 0 .. 2^31-1, got {self.seed}")
 
     @property
-    def limits(self) -> list[Limits]:
+    def limits(self) -> list[BudgetPair]:
         """The evaluated (t, s) pairs, the unlimited one last."""
         return [*((thinking, self.solution) for thinking in self.thinking_budgets), (None, None)]
 

@@ -16,7 +16,7 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.measure import measure
 from elastic.sampling import Sampling
 
-Limits = tuple[int | None, int | None]
+BudgetPair = tuple[int | None, int | None]
 
 
 class Engine(Protocol):
@@ -29,7 +29,7 @@ class Engine(Protocol):
 def sweep(
     engine: Engine,
     methods: Sequence[str],
-    limits: Sequence[Limits],
+    limits: Sequence[BudgetPair],
     problems: Sequence[Problem],
     reward: RewardFunction,
     *,
@@ -70,7 +70,7 @@ def sweep(
 
 def _rows(
     engine: Engine,
-    plan: Sequence[tuple[Method, Limits, Budget]],
+    plan: Sequence[tuple[Method, BudgetPair, Budget]],
     problems: Sequence[Problem],
     reward: RewardFunction,
     sampling: Sampling,
@@ -119,7 +119,7 @@ def _mean(values: Tensor) -> float:
     return values.double().mean().item()
 
 
-def _row(method: Method, pair: Limits, facts: dict[str, Any]) -> Row:
+def _row(method: Method, pair: BudgetPair, facts: dict[str, Any]) -> Row:
     thinking, solution = pair
     if not method.one_cap or thinking is None or solution is None:
         return Row(method=method.name, thinking=thinking, solution=solution, total=None, **facts)

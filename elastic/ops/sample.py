@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -11,29 +9,7 @@ from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.machine import Machine
 from elastic.ops._arguments import check_machine, integers, per_row
 from elastic.ops._inputs import check_tensor, integer, number
-
-
-class SampleOutput(NamedTuple):
-    """One token a row.
-
-    Attributes:
-        tokens: [B] int64, emitted.
-        logprobs: [B] float32, of the token under the distribution it was drawn from (after the filters; 0 at
-            temperature 0).
-        full_logprobs: [B] float32, of the token under softmax(logits / temperature) over the whole vocabulary
-            (softmax(logits) at temperature 0).
-        source: [B] uint8 of `Source`; None without a state.
-        phase: [B] uint8 of `Phase`, of the token emitted; None without a state.
-
-    Both logprobs are 0 for a token that was not drawn: forced, padding, or put in place of an EOS. They are
-    NaN exactly for rows whose logits are unusable. None of these has a gradient.
-    """
-
-    tokens: Tensor
-    logprobs: Tensor
-    full_logprobs: Tensor
-    source: Tensor | None
-    phase: Tensor | None
+from elastic.sampling import SampleOutput
 
 
 def sample(

@@ -16,11 +16,12 @@ from elastic.reference.loss import (
     linear_token_logprobs,
     token_logprobs,
 )
-from elastic.reference.sampling import Sample, sample
+from elastic.reference.sampling import sample
+from elastic.sampling import SampleOutput
 
 __all__ = [
     "GrpoOutput",
-    "Sample",
+    "SampleOutput",
     "budget_step_",
     "end_thinking_",
     "force_logits_",

@@ -6,7 +6,6 @@ fused multiply-adds, which PyTorch lacks; `_fma` builds it from double precision
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from elastic.budget import Phase, Source
 from elastic.machine import Machine
 from elastic.reference.budget_rules import Rules, rules_of
 from elastic.reference.budget_state import Row, load_rows
+from elastic.sampling import SampleOutput
 from elastic.table import Column
 
 _MASK32 = 0xFFFFFFFF
@@ -33,25 +33,6 @@ _POWERS = tuple(
         ("0x1.5bba14p-10", "0x1.3cea88p-7", "0x1.c6b752p-5", "0x1.ebf9bcp-3", "0x1.62e42ap-1", "0x1p0"),
     )
 )
-
-
-class Sample(NamedTuple):
-    """One draw for every row.
-
-    Attributes:
-        tokens: [B] int64; where the logits are unusable 0, or padding with a state.
-        logprobs: [B] float32, of the token under the distribution it was drawn from (after the filters; 0
-            at temperature 0). NaN where the row's logits held a NaN, a +inf or nothing but -inf.
-        full_logprobs: [B] float32, of the token under softmax(logits / temperature) over the whole
-            vocabulary (softmax(logits) at temperature 0).
-        source, phase: [B] uint8 of the token emitted; None without a state.
-    """
-
-    tokens: Tensor
-    logprobs: Tensor
-    full_logprobs: Tensor
-    source: Tensor | None = None
-    phase: Tensor | None = None
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -168,7 +149,7 @@ def sample(
     *,
     active: Tensor | None = None,
     broken: Tensor | None = None,
-) -> Sample:
+) -> SampleOutput:
     """Draws one token a row, row by row, and takes the row's budget step where there is a state.
 
     Args:
@@ -189,7 +170,7 @@ def sample(
         for logit, random, budget in zip(logits, row_random(seeds, positions).tolist(), budgets, strict=True)
     ]
     tokens, logprobs, full, source, phase = zip(*drawn, strict=True) if drawn else [()] * 5
-    out = Sample(
+    out = SampleOutput(
         torch.tensor(tokens, dtype=torch.int64),
         torch.tensor(logprobs, dtype=torch.float32),
         torch.tensor(full, dtype=torch.float32),

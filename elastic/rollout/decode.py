@@ -1,6 +1,6 @@
-"""The decode loop: rows wait in a queue, slots take them, finished rows give their slot to the next.
+"""The decode loop on the device: prefill, steps, and the log that becomes the record.
 
-R rows, S slots, n slots in use, W steps of a log window, T columns of the record.
+R rows, S slots of which the first n are in use, W steps of a log window, T columns of the record.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from elastic import ops
 from elastic.budget import Phase, Source
 from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import Prefix, SlotCache, prefill
+from elastic.rollout.limits import Limits
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.schedule import Schedule
 from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
 
 # row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
@@ -27,69 +29,49 @@ OnToken = Callable[[int, int, int, int], str | None]
 END_THINKING = "end_thinking"  # what on_token returns
 
 _PREFILL_TOKENS = 8192  # of one prefill forward, padding included; a longer prompt goes alone
-_FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled when they need more
 
 
 class Decoder:
-    """One call of `generate`.
-
-    The host knows where every row stands without asking the device, because each row in flight emits one
-    token a step. What it cannot know is when a row ends early: that it polls.
+    """One call of `generate`: does on the device what its `Schedule` says.
 
     Args:
-        refill: free slots that start a refill, or a compaction once the queue is empty.
+        plan: the rows.
+        schedule: of the plan's rows, at its start.
         poll: when and how completion is looked at.
         on_token: called for every emitted token; needs a poll every step.
         bar: progress over rows.
+
+    Attributes:
+        ended_at: of each row, its tokens when its thinking was ended from outside, -1 for never.
     """
 
     def __init__(
         self,
         model: Any,
         plan: Plan,
-        slots: int,
-        vocab: int,
-        pad_id: int,
+        schedule: Schedule,
+        limits: Limits,
         device: torch.device,
-        refill: int,
         poll: Poll,
         on_token: OnToken | None,
         bar: tqdm,
     ):
-        self.model, self.plan, self.device = model, plan, device
-        self.refill, self.poll, self.on_token, self.bar = refill, poll, on_token, bar
-        self.queue = deque(plan.longest_first())
-        self.machine = plan.machine.to(device)
-        self.slots: Slots = new_slots(slots, vocab, self.machine, device)
-        self.cache: SlotCache | None = None
-        self.used = slots  # n
-        self.row = [-1] * slots  # of each slot, -1 for none; a finished row stays until the slot is reused
-        self.live = [False] * slots
-        self.alive = 0  # how many are live
-        self.start = [0] * slots  # step at which the slot's row emits its first token
-        self.step = 0
-        self.flushed = 0  # steps whose log is in the record
-        self.next_end = 0  # earliest step at which a row in flight has emitted all it may
-        self.columns_ahead = 0  # columns needed at a step, minus the step
-        self.prefixes: dict[int, Prefix] = {}
-        self.waiting = [0] * len(plan.prompts)  # rows of each prompt still in the queue
-        for k in plan.prompt_index:
-            self.waiting[k] += 1
+        rows, slots = len(plan.most), schedule.used
+        self.ended_at = [-1] * rows
+        self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
+        self._poll, self._on_token, self._bar = poll, on_token, bar
+        self._machine = plan.machine.to(device)
+        self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
+        self._cache: SlotCache | None = None
+        self._flushed = 0  # steps whose log is in the record
+        self._prefixes: dict[int, Prefix] = {}
         phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
         used = plan.thinking_used.to(device)
-        self.first_state = ops.new_state(budgets, self.machine, phase=phases, thinking_used=used)
-        self.ended_at = [-1] * len(plan.most)  # of each row, tokens when its thinking was ended from outside
-        self.final_state = done_state(len(plan.most), self.machine, device)
-        self.done_state = self.final_state[:1].clone()
-        self.seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
-        # What rows with a bound may need is allocated now (SPEC R5), the others get more as they go.
-        firsts = [
-            n if own else min(n, _FIRST_COLUMNS) for n, own in zip(plan.most, plan.bounded, strict=True)
-        ]
-        self.record = RecordBuffer(len(plan.most), max(firsts), max(plan.most), pad_id, device)
-        prompts = [len(plan.prompts[k]) for k in plan.prompt_index]
-        self.first_columns = max(p + n for p, n in zip(prompts, firsts, strict=True))
-        self.max_columns = max(p + n for p, n in zip(prompts, plan.most, strict=True))
+        self._first_state = ops.new_state(budgets, self._machine, phase=phases, thinking_used=used)
+        self._final_state = done_state(rows, self._machine, device)
+        self._done_state = self._final_state[:1].clone()
+        self._seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
+        self._record = RecordBuffer(rows, schedule.first_tokens, schedule.most_tokens, limits.pad_id, device)
 
     def run(self) -> tuple[list[Tensor], Tensor]:
         """Decodes every row.
@@ -101,67 +83,62 @@ class Decoder:
         Raises:
             RuntimeError: a row's logits held NaN or +inf, or nothing but -inf; names row and prompt.
         """
-        while self.queue or self.alive:
-            self._schedule()
-            entry = self.step % WINDOW
-            emit(self.slots, self.machine, self.plan.sampling, self.used, entry)
-            self.step += 1
-            if self.on_token is not None:
-                self._stream(entry, self.on_token)
+        schedule = self._schedule
+        while schedule.busy:
+            self._change_slots()
+            entry = schedule.step % WINDOW
+            emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
+            schedule.step += 1
+            if self._on_token is not None:
+                self._stream(entry, self._on_token)
             self._finish_rows()
-            if self.alive:
+            if schedule.alive:
                 self._forward()
-            if self.step % WINDOW == 0:
+            if schedule.step % WINDOW == 0:
                 self._flush()
         self._flush()
-        if self.poll.broken(self.slots):
+        if self._poll.broken(self._slots):
             self._raise_broken()
-        return self.record.fields(), self.final_state
+        return self._record.fields(), self._final_state
 
     def _forward(self) -> None:
-        assert self.cache is not None
-        columns = min(self.step + self.columns_ahead, self.max_columns)
-        if columns > self.cache.capacity:
-            self.cache.grow(min(2 * columns, self.max_columns))
-        forward(self.model, self.cache, self.slots, self.used, columns)
+        assert self._cache is not None
+        columns, most = self._schedule.columns, self._schedule.most_columns
+        if columns > self._cache.capacity:
+            self._cache.grow(min(2 * columns, most))
+        forward(self._model, self._cache, self._slots, self._schedule.used, columns)
 
-    # Scheduling
+    # Slots change hands
 
-    def _schedule(self) -> None:
-        free = self.used - self.alive
-        if self.queue:
-            if free >= min(self.refill, len(self.queue)) or not self.alive:
-                self._flush()
-                self._admit([s for s in range(self.used) if not self.live[s]][: len(self.queue)])
-        elif free >= min(self.refill, max(1, self.used // 8)):
+    def _change_slots(self) -> None:
+        slots = self._schedule.refill()
+        if slots:
+            self._flush()
+            self._admit(slots)
+        elif self._schedule.sparse:
             self._flush()
             self._compact()
 
     def _admit(self, slots: list[int]) -> None:
-        rows = [self.queue.popleft() for _ in slots]
+        rows = self._schedule.admit(slots)
         by_prompt: dict[int, list[int]] = {}
         for row, slot in zip(rows, slots, strict=True):
-            by_prompt.setdefault(self.plan.prompt_index[row], []).append(slot)
-        fresh = self._prefill([k for k in by_prompt if k not in self.prefixes])
+            by_prompt.setdefault(self._plan.prompt_index[row], []).append(slot)
+        fresh = self._prefill([k for k in by_prompt if k not in self._prefixes])
         for k, into in by_prompt.items():
-            prefix = fresh[k] if k in fresh else self.prefixes[k]
-            if self.cache is None:
-                self.cache = SlotCache(prefix, len(self.row), self.first_columns)
-            index = torch.tensor(into, device=self.device)
-            self.cache.insert(index, prefix)
-            self.slots.logits[index] = prefix.logits
-            self.waiting[k] -= len(into)
+            prefix = fresh[k] if k in fresh else self._prefixes[k]
+            if self._cache is None:
+                self._cache = SlotCache(prefix, len(self._schedule.row), self._schedule.first_columns)
+            index = torch.tensor(into, device=self._device)
+            self._cache.insert(index, prefix)
+            self._slots.logits[index] = prefix.logits
         self._keep_prefixes(fresh)
-        index, which = torch.tensor([slots, rows], device=self.device)
-        lengths = [len(self.plan.prompts[self.plan.prompt_index[row]]) for row in rows]
-        self.slots.positions[index] = torch.tensor(lengths, device=self.device)
-        self.slots.state[index] = self.first_state[which]
-        self.slots.seeds[index] = self.seeds[which]
-        self.slots.emitted[index] = 0
-        for row, slot in zip(rows, slots, strict=True):
-            self.row[slot], self.live[slot], self.start[slot] = row, True, self.step
-        self.alive += len(rows)
-        self._look_ahead()
+        index, which = torch.tensor([slots, rows], device=self._device)
+        lengths = [len(self._plan.prompts[self._plan.prompt_index[row]]) for row in rows]
+        self._slots.positions[index] = torch.tensor(lengths, device=self._device)
+        self._slots.state[index] = self._first_state[which]
+        self._slots.seeds[index] = self._seeds[which]
+        self._slots.emitted[index] = 0
 
     def _prefill(self, prompts: list[int]) -> dict[int, Prefix]:
         """Prefills prompts, as many together as a forward may hold. Rows of one prompt share the result."""
@@ -170,79 +147,59 @@ class Decoder:
         while waiting:
             batch, longest = [waiting.popleft()], 0
             while waiting:
-                longest = max(len(self.plan.prompts[k]) for k in (*batch, waiting[0]))
+                longest = max(len(self._plan.prompts[k]) for k in (*batch, waiting[0]))
                 if longest * (len(batch) + 1) > _PREFILL_TOKENS:
                     break
                 batch.append(waiting.popleft())
-            made = prefill(self.model, [self.plan.prompts[k] for k in batch], self.device)
+            made = prefill(self._model, [self._plan.prompts[k] for k in batch], self._device)
             prefixes |= dict(zip(batch, made, strict=True))
         return prefixes
 
     def _keep_prefixes(self, fresh: dict[int, Prefix]) -> None:
         """Keeps prompts that rows wait for, at most as many as there are slots; the rest is made again."""
-        self.prefixes |= {k: prefix.clone() for k, prefix in fresh.items() if self.waiting[k]}
-        kept = [k for k in self.prefixes if self.waiting[k]]
-        self.prefixes = {k: self.prefixes[k] for k in kept[-len(self.row) :]}
+        awaited = self._schedule.awaited
+        self._prefixes |= {k: prefix.clone() for k, prefix in fresh.items() if awaited(k)}
+        kept = [k for k in self._prefixes if awaited(k)]
+        self._prefixes = {k: self._prefixes[k] for k in kept[-len(self._schedule.row) :]}
 
     def _compact(self) -> None:
-        """Moves the rows in flight to the front, so that a step computes fewer slots."""
-        alive = [s for s in range(self.used) if self.live[s]]
-        holes = [s for s in range(len(alive)) if not self.live[s]]
-        movers = alive[len(alive) - len(holes) :]
-        if holes and self.cache is not None:
-            source, target = torch.tensor([movers, holes], device=self.device)
-            self.cache.move(source, target)
-            s = self.slots
+        sources, targets = self._schedule.compact()
+        if sources and self._cache is not None:
+            source, target = torch.tensor([sources, targets], device=self._device)
+            self._cache.move(source, target)
+            s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
-            for old, new in zip(movers, holes, strict=True):
-                self.row[new], self.live[new], self.start[new] = self.row[old], True, self.start[old]
-                self.row[old], self.live[old] = -1, False
-        self.used = len(alive)
-
-    def _look_ahead(self) -> None:
-        """Refreshes what the host derives from the set of rows in flight."""
-        live = [s for s in range(self.used) if self.live[s]]
-        self.next_end = min((self._end(s) for s in live), default=0)
-        self.columns_ahead = max((self._prompt_tokens(s) - self.start[s] for s in live), default=0)
-
-    def _end(self, slot: int) -> int:
-        return self.start[slot] + self.plan.most[self.row[slot]]
-
-    def _prompt_tokens(self, slot: int) -> int:
-        return len(self.plan.prompts[self.plan.prompt_index[self.row[slot]]])
 
     # Completion
 
     def _finish_rows(self) -> None:
-        report = self.poll.look(self.slots, self.used, self.step, self.alive, self.row)
+        schedule = self._schedule
+        report = self._poll.look(self._slots, schedule.used, schedule.step, schedule.alive, schedule.row)
         if report is not None:
             if report.broken:
                 self._flush()
                 self._raise_broken()
-            self._finish([s for s in report.done if self.live[s] and self.row[s] == report.row[s]])
-        if self.alive and self.step >= self.next_end:
-            self._finish([s for s in range(self.used) if self.live[s] and self._end(s) <= self.step])
+            self._finish(schedule.still(report.done, report.row))
+        self._finish(schedule.spent())
 
     def _finish(self, slots: list[int]) -> None:
         if not slots:
             return
-        index = torch.tensor(slots, device=self.device)
-        state = self.slots.state[index]
-        self.final_state[torch.tensor([self.row[s] for s in slots], device=self.device)] = state
-        self.slots.state[index] = self.done_state  # for a row that ran into its limit: nothing from here on
-        for slot in slots:
-            self.live[slot] = False
-        self.alive -= len(slots)
-        self._look_ahead()
-        self.bar.update(len(slots))
+        index = torch.tensor(slots, device=self._device)
+        rows = [self._schedule.row[s] for s in slots]
+        self._final_state[torch.tensor(rows, device=self._device)] = self._slots.state[index]
+        self._slots.state[index] = self._done_state  # for a row that ran into its limit: nothing from here on
+        self._schedule.finish(slots)
+        self._bar.update(len(slots))
 
     def _stream(self, entry: int, on_token: OnToken) -> None:
-        tokens, sources, phases = (log[entry, : self.used].tolist() for log in self.slots.log[:3])
+        schedule = self._schedule
+        tokens, sources, phases = (log[entry, : schedule.used].tolist() for log in self._slots.log[:3])
         ended = []
-        for slot in range(self.used):
-            if self.live[slot] and sources[slot] != Source.PAD:
-                answer = on_token(self.row[slot], tokens[slot], phases[slot], sources[slot])
+        for slot in range(schedule.used):
+            if schedule.live[slot] and sources[slot] != Source.PAD:
+                answer = on_token(schedule.row[slot], tokens[slot], phases[slot], sources[slot])
                 if answer not in (None, END_THINKING):
                     raise ValueError(f"on_token: expected None or {END_THINKING!r} returned, got {answer!r}")
                 if answer is not None:
@@ -252,18 +209,18 @@ class Decoder:
 
     def _end_thinking(self, slots: list[int]) -> None:
         """Ends the thinking of rows that have one before them or are in it (R22); of others there is none."""
-        index = torch.tensor(slots, device=self.device)
-        phases = ops.state_phase(self.slots.state[index]).tolist()
-        ops.end_thinking_(self.slots.state, index)
+        index = torch.tensor(slots, device=self._device)
+        phases = ops.state_phase(self._slots.state[index]).tolist()
+        ops.end_thinking_(self._slots.state, index)
         for slot, phase in zip(slots, phases, strict=True):
-            row = self.row[slot]
+            row = self._schedule.row[slot]
             if phase in (Phase.OPENING, Phase.THINKING, Phase.NOTICE) and self.ended_at[row] < 0:
-                self.ended_at[row] = self.step - self.start[slot]
+                self.ended_at[row] = self._schedule.emitted(slot)
 
     def _raise_broken(self) -> None:
-        row, token = self.record.first_nan()
+        row, token = self._record.first_nan()
         raise RuntimeError(
-            f"row {row} (prompt {self.plan.prompt_index[row]}): the model's logits of its token {token} "
+            f"row {row} (prompt {self._plan.prompt_index[row]}): the model's logits of its token {token} "
             "hold NaN or +inf, or nothing but -inf"
         )
 
@@ -271,16 +228,12 @@ class Decoder:
 
     def _flush(self) -> None:
         """Moves the log of the steps since the last flush into the record, before slots change hands."""
-        first, last = self.flushed, self.step
-        self.flushed = last
+        schedule = self._schedule
+        first, last = self._flushed, schedule.step
+        self._flushed = last
         if first == last:
             return
-        longest = max(
-            min(last - self.start[s], self.plan.most[self.row[s]])
-            for s in range(self.used)
-            if self.row[s] >= 0
-        )
         entries = slice(first % WINDOW, (last - 1) % WINDOW + 1)
-        begins = [first - start for start in self.start[: self.used]]
-        log = [part[entries, : self.used] for part in self.slots.log]
-        self.record.write(log, self.row[: self.used], begins, longest)
+        begins = [first - start for start in schedule.start[: schedule.used]]
+        log = [part[entries, : schedule.used] for part in self._slots.log]
+        self._record.write(log, schedule.row[: schedule.used], begins, schedule.longest())

@@ -175,11 +175,9 @@ class RolloutEngine:
             decoder = Decoder(
                 self.model,
                 plan,
-                slots,
-                self.limits.vocab,
-                self.limits.pad_id,
+                plan.schedule(slots, self.refill_rows or -(-slots // 8)),
+                self.limits,
                 self.device,
-                self.refill_rows or -(-slots // 8),
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from elastic.eos import EosIds, eos_tuple
+from elastic.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
 from elastic.markers import Markers
 
 
@@ -59,8 +59,7 @@ def model_limits(
         context = max_length
     _check_positions(config, context)
     ends = _eos_ids(model, tokenizer) if eos_ids is None else eos_tuple(eos_ids)
-    pad = tokenizer.pad_token_id
-    pad = pad if pad is not None else min(ends, default=0)
+    pad = pad_of(tokenizer, ends)
     marked = sorted({*markers.start_pattern.places, *markers.ends_pattern.places})
     named = [("eos_ids", ends), ("pad_token_id", (pad,)), ("markers", marked)]
     for name, ids in named:
@@ -86,8 +85,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a sequence by the model's generation config, or by the tokenizer."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {own} if isinstance(own, int) else set(own or ())
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
+    ids.update(tokenizer_eos(tokenizer))
     if not ids:
         warnings.warn(
             "eos_ids: neither the model's generation config nor the tokenizer names an EOS token, so rows "

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Budget
-from elastic.machine import compile_budgets
+from elastic.machine import Machine, compile_budgets
 from elastic.markers import Markers
 from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
+from elastic.rollout.schedule import Schedule
 from elastic.rollout.starts import PhaseName, Start, read_starts
 from elastic.sampling import Sampling, row_seeds
 
@@ -28,24 +29,26 @@ class OutOfContext(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """Attributes:
-    prompts: K lists of token ids.
-    prompt_index: of each of the R rows.
-    machine: the distinct budgets, compiled.
-    budget_index: [R] int64, the machine's budget of each row.
-    starts: K, where the rows of each prompt start.
-    phases: [R] int32, the phase each row starts in.
-    thinking_used: [R] int64, thinking tokens that count before its first one.
-    most: of each row, the most tokens it emits before it is ended from outside.
-    bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
-    seeds: of each row.
-    run_seed: what they derive from; None where the caller gave them.
-    sampling: how tokens are drawn.
+    """The rows of one call.
+
+    Attributes:
+        prompts: K lists of token ids.
+        prompt_index: of each of the R rows.
+        machine: the distinct budgets, compiled.
+        budget_index: [R] int64, the machine's budget of each row.
+        starts: K, where the rows of each prompt start.
+        phases: [R] int32, the phase each row starts in.
+        thinking_used: [R] int64, thinking tokens that count before its first one.
+        most: of each row, the most tokens it emits before it is ended from outside.
+        bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
+        seeds: of each row.
+        run_seed: what they derive from; None where the caller gave them.
+        sampling: how tokens are drawn.
     """
 
     prompts: list[list[int]]
     prompt_index: list[int]
-    machine: Any
+    machine: Machine
     budget_index: Tensor
     starts: list[Start]
     phases: Tensor
@@ -56,13 +59,10 @@ class Plan:
     run_seed: int | None
     sampling: Sampling
 
-    def longest_first(self) -> list[int]:
-        """The order in which rows enter the slots; rows of one prompt stay together where budgets are equal.
-
-        A long row that starts last decodes alone at the end: on 16 slots, 32 requests of 8 to 128 tokens took
-        243 steps in order of submission, 148 in this one.
-        """
-        return sorted(range(len(self.most)), key=lambda row: (-self.most[row], self.prompt_index[row]))
+    def schedule(self, slots: int, refill: int) -> Schedule:
+        """Of these rows, none of which has begun."""
+        lengths = [len(prompt) for prompt in self.prompts]
+        return Schedule(self.prompt_index, lengths, self.most, self.bounded, slots, refill)
 
 
 def make_plan(

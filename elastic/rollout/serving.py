@@ -52,15 +52,24 @@ def serving(model: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Every module in eval mode. Each gets its own mode back, not the model's: some may have been frozen."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Every module in eval mode."""
     was_training = model.training
-    model.eval()
+    with modes_kept(model):
+        model.eval()
+        try:
+            yield
+        finally:
+            if was_training:
+                model.train()  # for modules whose train() does more than set the flag
+
+
+@contextmanager
+def modes_kept(model: Any) -> Iterator[None]:
+    """Afterwards every module has its own mode again, not the model's: some may have been frozen."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        if was_training:
-            model.train()  # for modules whose train() does more than set the flag
         for module, mode in modes:
             module.training = mode
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Phase
+from elastic.machine import Machine
 from elastic.rollout.cache import SlotCache
 from elastic.sampling import Sampling
 
@@ -54,7 +55,7 @@ class Slots:
         return self.log_tokens, self.log_source, self.log_phase, self.log_logprobs, self.log_full
 
 
-def new_slots(slots: int, vocab: int, machine: Any, device: torch.device) -> Slots:
+def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device) -> Slots:
     """Free slots."""
 
     def make(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -76,13 +77,13 @@ def new_slots(slots: int, vocab: int, machine: Any, device: torch.device) -> Slo
     )
 
 
-def done_state(rows: int, machine: Any, device: torch.device) -> Tensor:
+def done_state(rows: int, machine: Machine, device: torch.device) -> Tensor:
     """[rows, 8] int32 of rows that emit nothing but PAD."""
     phase = torch.full((rows,), int(Phase.DONE), dtype=torch.int32, device=device)
     return ops.new_state(torch.zeros(rows, dtype=torch.int64, device=device), machine, phase=phase)
 
 
-def emit(slots: Slots, machine: Any, sampling: Sampling, rows: int, entry: int) -> None:
+def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: int) -> None:
     """Draws a token for each of the first `rows` slots, takes their budget step and logs both.
 
     Args:

@@ -13,9 +13,10 @@ from elastic.tiny.task import problems
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+NAME = "tiny"  # that `elastic.load_model` and configurations know it by
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 
-__all__ = ["CHECKPOINT", "checkpoint", "load", "problems", "reward", "stated_answer"]
+__all__ = ["CHECKPOINT", "NAME", "checkpoint", "load", "problems", "reward", "stated_answer"]
 
 
 def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

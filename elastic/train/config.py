@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from elastic import tiny
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.files import read_text
 from elastic.train.budgets import BudgetDraw
@@ -17,8 +18,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-EMBEDDED_MODEL = "tiny"
 
 # The remedy for weights too narrow to train.
 WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
@@ -164,7 +163,7 @@ class TrainConfig(Section):
             )
         path = Path(self.model.path)
         is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
-        if self.model.path != EMBEDDED_MODEL and is_path and not (path / "config.json").is_file():
+        if self.model.path != tiny.NAME and is_path and not (path / "config.json").is_file():
             raise ValueError(f"model.path: {path} is no model directory, it holds no config.json")
         output = Path(self.train.output_dir)
         if output.exists() and not output.is_dir():

@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from elastic.rollout.serving import modes_kept
+
 
 @contextmanager
 def as_in_rollouts(model: nn.Module) -> Iterator[None]:
@@ -19,22 +21,19 @@ def as_in_rollouts(model: nn.Module) -> Iterator[None]:
     The block must enclose the backward pass: gradient checkpointing runs the forward again there. Every
     module gets its own mode back, also one that was put into eval mode among others that train.
     """
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
     rates: list[tuple[nn.Module, str, float]] = []
-    for module in modules:
-        module.training = getattr(module, "gradient_checkpointing", False) is True
-        if module.training:
-            rates += [(module, name, rate) for name, rate in _rates(module).items()]
-    try:
-        for module, name, _ in rates:
-            setattr(module, name, 0.0)
-        yield
-    finally:
-        for module, name, rate in rates:
-            setattr(module, name, rate)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+    with modes_kept(model):
+        for module in model.modules():
+            module.training = getattr(module, "gradient_checkpointing", False) is True
+            if module.training:
+                rates += [(module, name, rate) for name, rate in _rates(module).items()]
+        try:
+            for module, name, _ in rates:
+                setattr(module, name, 0.0)
+            yield
+        finally:
+            for module, name, rate in rates:
+                setattr(module, name, rate)
 
 
 def dropout_of(model: nn.Module) -> dict[str, float]:

@@ -7,7 +7,7 @@ resumed run, or one on another number of processes, draws what the uninterrupted
 import random
 from enum import IntEnum
 
-_MASK = 2**64 - 1
+from elastic.sampling import splitmix64
 
 
 class Stream(IntEnum):
@@ -23,18 +23,11 @@ class Stream(IntEnum):
 
 
 def derive(seed: int, stream: Stream, *counters: int) -> int:
-    """A seed in [0, 2**63) for (seed, stream, counters), by SplitMix64 (Steele et al., OOPSLA 2014)."""
-    state = seed & _MASK
+    """A seed in [0, 2**63) for (seed, stream, counters), by SplitMix64."""
+    state = seed
     for value in (int(stream), *counters):
-        state = _mix(state ^ _mix(value & _MASK))
+        state = splitmix64(state ^ splitmix64(value))
     return state >> 1
-
-
-def _mix(value: int) -> int:
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
 
 
 def generator(seed: int, stream: Stream, *counters: int) -> random.Random:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import biased, make_model, mixed_budgets
 
-import elastic.rollout.decode
+import elastic.rollout.schedule
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
 
 ANNOTATION = [
@@ -138,7 +138,7 @@ def test_cache_and_record_grow_for_rows_without_a_bound(tokenizer, monkeypatch):
 
     expected = run(4)
     assert expected.lengths[:2].tolist() == [150] * 2
-    monkeypatch.setattr(elastic.rollout.decode, "_FIRST_COLUMNS", 10)  # grows four times
+    monkeypatch.setattr(elastic.rollout.schedule, "FIRST_COLUMNS", 10)  # grows four times
     assert_same(run(4), expected)
     assert_same(run(1), expected)
 

@@ -56,7 +56,7 @@ def check_sample(
 
 def by_rows(
     arguments: dict[str, Any], settings: dict[str, list[Any]]
-) -> tuple[reference.Sample, Tensor | None]:
+) -> tuple[reference.SampleOutput, Tensor | None]:
     """The reference, which takes one setting for all rows, row by row; and the states it leaves."""
     after = arguments["state"].clone() if "state" in arguments else None
     outs = []
@@ -70,8 +70,10 @@ def by_rows(
     if not outs:
         empty = torch.empty(0)
         ids, codes = empty.long(), empty.to(torch.uint8)
-        return reference.Sample(ids, empty, empty, codes, codes), after
-    return reference.Sample(*(None if x[0] is None else torch.cat(x) for x in zip(*outs, strict=True))), after
+        return reference.SampleOutput(ids, empty, empty, codes, codes), after
+    return reference.SampleOutput(
+        *(None if x[0] is None else torch.cat(x) for x in zip(*outs, strict=True))
+    ), after
 
 
 def numbers_of(draw: Draw, rows: int) -> dict[str, Tensor]:
