@@ -62,10 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(args: argparse.Namespace) -> int:
     import torch
 
-    from bench import suite, tables
-    from bench.case import COMPILED, Outcome
-    from bench.device import Device, default_device
-    from bench.results import facts, file_name, write
+    from bench import suite
+    from bench.harness.case import COMPILED, Outcome
+    from bench.harness.device import Device, default_device
+    from bench.output import tables
+    from bench.output.results import facts, file_name, write
 
     torch.set_num_threads(args.threads)
     device = Device(args.device or default_device())

@@ -22,7 +22,7 @@ def outcomes(request: pytest.FixtureRequest) -> dict:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    from bench import tables
+    from bench.output import tables
 
     for outcome in config.stash[_OUTCOMES].values():
         terminalreporter.write_line(tables.block(outcome.rows, outcome.errors, outcome.skipped))

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import agreement, bars, markdown, plot, scaling, tables
-from bench.results import read
+from bench.output import agreement, bars, markdown, plot, scaling, tables
+from bench.output.results import read
 from elastic.files import write_atomic
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-from bench import (
+from bench.harness.case import Case, Outcome, error_of, run_case
+from bench.harness.device import Device
+from bench.harness.models import LLAMA, MODELS, QWEN, R1, SMALLEST
+from bench.ops import (
     budget_step,
     force_logits,
     group_advantage,
@@ -21,9 +24,6 @@ from bench import (
     token_logprobs,
     training_step,
 )
-from bench.case import Case, Outcome, error_of, run_case
-from bench.device import Device
-from bench.models import LLAMA, MODELS, QWEN, R1, SMALLEST
 
 F32, BF16 = torch.float32, torch.bfloat16
 LEAST_ROUNDS, MOST_ROUNDS = 3, 31

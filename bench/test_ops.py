@@ -10,8 +10,8 @@ import functools
 import pytest
 
 from bench import suite
-from bench.case import Case, Outcome, run_case
-from bench.device import Device, default_device
+from bench.harness.case import Case, Outcome, run_case
+from bench.harness.device import Device, default_device
 
 ROUNDS = 5
 

@@ -15,7 +15,7 @@ import torch
 
 from elastic import token_text
 from elastic.budget import Budget, Phase
-from elastic.eos import EosIds, eos_tuple
+from elastic.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
 from elastic.forced_text import forced_texts
 from elastic.markers import Markers
 from elastic.table import END_OF_TEXT, table_row
@@ -96,15 +96,13 @@ def compile_budgets(
     if len(budgets) == 0:
         raise ValueError("budgets: expected at least one budget, got none")
     tokenizer = tokenizer if tokenizer is not None else markers.tokenizer
-    eos = _eos_ids(eos_ids, tokenizer)
+    eos = frozenset(tokenizer_eos(tokenizer) if eos_ids is None else eos_tuple(eos_ids))
     for name, pattern in (("start", markers.start_pattern), ("end", markers.ends_pattern)):
         for ids in (spelling.ids for spelling in pattern.spellings):
             if eos & set(ids):
                 raise ValueError(f"eos_ids: {sorted(eos & set(ids))} belong to the {name} marker {list(ids)}")
     if pad_id is None:
-        pad_id = getattr(tokenizer, "pad_token_id", None)
-    if pad_id is None:
-        pad_id = min(eos, default=0)
+        pad_id = pad_of(tokenizer, eos)
 
     rows: dict[Budget, int] = {}
     index = [rows.setdefault(budget, len(rows)) for budget in budgets]
@@ -144,13 +142,6 @@ def max_tokens(
     start = max(len(spelling) for spelling in markers.start_spellings)
     opening = start + OPENING_WHITESPACE_LIMIT if phase == Phase.OPENING else 0
     return sampled + forced + opening
-
-
-def _eos_ids(eos_ids: EosIds, tokenizer: Any) -> frozenset[int]:
-    if eos_ids is None:
-        own = getattr(tokenizer, "eos_token_id", None)
-        return frozenset() if own is None else frozenset([own])
-    return frozenset(eos_tuple(eos_ids))
 
 
 def _token_flags(

@@ -1,11 +1,15 @@
 """The kernel resource table: what is read from ptxas, and when the committed table is out of date."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench.kernel_resources import (
+sys.path.insert(0, str(Path(__file__).parents[1] / ".ci"))
+
+import kernel_resources
+from kernel_resources import (
     BEGIN,
     END,
     PAGE,
@@ -20,7 +24,8 @@ from bench.kernel_resources import (
     table,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+
 # As nvcc 13.0 wrote it, demangled.
 REPORT = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'void elastic::cuda::(anonymous namespace)::row<elastic::\
@@ -79,7 +84,7 @@ def test_the_committed_table_is_compared_with_the_compilers(found, version, why)
 
 def test_a_kernel_that_spills_fails_the_run(monkeypatch):
     spilling = [ONE, Resources("g", "sm_90", 255, 0, 8, 4)]
-    monkeypatch.setattr("bench.kernel_resources.compile_all", lambda *_: spilling)
+    monkeypatch.setattr(kernel_resources, "compile_all", lambda *_: spilling)
     with pytest.raises(SystemExit, match="spills registers: g"):
         main([])
 

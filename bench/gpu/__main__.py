@@ -21,7 +21,7 @@ import torch
 from bench.gpu import processes, report
 from bench.gpu.kept import Kept
 from bench.gpu.steps import STEPS, Context, Record
-from bench.results import ROOT, facts
+from bench.output.results import ROOT, facts
 
 MINUTES = 7.0
 SPARE_S = 15.0  # kept for ending the last step, writing and printing

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.launches import Choice, best
-from bench.results import write
+from bench.output.results import write
 
 Record = dict[str, Any]
 LISTS = ("results", "tuning", "errors")

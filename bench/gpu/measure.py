@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from bench import budget_step, force_logits, grpo_loss, linear_grpo_loss, sample, token_logprobs
-from bench.case import COMPILED, Case, Variant, error_of, name_of, nbytes, run_case
-from bench.device import Device
 from bench.gpu import tune
 from bench.gpu.launches import TABLE, Choice
 from bench.gpu.steps import DONE, JOB
-from bench.models import LLAMA, MODELS, QWEN
-from bench.results import write
+from bench.harness.case import COMPILED, Case, Variant, error_of, name_of, nbytes, run_case
+from bench.harness.device import Device
+from bench.harness.models import LLAMA, MODELS, QWEN
+from bench.ops import budget_step, force_logits, grpo_loss, linear_grpo_loss, sample, token_logprobs
+from bench.output.results import write
 from elastic import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.results import ROOT
+from bench.output.results import ROOT
 
 KEPT_LINES = 400
 RUNNING: set[subprocess.Popen[str]] = set()

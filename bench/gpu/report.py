@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.gpu.launches import Choice, best, lines
-from bench.tables import cell, table
+from bench.output.tables import cell, table
 
 # Milliseconds on an H200, by op, start of the shape, dtype and variant: the target, and the floor it was set
 # from: bytes at 4.3 TB/s, or matrix products at 790 TFLOP/s.

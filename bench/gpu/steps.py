@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from bench.gpu import processes
-from bench.results import ROOT
+from bench.output.results import ROOT
 
 Record = dict[str, Any]
 JOB = "job: "  # what `bench.gpu.measure --list` puts before each name

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.inputs import HIGH, LOW, Inputs
+from bench.ops.inputs import HIGH, LOW, Inputs
 
 
 @triton.jit

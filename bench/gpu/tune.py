@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.case import name_of
-from bench.compare import Timed, compare
-from bench.device import Device
 from bench.gpu.launches import TABLE, Choice
-from bench.grpo_loss import fused_loss, with_gradient
-from bench.inputs import Inputs
+from bench.harness.case import name_of
+from bench.harness.compare import Timed, compare
+from bench.harness.device import Device
+from bench.ops.grpo_loss import fused_loss, with_gradient
+from bench.ops.inputs import Inputs
 from elastic import ops
 
 CHOICES = [TABLE, *((cluster, threads) for cluster in (0, 1, 2, 4, 8, 16) for threads in (256, 512, 1024))]

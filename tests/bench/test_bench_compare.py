@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench import compare, suite
+from bench import suite
+from bench.harness import compare
 
 
 def test_ways_alternate_and_start_in_turn():

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from bench import agreement, bars, markdown, plot, report, scaling, tables
-from bench.results import ROW, file_name, read, row, write
+from bench import report
+from bench.output import agreement, bars, markdown, plot, scaling, tables
+from bench.output.results import ROW, file_name, read, row, write
 
 
 def measured(variant, ratio, **more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.rollout import BASELINE, ENGINE, Method, build, check, make_requests, methods
+from bench.ops.rollout import BASELINE, ENGINE, Method, build, check, make_requests, methods
 
 
 @pytest.fixture(scope="module", params=["budgets", "natural"])

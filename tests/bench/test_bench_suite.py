@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import case as cases
-from bench import memory, suite
-from bench.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
-from bench.device import Device
-from bench.results import ROW
+from bench import suite
+from bench.harness import case as cases
+from bench.harness import memory
+from bench.harness.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
+from bench.harness.device import Device
+from bench.output.results import ROW
 
 CPU = Device("cpu")
 DEFAULT = suite.default(suite.TINY)

@@ -77,12 +77,6 @@ def test_a_budget_of_zero_closes_at_once():
         assert out.thinking == 0
 
 
-def test_a_prompt_as_long_as_the_budget_or_longer_changes_nothing():
-    prompt = [X] * 50 + [START]
-    start = ONE.initial_phase(prompt)
-    assert row(Budget(5, 1), [X] * 20, start=start).thinking == 5
-
-
 def test_think_tags_in_user_text_do_not_open_thinking():
     tokenizer = bpe(["hello world"], special=["<think>", "</think>", "<|user|>", "<|assistant|>"])
     markers = Markers.from_tokenizer(tokenizer)

@@ -11,7 +11,7 @@ import torch
 from bench.gpu import __main__ as command
 from bench.gpu import processes, steps
 from bench.gpu.processes import Done
-from bench.results import ROOT, ROW
+from bench.output.results import ROOT, ROW
 
 TINY = ["--device", "cpu", "--tiny", "--rounds", "1"]
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.case import COMPILED, Case, Variant, run_case
-from bench.device import Device
 from bench.gpu import measure
 from bench.gpu.launches import Choice, best, lines
 from bench.gpu.measure import bench_cases
 from bench.gpu.report import TARGETS
 from bench.gpu.tune import CHOICES, sweep
-from bench.inputs import Exact, Inputs, assert_near
-from bench.results import ROOT, ROW, row
+from bench.harness.case import COMPILED, Case, Variant, run_case
+from bench.harness.device import Device
+from bench.ops.inputs import Exact, Inputs, assert_near
+from bench.output.results import ROOT, ROW, row
 
 CPU = Device("cpu")
 ON_A_GPU = ("graph node", "one launch")
@@ -121,9 +121,9 @@ def test_triton_peers_are_right():
     pytest.importorskip("triton")
     code = """
 import torch
-from bench import grpo_loss, token_logprobs
-from bench.case import run_case
-from bench.device import Device
+from bench.ops import grpo_loss, token_logprobs
+from bench.harness.case import run_case
+from bench.harness.device import Device
 
 class Pretended(Device):  # offers what only a GPU is offered, and computes on the CPU
     is_cuda = property(lambda self: True, lambda self, value: None)

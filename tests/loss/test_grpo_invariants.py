@@ -198,7 +198,8 @@ def test_logprobs_behind_a_forced_token_are_not_shifted():
 
 
 def test_two_updates_of_a_batch_need_only_the_old_logprobs():
-    """On-policy (old = current) the value is -mean A, and the gradient the plain policy gradient."""
+    """The first is on-policy (old = current), a plain policy gradient. The second has moved away from the
+    policy that sampled; its ratios come from the same old logprobs."""
     batch = random_batch()
     current = ops.token_logprobs(batch.logits, batch.targets)[0]
     batch.old_logprobs = current
@@ -209,3 +210,13 @@ def test_two_updates_of_a_batch_need_only_the_old_logprobs():
     (expected,) = torch.autograd.grad(-(reference.token_logprobs(x, batch.targets)[0] * weight).sum(), x)
     assert_gradient_near(gradient, expected, 1e-5)
     assert output.clip_fraction.item() == 0
+    batch.logits = batch.logits - 30 * gradient
+    second, gradient = run(batch, loss="dapo")
+    x = batch.logits.double().requires_grad_()
+    logprobs = x.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+    ratio = (logprobs - current.double()).exp()
+    clipped = torch.minimum(ratio * weight, ratio.clamp(0.8, 1.2) * weight)  # weight: positive times A
+    (expected,) = torch.autograd.grad(-clipped.sum(), x)
+    assert second.loss.item() == pytest.approx(-clipped.sum().item(), abs=1e-5)
+    assert_gradient_near(gradient, expected, 1e-5)
+    assert 0 < second.clip_fraction.item() < 1

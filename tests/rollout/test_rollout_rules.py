@@ -67,6 +67,12 @@ def ending(row: int, tokens: int):
     return on_token
 
 
+def test_a_prompt_as_long_as_the_budget_or_longer_changes_nothing(engine):
+    for length in (1, 4, 5, 6, 50):
+        batch = play(engine, "q" * length + "<think>", "abcdefghijklmnop", Budget(5, 2))
+        assert facts(batch) == ("abcde", "gh", 5, 2, True), length
+
+
 # R18
 
 

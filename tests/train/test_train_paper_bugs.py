@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from tiny_run import build_config, run
 
-from elastic import ops
-from elastic.budget import Budget, FinishReason, Source
+from elastic import Markers, ops
+from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.data import Problem
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.tiny import problems
-from elastic.tiny.vocabulary import IDS
+from elastic.tiny.vocabulary import IDS, WORDS
 from elastic.train.attention import tree_attention_of
 from elastic.train.budgets import BudgetDraw
 from elastic.train.evaluation import evaluation_budgets
@@ -178,13 +179,29 @@ def test_every_configured_step_runs(tmp_path):
     assert any(not torch.equal(a, b) for a, b in pairs), "the last step changed nothing"
 
 
+def decoded(budget: Budget, tokenizer: Any, sampled: str) -> str:
+    """What a row that thinks emits where these words are drawn."""
+    machine = budget.compile(Markers.from_tokenizer(tokenizer), tokenizer)
+    state = ops.new_state(1, machine, phase=[int(Phase.THINKING)])
+    words = []
+    for word in sampled.split():
+        tokens = torch.tensor([IDS[word]])
+        ops.budget_step_(tokens, state, machine)
+        words.append(WORDS[tokens.item()])
+    return " ".join(words)
+
+
 @pytest.mark.parametrize("on_eos", ["close", "stop"])
-def test_eos_in_thinking_is_decoded_alike_in_training_and_evaluation(on_eos):
-    config = BudgetConfig(thinking=6, solution=5, on_eos=on_eos, closing="qwen3")
+def test_eos_in_thinking_is_decoded_alike_in_training_and_evaluation(on_eos, tokenizer):
+    config = BudgetConfig(thinking=6, solution=5, on_eos=on_eos, closing="so </think> ok")
     training = BudgetDraw(config, seed=0).largest
-    for budget in evaluation_budgets(EvalConfig(budgets=((0, 3), (-1, -1))), training).values():
-        assert budget.on_eos == on_eos
-        assert budget.closing == training.closing
+    evaluated = evaluation_budgets(EvalConfig(budgets=((6, 5), (3, 3), (-1, -1))), training).values()
+    sampled = "we <eos> 1 1 2 <eos> 3"
+    expected = {
+        "close": "we so </think> ok 2 <eos> <pad>",
+        "stop": "we <eos> <pad> <pad> <pad> <pad> <pad>",
+    }
+    assert [decoded(b, tokenizer, sampled) for b in (training, *evaluated)] == [expected[on_eos]] * 4
 
 
 def test_minibatches_are_averaged_not_summed(tmp_path):

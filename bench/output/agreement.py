@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from bench import tables
-from bench.tables import Row
+from bench.output import tables
+from bench.output.tables import Row
 
 LIMIT = 0.20  # relative spread of ratios that is flagged
 

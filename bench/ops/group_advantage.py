@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.case import Case, Variant
-from bench.device import Device
-from bench.inputs import assert_near
+from bench.harness.case import Case, Variant
+from bench.harness.device import Device
+from bench.ops.inputs import assert_near
 from elastic import ops
 
 CALLS = 50

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.budget_step import WORD, thinking_rows
-from bench.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
-from bench.device import Device
-from bench.inputs import assert_near
-from bench.models import model_of
+from bench.harness.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
+from bench.harness.device import Device
+from bench.harness.models import model_of
+from bench.ops.budget_step import WORD, thinking_rows
+from bench.ops.inputs import assert_near
 from elastic import ops
 
 SETS = 4

@@ -1,8 +1,8 @@
 """A training step's forward and backward through a whole model: K prompts with G completions each.
 
 The model has random weights; prompts of 128 tokens, completions of 15-118. Eager pads on the right, takes the
-logits of every completion position and the lean loss of `bench.inputs`. The optimizer's step, the same for
-all, is left out. Items are completion tokens.
+logits of every completion position and the lean loss of `bench.ops.inputs`. The optimizer's step, the same
+for all, is left out. Items are completion tokens.
 """
 
 import random
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import random_models
-from bench.case import Case, Variant
-from bench.device import Device
-from bench.inputs import Inputs, clipped_loss, eager_logprobs
-from bench.linear_grpo_loss import TRL_CHUNK
+from bench.harness import random_models
+from bench.harness.case import Case, Variant
+from bench.harness.device import Device
+from bench.ops.inputs import Inputs, clipped_loss, eager_logprobs
+from bench.ops.linear_grpo_loss import TRL_CHUNK
 from elastic import ops
 from elastic.train.attention import tree_attention_of
 from elastic.train.packing import pack, packed_logits

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import elastic.reference
-from bench.case import Case, Variant
-from bench.device import Device
+from bench.harness.case import Case, Variant
+from bench.harness.device import Device
 from elastic import Budget, Markers, ops
 from elastic.machine import Machine, compile_budgets
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.compare import Timed, Timing, compare, iqr, median_ratio
-from bench.device import Device
-from bench.results import row
-from bench.tables import NOISY
+from bench.harness.compare import Timed, Timing, compare, iqr, median_ratio
+from bench.harness.device import Device
+from bench.output.results import row
+from bench.output.tables import NOISY
 
 CEILING = "read + write in place"  # the variant that memory traffic is held against
 COMPILED = "torch.compile"  # the variant that takes half a minute to make
@@ -104,7 +104,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """Rows of `bench.results`, and what is known of the variants that have none.
+    """Rows of `bench.output.results`, and what is known of the variants that have none.
 
     Attributes:
         errors: variants that failed or were wrong.

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from bench import tables
-from bench.tables import Row
+from bench.output import tables
+from bench.output.tables import Row
 
 WORDS = {
     "N": "tokens (linear_grpo_loss, H = 64, V = 2,048)",

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bench.case import CHUNKED_CROSS_ENTROPY, COMPILED, Case, Variant, compiler_for, name_of
-from bench.device import Device
-from bench.grpo_loss import fused_loss
-from bench.inputs import (
+from bench.harness.case import CHUNKED_CROSS_ENTROPY, COMPILED, Case, Variant, compiler_for, name_of
+from bench.harness.device import Device
+from bench.harness.models import MODELS, model_of
+from bench.ops.grpo_loss import fused_loss
+from bench.ops.inputs import (
     COMPLETIONS,
     HIGH,
     LOW,
@@ -26,7 +27,6 @@ from bench.inputs import (
     eager_loss,
     slope,
 )
-from bench.models import MODELS, model_of
 from elastic import ops
 
 DEFAULT_CHUNK = 4096  # tokens, the op's own

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bench.device import Device
+from bench.harness.device import Device
 
 COMPLETIONS = 8
 LOW, HIGH = 0.8, 1.2

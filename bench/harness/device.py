@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench import memory
-from bench.compare import host_clock
+from bench.harness import memory
+from bench.harness.compare import host_clock
 
 # About a millisecond: the host issues a whole call meanwhile, so that what is timed is the device's
 # work and not the gaps between launches.

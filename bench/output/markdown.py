@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from bench import scaling, tables
-from bench.results import ROOT, read
-from bench.tables import Row
+from bench.output import scaling, tables
+from bench.output.results import ROOT, read
+from bench.output.tables import Row
 
 GPU_BEGIN = "<!-- GPU: made by python -m bench.report --markdown -->"
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""What every CUDA kernel costs on chip, from the compiler: `python -m bench.kernel_resources`.
+"""What every CUDA kernel costs on chip, from the compiler: `python .ci/kernel_resources.py`.
 
 Compiles csrc/cuda/*.cu as CMakeLists.txt does (same architectures, warnings are errors; no GPU and no torch
 needed) and reads ptxas' report: registers, static shared memory and stack of each kernel on each
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.write:
         PAGE.write_text(replaced(PAGE.read_text(), new))
     elif args.check and (why := out_of_date(PAGE.read_text(), new)):
-        sys.exit(f"docs/kernels.md: {why}; run: python -m bench.kernel_resources --write")
+        sys.exit(f"docs/kernels.md: {why}; run: python .ci/kernel_resources.py --write")
 
 
 if __name__ == "__main__":

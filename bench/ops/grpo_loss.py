@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
-from bench.device import Device
-from bench.inputs import COMPLETIONS, HIGH, LOW, Exact, Inputs, clipped_loss, eager_loss
-from bench.models import model_of
+from bench.harness.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
+from bench.harness.device import Device
+from bench.harness.models import model_of
+from bench.ops.inputs import COMPLETIONS, HIGH, LOW, Exact, Inputs, clipped_loss, eager_loss
 from elastic import ops
 
 TOGETHER = {"block": 4096, "warps": 8}  # Triton: several programs a multiprocessor

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
-from bench.device import Device
-from bench.grpo_loss import TOGETHER
-from bench.inputs import Inputs, assert_near, eager_logprobs, exact_logprobs
-from bench.models import model_of
+from bench.harness.case import COMPILED, Case, Variant, ceiling, compiler_for, name_of, nbytes
+from bench.harness.device import Device
+from bench.harness.models import model_of
+from bench.ops.grpo_loss import TOGETHER
+from bench.ops.inputs import Inputs, assert_near, eager_logprobs, exact_logprobs
 from elastic import ops
 
 Logprobs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

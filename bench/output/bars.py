@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import tables
-from bench.tables import Row
+from bench.output import tables
+from bench.output.tables import Row
 from elastic.files import write_atomic
 
 OPS = ("grpo_loss", "token_logprobs", "linear_grpo_loss", "sample", "budget_step_")

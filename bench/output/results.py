@@ -19,7 +19,7 @@ import torch
 
 from elastic.files import write_atomic
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROW = (
     "op",
     "shape",

@@ -6,10 +6,10 @@ Least traffic: the logits written once.
 import torch
 from torch import Tensor
 
-from bench.budget_step import END, EOS, MARKERS, PAD
-from bench.case import Case, Variant, ceiling, name_of, nbytes
-from bench.device import Device
-from bench.models import model_of
+from bench.harness.case import Case, Variant, ceiling, name_of, nbytes
+from bench.harness.device import Device
+from bench.harness.models import model_of
+from bench.ops.budget_step import END, EOS, MARKERS, PAD
 from elastic import Budget, ops
 from elastic.machine import compile_budgets
 

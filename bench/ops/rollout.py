@@ -4,7 +4,7 @@ Random-weight Qwen3 models, sampling over the whole vocabulary, prompts of 16-48
 `budgets` (uniform 8-128, set by each row's budget, no row ends by itself) and `natural` (end marker and EOS
 come with probability 1/40 a token, under budgets of 128 + 64). Items are tokens of completions, not of
 padding; where methods make different numbers of them, times are scaled to the most that budgets allow. The
-methods are checked against each other before they are timed. `python -m bench.rollout` compares them.
+methods are checked against each other before they are timed. `python -m bench.ops.rollout` compares them.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from bench import random_models, tables
-from bench.case import Case, Variant, run_case
-from bench.device import Device
+from bench.harness import random_models
+from bench.harness.case import Case, Variant, run_case
+from bench.harness.device import Device
+from bench.output import tables
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.rollout.baselines import Request, hf_generate, two_calls
 
@@ -236,7 +237,7 @@ def of_methods(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.rollout",
+        prog="python -m bench.ops.rollout",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import tables
-from bench.scaling import WORDS, exponent
-from bench.tables import Row
+from bench.output import tables
+from bench.output.scaling import WORDS, exponent
+from bench.output.tables import Row
 
 OURS, BASELINE = "#1b6ca8", "#9aa5b1"
 LINES = ("#9aa5b1", "#c9a24c", "#b9705a", "#7fae78", "#a07cb5")

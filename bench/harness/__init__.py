@@ -1,0 +1,1 @@
+"""How two ways to do one job are timed beside each other: cases, clocks, memory, models."""
