@@ -5,16 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._autograd import first_order, refuse_transforms
-from elastic.ops._inputs import (
-    as_autocast,
-    check_tensor,
-    checked,
-    compute_dtype,
-    integer,
-    number,
-    split_temperature,
-)
+from elastic.ops._autograd import first_order
+from elastic.ops._head import head_operands
+from elastic.ops._inputs import checked, compute_dtype, integer, number, split_temperature
 
 
 def linear_token_logprobs(
@@ -58,13 +51,7 @@ def linear_token_logprobs(
         RuntimeError: a derivative that does not exist: second, forward-mode, torch.func.
     """
     op = "linear_token_logprobs"
-    check_tensor(op, "hidden", hidden, hidden)
-    check_tensor(op, "weight", weight, hidden)
-    if bias is not None:
-        bias = checked(op, "bias", bias, hidden)
-    refuse_transforms(op, hidden, weight, bias)
-    hidden, weight = as_autocast(hidden), as_autocast(weight)
-    bias = None if bias is None else as_autocast(bias)
+    hidden, weight, bias = head_operands(op, hidden, weight, bias)
     targets = checked(op, "targets", targets, hidden)
     scalar, per_token = split_temperature(op, hidden, temperature)
     softcap = None if softcap is None else number(op, "softcap", softcap)

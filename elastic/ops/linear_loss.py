@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elastic.ops._autograd import handed_out, origin, refuse_transforms
+from elastic.ops._autograd import handed_out, origin
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._inputs import as_autocast, check_tensor, checked, flag, integer
+from elastic.ops._head import head_operands
+from elastic.ops._inputs import flag, integer
 from elastic.ops.grpo_options import GrpoOptions, with_grpo_options
 from elastic.reference.loss import GrpoOutput
 
@@ -68,13 +69,7 @@ def linear_grpo_loss(
         RuntimeError: a derivative that does not exist.
     """
     op = "linear_grpo_loss"
-    check_tensor(op, "hidden", hidden, hidden)
-    check_tensor(op, "weight", weight, hidden)
-    if bias is not None:
-        bias = checked(op, "bias", bias, hidden)
-    refuse_transforms(op, hidden, weight, bias)
-    hidden, weight = as_autocast(hidden), as_autocast(weight)
-    bias = None if bias is None else as_autocast(bias)
+    hidden, weight, bias = head_operands(op, hidden, weight, bias)
     tensors, settings = grpo_arguments(op, hidden, targets, old_logprobs, row_offsets, advantages, options)
     settings["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
     settings["gather"] = flag(op, "gather", gather)

@@ -17,6 +17,16 @@ FAMILIES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
 TOKENS = ["<pad>", "<eos>", "<think>", "</think>", "\n", " ", *"abcdefghijklmnopqrstuvwxyz0123456789+-=.?"]
+# What `replay` says of a batch.
+ANNOTATION = [
+    "source",
+    "phase",
+    "lengths",
+    "thinking_tokens",
+    "solution_tokens",
+    "thinking_cut",
+    "finish_reason",
+]
 VOCAB = 51  # odd, and more than the tokenizer has: as real models do
 
 

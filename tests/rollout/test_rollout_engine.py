@@ -4,20 +4,11 @@ import random
 
 import pytest
 import torch
-from small_models import biased, make_model, mixed_budgets
+from small_models import ANNOTATION, biased, make_model, mixed_budgets
 
 import elastic.rollout.schedule
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
 
-ANNOTATION = [
-    "source",
-    "phase",
-    "lengths",
-    "thinking_tokens",
-    "solution_tokens",
-    "thinking_cut",
-    "finish_reason",
-]
 FIELDS = ["tokens", *ANNOTATION, "seeds", "prompt_index"]
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
 HOT = Sampling(temperature=1.0, seed=3)

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from scripted import THINK, TOOLS, byte_tokenizer, play, scripted_engine
-from small_models import biased, make_tokenizer, mixed_budgets
+from small_models import ANNOTATION, biased, make_tokenizer, mixed_budgets
 
 from elastic import (
     Budget,
@@ -21,15 +21,6 @@ from elastic import (
 from elastic.markers import NaturalEnd
 from elastic.pattern import Spelling
 
-ANNOTATION = [
-    "source",
-    "phase",
-    "lengths",
-    "thinking_tokens",
-    "solution_tokens",
-    "thinking_cut",
-    "finish_reason",
-]
 SPECIAL = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]"))
 PLAIN = byte_tokenizer(special=())
 

@@ -1,0 +1,24 @@
+"""What the ops from hidden states share: the operands of the language-model head."""
+
+from torch import Tensor
+
+from elastic.ops._autograd import refuse_transforms
+from elastic.ops._inputs import as_autocast, check_tensor, checked
+
+
+def head_operands(
+    op: str, hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Hidden states [N, H], weight [V, H] and bias [V], cast under autocast as F.linear's are.
+
+    Raises:
+        TypeError: not tensors.
+        ValueError: weight or bias is on another device than hidden.
+        RuntimeError: a derivative is wanted that does not exist.
+    """
+    check_tensor(op, "hidden", hidden, hidden)
+    check_tensor(op, "weight", weight, hidden)
+    if bias is not None:
+        bias = checked(op, "bias", bias, hidden)
+    refuse_transforms(op, hidden, weight, bias)
+    return as_autocast(hidden), as_autocast(weight), None if bias is None else as_autocast(bias)
