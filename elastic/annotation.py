@@ -84,6 +84,7 @@ def replay(
         ValueError: a row that no engine can have written under its budget, naming row and position; or a
             budget, marker or length that is illegal.
     """
+    outside = None
     if hasattr(tokens, "prompt_index"):  # a rollout batch
         batch = tokens
         source = batch.source if source is None else source
@@ -92,6 +93,7 @@ def replay(
         initial_phase = batch.initial_phase if initial_phase is None else initial_phase
         thinking_used = batch.initial_thinking if thinking_used is None else thinking_used
         ended = batch.ended_at if ended is None else ended
+        outside = _ends_from_outside(batch)
         tokens = batch.tokens
     padded, lengths = _padded(tokens, lengths)
     rows = padded.shape[0]
@@ -121,6 +123,8 @@ def replay(
             )
     finish = ops.finish_reason(state)
     finish = torch.where(finish == int(FinishReason.RUNNING), int(FinishReason.LENGTH), finish)
+    if outside is not None:
+        finish = torch.where(outside > 0, outside, finish)
     return Annotation(
         tokens=padded,
         lengths=lengths,
@@ -132,6 +136,18 @@ def replay(
         finish_reason=finish.to(torch.uint8),
         state=state,
     )
+
+
+def _ends_from_outside(batch: Any) -> Tensor:
+    """[R] int32, why rows ended that were cancelled or wrote a stop string, which no budget knows; else 0."""
+    reason = batch.finish_reason.to("cpu", torch.int32)
+    last = (batch.lengths - 1).clamp(min=0)[:, None]
+    if batch.tokens.shape[1] == 0:
+        return torch.where(reason == FinishReason.CANCELLED, reason, 0)
+    eos = torch.tensor(batch.eos_ids, dtype=torch.int64)
+    by_eos = torch.isin(batch.tokens.gather(1, last)[:, 0].cpu(), eos)
+    by_string = (reason == FinishReason.STOP) & ~by_eos & bool(batch.stop)
+    return torch.where(by_string | (reason == FinishReason.CANCELLED), reason, 0)
 
 
 def _phases(

@@ -45,13 +45,16 @@ class Phase(IntEnum):
 
 
 class FinishReason(IntEnum):
-    """Why a row ended. LENGTH is the engine's: the row reached its length limit before its budget."""
+    """Why a row ended. The last two are the engine's: the row reached its length limit before its budget, or
+    was cancelled from outside. STOP is an EOS, or a stop string of the engine.
+    """
 
     RUNNING = 0
     STOP = 1
     SOLUTION_BUDGET = 2
     TOTAL_BUDGET = 3
     LENGTH = 4
+    CANCELLED = 5
 
     @property
     def text(self) -> str:

@@ -3,23 +3,19 @@
 import json
 import sys
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TextIO
-
-import torch
+from typing import Any, TextIO
 
 from elastic.files import write_atomic
 from elastic.generate_request import GenerateRequest, read_prompts
 from elastic.interrupt import ThoughtInterrupt
 from elastic.models import load_model
-from elastic.report.display import Decode, Display
+from elastic.report.display import Display
 from elastic.report.traces import facts
-from elastic.rollout import RolloutBatch, RolloutEngine, chat_prompts
+from elastic.rollout import Finished, RolloutBatch, RolloutEngine, chat_prompts
 from elastic.rollout.default_markers import choose_markers
-from elastic.rollout.plan import make_plan
-from elastic.rollout.starts import never_thought
+from elastic.rollout.spans import Decode
 from elastic.threads import threads_for
 
 _MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
@@ -59,7 +55,7 @@ def run(request: GenerateRequest, out: TextIO) -> None:
         if request.stream:
             _write_json(request, _stream(engine, prompts, request, display))
         else:
-            batch = _all_at_once(engine, prompts, request)
+            batch = engine.generate(prompts, **_arguments(request))
             _write_json(request, batch)  # before a reader of the display may have had enough
             _show(batch, request, display)
 
@@ -67,7 +63,6 @@ def run(request: GenerateRequest, out: TextIO) -> None:
 def _write_json(request: GenerateRequest, batch: RolloutBatch) -> None:
     if request.json_path is None:
         return
-    batch = replace(batch, run_seed=request.sampling.seed)  # streamed rows are calls of their own
     records = (json.dumps(record, ensure_ascii=False) for record in batch.to_records())
     # A link stays one.
     write_atomic(request.json_path.resolve(), "[" + ",\n".join(records) + "]\n")
@@ -110,19 +105,9 @@ def _decode_with(tokenizer: Any) -> Decode:
     )
 
 
-def _all_at_once(engine: RolloutEngine, prompts: Sequence[str], request: GenerateRequest) -> RolloutBatch:
-    return engine.generate(
-        prompts,
-        request.budget,
-        samples_per_prompt=request.samples,
-        sampling=request.sampling,
-        **_limits(request),
-    )
-
-
-def _limits(request: GenerateRequest) -> dict[str, Any]:
-    names = ("max_new_tokens", "phase", "thinking_used")
-    return {name: getattr(request, name) for name in names}
+def _arguments(request: GenerateRequest) -> dict[str, Any]:
+    names = ("budget", "sampling", "max_new_tokens", "phase", "thinking_used")
+    return {name: getattr(request, name) for name in names} | {"samples_per_prompt": request.samples}
 
 
 def _show(batch: RolloutBatch, request: GenerateRequest, display: Display) -> None:
@@ -138,42 +123,20 @@ def _show(batch: RolloutBatch, request: GenerateRequest, display: Display) -> No
 def _stream(
     engine: RolloutEngine, prompts: Sequence[str], request: GenerateRequest, display: Display
 ) -> RolloutBatch:
-    # A mistake in the last prompt is found before the first completion is shown.
-    plan = make_plan(
-        *(prompts, request.budget, request.samples, request.sampling),
-        seeds=None,
-        tokenizer=engine.tokenizer,
-        markers=engine.markers,
-        limits=engine.limits,
-        add_special_tokens=engine.add_special_tokens,
-        **_limits(request),
-    )
-    batches = []
-
-    def show(_: int, token: int, phase: int, source: int) -> Literal["end_thinking"] | None:
-        display.token(token, source, phase)
-        return interrupt.token(phase)
-
-    with ThoughtInterrupt() as interrupt, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* no completion did")  # what is said of one holds of all or not
-        for row, k in enumerate(plan.prompt_index):
-            display.begin(_heading(request, row))
-            interrupt.begin()
-            batch = engine.generate(
-                prompts[k : k + 1],
-                request.budget,
-                sampling=request.sampling,
-                seeds=plan.seeds[row : row + 1],
-                on_token=show,
-                **_limits(request),
-            )
-            display.end(facts(batch, 0))
-            batches.append(batch)
-    index = torch.tensor(plan.prompt_index, device=engine.device)
-    batch = replace(RolloutBatch.cat(batches), prompts=plan.prompts, prompt_index=index)
-    if message := never_thought(batch, plan.starts, [request.budget] * len(batch)):
-        warnings.warn(message, stacklevel=2)
-    return batch
+    shown = -1
+    with ThoughtInterrupt() as interrupt, engine.stream(prompts, **_arguments(request)) as stream:
+        for event in stream:
+            if event.row != shown:  # rows come one after the other
+                shown = event.row
+                display.begin(_heading(request, shown))
+                interrupt.begin()
+            if isinstance(event, Finished):
+                display.end(facts(event.record, 0))
+                continue
+            display.token(event.token, event.source, event.phase)
+            if interrupt.token(event.phase):
+                stream.end_thinking(event.row)
+    return stream.batch
 
 
 def _heading(request: GenerateRequest, row: int) -> str:

@@ -102,7 +102,12 @@ def row_seeds(seed: int, rows: int) -> list[int]:
 
     A row's seed depends on `seed` and its own index only, so adding rows leaves the others alone.
     """
-    return [splitmix64(splitmix64(seed) ^ row) >> 1 for row in range(rows)]
+    return [row_seed(seed, row) for row in range(rows)]
+
+
+def row_seed(seed: int, row: int) -> int:
+    """The seed of one row of a run, as `row_seeds` has it."""
+    return splitmix64(splitmix64(seed) ^ row) >> 1
 
 
 def splitmix64(value: int) -> int:

@@ -1,45 +1,13 @@
 """Completions as text, token by token, with thinking, forced tokens and solution told apart."""
 
-from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from elastic.report.segments import Kind, kind_of
-
-Decode = Callable[[Sequence[int]], str]
+from elastic.rollout.row_text import IncrementalDecoder
+from elastic.rollout.spans import Decode
 
 _RESET = "\x1b[0m"
 _COLOURS = {Kind.THINKING: "\x1b[2m", Kind.FORCED: "\x1b[7m", Kind.SOLUTION: ""}  # dim, reversed, plain
-_REPLACEMENT = "�"
-
-
-class IncrementalDecoder:
-    """Text of a growing list of tokens, piece by piece; the pieces together are the decoded whole.
-
-    A token's text depends on its neighbours (byte pairs of one character, leading spaces), so each piece
-    is a difference of two decodings of a short window.
-    """
-
-    def __init__(self, decode: Decode) -> None:
-        self._decode = decode
-        self._window: list[int] = []
-        self._read = 0  # tokens of the window whose text was handed out
-
-    def push(self, token: int) -> str:
-        """The text that this token completes; empty while a character's bytes are still coming."""
-        self._window.append(token)
-        whole = self._decode(self._window)
-        if whole.endswith(_REPLACEMENT):
-            return ""
-        return self._advance(whole)
-
-    def finish(self) -> str:
-        """What is still held back: bytes that no later token completed."""
-        return self._advance(self._decode(self._window)) if self._read < len(self._window) else ""
-
-    def _advance(self, whole: str) -> str:
-        piece = whole[len(self._decode(self._window[: self._read])) :]
-        self._window, self._read = self._window[self._read :], len(self._window) - self._read
-        return piece
 
 
 class Display:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elastic.budget import FinishReason
-from elastic.report.display import Decode
 from elastic.report.segments import segments
 from elastic.rollout import RolloutBatch
 from elastic.rollout.measure import measure
+from elastic.rollout.spans import Decode
 
 _WIDTH = 110
 _INDENT = 11  # of text behind the longest label

@@ -4,5 +4,16 @@ from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan import OutOfContext
 from elastic.rollout.prompts import ChatPrompt, chat_prompts
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.stream import Finished, Stream
+from elastic.rollout.watch import Token
 
-__all__ = ["ChatPrompt", "OutOfContext", "RolloutBatch", "RolloutEngine", "chat_prompts"]
+__all__ = [
+    "ChatPrompt",
+    "Finished",
+    "OutOfContext",
+    "RolloutBatch",
+    "RolloutEngine",
+    "Stream",
+    "Token",
+    "chat_prompts",
+]

@@ -62,7 +62,17 @@ class RecordBuffer:
         row, column = self._fields[3][:-1].isnan().nonzero()[0].tolist()
         return row, column
 
-    def fields(self) -> list[Tensor]:
-        """Each [R, T], T of the longest row."""
-        longest = int((self._fields[1][:-1] != Source.PAD).sum(dim=1).max())
-        return [field[:-1, :longest] for field in self._fields]
+    def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Takes back what rows wrote behind these lengths."""
+        width = self._fields[0].shape[1]
+        row, length = torch.tensor([rows, lengths], device=self._fields[0].device)
+        behind = torch.arange(width, device=row.device) >= length[:, None]
+        for field, fill in zip(self._fields, self._fills, strict=True):
+            field[row] = field[row].masked_fill(behind, fill)
+
+    def fields(self, rows: Sequence[int] | None = None) -> list[Tensor]:
+        """Each [R, T] or, of some rows, [k, T]; T of the longest of them."""
+        kept = slice(None, -1) if rows is None else torch.tensor(rows, device=self._fields[0].device)
+        fields = [field[kept] for field in self._fields]
+        longest = int((fields[1] != Source.PAD).sum(dim=1).max())
+        return [field[:, :longest] for field in fields]

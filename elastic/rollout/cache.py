@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, StaticLayer, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, StaticLayer, get_layer_types_and_kwargs
 
 
 @dataclass
@@ -159,34 +159,6 @@ class SlotCache(Cache):
         for layer in self.slot_layers:
             for store in layer.stores:
                 store[target, :, :columns] = store[source, :, :columns]
-
-
-def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> list[Prefix]:
-    """One forward over prompts of any lengths.
-
-    Padded on the right without a mask: causal attention keeps the padding out of everything that is read.
-
-    Args:
-        prompts: at least one, none empty.
-
-    Returns:
-        A prefix for each, as views of the batch's tensors.
-    """
-    lengths = [len(prompt) for prompt in prompts]
-    ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = torch.tensor(prompt)
-    ids = ids.to(device)
-    cache = DynamicCache(config=model.config)
-    last = torch.tensor(lengths, device=device)[:, None] - 1
-    positions = torch.arange(max(lengths), device=device)[None]
-    out = model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last)
-    logits = out.logits[:, 0].float()
-    layers = [(cast(Any, layer).keys, cast(Any, layer).values) for layer in cache.layers]
-    return [
-        Prefix([k[row, :, :length] for k, _ in layers], [v[row, :, :length] for _, v in layers], logits[row])
-        for row, length in enumerate(lengths)
-    ]
 
 
 def check_servable(model: Any) -> None:

@@ -6,43 +6,36 @@ R rows, S slots of which the first n are in use, W steps of a log window, T colu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from elastic import ops
-from elastic.budget import Phase, Source
+from elastic.budget import FinishReason, Phase
 from elastic.rollout.buffer import RecordBuffer
-from elastic.rollout.cache import Prefix, SlotCache, prefill
+from elastic.rollout.cache import Prefix, SlotCache
 from elastic.rollout.limits import Limits
+from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.prefill import PREFILL_TOKENS, prefill
 from elastic.rollout.schedule import Schedule
+from elastic.rollout.slot_sampling import SlotSampling
 from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
-
-# row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
-OnToken = Callable[[int, int, int, int], str | None]
-
-END_THINKING = "end_thinking"  # what on_token returns
-
-_PREFILL_TOKENS = 8192  # of one prefill forward, padding included; a longer prompt goes alone
+from elastic.rollout.watch import Step, Token, Watch
 
 
 class Decoder:
-    """One call of `generate`: does on the device what its `Schedule` says.
+    """One call of the engine: does on the device what its `Schedule` says.
 
     Args:
         plan: the rows.
         schedule: of the plan's rows, at its start.
         poll: when and how completion is looked at.
-        on_token: called for every emitted token; needs a poll every step.
+        watch: reads what rows emit, whenever completion is looked at; None for nobody.
         bar: progress over rows.
-
-    Attributes:
-        ended_at: of each row, its tokens when its thinking was ended from outside, -1 for never.
     """
 
     def __init__(
@@ -53,15 +46,15 @@ class Decoder:
         limits: Limits,
         device: torch.device,
         poll: Poll,
-        on_token: OnToken | None,
+        watch: Watch | None,
         bar: tqdm,
     ):
         rows, slots = len(plan.most), schedule.used
-        self.ended_at = [-1] * rows
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._poll, self._on_token, self._bar = poll, on_token, bar
+        self._poll, self._watch, self._bar = poll, watch, bar
         self._machine = plan.machine.to(device)
         self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
+        self._sampling = SlotSampling(plan.samplings, slots, device)
         self._cache: SlotCache | None = None
         self._flushed = 0  # steps whose log is in the record
         self._prefixes: dict[int, Prefix] = {}
@@ -72,34 +65,62 @@ class Decoder:
         self._done_state = self._final_state[:1].clone()
         self._seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
         self._record = RecordBuffer(rows, schedule.first_tokens, schedule.most_tokens, limits.pad_id, device)
+        self._wishes: deque[tuple[Callable[[int], None], int]] = deque()
+        self._ended_at = [-1] * rows
+        self._reasons: dict[int, FinishReason] = {}  # of rows that were ended from outside
+        self._stopped: list[int] = []  # rows that went on behind their stop string
+        self._tokens: list[Token] = []
+        self._ended: list[int] = []
 
-    def run(self) -> tuple[list[Tensor], Tensor]:
-        """Decodes every row.
-
-        Returns:
-            Record fields tokens, source, phase, logprobs, full_logprobs, each [R, T] with T of the longest
-            row; and the final state [R, 8].
+    def steps(self) -> Iterator[Step]:
+        """Decodes every row, step by step.
 
         Raises:
             RuntimeError: a row's logits held NaN or +inf, or nothing but -inf; names row and prompt.
         """
         schedule = self._schedule
+        self._obey()
         while schedule.busy:
             self._change_slots()
             entry = schedule.step % WINDOW
-            emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
+            emit(self._slots, self._machine, self._sampling, schedule.used, entry)
             schedule.step += 1
-            if self._on_token is not None:
-                self._stream(entry, self._on_token)
             self._finish_rows()
+            yield self._news()
+            self._obey()
             if schedule.alive:
                 self._forward()
             if schedule.step % WINDOW == 0:
                 self._flush()
         self._flush()
+        if self._watch is not None:
+            self._look(self._watch, rest=True)
         if self._poll.broken(self._slots):
             self._raise_broken()
-        return self._record.fields(), self._final_state
+        self._take_back()
+        yield self._news()
+
+    def end_thinking(self, row: int) -> None:
+        """Ends the thinking of a row with its next token, also of one that waits (R22). From any thread."""
+        self._wishes.append((self._end_thinking, row))
+
+    def cancel(self, row: int) -> None:
+        """Ends a row where it is, also one that waits, before the next step. From any thread."""
+        self._wishes.append((self._cancel, row))
+
+    def outcome(self, rows: Sequence[int] | None = None) -> Outcome:
+        """What the record says of all rows, or of some that have ended."""
+        if rows is not None:
+            self._flush()
+        index = slice(None) if rows is None else torch.tensor(rows, device=self._device)
+        listed = range(len(self._ended_at)) if rows is None else rows
+        return Outcome(
+            list(listed),
+            self._record.fields(rows),
+            self._final_state[index],
+            [self._ended_at[row] for row in listed],
+            [self._reasons.get(row) for row in listed],
+        )
 
     def _forward(self) -> None:
         assert self._cache is not None
@@ -138,6 +159,7 @@ class Decoder:
         self._slots.positions[index] = torch.tensor(lengths, device=self._device)
         self._slots.state[index] = self._first_state[which]
         self._slots.seeds[index] = self._seeds[which]
+        self._sampling.admit(index, which)
         self._slots.emitted[index] = 0
 
     def _prefill(self, prompts: list[int]) -> dict[int, Prefix]:
@@ -148,10 +170,11 @@ class Decoder:
             batch, longest = [waiting.popleft()], 0
             while waiting:
                 longest = max(len(self._plan.prompts[k]) for k in (*batch, waiting[0]))
-                if longest * (len(batch) + 1) > _PREFILL_TOKENS:
+                if longest * (len(batch) + 1) > PREFILL_TOKENS:
                     break
                 batch.append(waiting.popleft())
-            made = prefill(self._model, [self._plan.prompts[k] for k in batch], self._device)
+            ids = [self._plan.prompts[k] for k in batch]
+            made = prefill(self._model, ids, self._device, PREFILL_TOKENS)
             prefixes |= dict(zip(batch, made, strict=True))
         return prefixes
 
@@ -170,6 +193,7 @@ class Decoder:
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
+            self._sampling.move(source, target)
 
     # Completion
 
@@ -182,6 +206,8 @@ class Decoder:
                 self._raise_broken()
             self._finish(schedule.still(report.done, report.row))
         self._finish(schedule.spent())
+        if self._watch is not None and schedule.step % self._poll.every == 0:
+            self._look(self._watch)
 
     def _finish(self, slots: list[int]) -> None:
         if not slots:
@@ -191,31 +217,71 @@ class Decoder:
         self._final_state[torch.tensor(rows, device=self._device)] = self._slots.state[index]
         self._slots.state[index] = self._done_state  # for a row that ran into its limit: nothing from here on
         self._schedule.finish(slots)
-        self._bar.update(len(slots))
+        self._count_ended(rows)
 
-    def _stream(self, entry: int, on_token: OnToken) -> None:
-        schedule = self._schedule
-        tokens, sources, phases = (log[entry, : schedule.used].tolist() for log in self._slots.log[:3])
-        ended = []
-        for slot in range(schedule.used):
-            if schedule.live[slot] and sources[slot] != Source.PAD:
-                answer = on_token(schedule.row[slot], tokens[slot], phases[slot], sources[slot])
-                if answer not in (None, END_THINKING):
-                    raise ValueError(f"on_token: expected None or {END_THINKING!r} returned, got {answer!r}")
-                if answer is not None:
-                    ended.append(slot)
-        if ended:
-            self._end_thinking(ended)
+    def _count_ended(self, rows: list[int]) -> None:
+        self._ended += rows
+        self._bar.update(len(rows))
 
-    def _end_thinking(self, slots: list[int]) -> None:
-        """Ends the thinking of rows that have one before them or are in it (R22); of others there is none."""
-        index = torch.tensor(slots, device=self._device)
-        phases = ops.state_phase(self._slots.state[index]).tolist()
-        ops.end_thinking_(self._slots.state, index)
-        for slot, phase in zip(slots, phases, strict=True):
-            row = self._schedule.row[slot]
-            if phase in (Phase.OPENING, Phase.THINKING, Phase.NOTICE) and self.ended_at[row] < 0:
-                self.ended_at[row] = self._schedule.emitted(slot)
+    def _look(self, watch: Watch, *, rest: bool = False) -> None:
+        """Reads what rows emitted, and ends those that wrote a stop string."""
+        self._flush()
+        self._tokens += watch.look(rest=rest)
+        for row in watch.stopped():
+            self._reasons[row] = FinishReason.STOP
+            slot = self._schedule.slot_of(row)
+            if slot is None or self._schedule.emitted(slot) > watch.kept[row]:
+                self._stopped.append(row)
+            if slot is not None:
+                self._finish([slot])
+
+    def _take_back(self) -> None:
+        """Makes record and state of rows that overshot their stop string what they were there."""
+        rows = self._stopped
+        if not rows or self._watch is None:
+            return
+        kept = [self._watch.kept[row] for row in rows]
+        self._record.cut(rows, kept)
+        tokens, source = (field.cpu() for field in self._record.fields(rows)[:2])
+        state = ops.replay(
+            *(tokens, torch.tensor(kept), self._first_state[rows].cpu(), self._plan.machine),
+            source=source,
+            ended=torch.tensor([self._ended_at[row] for row in rows]),
+        )[2]
+        self._final_state[rows] = state.to(self._device)
+
+    def _news(self) -> Step:
+        step = Step(self._tokens, self._ended)
+        self._tokens, self._ended = [], []
+        return step
+
+    # From outside
+
+    def _obey(self) -> None:
+        while self._wishes:
+            wish, row = self._wishes.popleft()
+            wish(row)
+
+    def _cancel(self, row: int) -> None:
+        slot = self._schedule.slot_of(row)
+        if slot is not None:
+            self._reasons[row] = FinishReason.CANCELLED
+            self._finish([slot])
+        elif self._schedule.withdraw(row):
+            self._reasons[row] = FinishReason.CANCELLED
+            self._final_state[row] = self._first_state[row]
+            self._count_ended([row])
+
+    def _end_thinking(self, row: int) -> None:
+        """Of a row that thinks, or has yet to; of another there is nothing to end."""
+        slot = self._schedule.slot_of(row)
+        if slot is None and not self._schedule.waits(row):
+            return
+        states, index = (self._first_state, row) if slot is None else (self._slots.state, slot)
+        phase = int(ops.state_phase(states[index : index + 1]))
+        ops.end_thinking_(states, [index])
+        if phase in (Phase.OPENING, Phase.THINKING, Phase.NOTICE) and self._ended_at[row] < 0:
+            self._ended_at[row] = 0 if slot is None else self._schedule.emitted(slot)
 
     def _raise_broken(self) -> None:
         row, token = self._record.first_nan()
@@ -236,4 +302,7 @@ class Decoder:
         entries = slice(first % WINDOW, (last - 1) % WINDOW + 1)
         begins = [first - start for start in schedule.start[: schedule.used]]
         log = [part[entries, : schedule.used] for part in self._slots.log]
-        self._record.write(log, schedule.row[: schedule.used], begins, schedule.longest())
+        rows = schedule.row[: schedule.used]
+        self._record.write(log, rows, begins, schedule.longest())
+        if self._watch is not None:
+            self._watch.post(log, rows, begins)

@@ -5,29 +5,37 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from elastic import ops
-from elastic.budget import Budget, FinishReason, Source
+from elastic.budget import Budget
 from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
-from elastic.rollout.decode import Decoder, OnToken
+from elastic.rollout.decode import Decoder
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
-from elastic.rollout.plan import Plan, make_plan
+from elastic.rollout.outcome import batch_of
+from elastic.rollout.plan import OverContext, Plan, make_plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
-from elastic.rollout.serving import serving
+from elastic.rollout.serving import lent, serving
 from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
+from elastic.rollout.stream import Stream
+from elastic.rollout.watch import Step, Watch
 from elastic.sampling import Sampling
+
+# row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
+OnToken = Callable[[int, int, int, int], str | None]
+
+END_THINKING = "end_thinking"  # what on_token returns
 
 _POLL_STEPS_ON_GPU = 8
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
@@ -108,7 +116,7 @@ class RolloutEngine:
         prompts: Sequence[str | Sequence[int]],
         budget: Budget | Sequence[Budget] | None = None,
         samples_per_prompt: int = 1,
-        sampling: Sampling | None = None,
+        sampling: Sampling | Sequence[Sampling] | None = None,
         max_new_tokens: int | None = None,
         seeds: Sequence[int] | Tensor | None = None,
         progress: bool | None = None,
@@ -116,6 +124,8 @@ class RolloutEngine:
         add_special_tokens: bool | None = None,
         phase: PhaseName | Sequence[PhaseName | None] | None = None,
         thinking_used: int | Sequence[int] | Tensor | None = None,
+        stop: str | Sequence[str] | None = None,
+        over_context: OverContext = "raise",
     ) -> RolloutBatch:
         """Completes every prompt `samples_per_prompt` times.
 
@@ -128,82 +138,174 @@ class RolloutEngine:
                 token ids.
             budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
-            sampling: how tokens are drawn; `Sampling()` by default, which draws a seed for this call. The
-                batch records it as `run_seed`; with `Sampling(seed=...)` of it the call can be repeated.
+            sampling: how tokens are drawn, one for all, one a prompt, or one a row; `Sampling()` by default.
+                A row's seed derives from its own sampling's seed and its number; without one, from a seed
+                drawn for this call. The batch records the seed of all rows as `run_seed`; with
+                `Sampling(seed=...)` of it the call can be repeated.
             max_new_tokens: ends rows without a bounded budget, finish reason LENGTH; by default the context
                 does. An error where a bounded budget may need more: it would cut forced texts.
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
             progress: overrides the engine's.
             on_token: called as on_token(row, token, phase, source) for every token as it is emitted. It may
-                return "end_thinking": the row's thinking ends with the next token (R22).
+                return "end_thinking": the row's thinking ends with the next token (R22). `stream` can do
+                more.
             add_special_tokens: overrides the engine's.
             phase: where the rows start (R19): "opening" (they may open thinking themselves), "thinking" (the
                 prompt ends inside a thought) or "solution"; one for all, or one a prompt. None reads it from
                 the prompt's end (R9), or from the assistant's message that a `ChatPrompt` goes on with.
             thinking_used: thinking tokens that count from the start, in the prompt or elsewhere; one for all,
                 or one a prompt. Needs prompts that have begun to think.
+            stop: strings that end a row, finish reason STOP, once it has written one in its solution, also
+                across tokens. Thoughts and forced texts are not searched. The record has the tokens up to
+                the one that completes the string; `text` and `solution` end in front of it. Special tokens
+                count as their text. On a GPU looked for every few steps, which changes no result.
+            over_context: what to do with prompts that, with their budget, do not fit the context: "raise", or
+                "drop": they have no rows, `RolloutBatch.dropped` says why, the others keep their number in
+                `prompts` and their seeds.
 
         Returns:
             RolloutBatch on the engine's device, rows in order of submission.
 
         Raises:
             TypeError, ValueError: bad arguments, before anything is computed. `OutOfContext`, a ValueError,
-                where a prompt or its budget does not fit the model's context.
+                where a prompt or its budget does not fit the model's context, or no prompt does.
             MemoryError: the KV cache does not fit; lower max_rows.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
         special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
+        plan = self._plan(
+            *(prompts, budget, samples_per_prompt, sampling, max_new_tokens, seeds, special),
+            *(phase, thinking_used, stop, over_context),
+        )
+        with self._stream(plan, progress, followed=on_token is not None, texts=bool(plan.stop)) as stream:
+            while (step := stream.advance()) is not None:
+                if on_token is not None:
+                    _report(step, on_token, stream)
+        message = self._thinking_remark(stream.batch, plan)
+        if message:
+            warnings.warn(message, stacklevel=2)
+        return stream.batch
+
+    def stream(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        budget: Budget | Sequence[Budget] | None = None,
+        samples_per_prompt: int = 1,
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        max_new_tokens: int | None = None,
+        seeds: Sequence[int] | Tensor | None = None,
+        progress: bool | None = None,
+        *,
+        add_special_tokens: bool | None = None,
+        phase: PhaseName | Sequence[PhaseName | None] | None = None,
+        thinking_used: int | Sequence[int] | Tensor | None = None,
+        stop: str | Sequence[str] | None = None,
+        over_context: OverContext = "raise",
+    ) -> Stream:
+        """What `generate` does, followed: tokens as they come, rows that can be ended from outside.
+
+            with engine.stream(prompts, Budget(512, 256)) as stream:
+                for event in stream:
+                    if isinstance(event, Token):
+                        print(event.text, end="")
+                    else:
+                        print(event.record.solution(0))
+            batch = stream.batch
+
+        Args:
+            prompts: as all others, of `generate`; the rows emit the same tokens. With `max_rows=1` they come
+                one after the other, in order of submission.
+
+        Returns:
+            Stream, to be used in a `with`, or an `async with`.
+
+        Raises:
+            TypeError, ValueError, MemoryError, RuntimeError: as `generate`; bad arguments here, the others
+                from the iteration.
+        """
+        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
+        plan = self._plan(
+            *(prompts, budget, samples_per_prompt, sampling, max_new_tokens, seeds, special),
+            *(phase, thinking_used, stop, over_context),
+        )
+        return self._stream(plan, progress, followed=True, texts=True)
+
+    def _plan(
+        self,
+        prompts: Any,
+        budget: Any,
+        samples: Any,
+        sampling: Any,
+        max_new_tokens: Any,
+        seeds: Any,
+        special: bool | None,
+        phase: Any,
+        thinking_used: Any,
+        stop: Any,
+        over_context: Any,
+    ) -> Plan:
         plan = make_plan(
-            prompts,
-            budget,
-            samples_per_prompt,
-            Sampling() if sampling is None else sampling,
-            max_new_tokens,
-            seeds,
+            *(prompts, budget, samples, sampling, max_new_tokens, seeds),
             tokenizer=self.tokenizer,
             markers=self.markers,
             limits=self.limits,
             add_special_tokens=special,
             phase=phase,
             thinking_used=thinking_used,
+            stop=stop,
+            over_context=over_context,
         )
         self._warn_of_prompts(prompts, plan, special)
+        return plan
+
+    def _stream(self, plan: Plan, progress: bool | None, *, followed: bool, texts: bool) -> Stream:
+        """A call that has not begun.
+
+        Args:
+            followed: whether somebody reads the tokens, which takes a look at every step.
+            texts: whether tokens are read as text.
+        """
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
+        schedule = plan.schedule(slots, self.refill_rows or -(-slots // 8))
+        poll = Poll(1, False) if followed else Poll(self.poll_every, self._lagged)
+        watch = None
+        if followed or texts:
+            tokenizer = self.tokenizer if texts else None
+            watch = Watch(tokenizer, plan.stop, self.limits.eos_ids, poll.lagged)
         shown = self.progress if progress is None else progress
-        with serving(self.model), self._bar(rows, shown) as bar:
-            decoder = Decoder(
-                self.model,
-                plan,
-                plan.schedule(slots, self.refill_rows or -(-slots // 8)),
-                self.limits,
-                self.device,
-                Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
-                on_token,
-                bar,
-            )
-            fields, state = decoder.run()
-        batch = self._batch(plan, fields, state, decoder.ended_at)
-        self._warn_of_thinking(batch, plan)
-        return batch
+
+        @contextmanager
+        def lend() -> Iterator[tqdm]:
+            with lent(self.model), self._bar(rows, shown) as bar:
+                yield bar
+
+        def begin(bar: tqdm) -> Decoder:
+            return Decoder(self.model, plan, schedule, self.limits, self.device, poll, watch, bar)
+
+        def batch_of_rows(decoder: Decoder, some: Sequence[int] | None) -> RolloutBatch:
+            outcome = decoder.outcome(some)
+            return batch_of(outcome, plan, self.limits, self.markers, self.tokenizer, alone=some is not None)
+
+        return Stream(
+            rows, lend, begin, watch, batch_of_rows, lambda batch: self._thinking_remark(batch, plan)
+        )
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
         ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers)
         if ambiguous:
-            warnings.warn(ambiguous, stacklevel=3)
+            warnings.warn(ambiguous, stacklevel=4)
         if len(self._said) == 2:
             return
         for kind, message in special_token_warnings(prompts, plan.prompts, self.tokenizer, special).items():
             if kind not in self._said:
                 self._said.add(kind)
-                warnings.warn(message, stacklevel=3)
+                warnings.warn(message, stacklevel=4)
 
-    def _warn_of_thinking(self, batch: RolloutBatch, plan: Plan) -> None:
+    def _thinking_remark(self, batch: RolloutBatch, plan: Plan) -> str | None:
         budgets = [plan.machine.budgets[i] for i in plan.budget_index.tolist()]
-        message = never_thought(batch, plan.starts, budgets)
-        if message:
-            warnings.warn(message, stacklevel=3)
+        return never_thought(batch, plan.starts, budgets)
 
     def _bar(self, rows: int, shown: bool | None) -> tqdm:
         hidden = not sys.stderr.isatty() if shown is None else not shown
@@ -211,32 +313,11 @@ class RolloutEngine:
             total=rows, desc="rollout", unit="row", disable=hidden, delay=0 if shown else _BAR_DELAY_S
         )
 
-    def _batch(self, plan: Plan, fields: list[Tensor], state: Tensor, ended_at: list[int]) -> RolloutBatch:
-        # Copies made out here are ordinary tensors, which autograd takes.
-        tokens, source, phase, logprobs, full_logprobs = (field.clone() for field in fields)
-        state = state.clone()
-        reason = ops.finish_reason(state)
-        reason = reason.masked_fill(reason == FinishReason.RUNNING, int(FinishReason.LENGTH))
-        return RolloutBatch(
-            tokens=tokens,
-            source=source,
-            phase=phase,
-            logprobs=logprobs,
-            full_logprobs=full_logprobs,
-            lengths=(source != Source.PAD).sum(dim=1),
-            thinking_tokens=ops.thinking_used(state).long(),
-            solution_tokens=ops.solution_used(state).long(),
-            thinking_cut=ops.thinking_cut(state),
-            finish_reason=reason.to(torch.uint8),
-            initial_phase=plan.phases.to(self.device, torch.uint8),
-            initial_thinking=plan.thinking_used.to(self.device),
-            ended_at=torch.tensor(ended_at, dtype=torch.int64, device=self.device),
-            seeds=torch.tensor(plan.seeds, device=self.device),
-            prompt_index=torch.tensor(plan.prompt_index, device=self.device),
-            prompts=plan.prompts,
-            markers=self.markers,
-            eos_ids=self.limits.eos_ids,
-            pad_id=self.limits.pad_id,
-            run_seed=plan.run_seed,
-            tokenizer=self.tokenizer,
-        )
+
+def _report(step: Step, on_token: OnToken, stream: Stream) -> None:
+    for row, token, _, phase, source in step.tokens:
+        answer = on_token(row, token, phase, source)
+        if answer not in (None, END_THINKING):
+            raise ValueError(f"on_token: expected None or {END_THINKING!r} returned, got {answer!r}")
+        if answer is not None:
+            stream.end_thinking(row)

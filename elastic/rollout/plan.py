@@ -6,7 +6,7 @@ R rows (completions), K prompts.
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,15 +16,20 @@ from elastic.machine import Machine, compile_budgets
 from elastic.markers import Markers
 from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
+from elastic.rollout.row_values import of_rows, seeds_of, stop_strings
 from elastic.rollout.schedule import Schedule
 from elastic.rollout.starts import PhaseName, Start, read_starts
-from elastic.sampling import Sampling, row_seeds
+from elastic.sampling import Sampling
 
-_MAX_SEED = 2**63 - 1
+OverContext = Literal["raise", "drop"]
 
 
 class OutOfContext(ValueError):
     """A prompt, or a prompt with everything its budget allows, is longer than the model's context."""
+
+
+class _TooFewNewTokens(OutOfContext):
+    """`max_new_tokens` is too small for a budget, which is no fault of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ class Plan:
         most: of each row, the most tokens it emits before it is ended from outside.
         bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
         seeds: of each row.
-        run_seed: what they derive from; None where the caller gave them.
-        sampling: how tokens are drawn.
+        run_seed: what they derive from; None where the caller gave them, or where rows have several.
+        samplings: of each row, how its tokens are drawn.
+        stop: strings that end a row.
+        dropped: prompts that have no rows, as they do not fit the context, and why.
     """
 
     prompts: list[list[int]]
@@ -57,7 +64,9 @@ class Plan:
     bounded: list[bool]
     seeds: list[int]
     run_seed: int | None
-    sampling: Sampling
+    samplings: list[Sampling]
+    stop: tuple[str, ...]
+    dropped: dict[int, str]
 
     def schedule(self, slots: int, refill: int) -> Schedule:
         """Of these rows, none of which has begun."""
@@ -69,7 +78,7 @@ def make_plan(
     prompts: Sequence[str | Sequence[int]],
     budget: Budget | Sequence[Budget] | None,
     samples_per_prompt: int,
-    sampling: Sampling,
+    sampling: Sampling | Sequence[Sampling] | None,
     max_new_tokens: int | None,
     seeds: Sequence[int] | Tensor | None,
     *,
@@ -79,36 +88,41 @@ def make_plan(
     add_special_tokens: bool | None = None,
     phase: PhaseName | Sequence[PhaseName | None] | None = None,
     thinking_used: int | Sequence[int] | Tensor | None = None,
+    stop: str | Sequence[str] | None = None,
+    over_context: OverContext = "raise",
 ) -> Plan:
     """Checks the arguments of `generate` against each other and against the model.
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the limit.
-        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17); never a text of
-            the budget that does not work with the markers (R4), which is a plain ValueError.
+        OutOfContext: a prompt, or a prompt and its budget, do not fit the context (SPEC R17), or none does
+            where they may be dropped; never a text of the budget that does not work with the markers (R4),
+            which is a plain ValueError.
     """
     samples = _at_least_one("samples_per_prompt", samples_per_prompt)
     if max_new_tokens is not None:
         max_new_tokens = _at_least_one("max_new_tokens", max_new_tokens)
-    if not isinstance(sampling, Sampling):
-        raise TypeError(f"sampling: expected a Sampling, got {sampling!r}")
+    if over_context not in ("raise", "drop"):
+        raise ValueError(f"over_context: expected 'raise' or 'drop', got {over_context!r}")
+    stops = stop_strings(stop)
     ids = encode_prompts(prompts, tokenizer, limits.vocab, add_special_tokens)
-    prompt_index = [k for k in range(len(ids)) for _ in range(samples)]
-    budgets = _row_budgets(budget, len(ids), samples)
+    budget = Budget.unlimited() if budget is None else budget
+    sampling = Sampling() if sampling is None else sampling
+    budgets = of_rows("budget", Budget, budget, len(ids), samples)
+    samplings = of_rows("sampling", Sampling, sampling, len(ids), samples)
     starts = read_starts(prompts, ids, phase, thinking_used, markers, tokenizer)
-    most, bounded = [], []
-    cache: dict[tuple, tuple[int, bool]] = {}
-    for row, k in enumerate(prompt_index):
-        key = (budgets[row], len(ids[k]), starts[k])
-        if key not in cache:
-            where = f"prompt {k}"
-            cache[key] = _most(
-                budgets[row], len(ids[k]), starts[k], max_new_tokens, tokenizer, markers, limits, where
-            )
-        most.append(cache[key][0])
-        bounded.append(cache[key][1])
-    sampling = sampling if seeds is not None else sampling.seeded()
-    machine, index = compile_budgets(budgets, markers, tokenizer, limits.eos_ids, limits.pad_id)
+    all_seeds, run_seed = seeds_of(seeds, samplings)
+    needs = [(own, len(ids[row // samples]), starts[row // samples]) for row, own in enumerate(budgets)]
+    known = {need: _most_or_why(*need, max_new_tokens, tokenizer, markers, limits) for need in dict.fromkeys(needs)}
+    most = [known[need] for need in needs]
+    dropped = _dropped(most, samples, over_context)
+    # A prompt goes with all its rows, so that groups stay whole; those of the others keep their seeds.
+    rows = [row for row in range(len(budgets)) if row // samples not in dropped]
+    bounds = [bound for row in rows if not isinstance(bound := most[row], OutOfContext)]  # of all of them
+    machine, index = compile_budgets(
+        [budgets[row] for row in rows], markers, tokenizer, limits.eos_ids, limits.pad_id
+    )
+    prompt_index = [row // samples for row in rows]
     return Plan(
         prompts=ids,
         prompt_index=prompt_index,
@@ -117,11 +131,13 @@ def make_plan(
         starts=starts,
         phases=torch.tensor([int(starts[k].phase) for k in prompt_index], dtype=torch.int32),
         thinking_used=torch.tensor([starts[k].thinking_used for k in prompt_index], dtype=torch.int64),
-        most=most,
-        bounded=bounded,
-        seeds=_row_seeds(seeds, sampling, len(prompt_index)),
-        run_seed=None if seeds is not None else sampling.seed,
-        sampling=sampling,
+        most=[tokens for tokens, _ in bounds],
+        bounded=[own for _, own in bounds],
+        seeds=[all_seeds[row] for row in rows],
+        run_seed=run_seed,
+        samplings=[samplings[row] for row in rows],
+        stop=stops,
+        dropped=dropped,
     )
 
 
@@ -135,19 +151,26 @@ def _at_least_one(name: str, value: Any) -> int:
     return number
 
 
-def _row_budgets(budget: Any, prompts: int, samples: int) -> list[Budget]:
-    if budget is None:
-        budget = Budget.unlimited()
-    if isinstance(budget, Budget):
-        return [budget] * (prompts * samples)
-    if not isinstance(budget, Sequence) or not all(isinstance(b, Budget) for b in budget):
-        raise TypeError(f"budget: expected a Budget or a list of them, got {budget!r}")
-    if len(budget) == prompts:
-        return [b for b in budget for _ in range(samples)]
-    if len(budget) != prompts * samples:
-        rows = f" or {prompts * samples} (one a row)" if samples > 1 else ""
-        raise ValueError(f"budget: expected {prompts} (one a prompt){rows}, got {len(budget)}")
-    return list(budget)
+def _dropped(
+    most: Sequence[tuple[int, bool] | OutOfContext], samples: int, over_context: OverContext
+) -> dict[int, str]:
+    """Prompts of which a row does not fit, where they are to be dropped, and why."""
+    dropped: dict[int, str] = {}
+    for row, found in enumerate(most):
+        if isinstance(found, OutOfContext):
+            if over_context == "raise" or isinstance(found, _TooFewNewTokens):
+                raise OutOfContext(f"prompt {row // samples}: {found}") from found
+            dropped.setdefault(row // samples, str(found))
+    if len(dropped) * samples == len(most):
+        raise OutOfContext(f"prompts: none of {len(dropped)} fits the context; prompt 0: {dropped[0]}")
+    return dropped
+
+
+def _most_or_why(*arguments: Any) -> tuple[int, bool] | OutOfContext:
+    try:
+        return _most(*arguments)
+    except OutOfContext as error:
+        return error
 
 
 def _most(
@@ -158,7 +181,6 @@ def _most(
     tokenizer: Any,
     markers: Markers,
     limits: Limits,
-    where: str,
 ) -> tuple[int, bool]:
     """The most tokens a row emits, and whether that is its budget's own bound."""
     begun: dict[str, Any] = {"phase": start.phase, "thinking_used": start.thinking_used}
@@ -168,7 +190,7 @@ def _most(
         try:
             budget.check_context(limits.context, prompt_tokens, markers, tokenizer, **begun)
         except ValueError as error:
-            raise OutOfContext(f"{where}: {error}") from error
+            raise OutOfContext(str(error)) from error
     room = None if limits.context is None else limits.context - prompt_tokens
     if bound is not None:
         if max_new_tokens is not None and max_new_tokens < bound:
@@ -184,22 +206,8 @@ def _most(
         # A limit that cuts the closing text, or leaves nothing behind it, is an error now (as in R14).
         least = replace(budget, solution=1).max_tokens(markers, tokenizer, **begun)
         if least is not None and outside < least:
-            name = "max_new_tokens" if outside == max_new_tokens else "the context's room"
-            raise OutOfContext(
-                f"{where}: {name}: expected at least {least}, so that {budget} can close thinking and "
-                f"answer, got {outside}"
-            )
+            least_text = f"expected at least {least}, so that {budget} can close thinking and answer"
+            if outside == max_new_tokens:
+                raise _TooFewNewTokens(f"max_new_tokens: {least_text}, got {outside}")
+            raise OutOfContext(f"the context's room: {least_text}, got {outside}")
     return outside, False
-
-
-def _row_seeds(seeds: Any, sampling: Sampling, rows: int) -> list[int]:
-    if seeds is None:
-        assert sampling.seed is not None  # `make_plan` drew one
-        return row_seeds(sampling.seed, rows)
-    values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
-    if len(values) != rows:
-        raise ValueError(f"seeds: expected {rows}, one a row, got {len(values)}")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_SEED:
-            raise ValueError(f"seeds: expected integers 0 .. 2^63-1, got {value!r}")
-    return values

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from elastic import probe
-from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.cache import SlotCache
+from elastic.rollout.prefill import prefill
 from elastic.rollout.step import forward
 
 _SHORT_TOKENS, _LONG_TOKENS, _STEPS = 5, 12, 3

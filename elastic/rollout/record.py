@@ -16,6 +16,7 @@ from torch import Tensor
 from elastic.budget import FinishReason, Phase, Source
 from elastic.markers import Markers
 from elastic.rollout.indices import row_index, row_indices
+from elastic.rollout.row_text import first_stop
 from elastic.rollout.spans import thinking_span
 
 
@@ -50,7 +51,11 @@ class RolloutBatch:
         eos_ids: the tokens that ended rows.
         pad_id: what stands in `tokens` behind a row's length.
         run_seed: what the seeds of the call that made the rows derive from; None where they were given one by
-            one, or where rows of several calls were joined.
+            one, where rows had several, or where rows of several calls were joined.
+        stop: the strings that ended rows, finish reason STOP, in their solution. A row's tokens go up to the
+            one that completed such a string; its texts end in front of the string.
+        dropped: prompts that did not fit the context, by their index in `prompts`, with the reason; they have
+            no rows. Only in what a call returned, or joined batches of these.
         tokenizer: what the text methods decode with; not saved.
     """
 
@@ -74,6 +79,8 @@ class RolloutBatch:
     eos_ids: tuple[int, ...] = ()
     pad_id: int = 0
     run_seed: int | None = None
+    stop: tuple[str, ...] = ()
+    dropped: dict[int, str] = field(default_factory=dict)
     tokenizer: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -124,7 +131,7 @@ class RolloutBatch:
         tensors: dict[str, Any] = {name: getattr(self, name)[chosen] for name in TENSOR_FIELDS}
         tensors |= {name: tensors[name][:, :width] for name in PER_TOKEN_FIELDS}
         tensors["prompt_index"] = renumbered[kept].to(self.device)
-        return replace(self, prompts=[self.prompts[i] for i in used], **tensors)
+        return replace(self, prompts=[self.prompts[i] for i in used], dropped={}, **tensors)
 
     @staticmethod
     def cat(batches: Iterable[RolloutBatch]) -> RolloutBatch:
@@ -134,8 +141,8 @@ class RolloutBatch:
         file) takes that of the others.
 
         Raises:
-            ValueError: no batch, or batches that differ in markers, EOS ids, vocabulary or device: the one
-                value that the result has of each would be wrong for some of its rows.
+            ValueError: no batch, or batches that differ in markers, EOS ids, stop strings, vocabulary or
+                device: the one value that the result has of each would be wrong for some of its rows.
         """
         parts = list(batches)
         if not parts:
@@ -152,11 +159,12 @@ class RolloutBatch:
             tensors[name] = torch.cat(pieces)
         counts = [len(part.prompts) for part in parts]
         offsets = [sum(counts[:i]) for i in range(len(parts))]
-        shifted = [part.prompt_index + offset for part, offset in zip(parts, offsets, strict=True)]
-        tensors["prompt_index"] = torch.cat(shifted)
+        moved = list(zip(parts, offsets, strict=True))
+        tensors["prompt_index"] = torch.cat([part.prompt_index + offset for part, offset in moved])
         return replace(
             next((part for part in parts if part.tokenizer is not None), parts[0]),
             prompts=[p for part in parts for p in part.prompts],
+            dropped={k + offset: why for part, offset in moved for k, why in part.dropped.items()},
             run_seed=parts[0].run_seed if len(parts) == 1 else None,
             **tensors,
         )
@@ -168,9 +176,18 @@ class RolloutBatch:
         return replace(self, tokens=self.tokens.masked_fill(behind, pad_id), pad_id=pad_id)
 
     def text(self, row: int) -> str:
-        """The completion, markers and forced texts included, without the EOS that ended it."""
+        """The completion, markers and forced texts included, without the EOS or stop string that ended it."""
         row = row_index(row, len(self))
-        return self._decode_ids(self._written(row))
+        written = self._written(row)
+        text = self._decode_ids(written)
+        if not self._stopped_by_string(row):
+            return text
+        # It was looked for in what the row wrote last, without forced text in between.
+        wrote = (self.source[row] == Source.SAMPLED) & (self.phase[row] == Phase.SOLUTION)
+        others = (~wrote[: len(written)]).nonzero()
+        begin = int(others[-1]) + 1 if len(others) else 0
+        found = first_stop(text, self.stop, len(self._decode_ids(written[:begin])))
+        return text[:found] if found >= 0 else text
 
     def thinking(self, row: int) -> str:
         """The text between the markers, forced texts included; empty if the row never thought."""
@@ -189,8 +206,15 @@ class RolloutBatch:
 
     def _written(self, row: int) -> list[int]:
         """The row's tokens without the EOS that ended it."""
+        tokens = self.tokens[row, : int(self.lengths[row])].tolist()
         stopped = int(self.finish_reason[row]) == FinishReason.STOP
-        return self.tokens[row, : int(self.lengths[row]) - stopped].tolist()
+        return tokens[:-1] if stopped and not self._stopped_by_string(row) else tokens
+
+    def _stopped_by_string(self, row: int) -> bool:
+        if not self.stop or int(self.finish_reason[row]) != FinishReason.STOP:
+            return False
+        last = int(self.lengths[row]) - 1
+        return last >= 0 and int(self.tokens[row, last]) not in self.eos_ids
 
     def _thinking_span(self, row: int) -> tuple[int, int, int]:
         phases = self.phase[row, : int(self.lengths[row])].tolist()
@@ -265,6 +289,10 @@ def _check_alike(parts: Sequence[RolloutBatch]) -> None:
         if set(part.eos_ids) != set(first.eos_ids):
             raise ValueError(
                 f"batches: made with different eos_ids, {list(first.eos_ids)} and {list(part.eos_ids)}"
+            )
+        if set(part.stop) != set(first.stop):
+            raise ValueError(
+                f"batches: made with different stop strings, {list(first.stop)} and {list(part.stop)}"
             )
         if part.device != first.device:
             raise ValueError(f"batches: on different devices, {first.device} and {part.device}")

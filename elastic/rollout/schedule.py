@@ -48,7 +48,8 @@ class Schedule:
     ):
         self._prompt_index, self._most, self._refill = prompt_index, most, refill
         self._prompt_tokens = [prompt_tokens[k] for k in prompt_index]
-        self._queue = deque(_longest_first(most, prompt_index))
+        # In one slot the order costs nothing, so rows come as they were submitted.
+        self._queue = deque(_longest_first(most, prompt_index) if slots > 1 else range(len(most)))
         self._waiting = [0] * len(prompt_tokens)
         for k in prompt_index:
             self._waiting[k] += 1
@@ -97,6 +98,22 @@ class Schedule:
         self.alive += len(rows)
         self._look_ahead()
         return rows
+
+    def waits(self, row: int) -> bool:
+        """Whether a row has no slot yet."""
+        return row in self._queue
+
+    def withdraw(self, row: int) -> bool:
+        """Takes a row out of the queue; False where it does not wait."""
+        if not self.waits(row):
+            return False
+        self._queue.remove(row)
+        self._waiting[self._prompt_index[row]] -= 1
+        return True
+
+    def slot_of(self, row: int) -> int | None:
+        """The live slot of a row that is in flight."""
+        return next((s for s in self._live_slots() if self.row[s] == row), None)
 
     def awaited(self, prompt: int) -> bool:
         """Whether rows of the prompt still wait."""

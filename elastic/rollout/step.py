@@ -16,7 +16,7 @@ from elastic import ops
 from elastic.budget import Phase
 from elastic.machine import Machine
 from elastic.rollout.cache import SlotCache
-from elastic.sampling import Sampling
+from elastic.rollout.slot_sampling import SlotSampling
 
 WINDOW = 64  # steps that the log holds
 
@@ -83,7 +83,7 @@ def done_state(rows: int, machine: Machine, device: torch.device) -> Tensor:
     return ops.new_state(torch.zeros(rows, dtype=torch.int64, device=device), machine, phase=phase)
 
 
-def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: int) -> None:
+def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entry: int) -> None:
     """Draws a token for each of the first `rows` slots, takes their budget step and logs both.
 
     Args:
@@ -94,10 +94,7 @@ def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: i
         slots.logits[:rows],
         slots.seeds[:rows],
         emitted,
-        sampling.temperature,
-        sampling.top_k,
-        sampling.top_p,
-        sampling.min_p,
+        *sampling.of(rows),
         state=slots.state[:rows],
         machine=machine,
         active=slots.signal[:1],

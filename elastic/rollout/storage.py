@@ -33,6 +33,8 @@ def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
         "eos_ids": list(batch.eos_ids),
         "pad_id": batch.pad_id,
         "run_seed": batch.run_seed,
+        "stop": list(batch.stop),
+        "dropped": batch.dropped,
     }
     header = {"format": _FORMAT} | {name: json.dumps(value) for name, value in values.items()}
     write_atomic(Path(path), save_tensors(tensors, header))
@@ -62,6 +64,8 @@ def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
         eos_ids=tuple(json.loads(header["eos_ids"])),
         pad_id=_padding(tensors) if found == _FORMAT_1 else json.loads(header["pad_id"]),
         run_seed=None if found == _FORMAT_1 else json.loads(header["run_seed"]),
+        stop=tuple(json.loads(header.get("stop", "[]"))),
+        dropped={int(k): why for k, why in json.loads(header.get("dropped", "{}")).items()},
         tokenizer=tokenizer,
     )
 

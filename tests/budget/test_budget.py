@@ -280,6 +280,7 @@ def test_finish_reasons_have_their_record_names():
         "solution_budget",
         "total_budget",
         "length",
+        "cancelled",
     ]
 
 

@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 
 from elastic import tiny
 from elastic.report.display import Display
-from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout import Stream
 
 PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
 
@@ -40,24 +40,23 @@ def test_streaming_shows_the_same_text_as_generating_at_once(elastic) -> None:
     assert streamed.out.count("[forced] </think>") == 3
 
 
-def test_streaming_shows_every_token_before_the_completion_is_done(elastic, monkeypatch) -> None:
+def test_streaming_shows_every_token_before_the_next_step(elastic, monkeypatch) -> None:
     events: list[str] = []
-    show, complete = Display.token, RolloutEngine.generate
+    show, advance = Display.token, Stream.advance
 
     def shown(self: Display, *fields: int) -> None:
         events.append("token")
         show(self, *fields)
 
-    def completed(self: RolloutEngine, *arguments: Any, **named: Any) -> RolloutBatch:
-        batch = complete(self, *arguments, **named)
-        events.append("done")
-        return batch
+    def advanced(self: Stream) -> Any:
+        events.append("step")
+        return advance(self)
 
     monkeypatch.setattr(Display, "token", shown)
-    monkeypatch.setattr(RolloutEngine, "generate", completed)
+    monkeypatch.setattr(Stream, "advance", advanced)
     generate(elastic, "--thinking", 4, "--solution", 2, "--stream")
-    # 4 thinking tokens, the marker, and 1 or 2 solution tokens.
-    assert events in (["token"] * 6 + ["done"], ["token"] * 7 + ["done"])
+    # 4 thinking tokens, the marker, and 1 or 2 solution tokens; the last steps find nothing left to do.
+    assert events in (["step", "token"] * n + ["step"] * 2 for n in (6, 7))
 
 
 @pytest.mark.parametrize("thinking", [0, 1, 7])

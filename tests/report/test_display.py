@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from elastic.budget import Phase, Source
-from elastic.report.display import Display, IncrementalDecoder
+from elastic.report.display import Display
 from elastic.report.segments import Kind, segments
+from elastic.rollout.row_text import IncrementalDecoder
 
 S, F, P = Source.SAMPLED, Source.FORCED, Source.PAD
 

@@ -11,7 +11,8 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 
 import elastic.rollout.cache
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.cache import SlotCache
+from elastic.rollout.prefill import prefill
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -63,9 +64,9 @@ def test_a_shared_prefix_equals_one_prefill_a_row_bit_for_bit(model):
 def test_a_group_is_prefilled_once_also_when_its_rows_start_at_different_times(model, tokenizer, monkeypatch):
     prefilled = []
 
-    def counted(model, prompts, device):
+    def counted(model, prompts, device, most_tokens):
         prefilled.extend(map(tuple, prompts))
-        return prefill(model, prompts, device)
+        return prefill(model, prompts, device, most_tokens)
 
     monkeypatch.setattr(elastic.rollout.decode, "prefill", counted)
     prompts = ["ab<think>", "cd<think>", "efg<think>"]
@@ -89,7 +90,7 @@ def test_long_prompts_are_prefilled_in_several_forwards(model, tokenizer, monkey
     prompts = ["ab<think>", "c" * 30 + "<think>", "dd<think>", "e" * 12 + "<think>"]
     engine, sampling = RolloutEngine(model, tokenizer), Sampling(seed=0)
     expected = engine.generate(prompts, Budget(5, 5), sampling=sampling)
-    monkeypatch.setattr(elastic.rollout.decode, "_PREFILL_TOKENS", 20)
+    monkeypatch.setattr(elastic.rollout.decode, "PREFILL_TOKENS", 20)
     assert torch.equal(engine.generate(prompts, Budget(5, 5), sampling=sampling).tokens, expected.tokens)
 
 

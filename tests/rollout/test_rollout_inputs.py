@@ -47,7 +47,7 @@ def engine():
         ({"samples_per_prompt": 0}, ValueError, "samples_per_prompt: expected 1 or more, got 0"),
         ({"samples_per_prompt": 1.5}, TypeError, "samples_per_prompt: expected an integer, got 1.5"),
         ({"max_new_tokens": 0}, ValueError, "max_new_tokens: expected 1 or more, got 0"),
-        ({"sampling": 0.6}, TypeError, "sampling: expected a Sampling, got 0.6"),
+        ({"sampling": 0.6}, TypeError, "sampling: expected a Sampling or a list of them, got 0.6"),
         ({"budget": 5}, TypeError, "budget: expected a Budget or a list of them, got 5"),
         ({"budget": [Budget(1, 1), 3]}, TypeError, "budget: expected a Budget or a list"),
         ({"budget": [Budget(1, 1)] * 3}, ValueError, "budget: expected 2 .one a prompt., got 3"),

@@ -9,7 +9,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.machine import compile_budgets
-from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.cache import SlotCache
+from elastic.rollout.prefill import prefill
+from elastic.rollout.slot_sampling import SlotSampling
 from elastic.rollout.step import Slots, emit, forward, new_slots
 
 ROWS, COLUMNS = 4, 32
@@ -36,7 +38,8 @@ def in_flight(model, masks: bool):
 
 
 def step(model, slots, machine, cache, sampling, number=0):
-    emit(slots, machine, sampling, ROWS, number)
+    drawn = SlotSampling([sampling] * ROWS, ROWS, torch.device("cpu"))
+    emit(slots, machine, drawn, ROWS, number)
     forward(model, cache, slots, ROWS, 4 + number)
 
 

@@ -1,0 +1,59 @@
+"""Keys, values and next logits of prompts: the model's forward over them, in parts of bounded size.
+
+B prompts of one forward, P tokens of the longest.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from elastic.rollout.cache import Prefix
+
+PREFILL_TOKENS = 8192  # of one forward, padding included
+
+
+def prefill(
+    model: Any, prompts: Sequence[Sequence[int]], device: torch.device, most_tokens: int = PREFILL_TOKENS
+) -> list[Prefix]:
+    """Runs the model over prompts of any lengths, in several forwards where they are long.
+
+    Padded on the right without a mask: causal attention keeps the padding out of everything that is read. A
+    later forward attends to the keys of those before, so activations stay those of `most_tokens` tokens
+    however long a prompt is; only attention's mask grows with it.
+
+    Args:
+        prompts: at least one, none empty.
+        most_tokens: of one forward, padding included; at least one column is taken.
+
+    Returns:
+        A prefix for each, as views of the batch's tensors.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+    ids = ids.to(device)
+    cache = DynamicCache(config=model.config)
+    last = torch.tensor(lengths, device=device)[:, None] - 1
+    logits, first = None, 0
+    for part in ids.split(max(1, most_tokens // len(prompts)), dim=1):
+        positions = torch.arange(first, first + part.shape[1], device=device)[None]
+        out = model(
+            part,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=(last - first).clamp(0, part.shape[1] - 1),
+        )
+        here = out.logits[:, 0].float()
+        # Of a prompt that ended in an earlier part, the logits were there.
+        logits = here if logits is None else torch.where(last >= first, here, logits)
+        first += part.shape[1]
+    assert logits is not None  # no prompt is empty
+    layers = [(cast(Any, layer).keys, cast(Any, layer).values) for layer in cache.layers]
+    return [
+        Prefix([k[row, :, :length] for k, _ in layers], [v[row, :, :length] for _, v in layers], logits[row])
+        for row, length in enumerate(lengths)
+    ]

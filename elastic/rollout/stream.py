@@ -1,0 +1,251 @@
+"""A call of the engine that is followed: its tokens as they come, rows that can be ended from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from elastic.rollout.decode import Decoder
+from elastic.rollout.indices import row_index
+from elastic.rollout.record import RolloutBatch
+from elastic.rollout.watch import Step, Token, Watch
+
+T = TypeVar("T")
+
+
+class Finished(NamedTuple):
+    """A row that emits nothing more.
+
+    Attributes:
+        row: index of the row in the batch.
+        record: a batch of this row alone, as `stream.batch[row]` gives it later.
+    """
+
+    row: int
+    record: RolloutBatch
+
+
+class Stream:
+    """Iterates over `Token` and `Finished` of a running call; made by `RolloutEngine.stream`.
+
+    Tokens come step by step, those of a step by slot; a row's `Finished` comes behind its last token. As a
+    context manager it has the model for itself, as every call of the engine: other threads wait until the
+    `with` is left, early or late, which also gives the model back as it was. The cache goes when the last row
+    has ended. Between two events nothing is computed.
+
+    `async with` and `async for` run every step in one thread of the stream's own, which has the model
+    meanwhile; the event loop goes on. A second stream of the same model waits for the first to be left.
+
+    Args:
+        rows: R.
+        lend: gives the model, and a progress bar, for as long as it is entered.
+        begin: makes the decoder, with the model lent.
+        watch: what reads tokens for the decoder, or None: then there are no events.
+        batch_of: the record of all rows, or of one.
+        remark: what there is to say of the whole batch, or None.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        lend: Callable[[], AbstractContextManager[tqdm]],
+        begin: Callable[[tqdm], Decoder],
+        watch: Watch | None,
+        batch_of: Callable[[Decoder, Sequence[int] | None], RolloutBatch],
+        remark: Callable[[RolloutBatch], str | None],
+    ):
+        self._rows, self._lend, self._begin, self._watch = rows, lend, begin, watch
+        self._batch_of, self._remark = batch_of, remark
+        self._lending = ExitStack()
+        self._decoder: Decoder | None = None
+        self._steps: Iterator[Step] = iter(())
+        self._events: deque[Token | Finished] = deque()
+        self._told: set[int] = set()  # rows whose end the caller has seen
+        self._state = "new"
+        self._batch: RolloutBatch | None = None
+        self._worker: ThreadPoolExecutor | None = None
+
+    @property
+    def batch(self) -> RolloutBatch:
+        """All rows, in order of submission, as `generate` returns them.
+
+        Raises:
+            RuntimeError: not all rows have ended.
+        """
+        if self._batch is None:
+            raise RuntimeError(
+                "stream.batch: not all rows have ended; iterate to the end, or cancel the rest"
+            )
+        return self._batch
+
+    def end_thinking(self, row: int) -> None:
+        """Ends the thinking of a row (R22): its next tokens are the closing text, and it answers.
+
+        A row that waits for a slot closes as soon as it would think; one that has come to its solution goes
+        on as it is.
+
+        Raises:
+            IndexError: no such row.
+            ValueError: its `Finished` has been seen.
+            RuntimeError: the stream is not entered, or closed.
+        """
+        self._running("end_thinking", row).end_thinking(self._index("end_thinking", row))
+
+    def cancel(self, row: int) -> None:
+        """Ends a row with the tokens it has, finish reason CANCELLED; one that waits for a slot has none.
+
+        Its `Finished` comes with the next step. A row that ended by itself meanwhile keeps its own reason.
+
+        Raises:
+            IndexError: no such row.
+            ValueError: its `Finished` has been seen.
+            RuntimeError: the stream is not entered, or closed.
+        """
+        self._running("cancel", row).cancel(self._index("cancel", row))
+
+    def _running(self, name: str, row: int) -> Decoder:
+        if self._state == "new":
+            raise RuntimeError(f"{name}: not entered; write with engine.stream(...) as stream")
+        index = self._index(name, row)
+        if index in self._told:
+            raise ValueError(f"{name}: row {index} has finished")
+        if self._decoder is None:
+            raise RuntimeError(f"{name}: the stream is closed")
+        return self._decoder
+
+    def _index(self, name: str, row: int) -> int:
+        index = row_index(row, self._rows)
+        if row < 0:
+            raise IndexError(f"{name}: row: expected 0 .. {self._rows - 1}, got {row}")
+        return index
+
+    def close(self) -> None:
+        """Gives the model back as it was; rows that have not ended are lost. Leaving the `with` does it."""
+        self._state = "closed"
+        self._decoder, self._steps = None, iter(())
+        self._events.clear()
+        self._lending.close()
+
+    # In this thread
+
+    def __enter__(self) -> Stream:
+        if self._state != "new":
+            raise RuntimeError("stream: it was entered before; ask the engine for another one")
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Token | Finished]:
+        return self
+
+    def __next__(self) -> Token | Finished:
+        self._check_entered("with", in_worker=False)
+        self._fill()
+        if not self._events:
+            self._say()
+            raise StopIteration
+        return self._take()
+
+    def advance(self) -> Step | None:
+        """One step, or None behind the last one: what the events are made of, without texts and records."""
+        with torch.inference_mode():
+            step = next(self._steps, None)
+        if step is None and self._decoder is not None:
+            self._batch = self._batch_of(self._decoder, None)
+            self._decoder = None
+        return step
+
+    def _open(self) -> None:
+        self._state = "open"
+        with ExitStack() as entered:
+            bar = entered.enter_context(self._lend())
+            with torch.inference_mode():
+                self._decoder = self._begin(bar)
+            self._lending = entered.pop_all()
+        self._steps = self._decoder.steps()
+
+    def _fill(self) -> None:
+        """Steps until there is an event, or nothing left."""
+        while not self._events:
+            step = self.advance()
+            if step is None:
+                return
+            assert self._watch is not None  # a stream has events
+            assert self._decoder is not None  # behind its last step it is gone
+            self._events += self._watch.complete(step)
+            self._events += [Finished(row, self._batch_of(self._decoder, [row])) for row in step.ended]
+
+    def _take(self) -> Token | Finished:
+        event = self._events.popleft()
+        if isinstance(event, Finished):
+            self._told.add(event.row)
+        return event
+
+    def _say(self) -> None:
+        message = None if self._batch is None else self._remark(self._batch)
+        self._remark = lambda batch: None  # said once
+        if message:
+            warnings.warn(message, stacklevel=3)
+
+    def _check_entered(self, statement: str, *, in_worker: bool) -> None:
+        if self._state == "new":
+            raise RuntimeError(
+                f"stream: use it in a with statement: {statement} engine.stream(...) as stream"
+            )
+        if self._state == "closed":
+            raise RuntimeError("stream: it is closed")
+        if (self._worker is not None) != in_worker:
+            raise RuntimeError("stream: `async for` goes with `async with`, and `for` with `with`")
+
+    # In a thread of its own
+
+    async def __aenter__(self) -> Stream:
+        if self._state != "new":
+            raise RuntimeError("stream: it was entered before; ask the engine for another one")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="elastic-stream")
+        try:
+            await self._in_worker(self._open)
+        except BaseException:
+            self._leave(self._worker)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._worker is not None
+        await asyncio.shield(asyncio.wrap_future(self._leave(self._worker)))
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Token | Finished:
+        self._check_entered("async with", in_worker=True)
+        if not self._events:
+            await self._in_worker(self._fill)
+        if not self._events:
+            self._say()
+            raise StopAsyncIteration
+        return self._take()
+
+    async def _in_worker(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+
+    def _leave(self, worker: ThreadPoolExecutor) -> Any:
+        """Closes in the thread that opened: behind a step in progress, whatever becomes of the waiting."""
+        left = worker.submit(self.close)
+        worker.shutdown(wait=False)
+        return left
