@@ -113,7 +113,8 @@ def make_plan(
     starts = read_starts(prompts, ids, phase, thinking_used, markers, tokenizer)
     all_seeds, run_seed = seeds_of(seeds, samplings)
     needs = [(own, len(ids[row // samples]), starts[row // samples]) for row, own in enumerate(budgets)]
-    known = {need: _most_or_why(*need, max_new_tokens, tokenizer, markers, limits) for need in dict.fromkeys(needs)}
+    distinct = dict.fromkeys(needs)  # in order, for the error that is raised first
+    known = {need: _most_or_why(*need, max_new_tokens, tokenizer, markers, limits) for need in distinct}
     most = [known[need] for need in needs]
     dropped = _dropped(most, samples, over_context)
     # A prompt goes with all its rows, so that groups stay whole; those of the others keep their seeds.
