@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import Budget, Phase
+from elastic.budget import Budget, FinishReason, Phase
 from elastic.marker_text import thinking_tokens
 from elastic.markers import Markers
 from elastic.rollout.prompts import ChatPrompt
@@ -154,12 +154,13 @@ def never_thought(batch: RolloutBatch, starts: Sequence[Start], budgets: Sequenc
         starts: one a prompt.
         budgets: one a row.
     """
-    index = batch.prompt_index.tolist()
+    index, reasons = batch.prompt_index.tolist(), batch.finish_reason.tolist()
     found = sorted(
         {
             k
-            for k, budget in zip(index, budgets, strict=True)
+            for k, reason, budget in zip(index, reasons, budgets, strict=True)
             if budget.thinking and starts[k].phase == Phase.OPENING and not starts[k].stated
+            if reason != FinishReason.CANCELLED  # which might have
         }
     )
     thought = (batch.phase >= Phase.THINKING) & (batch.phase <= Phase.NOTICE)

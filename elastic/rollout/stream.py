@@ -82,9 +82,7 @@ class Stream:
             RuntimeError: not all rows have ended.
         """
         if self._batch is None:
-            raise RuntimeError(
-                "stream.batch: not all rows have ended; iterate to the end, or cancel the rest"
-            )
+            raise RuntimeError("stream.batch: rows are still running; iterate to the end, or cancel them")
         return self._batch
 
     def end_thinking(self, row: int) -> None:
@@ -98,7 +96,8 @@ class Stream:
             ValueError: its `Finished` has been seen.
             RuntimeError: the stream is not entered, or closed.
         """
-        self._running("end_thinking", row).end_thinking(self._index("end_thinking", row))
+        decoder, index = self._running("end_thinking", row)
+        decoder.end_thinking(index)
 
     def cancel(self, row: int) -> None:
         """Ends a row with the tokens it has, finish reason CANCELLED; one that waits for a slot has none.
@@ -110,23 +109,18 @@ class Stream:
             ValueError: its `Finished` has been seen.
             RuntimeError: the stream is not entered, or closed.
         """
-        self._running("cancel", row).cancel(self._index("cancel", row))
+        decoder, index = self._running("cancel", row)
+        decoder.cancel(index)
 
-    def _running(self, name: str, row: int) -> Decoder:
+    def _running(self, name: str, row: int) -> tuple[Decoder, int]:
         if self._state == "new":
             raise RuntimeError(f"{name}: not entered; write with engine.stream(...) as stream")
-        index = self._index(name, row)
+        index = row_index(row, self._rows)
         if index in self._told:
             raise ValueError(f"{name}: row {index} has finished")
         if self._decoder is None:
             raise RuntimeError(f"{name}: the stream is closed")
-        return self._decoder
-
-    def _index(self, name: str, row: int) -> int:
-        index = row_index(row, self._rows)
-        if row < 0:
-            raise IndexError(f"{name}: row: expected 0 .. {self._rows - 1}, got {row}")
-        return index
+        return self._decoder, index
 
     def close(self) -> None:
         """Gives the model back as it was; rows that have not ended are lost. Leaving the `with` does it."""
@@ -161,8 +155,12 @@ class Stream:
 
     def advance(self) -> Step | None:
         """One step, or None behind the last one: what the events are made of, without texts and records."""
-        with torch.inference_mode():
-            step = next(self._steps, None)
+        try:
+            with torch.inference_mode():
+                step = next(self._steps, None)
+        except BaseException:
+            self.close()
+            raise
         if step is None and self._decoder is not None:
             self._batch = self._batch_of(self._decoder, None)
             self._decoder = None
@@ -202,9 +200,7 @@ class Stream:
 
     def _check_entered(self, statement: str, *, in_worker: bool) -> None:
         if self._state == "new":
-            raise RuntimeError(
-                f"stream: use it in a with statement: {statement} engine.stream(...) as stream"
-            )
+            raise RuntimeError(f"stream: not entered; write {statement} engine.stream(...) as stream")
         if self._state == "closed":
             raise RuntimeError("stream: it is closed")
         if (self._worker is not None) != in_worker:
