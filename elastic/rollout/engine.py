@@ -293,7 +293,7 @@ class RolloutEngine:
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
-        ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers)
+        ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers, plan.dropped)
         if ambiguous:
             warnings.warn(ambiguous, stacklevel=4)
         if len(self._said) == 2:

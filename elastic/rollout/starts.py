@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,12 +126,19 @@ def _phase_of_chat(prompt: ChatPrompt, markers: Markers, tokenizer: Any) -> Phas
     return Phase(int(ops.state_phase(state)))
 
 
-def ambiguous_prompts(ids: Sequence[Sequence[int]], starts: Sequence[Start], markers: Markers) -> str | None:
-    """A warning where prompts hold a start marker with text behind it and nobody said what that means."""
+def ambiguous_prompts(
+    ids: Sequence[Sequence[int]], starts: Sequence[Start], markers: Markers, without: Collection[int] = ()
+) -> str | None:
+    """A warning where prompts hold a start marker with text behind it and nobody said what that means.
+
+    Args:
+        without: prompts that have no rows.
+    """
     found = [
         k
         for k, (prompt, start) in enumerate(zip(ids, starts, strict=True))
-        if not start.stated and start.phase == Phase.OPENING and markers.opened_before(prompt)
+        if not start.stated and start.phase == Phase.OPENING and k not in without
+        if markers.opened_before(prompt)
     ]
     if not found:
         return None

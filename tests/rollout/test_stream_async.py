@@ -166,7 +166,7 @@ def test_each_kind_of_for_goes_with_its_kind_of_with(model, tokenizer):
 
     async def follow() -> None:
         async with engine.stream(["ab<think>"], BUDGET) as stream:
-            with pytest.raises(RuntimeError, match="`async for` goes with .*, and `for` with `with`"):
+            with pytest.raises(RuntimeError, match=r"`async for` goes with .*, and `for` with `with`"):
                 next(stream)
         message = "`async for` goes with `async with`"
         with engine.stream(["ab<think>"], BUDGET) as stream, pytest.raises(RuntimeError, match=message):
