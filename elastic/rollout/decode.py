@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from elastic import ops
@@ -56,7 +57,7 @@ class Decoder:
         self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
         self._sampling = SlotSampling(plan.samplings, slots, device)
         self._cache: SlotCache | None = None
-        self._flushed = 0  # steps whose log is in the record
+        self._flushed = self._posted = 0  # steps whose log is in the record, and was shown to the watch
         self._prefixes: dict[int, Prefix] = {}
         phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
         used = plan.thinking_used.to(device)
@@ -110,8 +111,6 @@ class Decoder:
 
     def outcome(self, rows: Sequence[int] | None = None) -> Outcome:
         """What the record says of all rows, or of some that have ended."""
-        if rows is not None:
-            self._flush()
         index = slice(None) if rows is None else torch.tensor(rows, device=self._device)
         listed = range(len(self._ended_at)) if rows is None else rows
         return Outcome(
@@ -225,7 +224,7 @@ class Decoder:
 
     def _look(self, watch: Watch, *, rest: bool = False) -> None:
         """Reads what rows emitted, and ends those that wrote a stop string."""
-        self._flush()
+        self._post(watch)
         self._tokens += watch.look(rest=rest)
         for row in watch.stopped():
             self._reasons[row] = FinishReason.STOP
@@ -251,6 +250,8 @@ class Decoder:
         self._final_state[rows] = state.to(self._device)
 
     def _news(self) -> Step:
+        if self._ended and self._watch is not None:
+            self._flush()  # whoever follows may ask for their record
         step = Step(self._tokens, self._ended)
         self._tokens, self._ended = [], []
         return step
@@ -294,15 +295,22 @@ class Decoder:
 
     def _flush(self) -> None:
         """Moves the log of the steps since the last flush into the record, before slots change hands."""
-        schedule = self._schedule
-        first, last = self._flushed, schedule.step
-        self._flushed = last
-        if first == last:
-            return
-        entries = slice(first % WINDOW, (last - 1) % WINDOW + 1)
-        begins = [first - start for start in schedule.start[: schedule.used]]
-        log = [part[entries, : schedule.used] for part in self._slots.log]
-        rows = schedule.row[: schedule.used]
-        self._record.write(log, rows, begins, schedule.longest())
+        first, self._flushed = self._flushed, self._schedule.step
         if self._watch is not None:
-            self._watch.post(log, rows, begins)
+            self._post(self._watch)
+        if first < self._flushed:
+            self._record.write(*self._logged(first), self._schedule.longest())
+
+    def _post(self, watch: Watch) -> None:
+        """Shows the log of the steps since the last post to the watch."""
+        first, self._posted = self._posted, self._schedule.step
+        if first < self._posted:
+            watch.post(*self._logged(first))
+
+    def _logged(self, first: int) -> tuple[list[Tensor], list[int], list[int]]:
+        """The log from a step on, [steps, n]; each slot's row, and the column of its first token there."""
+        schedule = self._schedule
+        entries = slice(first % WINDOW, (schedule.step - 1) % WINDOW + 1)
+        log = [part[entries, : schedule.used] for part in self._slots.log]
+        begins = [first - start for start in schedule.start[: schedule.used]]
+        return log, schedule.row[: schedule.used], begins

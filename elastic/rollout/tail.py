@@ -61,16 +61,16 @@ class Tail:
             rows: row of each slot, -1 for none.
             begins: column of each slot's first token here.
         """
-        together = torch.stack([field.long() for field in log])
         values: Tensor | list[list[list[int]]]
         arrived = None
-        if together.is_cuda:
+        if log[0].is_cuda:
+            together = torch.stack([field.long() for field in log])
             values = torch.empty_like(together, device="cpu", pin_memory=True)
             values.copy_(together, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
         else:
-            values = together.tolist()
+            values = [field.tolist() for field in log]
         self._fresh.append(_Part(values, arrived, list(rows), list(begins)))
 
     def read(self, *, rest: bool = False) -> Iterator[Emitted]:

@@ -18,10 +18,8 @@ PROMPTS = [[5 + i % 40 for i in range(length)] for length in (50, 3, 21)]
 def test_parts_give_keys_values_and_logits_of_one_forward(family, attention, most_tokens):
     model = make_model(family)
     model.config._attn_implementation = attention
-    widths = []
-    model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: widths.append(kwargs), with_kwargs=True
-    )
+    calls: list[dict] = []
+    model.model.register_forward_pre_hook(lambda _, args, named: calls.append(named), with_kwargs=True)
     with torch.no_grad():
         expected = prefill(model, PROMPTS, CPU)
         assert len(calls) == 1
