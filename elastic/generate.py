@@ -106,7 +106,7 @@ def _decode_with(tokenizer: Any) -> Decode:
 
 
 def _arguments(request: GenerateRequest) -> dict[str, Any]:
-    names = ("budget", "sampling", "max_new_tokens", "phase", "thinking_used")
+    names = ("budget", "sampling", "max_new_tokens", "phase", "thinking_used", "stop")
     return {name: getattr(request, name) for name in names} | {"samples_per_prompt": request.samples}
 
 

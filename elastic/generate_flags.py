@@ -78,6 +78,13 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--solution", type=tokens, metavar="TOKENS", help="most solution tokens")
     budget.add_argument("--total", type=tokens, metavar="TOKENS", help="cap over both; alone it cuts hard")
     budget.add_argument("--max-new-tokens", type=int, metavar="TOKENS", help="end of unlimited completions")
+    budget.add_argument(
+        "--stop",
+        type=text,
+        action="append",
+        metavar="TEXT",
+        help="ends a completion whose solution holds it; may be repeated",
+    )
     end = parser.add_argument_group("how thinking ends")
     end.add_argument(
         "--closing",

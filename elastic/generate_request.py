@@ -39,6 +39,7 @@ class GenerateRequest:
         start_marker: opens thinking; without it and `end_marker`, those of the vocabulary.
         end_marker: closes it.
         ends: what else ends thinking.
+        stop: strings that end a completion whose solution holds one.
         stream: whether tokens are shown as they come, one completion after the other.
         json_path: where to write the completions, or None.
         max_rows: rows decoded together when not streaming.
@@ -61,6 +62,7 @@ class GenerateRequest:
     start_marker: str | None = None
     end_marker: str | None = None
     ends: Sequence[str] = ()
+    stop: Sequence[str] = ()
     stream: bool = False
     json_path: Path | None = None
     max_rows: int = MAX_ROWS
@@ -98,6 +100,7 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
         budget=budget,
         sampling=Sampling(**_given(options, "temperature", "top_k", "top_p", "min_p", "seed")),
         ends=tuple(options.end or ()),
+        stop=tuple(options.stop or ()),
         stream=options.stream,
         json_path=options.json,
         allow_missing=options.allow_missing,

@@ -172,10 +172,12 @@ class RolloutEngine:
             MemoryError: the KV cache does not fit; lower max_rows.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
-        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
         plan = self._plan(
-            *(prompts, budget, samples_per_prompt, sampling, max_new_tokens, seeds, special),
-            *(phase, thinking_used, stop, over_context),
+            *(prompts, add_special_tokens, budget, samples_per_prompt, sampling, max_new_tokens, seeds),
+            phase=phase,
+            thinking_used=thinking_used,
+            stop=stop,
+            over_context=over_context,
         )
         with self._stream(plan, progress, followed=on_token is not None, texts=bool(plan.stop)) as stream:
             while (step := stream.advance()) is not None:
@@ -223,37 +225,25 @@ class RolloutEngine:
             TypeError, ValueError, MemoryError, RuntimeError: as `generate`; bad arguments here, the others
                 from the iteration.
         """
-        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
         plan = self._plan(
-            *(prompts, budget, samples_per_prompt, sampling, max_new_tokens, seeds, special),
-            *(phase, thinking_used, stop, over_context),
-        )
-        return self._stream(plan, progress, followed=True, texts=True)
-
-    def _plan(
-        self,
-        prompts: Any,
-        budget: Any,
-        samples: Any,
-        sampling: Any,
-        max_new_tokens: Any,
-        seeds: Any,
-        special: bool | None,
-        phase: Any,
-        thinking_used: Any,
-        stop: Any,
-        over_context: Any,
-    ) -> Plan:
-        plan = make_plan(
-            *(prompts, budget, samples, sampling, max_new_tokens, seeds),
-            tokenizer=self.tokenizer,
-            markers=self.markers,
-            limits=self.limits,
-            add_special_tokens=special,
+            *(prompts, add_special_tokens, budget, samples_per_prompt, sampling, max_new_tokens, seeds),
             phase=phase,
             thinking_used=thinking_used,
             stop=stop,
             over_context=over_context,
+        )
+        return self._stream(plan, progress, followed=True, texts=True)
+
+    def _plan(self, prompts: Any, add_special_tokens: bool | None, *arguments: Any, **named: Any) -> Plan:
+        """`make_plan` for this engine, and what there is to say of the prompts."""
+        special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
+        plan = make_plan(
+            *(prompts, *arguments),
+            tokenizer=self.tokenizer,
+            markers=self.markers,
+            limits=self.limits,
+            add_special_tokens=special,
+            **named,
         )
         self._warn_of_prompts(prompts, plan, special)
         return plan

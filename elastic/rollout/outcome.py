@@ -47,9 +47,8 @@ def batch_of(
     state, device = outcome.state.clone(), outcome.state.device
     reason = ops.finish_reason(state)
     reason = reason.masked_fill(reason == FinishReason.RUNNING, int(FinishReason.LENGTH))
-    for row, own in enumerate(outcome.reasons):
-        if own is not None:
-            reason[row] = int(own)
+    outside = torch.tensor([int(own or 0) for own in outcome.reasons], dtype=reason.dtype, device=device)
+    reason = torch.where(outside > 0, outside, reason)
     prompt_index = [plan.prompt_index[row] for row in outcome.rows]
     used = sorted(set(prompt_index)) if alone else range(len(plan.prompts))
     place = {k: i for i, k in enumerate(used)}

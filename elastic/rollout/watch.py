@@ -20,7 +20,10 @@ class Token(NamedTuple):
         row: index of the row in the batch.
         token: its id.
         text: what it adds to the completion: "" while a character's bytes are still coming, or what is there
-            may be the beginning of a stop string. The texts of a row together are `RolloutBatch.text`.
+            may be the beginning of a stop string; the row's last token has what is left. The texts of a row
+            together are `RolloutBatch.text`, but for a row that is cancelled, whose held-back text the record
+            alone has, or that ends inside a character which other characters in byte-fallback tokens precede:
+            decoding the whole loses those.
         phase: that it was emitted in.
         source: whether the model chose it.
     """

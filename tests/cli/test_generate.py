@@ -79,6 +79,25 @@ def test_a_total_alone_cuts_hard(elastic, tmp_path: Path) -> None:
     assert "</think>" not in row["text"]
 
 
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_a_stop_string_ends_the_solution_and_is_not_in_its_text(elastic, tmp_path: Path, stream) -> None:
+    path = tmp_path / "out.json"
+    arguments = ("--thinking", 4, "--solution", 12, "--seed", 2, "--json", path, *stream)
+    generate(elastic, *arguments)
+    (whole,) = records(path)
+    words = whole["solution"].split()
+    assert len(words) > 2
+    outcome = generate(elastic, *arguments, "--stop", words[1], "--stop", "not there")
+    (row,) = records(path)
+    assert row["finish_reason"] == "stop"
+    assert row["tokens"] == whole["tokens"][: len(row["tokens"])]
+    assert row["solution"] == whole["solution"][: whole["solution"].index(words[1])]
+    assert outcome.out.endswith("solution tokens, ended by stop)\n\n")
+    refused = generate(elastic, "--thinking", 4, "--solution", 12, "--stop", "")
+    assert refused.status == 2
+    assert "--stop: expected texts of at least one character" in refused.err
+
+
 def test_a_closing_text_is_forced_and_marked(elastic) -> None:
     outcome = generate(elastic, "--thinking", 2, "--solution", 4, "--closing", "ok . {end} answer is")
     assert re.search(r"^\[forced\] ok \. </think> answer is$", outcome.out, re.MULTILINE)
