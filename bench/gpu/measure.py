@@ -21,7 +21,7 @@ from bench.harness.device import Device
 from bench.harness.models import LLAMA, MODELS, QWEN
 from bench.ops import budget_step, force_logits, grpo_loss, linear_grpo_loss, sample, token_logprobs
 from bench.output.results import write
-from elastic import _extension
+from elastic.ops import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32
 V = MODELS[QWEN].vocab

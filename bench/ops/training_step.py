@@ -19,8 +19,8 @@ from bench.harness.device import Device
 from bench.ops.inputs import Inputs, clipped_loss, eager_logprobs
 from bench.ops.linear_grpo_loss import TRL_CHUNK
 from elastic import ops
-from elastic.train.attention import tree_attention_of
-from elastic.train.packing import pack, packed_logits
+from elastic.train.update.attention import tree_attention_of
+from elastic.train.update.packing import pack, packed_logits
 
 PROMPT, SHORTEST, LONGEST = 128, 15, 118
 LIMIT = 1e-3  # relative error of the parameters' gradient in norm, float32
