@@ -19,7 +19,7 @@ from elastic.budget.markers import Markers
 from elastic.budget.table import END_OF_TEXT, table_row
 from elastic.budget.values import BudgetValues
 
-if TYPE_CHECKING:  # at run time torch is loaded to compile budgets; a command line that checks them needs none
+if TYPE_CHECKING:  # at run time torch is loaded to compile budgets: a command line checks them without
     import torch
 
 OPENING_WHITESPACE_LIMIT = 32  # csrc/core/budget_state.h
