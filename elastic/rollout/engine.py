@@ -23,6 +23,7 @@ from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pooling import Pooling
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.serving import serving
@@ -100,6 +101,7 @@ class RolloutEngine:
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
         self._said: set[str] = set()  # kinds of warnings
+        self._pooling = Pooling(model, self.device, self.limits.context)
         with serving(model):
             prove_decoding(model, self.limits.context)
 
@@ -171,13 +173,15 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with serving(self.model), self._bar(rows, shown) as bar:
+        pooling = self._pooling.decoding(plan.needs, slots)
+        with serving(self.model), pooling as (memory, pools), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
-                plan.schedule(slots, self.refill_rows or -(-slots // 8)),
+                plan.schedule(pools, self.refill_rows or -(-slots // 8)),
                 self.limits,
                 self.device,
+                memory,
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,

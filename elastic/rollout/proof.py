@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from elastic import probe
 from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pooled_attention import POOLED_ATTENTION
+from elastic.rollout.pools import Pool
 from elastic.rollout.step import forward
 
 _SHORT_TOKENS, _LONG_TOKENS, _STEPS = 5, 12, 3
@@ -103,7 +105,10 @@ def _decode(model: Any, rows: list[list[int]]) -> list[Tensor]:
     device = next(model.parameters()).device
     prompts = [row[:-_STEPS] for row in rows]
     prefixes = prefill(model, prompts, device)
-    cache = SlotCache(prefixes[0], len(rows), max(map(len, rows)))
+    pools = [Pool(len(rows), max(map(len, rows)))]
+    if model.config.get_text_config(decoder=True)._attn_implementation == POOLED_ATTENTION:
+        pools = [Pool(1, len(row)) for row in rows]
+    cache = SlotCache(prefixes[0], pools)
     for slot, prefix in enumerate(prefixes):
         cache.insert(torch.tensor([slot], device=device), prefix)
     logits = torch.stack([prefix.logits for prefix in prefixes])

@@ -119,9 +119,9 @@ def forward(model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int)
 
     Args:
         columns: cache columns that are read: one more than the largest write column of a row in flight.
-            Rows that are done may stand beyond; they are held back at the last column.
+            Rows that are done may stand beyond; the cursor holds them back at the last column.
     """
-    positions = slots.positions[:rows].clamp_(max=columns - 1)
+    positions = slots.positions[:rows]
     cache.cursor.move(positions, columns)
     column = torch.arange(columns, device=positions.device)
     # Additive, in the keys' dtype: SDPA would convert a boolean mask again in every layer.
