@@ -23,6 +23,7 @@ from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pooling import Pooling
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.servable import check_servable
@@ -111,6 +112,7 @@ class RolloutEngine:
         choices = candidates(model, attention, self.device)
         with serving(model):
             self._attention = prove_decoding(model, self.limits.context, choices)
+        self._pooling = Pooling(model, self.device, self._attention.backend != "mask")
         if on_gpu or attention != "auto":
             print(f"elastic: rollouts: attention {self.attention}", file=sys.stderr)
 
@@ -187,13 +189,16 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
+        with serving(self.model):
+            memory, pools = self._pooling.pools(plan.needs, slots)
         with serving(self.model), self._attention.stepping(self.model), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
-                plan.schedule(slots, self.refill_rows or -(-slots // 8)),
+                plan.schedule(pools, self.refill_rows or -(-slots // 8)),
                 self.limits,
                 self.device,
+                memory,
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,
