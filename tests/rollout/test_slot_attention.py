@@ -32,6 +32,7 @@ def stand_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
+    monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
     flash.find_flash.cache_clear()
     yield found
     flash.find_flash.cache_clear()
@@ -59,7 +60,7 @@ def decode(engine, rows_a_prompt=2):
 
 
 CASES = [
-    *((kind, choice) for kind in OPTIONS for choice in ("auto", "flash")),
+    *((kind, choice) for kind in OPTIONS for choice in ("sdpa", "flash")),
     *((kind, "flex") for kind in ("gemma2", "gpt_oss")),
 ]
 
@@ -70,7 +71,7 @@ def test_rows_get_the_logprobs_of_a_plain_forward(kind, choice, tokenizer, stand
     monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
     model = windowed(kind)
     engine = RolloutEngine(model, tokenizer, max_rows=3, eos_ids=[], attention=choice)
-    assert engine.attention.split()[0] == ("sdpa" if choice == "auto" else choice)
+    assert engine.attention == f"{choice} (asked for)"
     check_rescored(model, decode(engine))
 
 
@@ -187,7 +188,14 @@ def test_what_a_gpu_is_offered_and_why(stand_in, monkeypatch):
     found = attention.candidates(model, "auto", cuda)
     assert [one.backend for one in found] == ["flex", "sdpa", "mask"]
     assert {one.reason for one in found[:2]} == {"it is not"}
-    assert [one.backend for one in attention.candidates(model, "auto", CPU)] == ["sdpa", "mask"]
+
+
+def test_a_cpu_takes_masks(model):
+    found = attention.candidates(model, "auto", CPU)
+    assert [one.backend for one in found] == ["sdpa", "mask"]
+    assert found[0].reason == "flash-attn needs a CUDA device, this is cpu"
+    with pytest.raises(ValueError, match="'flex' was asked for, but flex_attention needs a CUDA device"):
+        attention.candidates(model, "flex", CPU)
 
 
 def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in, monkeypatch):
