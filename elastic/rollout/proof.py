@@ -67,7 +67,8 @@ def prove_decoding(model: Any, context: int | None, attentions: Sequence[SlotAtt
         if not found:
             return attention
     hint = f"; its configuration declares {declared}" if declared else ""
-    raise ValueError(f"model: {config.model_type} cannot be decoded in slots: {found}{hint}")
+    kind = f" with attention={attentions[0].backend!r}" if len(attentions) == 1 else ""
+    raise ValueError(f"model: {config.model_type} cannot be decoded in slots{kind}: {found}{hint}")
 
 
 def _failure(model: Any, short: int, long: int, attention: SlotAttention, narrow: bool) -> str:

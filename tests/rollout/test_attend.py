@@ -14,6 +14,8 @@ from elastic.rollout import flash, flex
 from elastic.rollout.attend import attend
 from elastic.rollout.masked import length_mask, masked_attention
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
 WIDTH, VALUE_WIDTH = 8, 8
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # pools as (rows, columns), with the lengths of their rows
