@@ -13,7 +13,7 @@ from transformers.models.mistral import modeling_mistral
 from windowed_models import OPTIONS, WINDOW, windowed
 
 from elastic import Budget, Markers, RolloutEngine, Sampling
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 from elastic.rollout import attention, flash, flex
 from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention
 from elastic.rollout.cache import SlotCache, prefill
