@@ -152,8 +152,8 @@ class RolloutEngine:
         Raises:
             TypeError, ValueError: bad arguments, before anything is computed. `OutOfContext`, a ValueError,
                 where a prompt or its budget does not fit the model's context.
-            MemoryError: the KV cache does not fit; names the max_rows that would. Before anything is computed,
-                unless rows without a bounded budget made it grow.
+            MemoryError: the KV cache does not fit; names the max_rows that would. It comes before anything is
+                computed, unless rows without a bounded budget made the cache grow.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
         special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
