@@ -88,6 +88,9 @@ class SlotLayer(StaticLayer):
         return tuple(views)
 
 
+Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # size, strides and begin of a view
+
+
 class Cursor:
     """Where the slots lie, and where the current step writes.
 
@@ -105,7 +108,9 @@ class Cursor:
         self.counts = [pool.slots for pool in pools]
         self.columns = 0
         self._write = torch.empty(0, dtype=torch.int64)
+        # Of this step, the same for most layers:
         self._index: dict[int, Tensor] = {}  # by heads
+        self._views: dict[tuple[int, int], list[Geometry]] = {}  # by heads and D
 
     def resize(self, columns: int) -> None:
         """The last pool's slots have so many columns from here on."""
@@ -121,13 +126,16 @@ class Cursor:
             write: [n] int64 column of each row's new token. Rows that are done may stand beyond what is read
                 or what their slot has: they are held back, in place, at the last column.
         """
+        parts: Sequence[Tensor] = (write,)
         if len(self.pools) == 1:
             self.counts = [write.shape[0]]
+        else:
+            parts = write.split(self.counts)
+        for part, pool in zip(parts, self.pools, strict=True):
+            part.clamp_(max=min(columns, pool.columns) - 1)
         self._write, self.columns = write, columns
         self._index.clear()
-        for rows, pool in zip(write.split(self.counts), self.pools, strict=True):
-            if len(rows):
-                rows.clamp_(max=min(columns, pool.columns) - 1)
+        self._views.clear()
 
     def begins(self, heads: int, device: torch.device) -> Tensor:
         """[n, heads] int64: the cell of column 0 of each slot in use."""
@@ -148,20 +156,27 @@ class Cursor:
             self._index[heads] = (begins + self._write[:, None]).view(-1)
         return self._index[heads]
 
-    def slots(self, store: Tensor, heads: int, pool: int) -> Tensor:
-        """[S_p, heads, L_p, D] view of a pool's slots."""
-        slots, columns = self.pools[pool].slots, self.pools[pool].columns
-        begin = self.offsets[pool] * heads
-        return store[begin : begin + slots * heads * columns].view(slots, heads, columns, -1)
+    def slots(self, store: Tensor, heads: int, pool: int, count: int, columns: int) -> Tensor:
+        """[count, heads, columns, D] view of a pool's first slots and columns."""
+        return store.as_strided(*self._geometry(heads, store.shape[1], pool, count, columns))
 
     def read(self, store: Tensor, heads: int) -> Tensor | list[Tensor]:
         """What this step reads: [n_p, heads, columns, D] views of pools with rows in them."""
-        views = [
-            self.slots(store, heads, p)[:count, :, : self.columns]
-            for p, count in enumerate(self.counts)
-            if count
-        ]
+        width = store.shape[1]
+        if (heads, width) not in self._views:
+            self._views[heads, width] = [
+                self._geometry(heads, width, p, count, min(self.columns, pool.columns))
+                for p, (count, pool) in enumerate(zip(self.counts, self.pools, strict=True))
+                if count
+            ]
+        views = [store.as_strided(*geometry) for geometry in self._views[heads, width]]
         return views[0] if len(views) == 1 else views
+
+    def _geometry(self, heads: int, width: int, pool: int, count: int, columns: int) -> Geometry:
+        """Size, strides and begin. A view by them is one call, where slices and shapes would be three."""
+        length = self.pools[pool].columns * width
+        strides = (heads * length, length, width, 1)
+        return (count, heads, columns, width), strides, self.offsets[pool] * heads * width
 
 
 class SlotCache(Cache):
@@ -216,16 +231,23 @@ class SlotCache(Cache):
                 try:
                     fresh = states.new_zeros(new.offsets[-1] * heads, width)
                 except torch.OutOfMemoryError:
-                    raise NoRoom(self.bytes) from None
+                    raise NoRoom(self._released()) from None
                 store = getattr(layer, name)
                 if store is not None:
                     fresh[: kept * heads] = store[: kept * heads]
-                    last = old.slots(store, heads, len(old.pools) - 1)
-                    new.slots(fresh, heads, len(new.pools) - 1)[:, :, : last.shape[2]] = last
+                    last = (heads, len(old.pools) - 1, old.pools[-1].slots, old.pools[-1].columns)
+                    new.slots(fresh, *last).copy_(old.slots(store, *last))
                 setattr(layer, name, fresh)
             layer.max_cache_len, layer.is_initialized = columns, True
             layer.dtype, layer.device = key.dtype, key.device
         self.cursor.resize(columns)
+
+    def _released(self) -> int:
+        """Gives all memory back: whoever handles the error may hold its traceback, and the cache with it."""
+        had = self.bytes
+        for layer in self.slot_layers:
+            layer.keys = layer.values = None
+        return had
 
     def grow(self, capacity: int) -> None:
         """Gives every slot of the last pool at least `capacity` columns, keeping what is there.
@@ -264,10 +286,12 @@ class SlotCache(Cache):
             if old != new:
                 moved.setdefault(pool, []).append((old, new))
         for pool, pairs in moved.items():
+            slots = self.cursor.pools[pool].slots
+            columns = min(self.cursor.columns, self.cursor.pools[pool].columns)
             old_rows, new_rows = torch.tensor(pairs, device=self.slot_layers[0].device).unbind(1)
             for layer, states in zip(self.slot_layers, self._like, strict=True):
                 for store, like in zip(layer.stores, states, strict=True):
-                    view = self.cursor.slots(store, like.shape[0], pool)[:, :, : self.cursor.columns]
+                    view = self.cursor.slots(store, like.shape[0], pool, slots, columns)
                     view[new_rows] = view[old_rows]
 
 

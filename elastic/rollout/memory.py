@@ -60,7 +60,9 @@ class KVMemory:
         """Of pools that do not fit into `free` bytes."""
         slots = sum(pool.slots for pool in pools)
         fitting = most_slots(lambda n: self.bytes(self.pools(needs, n)) <= free, slots)
-        rows = " and ".join(f"{pool.slots} rows of {pool.columns} tokens" for pool in pools)
+        rows = " and ".join(
+            f"{pool.slots} row{'s' if pool.slots > 1 else ''} of {pool.columns} tokens" for pool in pools
+        )
         hint = f"max_rows={fitting} would fit" if fitting else "not even max_rows=1 would fit"
         lower = "lower max_rows, the budgets" if fitting else "lower the budgets"
         return MemoryError(

@@ -28,17 +28,21 @@ class Pooling:
         self._column_bytes: dict[torch.dtype, int] = {}
         self._said = False
 
-    def pools(self, needs: Needs, slots: int) -> tuple[KVMemory, list[Pool]]:
-        """The pools that S slots begin with, and the memory they fit into.
-
-        Raises:
-            MemoryError: they do not fit.
-        """
+    def plan(self, needs: Needs, slots: int) -> tuple[KVMemory, list[Pool]]:
+        """The pools that S slots begin with, and the memory they are in, which they may not fit."""
         dtype = self._model.dtype
         if dtype not in self._column_bytes:
             self._column_bytes[dtype] = column_bytes(self._model, self._device)
         memory = KVMemory(self._column_bytes[dtype], self._device, self._several)
-        pools = memory.pools(needs, slots)
+        return memory, memory.pools(needs, slots)
+
+    def fitting(self, needs: Needs, slots: int) -> tuple[KVMemory, list[Pool]]:
+        """The same, which fit.
+
+        Raises:
+            MemoryError: they do not.
+        """
+        memory, pools = self.plan(needs, slots)
         memory.check(needs, pools)
         if not (self._several or self._said) and len(memory.classes(needs, slots)) > 1:
             self._said = True

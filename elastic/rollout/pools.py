@@ -4,8 +4,8 @@ R rows, S slots.
 
 Slots as long as the longest row waste what shorter rows leave free. Sorted by length, the rows need S slots
 of falling lengths: the profile. Up to four pools cover it, each as long as its longest slot. A row may use a
-longer slot than it needs, never a shorter one, so the profile gives longer rows slots by their share of all
-tokens: then longer and shorter rows are through at about the same time, as in one pool.
+longer slot than it needs, never a shorter one, so the profile gives longer rows as many slots as their share
+of all tokens: then longer and shorter rows are through at about the same time, as in one pool.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 MOST_POOLS = 4  # attention runs once per pool and layer
 _WORTH = 1 / 16  # of one pool's cells, that a further pool saves at least
-_MORE_STEPS = 1 / 32  # of one pool's steps, that pools may add
+_MORE_STEPS = 1 / 32  # of one pool's steps, that pools may add, where rows run into their limits or end early
 _SHARES = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)  # slots of longer rows that are tried, in shares of their tokens
 _LENGTHS = 64  # that are tried
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def length_classes(needs: Needs, slots: int, least_cells: int = 0) -> list[Pool]
     if cells(one) - sum(_profile(needs, slots, 1.0)) < least:
         return one
     covers = [cover for share in _SHARES for cover in _covers(_profile(needs, slots, share))]
-    most_steps = steps_of(one, needs) * (1 + _MORE_STEPS)
+    ends = [needs.tokens, _early_ends(needs.tokens)]
+    most_steps = [_steps(one, needs, own) * (1 + _MORE_STEPS) for own in ends]
     for pools in sorted(covers, key=lambda pools: cells(pools) + len(pools) * least):
-        if len(pools) == 1 or steps_of(pools, needs) <= most_steps:
+        few = (_steps(pools, needs, own) <= most for own, most in zip(ends, most_steps, strict=True))
+        if len(pools) == 1 or all(few):
             return pools
     return one
 
@@ -136,11 +139,16 @@ def _covers(profile: Sequence[int]) -> Iterator[list[Pool]]:
         ]
 
 
-def steps_of(pools: Sequence[Pool], needs: Needs) -> int:
-    """Steps that a `Schedule` takes if every row emits all the tokens it begins with room for."""
+def _early_ends(tokens: Sequence[int]) -> list[int]:
+    """Lengths of rows that end early, each anywhere: fractions of what they may emit, spread evenly."""
+    return [1 + int(n * (row * _GOLDEN % 1)) for row, n in enumerate(tokens)]
+
+
+def _steps(pools: Sequence[Pool], needs: Needs, ends: Sequence[int]) -> int:
+    """Steps that a `Schedule` takes whose rows end after so many tokens each."""
     queues = [deque[int]() for _ in pools]
-    for tokens, p in sorted(zip(needs.tokens, class_of_rows(pools, needs), strict=True), reverse=True):
-        queues[p].append(tokens)
+    for row, p in sorted(enumerate(class_of_rows(pools, needs)), key=lambda pair: -needs.tokens[pair[0]]):
+        queues[p].append(ends[row])
     free = [(0, p) for p, pool in enumerate(pools) for _ in range(pool.slots)]  # a heap: since when
     last = 0
     while free:

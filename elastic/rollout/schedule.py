@@ -99,13 +99,15 @@ class Schedule:
     @property
     def sparse(self) -> bool:
         """Whether so many slots are free, and no row waits for them, that a compaction is worth it."""
+        if self.used == self.alive:
+            return False
         free = sum(self._free(p) for p in range(len(self.pools)) if not self._rows_for(p))
         return free >= min(self._refill, max(1, self.used // 8))
 
     def refill(self) -> list[int]:
         """The slots to `admit` rows to now; none where too few are free."""
         taken: list[int] = []
-        if any(self._ready(p) for p in range(len(self.pools))):
+        if self.used > self.alive and any(self._ready(p) for p in range(len(self.pools))):
             for p, slots in enumerate(self._slots()):
                 free = [s for s in slots if not self.live[s]]
                 taken += free[: self._rows_for(p) - len(taken)]

@@ -167,3 +167,58 @@ def test_a_record_is_as_wide_as_the_longest_row_in_the_slots():
     schedule.admit([0])
     schedule.step = 7  # three steps, of which the row's limit takes two
     assert schedule.longest() == 2
+
+
+def pooled(most, pools, refill=1, prompts=None):
+    """A schedule of rows in pools."""
+    prompts = prompts or [0] * len(most)
+    needs = Needs.of([4] * len(most), most, [True] * len(most))
+    row_pool = class_of_rows(pools, needs)
+    return Schedule(prompts, [4] * (max(prompts) + 1), most, needs, pools, row_pool, refill)
+
+
+def test_a_row_takes_a_slot_of_its_length_or_a_longer_one_never_a_shorter():
+    # Rows 0, 3 and 4 need the long pool, slots 2 and 3.
+    schedule = pooled([90, 5, 6, 80, 70, 4], [Pool(2, 10), Pool(2, 94)])
+    assert schedule.refill() == [0, 1, 2, 3]
+    assert schedule.admit([0, 1, 2, 3]) == [2, 1, 0, 3]
+    schedule.step = 5
+    schedule.finish([1])
+    assert schedule.refill() == [1]
+    assert schedule.admit([1]) == [5]  # row 4 is longer and waits
+    schedule.finish([0, 1])
+    assert schedule.refill() == []
+    schedule.finish([2, 3])
+    assert schedule.refill() == [2]
+    assert schedule.admit([2]) == [4]
+    schedule = pooled([90, 5, 6], [Pool(1, 10), Pool(2, 94)])
+    assert schedule.admit(schedule.refill()) == [2, 0, 1]  # a short row in a long slot that no long row wants
+
+
+def test_each_pool_waits_for_its_own_share_of_free_slots():
+    schedule = pooled([90] * 4 + [5] * 40, [Pool(12, 10), Pool(4, 94)], refill=4)
+    schedule.admit(schedule.refill())
+    schedule.finish([0, 1])
+    assert schedule.refill() == []  # 3 of the short pool's 12
+    schedule.finish([12])
+    assert schedule.refill() == [0, 1, 12]  # 1 of the long pool's 4; who is free goes along
+
+
+def test_a_compaction_keeps_pools_that_rows_wait_for_and_numbers_slots_anew():
+    schedule = pooled([5, 6, 4, 90, 80, 70], [Pool(3, 10), Pool(2, 94)], refill=2)
+    assert schedule.admit(schedule.refill()) == [1, 0, 2, 3, 4]
+    schedule.step = 4
+    schedule.finish([0])
+    assert schedule.sparse  # row 5 waits, but for a long slot
+    assert schedule.compact() == ([2, 3, 4], [0, 2, 3])
+    assert (schedule.counts, schedule.used, schedule.alive) == ([2, 2], 4, 4)
+    assert (schedule.row[:4], schedule.live[:4]) == ([2, 0, 3, 4], [True] * 4)
+    assert not schedule.sparse
+    schedule.finish([0, 1])
+    assert schedule.compact() == ([2, 3], [0, 1])
+    assert (schedule.counts, schedule.row[:2]) == ([0, 2], [3, 4])
+    schedule.step = 80
+    schedule.finish([1])
+    assert schedule.refill() == [1]
+    assert schedule.admit([1]) == [5]
+    assert not schedule.awaited(0)

@@ -17,6 +17,7 @@ from elastic.budget.machine import compile_budgets
 from elastic.rollout import attention, flash, flex
 from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention
 from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pools import Pool
 from elastic.rollout.step import Slots, forward, new_slots
 from elastic.rollout.windows import narrowed
 
@@ -266,7 +267,7 @@ def in_flight(model):
     )
     slots = new_slots(3, VOCAB, machine, CPU)
     prefix = prefill(model, [[6, 7, 2]], CPU)[0]
-    cache = SlotCache(prefix, 3, 20)
+    cache = SlotCache(prefix, [Pool(3, 20)])
     cache.insert(torch.arange(3), prefix)
     slots.positions.copy_(torch.tensor([3, 7, 15]))
     slots.tokens.copy_(torch.tensor([9, 10, 11]))
