@@ -1,6 +1,6 @@
 """The texts a budget forces, as token ids: the closing sequence F, the extension, the notices.
 
-What would not do what its author meant is refused here, naming the text (R4, R11, R12).
+A text that the rules forbid (R4, R11, R12) is refused here, in an error that names it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ForcedTexts:
 
     Attributes:
         closing: F.
-        tail: where it goes on behind its end marker.
-        rests: for each spelling of every natural end, the end marker written in it, up to where F goes on;
-            what is missing of it is forced where it is in progress at a cut (R3). Empty for an end that is
-            never forced.
-        extension: R11.
+        tail: index in `closing` behind its end marker.
+        rests: for each spelling of every natural end, the end marker in that spelling, up to where F goes on.
+            If that spelling is in progress at a cut, its missing tokens are forced (R3). Empty for an end
+            that is never forced.
+        extension: what replaces an early end (R11).
         notices: pairs (used thinking tokens, ids), R12.
     """
 

@@ -65,7 +65,7 @@ class Learned:
         return self.needed[0].ids
 
     def alone(self) -> Learned:
-        """The same where another marker, inside this one, is found wherever this one is missed."""
+        """The same with only `ids` needed, where another marker inside it is found whenever it is missed."""
         return replace(self, needed=self.needed[:1], further=self.needed[1:] + self.further)
 
 
