@@ -42,7 +42,7 @@ def finish_reason(state: Tensor) -> Tensor:
 
 
 def thinking_cut(state: Tensor) -> Tensor:
-    """[B] bool, whether closing tokens were forced: by the budget (R1), for an EOS (R6) or by a call (R22)."""
+    """[B] bool, whether closing tokens were forced: at a limit (R1), for an EOS (R6), or by a call (R22)."""
     return (_column("thinking_cut", state, STATUS) >> 12 & 1).bool()
 
 

@@ -120,7 +120,7 @@ class Rules:
         return token, Source.SAMPLED
 
     def goes_on_opening(self, row: Row, begun: Spelled, tokens: int, flags: int) -> bool:
-        """Moves a row on that a token leaves in OPENING or leads to THINKING."""
+        """Moves the row on if the token keeps it in OPENING or leads to THINKING; whether it does."""
 
         def space_before(kept: int) -> int | None:
             """White space passed once only the last `kept` tokens may belong to a start marker."""
@@ -241,7 +241,7 @@ class Rules:
             self.begin_closing(row)
 
     def begin_closing(self, row: Row) -> None:
-        """R1, R3: F, or what is left of it behind a marker in progress, whose tokens are given back."""
+        """R1, R3: F, or its rest behind a marker in progress, whose tokens then count as no thinking."""
         spelled, begun = longest([s for s in self.ends if s.at], row.match)
         give_back(row, begun)
         row.forced = spelled.at + begun if begun else self[Column.CLOSING_AT]

@@ -99,7 +99,7 @@ def longest(spellings: list[Spelled], match: int) -> tuple[Spelled, int]:
 
 
 def give_back(row: Row, tokens: int) -> None:
-    """R2, R3: a marker's tokens are no thinking."""
+    """R2, R3: takes a marker's tokens out of the count of thinking tokens."""
     row.thinking = max(0, row.thinking - tokens)
 
 
@@ -150,7 +150,7 @@ def _ranges(row: Row, table: list[int]) -> dict[str, tuple[int, int]]:
     }
     if row.forced and tail < extension - 1:
         texts[Phase.SOLUTION] = (tail, extension - 2)
-    # Thinking goes on, or the solution does: the last token of a budget would have ended it.
+    # In these phases the budget is not spent: its last token would have ended the phase.
     thinks, solves = row.phase in (Phase.THINKING, Phase.NOTICE), row.phase == Phase.SOLUTION
     # An end that opens the solution may be longer than its budget.
     over = LONGEST_MARKER if row.phase == Phase.DONE or row.waited else 0
