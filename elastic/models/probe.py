@@ -20,12 +20,12 @@ _EPSILONS = 4  # differences below so many epsilons of the dtype, times the logi
 
 @dataclass(frozen=True)
 class Scale:
-    """What differences of a model's logits mean; root mean squares of logprobs over the vocabulary.
+    """How to judge differences of a model's logits: root mean squares of logprobs over the vocabulary.
 
     Attributes:
-        effect: of another token shortly before.
-        noise: between two shapes of the same forward pass.
-        floor: what the dtype cannot resolve.
+        effect: the difference that another token shortly before makes.
+        noise: the difference between two shapes of the same forward pass.
+        floor: the difference that the dtype cannot resolve.
     """
 
     effect: float
@@ -34,17 +34,17 @@ class Scale:
 
     @property
     def rounding(self) -> float:
-        """Differences of the same shapes up to here are rounding."""
+        """Between passes of the same shapes, differences up to this are rounding."""
         return max(self.floor, _EFFECT_SHARE * self.effect)
 
     @property
     def tolerance(self) -> float:
-        """Differences of any two shapes up to here are rounding."""
+        """Between passes of any two shapes, differences up to this are rounding."""
         return max(self.rounding, min(_NOISE_FACTOR * self.noise, _MOST_NOISE * self.effect))
 
     @property
     def causal(self) -> bool:
-        """Whether the noise, measured by cutting off later tokens, can be noise."""
+        """Whether the noise, which is measured by cutting off later tokens, is small enough to be rounding."""
         return self.noise <= max(self.floor, _MOST_NOISE * self.effect)
 
 

@@ -19,8 +19,7 @@ _ONE_NAME = (
     r"[a-zA-Z]+(?: [a-zA-Z]+)*|\|[A-Z]+\|)"
     r"(?:_(?:\w|\{[^{}]*\}))?'*(?:\^\{-1\}(?= ?\())?(?: ?\(\w+(?: ?, ?\w+)*\)| [a-z])?"
 )
-# What may stand before an equals sign: a name, a point as in `(x,y) = (1,2)`, a probability, a function
-# value.
+# What may stand before an equals sign: a name, a point (`(x,y) = (1,2)`), a probability or a function value.
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?: ?, ?{_ONE_NAME})+\)|(?:P|Pr|\\Pr|E|f|g|h) ?\([^()]*\)")
 _VARIABLE = re.compile(r"(?:[a-zA-Z]|\\(?!pi|infty)[a-zA-Z]+)(?:_(?:\w|\{[^{}]*\}))?")
 _JOIN = re.compile(r",? (or|and) |,? ?\\text\{ ?(or|and) ?\} ?")
