@@ -1,5 +1,5 @@
-// Budget ops: checks, allocation, device guard. Schemas stand in library.cpp, the work in csrc/cpu and
-// csrc/cuda.
+// Budget ops: checks, allocation, device guard. library.cpp has the schemas, csrc/cpu and csrc/cuda the
+// kernels.
 #include "cpu/budget.h"
 
 #include <ATen/core/Tensor.h>

@@ -44,7 +44,7 @@ class Scale:
 
     @property
     def causal(self) -> bool:
-        """Whether the noise, which is measured by cutting off later tokens, is small enough to be rounding."""
+        """Whether the noise, measured by cutting off later tokens, is small enough to be rounding."""
         return self.noise <= max(self.floor, _MOST_NOISE * self.effect)
 
 

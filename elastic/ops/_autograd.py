@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 # Whether the running backward pass keeps its graph for another one, which then needs the same stored
-# gradient. torch has no public name for it; without this function every graph counts as kept and costs a
-# copy.
+# gradient. torch has no public name for it; without this one every graph counts as kept and costs a copy.
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 

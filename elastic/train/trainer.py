@@ -161,8 +161,7 @@ class Trainer:
             log = MetricsLog(
                 Path(self.config.train.output_dir),
                 steps=self.config.train.steps,
-                # Without a checkpoint nothing of an earlier attempt counts, not even its evaluation of step
-                # 0.
+                # Without a checkpoint nothing of an earlier attempt counts, nor its evaluation of step 0.
                 done=progress.step if progress.step else -1,
                 console_every=self.config.logging.console_every,
                 progress=self.config.logging.progress,

@@ -124,8 +124,7 @@ def _obstacle_at(model: nn.Module, linear: Any) -> str:
         return f"its head is of type {type(linear).__name__}, not torch.nn.Linear"
     if "forward" in vars(linear):
         return "the forward method of its head was replaced"
-    # The forward under the hook calls them too, but what they set (weight norm's weight) is not what is
-    # trained.
+    # The forward under the hook calls them too, but what they set (weight norm's weight) is not trained.
     if linear._forward_pre_hooks or nn.modules.module._global_forward_pre_hooks:
         return "its head has forward pre-hooks"
     if linear._backward_hooks or linear._backward_pre_hooks:

@@ -102,8 +102,7 @@ class _Rows:
         if packed and (missing := self._unseen(len(batch.layout.seen_by))):
             return missing
         together, beside = (part.split(list(_COMPLETIONS)) for part in (logits, changed))
-        # The shapes are the same, so nothing rounds differently but experts, which get other numbers of
-        # tokens.
+        # The shapes are the same, so only experts, which get other numbers of tokens, round differently.
         if probe.difference(beside[1:], together[1:]) > self.scale.rounding:
             return "completions of one batch see each other"
         if (found := probe.difference(together, self.alone)) > self.scale.tolerance:

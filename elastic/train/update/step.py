@@ -151,8 +151,7 @@ class Policy:
         config = self._config
         if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
             # One row stays. Without any, this process would have no gradient to average with the others', and
-            # the optimizer would skip parameters that have none, where a zero gradient still applies
-            # momentum.
+            # the optimizer would skip parameters without one, where a zero gradient still applies momentum.
             experience = experience.select(experience.rows_with_gradient() or [0])
         parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
         world = self._accelerator.num_processes
