@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   const sampling::Orders orders = sampling::orders_of(p, r);
   const Filters f = sampling::filters_of(p, r);
   if (!orders.draws || !sampling::legal(f)) {
-    Peers::sync();  // everybody has read the state that one thread now moves on
+    Peers::sync();  // all threads have read the state that one of them moves on
     if (first) sampling::emit_logits(p, r, orders.draws ? Drawn{-1, NAN, NAN} : Drawn{0, 0.f, 0.f});
     return;
   }

@@ -57,8 +57,10 @@ class Budget(BudgetValues):
 
     @classmethod
     def s1(cls, thinking: int | None, solution: int | None = None, **options: Any) -> Budget:
-        """s1's budget forcing: a thinking cap, then "Final Answer:"; with `max_extensions` an early stop is
-        replaced by "Wait", up to the cap unless `min_thinking` is given."""
+        """s1's budget forcing: a thinking cap, then "Final Answer:".
+
+        With `max_extensions` an early stop is replaced by "Wait", up to the cap or, if given, `min_thinking`.
+        """
         if options.get("max_extensions") and "min_thinking" not in options and thinking is not None:
             options["min_thinking"] = thinking
         return cls(thinking, solution, **{"closing": "s1", **options})

@@ -128,7 +128,7 @@ def _add_markers(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--samples", type=int, metavar="N", help="completions a prompt (default 1)")
+    sampling.add_argument("--samples", type=int, metavar="N", help="completions per prompt (default 1)")
     sampling.add_argument("--temperature", type=float, metavar="X", help="default 0.6; 0 is argmax")
     sampling.add_argument("--top-k", type=int, metavar="N", help="the N likeliest tokens; default all")
     sampling.add_argument("--top-p", type=float, metavar="X", help="the likeliest tokens with this mass")

@@ -100,13 +100,14 @@ def integer(op: str, name: str, value: Any) -> int:
 
 
 def flag(op: str, name: str, value: Any) -> bool:
+    """True or False; TypeError for anything else."""
     if not isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected True or False, got {got(value)}")
     return value
 
 
 def one_of(*options: str) -> Callable[[str, str, Any], str]:
-    """A check as `number` and `integer` are: one of these names."""
+    """Makes a check like `number` and `integer` that takes one of these names."""
     expected = f"{', '.join(options[:-1])} or {options[-1]}"
 
     def check(op: str, name: str, value: Any) -> str:
@@ -126,6 +127,7 @@ def refuse_unused(op: str, name: str, value: Any, why: str) -> None:
 
 
 def dtype_name(tensor: Tensor) -> str:
+    """The dtype as errors name it: "float32"."""
     return str(tensor.dtype).removeprefix("torch.")
 
 

@@ -48,7 +48,7 @@ class Rules:
         row = Row(budget, phase, phase)
         if phase in (Phase.OPENING, Phase.DONE):
             return row
-        # R19: counted as a row that thought them itself would count them.
+        # R19: counted as if the row had sampled them.
         limit = self[Column.THINKING_LIMIT]
         most = limit + self[Column.GRACE] if limit else 0
         row.thinking = min(used, most, self[Column.TOTAL_LIMIT], UNLIMITED - 1)
@@ -208,7 +208,7 @@ class Rules:
         return early and row.extensions < self[Column.MAX_EXTENSIONS] and not row.ended and not row.waited
 
     def enter_thinking(self, row: Row, begun: int = 0) -> None:
-        """`begun`: the places of an end that the token which opens thinking begins."""
+        """`begun`: places of an end that begins in the very token that opens thinking."""
         row.match, row.solution = begun, 0
         if row.thinking >= self[Column.THINKING_LIMIT]:  # R9, R19
             self.cut_thinking(row)

@@ -40,6 +40,7 @@ class Row:
 
     @classmethod
     def load(cls, state: list[int]) -> Row:
+        """The row of 8 int32."""
         budget, bits, thinking, solution, match, texts, reclose, forced = state
         return cls(
             budget,
@@ -61,6 +62,7 @@ class Row:
         )
 
     def store(self) -> list[int]:
+        """The row as 8 int32."""
         bits = self.phase | self.last_phase << 4 | self.finish << 8 | self.cut << 12 | self.ended << 13
         bits |= self.pending << 14 | self.whitespace << 16 | self.waited << 22
         texts = self.extensions | self.notices << 16

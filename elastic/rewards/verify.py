@@ -104,7 +104,7 @@ def serve(seconds: float, memory_bytes: int) -> None:
         try:
             equal = same(*json.loads(line))
         except MemoryError:
-            os._exit(_OUT_OF_MEMORY)  # nothing is sure any more
+            os._exit(_OUT_OF_MEMORY)  # after this, libraries may be in any state
         except Exception:
             equal = False  # the libraries raise whatever they like on text that is no mathematics
         signal.setitimer(signal.ITIMER_PROF, 0)

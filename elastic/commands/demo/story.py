@@ -62,7 +62,7 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
     say(f"1/2 two trainings of {config.steps} steps, {rollouts} each:")
     say(f"    e1 under t* = {config.thinking}, s* = {config.solution}")
     say(f"    capped, the control, under one cap of {config.thinking + config.solution}")
-    say(f"    and every method on {config.problems} {config.split} problems a budget")
+    say(f"    and every method on {config.problems} {config.split} problems per budget")
     run_parts(_ORDER, config, out, processes or min(2, available_cores()))
 
     say("2/2 traces and figure")

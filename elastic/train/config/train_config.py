@@ -182,7 +182,7 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], l
 
     Args:
         old: `TrainConfig.to_dict()` of the checkpoint.
-        new: that of the configuration now.
+        new: that of the configuration to resume with.
 
     Returns:
         Changes that are not allowed, and changes that alter the run's results by rounding only.

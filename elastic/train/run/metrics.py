@@ -65,6 +65,7 @@ class JsonLines:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -169,6 +170,7 @@ class MetricsLog:
             self._events.flush()
 
     def close(self) -> None:
+        """Ends the progress bar and closes all files."""
         self._bar.close()
         self._jsonl.close()
         if self._samples is not None:
