@@ -1,4 +1,4 @@
-"""What the differentiable ops share: gradients computed beforehand, and derivatives that do not exist."""
+"""Shared by the differentiable ops: gradients computed beforehand, and derivatives that do not exist."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the GRPO losses share: their arguments as the C++ ops take them, results, fake outputs."""
+"""Shared by the GRPO losses: their arguments as the C++ ops take them, results, fake outputs."""
 
 from collections.abc import Sequence
 from typing import Any
