@@ -26,8 +26,8 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Random calls of every op against the reference, on two cores. MINUTES=3; with SEED, CASE and KERNELS, as printed where
-# a result differs, it repeats that call.
+# Random calls of every op against the reference, on both cores. MINUTES=3; SEED, CASE and KERNELS, as printed where a
+# result differs, make that call again.
 stress: setup
 	PYTHONPATH=.:tests $(BIN)/python -m stress $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(CASE),--case $(CASE)) $(if $(KERNELS),--kernels $(KERNELS))
