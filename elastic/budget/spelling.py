@@ -171,9 +171,7 @@ class _Writing:
         self.marker = marker = text.encode()
         self.heads = tuple(marker[:n] for n in range(1, len(marker)))
         self.tails = tuple(marker[n:] for n in range(1, len(marker)))
-        self.seen: set[int] = (
-            set()
-        )  # tokens in encoded texts; tells them from byte-fallback tokens of the same bytes
+        self.seen: set[int] = set()  # tokens of encoded texts; byte-fallback tokens of the same bytes are not
         never = {*added_tokens(tokenizer), *tokenizer.all_special_ids}
         self.merging = [
             i
