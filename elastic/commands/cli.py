@@ -78,7 +78,7 @@ def _show_warning(
     *where: Any,
     **named: Any,
 ) -> None:
-    """Prints the package's own warnings as one line and drops others, which are meant for developers."""
+    """A line for a warning of ours; others are for developers, and would only fill a log."""
     if Path(filename).is_relative_to(Path(__file__).parent):
         print(f"elastic: warning: {options.reworded(' '.join(str(message).split()))}", file=sys.stderr)
     elif sys.stderr.isatty():
