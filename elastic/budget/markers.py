@@ -2,8 +2,7 @@
 
 A marker that the model writes with other ids than ours would never be seen, and every budget would silently
 be ignored. So `Markers.from_tokenizer` learns from the vocabulary how a marker is written beside other text
-(`spelling`), refuses one that it would not recognise, and warns of one that the model most likely does not
-use.
+(`spelling`), refuses one that it would not recognise, and warns of one that the model hardly uses.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 A decode step of a tiny model takes microseconds per layer: waking a second OpenMP thread and waiting for it
 costs more than it gains. Besides, on a busy machine threads that wait actively, which is OpenMP's default,
-take
-the core from the thread they wait for: measured, one training forward and backward took 3.4 s instead of
-0.82 s, and decoding up to 60 times as long. With ``OMP_WAIT_POLICY=PASSIVE`` the same two threads took 0.82
-s. The variable only works when set before torch is loaded; the `elastic` command does that.
+take the core from the thread they wait for: measured, one training forward and backward took 3.4 s instead of
+0.82 s, and decoding up to 60 times as long. With ``OMP_WAIT_POLICY=PASSIVE`` two threads did it in 0.82 s.
+The variable only works when set before torch is loaded; the `elastic` command does that.
 """
 
 import os

@@ -54,8 +54,7 @@ def small_real(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
 def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> tuple[float, Tensor | None]:
     """The op's two arguments: one temperature for all tokens, or one per token [N].
 
-    A tensor without dimensions, on this device or the CPU, is one for all; the host does not wait for its
-    value.
+    A tensor without dimensions, on this device or the CPU, is one for all; the host does not wait for it.
     """
     if not isinstance(temperature, Tensor):
         return number(op, "temperature", temperature), None

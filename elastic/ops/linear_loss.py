@@ -56,8 +56,7 @@ def linear_grpo_loss(
         bias: [V] in hidden's dtype; any stride.
         chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more make faster products.
         gather: whether tokens are left out of products. False: none is, and the host never waits (CUDA
-            graphs); hidden states of masked tokens must then be finite, for they are multiplied by a zero
-            gradient.
+            graphs); hidden states of masked tokens must then be finite, as they are multiplied by 0.
         rewards and so on: as in `grpo_loss`.
 
     Returns:

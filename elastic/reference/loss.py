@@ -2,8 +2,7 @@
 
 Dimensions: N tokens of a packed batch, R rows (completions), K groups, V vocabulary. Same arguments and
 results as `elastic.ops`, but everything is computed in the dtype it comes in (16-bit logits in float32,
-rewards in float64), and nothing is checked. Tests compare the fused ops with it, and it with hand-written
-values.
+rewards in float64), and nothing is checked. Tests compare the fused ops with it; hand-written values test it.
 """
 
 import math

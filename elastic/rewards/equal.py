@@ -175,8 +175,7 @@ def _same_numbers(stated: tuple[Fraction, bool], answer: tuple[Fraction, bool]) 
     """Exact comparison of (number, whether a percent sign stood behind it).
 
     A percent sign divides by 100, except against a reference above 1 without the sign: "What percent ...?"
-    has references like 50, and `50%` is right there. Up to 1 the reference may be a share, so 0.5% is not
-    0.5. A
+    has references like 50, which `50%` answers. A reference up to 1 may be a share: 0.5% is not 0.5. A
     reference with the sign is a share: 50 is not 50%.
     """
     values = [value / 100 if percent else value for value, percent in (stated, answer)]

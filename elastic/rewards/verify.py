@@ -80,8 +80,7 @@ def serve(seconds: float, memory_bytes: int) -> None:
     """Answers lines of JSON `[stated, answer]` on stdin with `true` or `false` on stdout, until stdin ends.
 
     A pair that takes more than `seconds` of processor time ends the process, by a signal whose default action
-    the kernel carries out: Python runs no handler while one huge power is computed. It works without a
-    parent.
+    the kernel carries out: Python runs no handler while one huge power is computed. No parent is needed.
     """
     results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no result

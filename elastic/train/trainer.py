@@ -1,8 +1,7 @@
 """GRPO with budget-constrained rollouts (Elastic Reasoning, arXiv 2505.05315).
 
 A step: draw problems and budgets, generate under them, grade, turn rewards into advantages (`collect`);
-then one or more optimizer steps on the sampled tokens (`update.step`). Forced tokens are context without
-loss.
+then one or more optimizer steps on the sampled tokens (`update.step`). Forced tokens are only context.
 """
 
 import copy

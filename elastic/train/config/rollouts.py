@@ -51,8 +51,7 @@ class DataConfig(Section):
         system: system message of the chat; empty for the template's own, if it has one.
         suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
         add_special_tokens: for prompts without the template. True puts the tokenizer's own special tokens (a
-            BOS) in front, false leaves prompts as they are; absent leaves them too, and warns where something
-            is missing.
+            BOS) in front, false leaves prompts as they are; absent does so with a warning where one lacks.
         shuffle: a new order each epoch, from ``train.seed``.
     """
 
@@ -79,8 +78,7 @@ class RewardConfig(Section):
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward per token of the length term.
-        target_min: least N, drawn uniformly for each prompt; by default 100 or ``target_max``, whichever is
-            less.
+        target_min: least N, drawn uniformly for each prompt; by default the lesser of 100 and ``target_max``.
         target_max: greatest N; by default 4000 or what a row may sample, whichever is less.
     """
 

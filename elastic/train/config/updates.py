@@ -141,8 +141,7 @@ class LoopConfig(Section):
             copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
             where there is a checkpoint or a metric. Neither overwrites a finished run or another run.
-        save_every: steps between checkpoints; 0 for only the final model. A failure always leaves a
-            checkpoint.
+        save_every: steps between checkpoints; 0 for only the final model. A failure leaves one in any case.
         keep_checkpoints: newest checkpoints kept.
     """
 

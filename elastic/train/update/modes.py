@@ -16,8 +16,7 @@ def as_in_rollouts(model: nn.Module) -> Iterator[None]:
 
     Completions were drawn without dropout. With it, the ratio to the policy that drew them and the KL to the
     reference would not be 1 and 0 even for equal weights. Layers with gradient checkpointing use it in
-    training mode only, so they stay in that mode, their children do not, and their dropout rates are set to
-    0.
+    training mode only. So they stay in that mode, without their children, and their dropout rates are 0.
 
     The block must enclose the backward pass: gradient checkpointing runs the forward again there. Every
     module gets its own mode back, also one that was put into eval mode among others that train.
