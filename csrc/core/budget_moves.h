@@ -1,5 +1,4 @@
-// The parts of budget_machine.h's transition function that move a row between phases and end it, and a row's
-// first state.
+// Parts of budget_machine.h's transition function: moves between phases, a row's end, and its first state.
 #pragma once
 
 #include "core/budget_state.h"

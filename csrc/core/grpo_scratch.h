@@ -72,8 +72,7 @@ ELASTIC_HD bool counts(const GrpoParams<A>& p, int64_t token) {
   return p.mask == nullptr || p.mask[token];
 }
 
-// The terms of a token before its chunk was seen: 0 if it is skipped, else NaN, so that a forgotten one
-// shows.
+// A token's terms before its chunk was seen: 0 if it is skipped, else NaN, so that a forgotten one shows.
 template <class A>
 ELASTIC_HD TokenTerms<A> unset_terms(Work work) {
   const A value = work == Work::SKIP ? A(0) : A(NAN);

@@ -8,8 +8,7 @@
 // force_logits writes V elements for a forced row and none, or a few, for the others: each block reads the
 // row's 32 bytes of state first and returns where there is nothing to force or to mask. A forced row is
 // filled with 16-byte stores by the blocks of its grid column; its elements before the first 16-byte boundary
-// and behind the last are stored one by one. The stores are not streaming: the sampler reads the row next,
-// from L2.
+// and behind the last are stored one by one. Stores are not streaming: the sampler reads the row from L2.
 #include "cuda/budget.h"
 #include "cuda/common.cuh"
 #include "cuda/memory.cuh"

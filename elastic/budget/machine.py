@@ -35,7 +35,7 @@ class TokenFlag(IntEnum):
     """Low bits of a token's entry.
 
     Above them come five boundary sets (R13), the places in start markers and in natural ends, and what the
-    token leaves of a character (R21). The sign bit is `JOINS`: it ends one marker and begins another kind's.
+    token leaves of a character (R21). The sign, `JOINS`: it ends a marker and begins one of the other kind.
     """
 
     EOS = 1
