@@ -7,9 +7,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.build import load
-from cuda_on_cpu.kernels import executed
-from cuda_on_cpu.redirect import running
+
+from tests.cuda_on_cpu.build import load
+from tests.cuda_on_cpu.kernels import executed
+from tests.cuda_on_cpu.redirect import running
 
 # Tiny tensors: a second OpenMP thread costs more than it gives on a shared machine.
 torch.set_num_threads(1)

@@ -15,8 +15,7 @@ from torch._subclasses.fake_tensor import (
 
 from elastic import Budget, Markers, ops
 from elastic.budget.machine import compile_budgets
-
-from .helpers import EOS, PAD
+from tests.budget.helpers import EOS, PAD
 
 ROWS, VOCAB = 6, 120
 MARKERS = Markers((2,), (3,))

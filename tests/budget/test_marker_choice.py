@@ -8,8 +8,7 @@ from elastic import Markers, Phase
 from elastic.budget.marker_text import bare_end, closes, thinking_tokens
 from elastic.budget.markers import MarkerWarning, NaturalEnd
 from elastic.budget.pattern import Spelling
-
-from .tokenizers import bpe, words
+from tests.budget.tokenizers import bpe, words
 
 TURNS = ["<|user|>", "<|assistant|>"]
 CLI = ("--start-marker", "--end-marker", "--end")

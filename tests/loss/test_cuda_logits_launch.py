@@ -6,12 +6,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 from torch import Tensor
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
+from tests.loss.batches import (
     GRADIENT_ERROR,
     LOSSES,
     Batch,

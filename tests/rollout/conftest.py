@@ -1,7 +1,8 @@
 """Fixtures of the rollout tests."""
 
 import pytest
-from small_models import make_model, make_tokenizer
+
+from tests.rollout.small_models import make_model, make_tokenizer
 
 
 @pytest.fixture(scope="session")

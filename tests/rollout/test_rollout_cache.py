@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from transformers import BartConfig, Gemma2Config, MambaConfig, MistralConfig
 from transformers.models.bart.modeling_bart import BartForCausalLM
 from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
@@ -12,6 +11,7 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 import elastic.rollout.cache
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.cache import SlotCache, prefill
+from tests.rollout.small_models import VOCAB, make_model
 
 CPU = torch.device("cpu")
 SMALL = {

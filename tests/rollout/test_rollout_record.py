@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_models import biased, make_tokenizer
 
 from elastic import (
     Budget,
@@ -24,6 +23,7 @@ from elastic import (
 from elastic.budget.pattern import Spelling
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
+from tests.rollout.small_models import biased, make_tokenizer
 
 HOT = Sampling(temperature=1.0, seed=3)
 BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla(6)]

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.step import Slots, emit, forward, new_slots
+from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32
 MARKERS = Markers((2,), (3,), "<think>", "</think>")

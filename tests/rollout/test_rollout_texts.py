@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scripted import THINK, TOOLS, byte_tokenizer
-from test_rollout_record import hand_made
 
 from elastic import FinishReason, Markers, RolloutBatch
 from elastic.budget.markers import NaturalEnd
 from elastic.budget.pattern import Spelling
+from tests.rollout.scripted import THINK, TOOLS, byte_tokenizer
+from tests.rollout.test_rollout_record import hand_made
 
 TOKENIZER = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]", "<br></think>", "</think>."))
 IDS = TOKENIZER.get_added_vocab()

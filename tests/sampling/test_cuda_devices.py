@@ -5,11 +5,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 from elastic import ops
-
-from .draws import DTYPES, assert_like_reference, assert_same, batch
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
+from tests.sampling.draws import DTYPES, assert_like_reference, assert_same, batch
 
 # Compute capability, KB of shared memory that a block may have, KB of an SM.
 DEVICES = {

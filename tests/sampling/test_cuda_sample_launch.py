@@ -6,11 +6,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 from elastic import ops
-
-from .draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
 
 Shape = tuple[int, int]
 TABLE: Shape = (-1, 0)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import build_config, build_model, nines, run
 
 from elastic.data import Problem
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import RolloutBatch
 from elastic.train import Trainer
+from tests.train.tiny_run import build_config, build_model, nines, run
 
 CLOCKS = {"seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tokens_per_second"}
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_run import build_config, run
 
 from elastic.models.tiny import problems
 from elastic.train.run.metrics import JsonLines, console_line
+from tests.train.tiny_run import build_config, run
 
 
 def lines(path):

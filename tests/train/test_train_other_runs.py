@@ -8,11 +8,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from tiny_run import build_config, build_model, nines, run
 
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import Trainer
+from tests.train.tiny_run import build_config, build_model, nines, run
 
 
 def content(output):
