@@ -79,7 +79,7 @@ def _show_warning(
     **named: Any,
 ) -> None:
     """A line for a warning of ours; others are for developers, and would only fill a log."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):  # the package
         print(f"elastic: warning: {options.reworded(' '.join(str(message).split()))}", file=sys.stderr)
     elif sys.stderr.isatty():
         otherwise(message, category, filename, *where, **named)
