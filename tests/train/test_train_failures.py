@@ -141,6 +141,7 @@ def test_gradient_that_is_not_finite_leaves_batch_and_checkpoint(tmp_path, unint
     with pytest.raises(RuntimeError, match="step 3: the gradient's norm is nan"):
         run(config, model=model)
     assert (tmp_path / "failed" / "step-00000003-rollouts-process-0.safetensors").is_file()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     run(config)
     assert_same(tmp_path, uninterrupted)
 
