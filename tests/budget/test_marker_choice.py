@@ -148,6 +148,19 @@ def test_errors_name_the_flags_or_keys_of_the_place_where_the_markers_were_given
 
 
 @pytest.mark.parametrize(
+    ("start", "end", "ends", "flag"),
+    [
+        ("<think>so", "so", (), "--start-marker"),
+        ("<think>", "<think>so", (), "--end-marker"),
+        ("<think>", "</think>", ("<think>so",), "--end"),
+    ],
+)
+def test_the_marker_that_holds_another_is_called_by_its_own_flag(start, end, ends, flag):
+    with pytest.raises(ValueError, match=rf"^{flag}: the ids .* told apart; .* with --start-marker and"):
+        Markers.from_tokenizer(tokenizer("<think>", "</think>"), start, end, ends, names=CLI)
+
+
+@pytest.mark.parametrize(
     "special",
     [
         ("[THINK]", "[/THINK]"),

@@ -175,7 +175,7 @@ def test_trainer_of_an_earlier_precision_says_so(tmp_path, own_accelerate_state)
         build("third", "no", accelerator=Accelerator(mixed_precision="bf16", cpu=True))
 
 
-def test_run_that_is_not_resumed_warns_of_nothing(tmp_path):
+def test_run_and_its_unchanged_continuation_warn_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(build_config(tmp_path, train={"save_every": 1}))
