@@ -4,14 +4,18 @@ import subprocess
 import sys
 
 from elastic.rollout import schedule as schedule_file
-from elastic.rollout.schedule import FIRST_COLUMNS, Schedule
+from elastic.rollout.needs import FIRST_COLUMNS, Needs
+from elastic.rollout.pools import Pool, class_of_rows
+from elastic.rollout.schedule import Schedule
 
 
 def of(most, slots, refill=1, prompts=None, lengths=None, bounded=None):
     """A schedule of rows that are all samples of one prompt of 4 tokens, unless said otherwise."""
     prompts = prompts or [0] * len(most)
     lengths = lengths or [4] * (max(prompts) + 1)
-    return Schedule(prompts, lengths, most, bounded or [True] * len(most), slots, refill)
+    needs = Needs.of([lengths[k] for k in prompts], most, bounded or [True] * len(most))
+    pools = [Pool(slots, max(needs.columns))]
+    return Schedule(prompts, lengths, most, needs, pools, class_of_rows(pools, needs), refill)
 
 
 def begun(*arguments, **options):
@@ -111,7 +115,7 @@ def test_a_moved_row_ends_at_its_own_step():
 
 def test_columns_follow_the_row_in_flight_that_is_farthest():
     schedule = of([3, 3, 3], slots=2, prompts=[0, 1, 2], lengths=[10, 4, 6])
-    assert (schedule.first_columns, schedule.most_columns) == (13, 13)
+    assert (schedule.pools[0].columns, schedule.most_columns) == (13, 13)
     schedule.admit([0, 1])
     schedule.step = 1  # each has a token: prompts of 10 and 4 and one more
     assert schedule.columns == 11
@@ -131,14 +135,14 @@ def test_columns_stay_within_what_the_longest_row_may_need():
 def test_a_bounded_row_has_all_its_columns_from_the_start_and_others_some():
     long = 4 * FIRST_COLUMNS
     bounded = of([long, 3], slots=2, bounded=[True, True])
-    assert (bounded.first_tokens, bounded.first_columns) == (long, long + 4)
+    assert (bounded.first_tokens, bounded.pools[0].columns) == (long, long + 4)
     unbounded = of([long, 3], slots=2, bounded=[False, True])
-    assert (unbounded.first_tokens, unbounded.first_columns) == (FIRST_COLUMNS, FIRST_COLUMNS + 4)
+    assert (unbounded.first_tokens, unbounded.pools[0].columns) == (FIRST_COLUMNS, FIRST_COLUMNS + 4)
     assert (unbounded.most_tokens, unbounded.most_columns) == (long, long + 4)
     mixed = of([long, 700], slots=2, bounded=[False, True], prompts=[0, 1], lengths=[4, 9])
-    assert (mixed.first_tokens, mixed.first_columns) == (700, 709)
+    assert (mixed.first_tokens, mixed.pools[0].columns) == (700, 709)
     short = of([7], slots=1, bounded=[False])
-    assert (short.first_tokens, short.first_columns) == (7, 11)
+    assert (short.first_tokens, short.pools[0].columns) == (7, 11)
 
 
 def test_a_late_report_says_nothing_of_a_slot_that_changed_hands():
