@@ -90,16 +90,7 @@ class Markers:
                     f"{name}: expected at most {most} tokens in all spellings, got {pattern.size}: "
                     f"{[list(s.ids) for s in pattern.spellings]}"
                 )
-        for name, pattern, other in (
-            ("start", self.start_pattern, self.ends_pattern),
-            ("end", self.ends_pattern, self.start_pattern),
-        ):
-            for spelling in pattern.spellings:
-                if other.ends(spelling.ids):
-                    raise ValueError(
-                        f"{name}: the ids {list(spelling.ids)} contain the other marker's "
-                        f"{[list(s.ids) for s in other.spellings]}; the two could not be told apart"
-                    )
+        _check_told_apart(self.start_spellings, self.end_spellings, self.ends, NAMES)
 
     @cached_property
     def start_pattern(self) -> Pattern:
@@ -170,16 +161,18 @@ class Markers:
             if further and bare_end(end) == further[0][0].text:
                 learned[1] = closed.alone()
             starts, (own, *others) = fit(learned[:1], START_PLACES)[0], fit(learned[1:], END_PLACES)
+            natural = tuple(
+                NaturalEnd(spellings, of.text, opens)
+                for (of, opens), spellings in zip(further, others, strict=True)
+            )
+            _check_told_apart(starts, own, natural, names)
             markers = cls(
                 opened.ids,
                 closed.ids,
                 start,
                 end,
                 tokenizer,
-                ends=tuple(
-                    NaturalEnd(spellings, of.text, opens)
-                    for (of, opens), spellings in zip(further, others, strict=True)
-                ),
+                ends=natural,
                 start_spellings=starts,
                 end_spellings=own,
             )
@@ -233,6 +226,24 @@ def _special_ids(tokenizer: Any) -> set[int]:
     if tokenizer is None:
         return set()
     return {*tokenizer.all_special_ids, *(i for i, t in added_tokens(tokenizer).items() if t.special)}
+
+
+def _check_told_apart(
+    starts: Sequence[Spelling],
+    own: Sequence[Spelling],
+    ends: Sequence[NaturalEnd],
+    names: tuple[str, str, str],
+) -> None:
+    """No spelling of a start marker holds one of an end, nor the other way round."""
+    further = [spelling for end in ends for spelling in end.spellings]
+    opening, ending = Pattern(starts), Pattern([*own, *further])
+    for name, spellings, other in zip(names, (starts, own, further), (ending, opening, opening), strict=True):
+        for spelling in spellings:
+            if other.ends(spelling.ids):
+                raise ValueError(
+                    f"{name}: the ids {list(spelling.ids)} contain the other marker's "
+                    f"{[list(s.ids) for s in other.spellings]}; the two could not be told apart"
+                )
 
 
 def _marker_ids(name: str, given: Sequence[int]) -> tuple[int, ...]:

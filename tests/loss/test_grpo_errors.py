@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import Computed
+from tests.loss.batches import Computed
 
 N, V, R = 6, 37, 2
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from transformers import BartConfig, Llama4TextConfig, MambaConfig
 from transformers.models.bart.modeling_bart import BartForCausalLM
 from transformers.models.llama4.modeling_llama4 import Llama4ForCausalLM
@@ -12,6 +11,7 @@ import elastic.rollout.cache
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.pools import Pool
+from tests.rollout.small_models import VOCAB, make_model
 
 CPU = torch.device("cpu")
 SMALL = {

@@ -4,10 +4,10 @@ import random
 
 import pytest
 import torch
-from small_models import ANNOTATION, biased, make_model, mixed_budgets
 
 import elastic.rollout.needs
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
+from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
 
 FIELDS = ["tokens", *ANNOTATION, "seeds", "prompt_index"]
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
@@ -12,6 +11,7 @@ from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.pools import Pool
 from elastic.rollout.step import Slots, emit, forward, new_slots
+from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32
 MARKERS = Markers((2,), (3,), "<think>", "</think>")

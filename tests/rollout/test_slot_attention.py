@@ -5,12 +5,9 @@ from copy import deepcopy
 
 import pytest
 import torch
-from attention_oracle import FlashStandIn
-from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.models.mistral import modeling_mistral
-from windowed_models import OPTIONS, WINDOW, windowed
 
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.budget.machine import compile_budgets
@@ -20,6 +17,9 @@ from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.pools import Pool
 from elastic.rollout.step import Slots, forward, new_slots
 from elastic.rollout.windows import narrowed
+from tests.rollout.attention_oracle import FlashStandIn
+from tests.rollout.small_models import VOCAB, make_model
+from tests.rollout.windowed_models import OPTIONS, WINDOW, windowed
 
 CPU = torch.device("cpu")
 UNCOMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -1,9 +1,10 @@
 """Small random models whose attention has windows, caps or sinks, or whose layers have experts."""
 
 import torch
-from small_models import VOCAB
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tests.rollout.small_models import VOCAB
 
 WINDOW = 8
 EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
