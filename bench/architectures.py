@@ -23,10 +23,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.tiny.vocabulary import SPECIAL, build_tokenizer
-from elastic.train.attention import tree_attention_of
-from elastic.train.packing import pack, packed_logits
-from elastic.train.proof import packs
+from elastic.models.tiny.vocabulary import SPECIAL, build_tokenizer
+from elastic.train.update.attention import tree_attention_of
+from elastic.train.update.packing import pack, packed_logits
+from elastic.train.update.proof import packs
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "models.md"

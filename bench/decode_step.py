@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 
-import elastic.tiny
+import elastic.models.tiny
 from elastic import Budget, RolloutEngine, Sampling, ops
 from elastic.rollout import decode
 from elastic.rollout.poll import Poll
@@ -80,9 +80,9 @@ def watched(model: Any, steps: list[dict[str, float]]) -> Iterator[None]:
 
 
 def measure(rows: int, runs: int) -> str:
-    model, tokenizer = elastic.tiny.load()
+    model, tokenizer = elastic.models.tiny.load()
     engine = RolloutEngine(model, tokenizer, max_rows=rows, progress=False)
-    prompts = [problem.prompt for problem in elastic.tiny.problems(rows)]
+    prompts = [problem.prompt for problem in elastic.models.tiny.problems(rows)]
     steps: list[dict[str, float]] = []
     for run in range(runs):
         with watched(model, steps):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from elastic import _extension
+from elastic.ops import _extension
 
 SETS = ("DEFAULT", "AVX2", "AVX512")
 PROGRAM = "from elastic import _extension; print(_extension.load_extension().cpu_isa())"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic import cli
+from elastic.commands import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

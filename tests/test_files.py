@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.files import CHECKSUMS, check_checksums, write_atomic, write_checksums
+from elastic.data.files import CHECKSUMS, check_checksums, write_atomic, write_checksums
 
 
 def test_text_is_written_as_utf_8(tmp_path: Path) -> None:

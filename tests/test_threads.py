@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from elastic import threads
-from elastic.threads import available_cores, recommended_threads, threads_for
+from elastic.models import threads
+from elastic.models.threads import available_cores, recommended_threads, threads_for
 
 
 @pytest.fixture

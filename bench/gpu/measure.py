@@ -23,7 +23,7 @@ from bench.harness.case import COMPILED, Case, error_of, name_of, run_case
 from bench.harness.device import Device
 from bench.harness.models import LLAMA, MODELS
 from bench.output.results import write
-from elastic import _extension
+from elastic.ops import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32
 NO_RESULTS: dict[str, Any] = {

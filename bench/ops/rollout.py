@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast
 from bench.harness import random_models
 from bench.harness.case import Case, Variant, run_case
 from bench.harness.device import Device
+from bench.ops.baselines import Request, hf_generate, two_calls
 from bench.output import tables
 from elastic import Budget, Markers, RolloutEngine, Sampling
-from elastic.rollout.baselines import Request, hf_generate, two_calls
 
 PAD, EOS, START, END, FIRST_WORD = 0, 1, 2, 3, 4
 MARKERS = Markers((START,), (END,), "<think>", "</think>")

@@ -18,9 +18,9 @@ from bench.harness.device import Device
 from bench.ops.inputs import Inputs, assert_near, clipped_loss, eager_logprobs
 from bench.ops.linear_grpo_loss import TRL_CHUNK
 from elastic import ops
-from elastic.train.attention import tree_attention_of
-from elastic.train.head import LinearHead
-from elastic.train.packing import pack, packed_hidden, packed_logits
+from elastic.train.update.attention import tree_attention_of
+from elastic.train.update.head import LinearHead
+from elastic.train.update.packing import pack, packed_hidden, packed_logits
 
 # Relative error of the parameters' gradient in norm. What is rounded to bfloat16 in every layer adds up.
 LIMIT = {torch.float32: 1e-3, torch.bfloat16: 0.2}

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from elastic.files import write_atomic
+from elastic.data.files import write_atomic
 
 ROOT = Path(__file__).parents[2]
 ROW = (

@@ -6,7 +6,7 @@
 // spellings of all markers lie behind each other in it, and a shift and a mask advance them all (shift-and
 // matching): O(1) a step, also for markers that overlap themselves, and several tokens may stand for one
 // place of a marker, which KMP borders cannot do. Only where a marker begins, completes or is cut are its
-// spellings gone through. Each distinct budget is one row of an int32 table, written by elastic/machine.py,
+// spellings gone through. Each distinct budget is one row of an int32 table, written by elastic/budget/machine.py,
 // which names the same fields. No torch, no allocation, no exceptions: compiled by g++ and by nvcc.
 #pragma once
 

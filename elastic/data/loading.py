@@ -12,8 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from elastic.data import sums
+from elastic.data.files import read_lines, read_text
 from elastic.data.problem import Problem
-from elastic.files import read_lines, read_text
 
 PROMPT_FIELDS = ("problem", "prompt", "question")
 ANSWER_FIELD = "answer"
@@ -24,14 +25,8 @@ _MAX_DIGITS = 1000
 _GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
 
 
-def _tiny(count: int, seed: int, split: str) -> list[Problem]:
-    from elastic.tiny import problems
-
-    return problems(count, seed, split)
-
-
 # Generated sets: (count, seed, split) -> problems. Their prompts are complete; no chat template applies.
-NAMED_SETS: dict[str, Callable[[int, int, str], list[Problem]]] = {"tiny": _tiny}
+NAMED_SETS: dict[str, Callable[[int, int, str], list[Problem]]] = {"tiny": sums.problems}
 
 
 def load_problems(

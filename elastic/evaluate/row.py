@@ -11,7 +11,7 @@ class Row:
     """What a method did with one budget over a list of problems.
 
     Attributes:
-        method: its name in `elastic.methods`.
+        method: its name in `elastic.evaluate.methods`.
         thinking: thinking budget in tokens; None for no limit, and for a method that has none (`total`).
         solution: solution budget in tokens, None likewise.
         total: the one cap of a method that does not tell the phases apart, in tokens; else None. Such a row

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from elastic.budget import Budget
 from elastic.data import Problem
+from elastic.evaluate.methods import Method, get_method
 from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import wilson_interval
-from elastic.methods import Method, get_method
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
@@ -45,7 +45,7 @@ def sweep(
 
     Args:
         engine: holds the model; all methods run on it.
-        methods: names in `elastic.methods.METHODS`.
+        methods: names in `elastic.evaluate.methods.METHODS`.
         limits: (t, s) pairs, in sampled tokens; (None, None) for no limit.
         problems: at least one. Their prompts are complete, or questions where `template` is given.
         reward: (graded response, right answer) to 1.0 or 0.0; see `elastic.rewards.grading.grade`.

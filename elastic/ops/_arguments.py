@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
 from elastic.ops._inputs import check_tensor, dtype_name, got, integer
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

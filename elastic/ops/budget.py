@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic import _extension as _extension  # registers torch.ops.elastic
 from elastic.budget import Phase
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
+from elastic.ops import _extension as _extension  # registers torch.ops.elastic
 from elastic.ops._arguments import check_machine, integers, listed_integers
 from elastic.ops._inputs import check_tensor, checked, got, integer
 from elastic.ops.state import STATE_WIDTH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elastic.budget import FinishReason, Phase, Source
-from elastic.machine import (
+from elastic.budget.machine import (
     CHARACTER_SHIFT,
     END_SHIFT,
     JOINS,
@@ -14,9 +14,9 @@ from elastic.machine import (
     Machine,
     TokenFlag,
 )
-from elastic.pattern import END_PLACES, START_PLACES
+from elastic.budget.pattern import END_PLACES, START_PLACES
+from elastic.budget.table import SPELLING_WIDTH, UNLIMITED, Column
 from elastic.reference.budget_state import Row, Spelled, give_back, longest, waits
-from elastic.table import SPELLING_WIDTH, UNLIMITED, Column
 
 
 class Rules:

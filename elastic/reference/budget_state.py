@@ -8,9 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from elastic.budget import FinishReason, Phase
-from elastic.machine import OPENING_WHITESPACE_LIMIT, Machine
-from elastic.pattern import END_PLACES, LONGEST_MARKER
-from elastic.table import UNLIMITED, Column
+from elastic.budget.machine import OPENING_WHITESPACE_LIMIT, Machine
+from elastic.budget.pattern import END_PLACES, LONGEST_MARKER
+from elastic.budget.table import UNLIMITED, Column
 
 MOST_WAITED = 3
 # A complete marker would have led from these phases to another.

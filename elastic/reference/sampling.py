@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Phase, Source
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
+from elastic.budget.table import Column
 from elastic.reference.budget_rules import Rules, rules_of
 from elastic.reference.budget_state import Row, load_rows
 from elastic.sampling import SampleOutput
-from elastic.table import Column
 
 _MASK32 = 0xFFFFFFFF
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Source
-from elastic.eos import EosIds
-from elastic.markers import Markers
+from elastic.budget.eos import EosIds
+from elastic.budget.markers import Markers
 from elastic.rollout.cache import check_servable
 from elastic.rollout.decode import Decoder, OnToken
 from elastic.rollout.default_markers import default_markers

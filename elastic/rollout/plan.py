@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Budget
-from elastic.machine import Machine, compile_budgets
-from elastic.markers import Markers
+from elastic.budget.machine import Machine, compile_budgets
+from elastic.budget.markers import Markers
 from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
 from elastic.rollout.schedule import Schedule

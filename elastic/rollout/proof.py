@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from elastic import probe
+from elastic.models import probe
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.step import forward
 

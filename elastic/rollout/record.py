@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from elastic.budget import FinishReason, Phase, Source
-from elastic.markers import Markers
+from elastic.budget.markers import Markers
 from elastic.rollout.indices import row_index, row_indices
 from elastic.rollout.spans import thinking_span
+from elastic.rollout.storage import read_record, write_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +232,15 @@ class RolloutBatch:
         Raises:
             OSError: the directory is missing or not writable.
         """
-        from elastic.rollout.storage import save_batch
-
-        save_batch(self, path)
+        write_record(
+            path,
+            {name: getattr(self, name) for name in TENSOR_FIELDS},
+            prompts=self.prompts,
+            markers=self.markers,
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            run_seed=self.run_seed,
+        )
 
     @staticmethod
     def load(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
@@ -246,9 +253,7 @@ class RolloutBatch:
             FileNotFoundError: no such file.
             ValueError: it is no rollout record, or one of another version.
         """
-        from elastic.rollout.storage import load_batch
-
-        return load_batch(path, tokenizer)
+        return RolloutBatch(**read_record(path, tokenizer), tokenizer=tokenizer)
 
 
 TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Phase
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
 from elastic.rollout.cache import SlotCache
 from elastic.sampling import Sampling
 

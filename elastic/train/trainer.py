@@ -18,27 +18,27 @@ from elastic.data import Problem
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
 from elastic.rollout.default_markers import choose_markers
-from elastic.train.accelerator import build_accelerator, check_precision
-from elastic.train.budgets import BudgetDraw
-from elastic.train.checks import check_shares, check_weights, say_dropout, say_no_effect
-from elastic.train.collect import Collector
+from elastic.train.collect.budgets import BudgetDraw
+from elastic.train.collect.collector import Collector
+from elastic.train.collect.data_checks import check_data
+from elastic.train.collect.data_order import DataOrder
+from elastic.train.collect.evaluation import Evaluation
+from elastic.train.collect.experience import Experience
+from elastic.train.collect.prompts import Prompts
+from elastic.train.collect.rescue import NotFinite, batch_of_failure, terminable
+from elastic.train.collect.rollout_model import RolloutModel
+from elastic.train.collect.seeds import Stream, generator
 from elastic.train.config import TrainConfig
-from elastic.train.data_checks import check_data
-from elastic.train.data_order import DataOrder
-from elastic.train.evaluation import Evaluation
-from elastic.train.experience import Experience
-from elastic.train.identity import identity
-from elastic.train.metrics import MetricsLog
-from elastic.train.progress import Progress
-from elastic.train.prompts import Prompts
-from elastic.train.proof import packs
-from elastic.train.rescue import NotFinite, batch_of_failure, terminable
-from elastic.train.rollout_model import RolloutModel
-from elastic.train.schedule import learning_rate
-from elastic.train.seeds import Stream, generator
-from elastic.train.standing import Standing
-from elastic.train.state import RunState, build_optimizer
-from elastic.train.step import Policy, UpdateStats, minibatches
+from elastic.train.run.accelerator import build_accelerator, check_precision
+from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
+from elastic.train.run.identity import identity
+from elastic.train.run.metrics import MetricsLog
+from elastic.train.run.progress import Progress
+from elastic.train.run.standing import Standing
+from elastic.train.run.state import RunState, build_optimizer
+from elastic.train.update.learning_rate import learning_rate
+from elastic.train.update.proof import packs
+from elastic.train.update.step import Policy, UpdateStats, minibatches
 
 _MARKER_KEYS = ("model.start_marker", "model.end_marker", "model.ends")
 

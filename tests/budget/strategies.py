@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from elastic import ops
 from elastic.budget import Budget, Phase
-from elastic.machine import Machine
-from elastic.markers import Markers, NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.machine import Machine
+from elastic.budget.markers import Markers, NaturalEnd
+from elastic.budget.pattern import Spelling
 
 from . import oracle
 from .helpers import BYTES, PAD, CharacterTokenizer, Run, machine_for, run

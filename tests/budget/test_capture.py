@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .helpers import EOS, PAD
 

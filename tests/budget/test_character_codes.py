@@ -5,7 +5,7 @@ from unicodedata import normalize
 
 import pytest
 
-from elastic.token_text import character_codes, token_bytes
+from elastic.budget.token_text import character_codes, token_bytes
 
 from .tokenizers import bpe, byte_fallback, byte_level, pieces, words
 from .vocabularies import REAL, needs_shared, real

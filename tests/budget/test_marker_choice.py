@@ -5,9 +5,9 @@ import warnings
 import pytest
 
 from elastic import Markers, Phase
-from elastic.marker_text import bare_end, closes, thinking_tokens
-from elastic.markers import MarkerWarning, NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.marker_text import bare_end, closes, thinking_tokens
+from elastic.budget.markers import MarkerWarning, NaturalEnd
+from elastic.budget.pattern import Spelling
 
 from .tokenizers import bpe, words
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from elastic import Budget, Markers, Phase
-from elastic.pattern import Spelling
+from elastic.budget.pattern import Spelling
 
 from .helpers import machine_for, run
 from .tokenizers import bpe, chat, pieces, word_pieces, words

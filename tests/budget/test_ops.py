@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops, reference
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .helpers import EOS, PAD, machine_for
 

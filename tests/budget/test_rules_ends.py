@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
-from elastic.markers import NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.markers import NaturalEnd
+from elastic.budget.pattern import Spelling
 
 from .helpers import EOS, ListTokenizer, machine_for, run
 

@@ -6,7 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .helpers import EOS, PAD, ListTokenizer, machine_for, run
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from elastic.cli import main
+from elastic.commands.cli import main
 
 
 class Outcome(NamedTuple):

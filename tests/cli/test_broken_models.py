@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from elastic import model_files, tiny
+from elastic.models import model_files, tiny
 
 GARBAGE = bytes(range(255, 0, -1)) * 16
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 2498560\n"

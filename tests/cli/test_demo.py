@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from elastic import tiny
-from elastic.demo import DemoConfig, processes, run
-from elastic.demo.config import METHODS, to_json
-from elastic.demo.state import DemoState
-from elastic.evaluate import Row, verdict
+from elastic.commands.demo import DemoConfig, processes, run
+from elastic.commands.demo.config import METHODS, to_json
+from elastic.commands.demo.state import DemoState
+from elastic.commands.demo.verdict import verdict
+from elastic.evaluate import Row
+from elastic.models import tiny
 from elastic.train import TrainConfig
 
 CONFIG = DemoConfig(
@@ -207,8 +208,8 @@ def wait_for(condition: Callable[[], object]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 def test_no_process_outlives_a_killed_demo(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from elastic.demo.config import from_json; "
-        "from elastic.demo import run; run(from_json(sys.argv[1]), Path(sys.argv[2]), processes=2)"
+        "import sys; from pathlib import Path; from elastic.commands.demo.config import from_json; "
+        "from elastic.commands.demo import run; run(from_json(sys.argv[1]), Path(sys.argv[2]), processes=2)"
     )
     long = replace(CONFIG, steps=100_000)
     command = [sys.executable, "-c", code, to_json(long), str(tmp_path)]
@@ -247,7 +248,7 @@ def test_zero_processes_are_refused(tmp_path: Path) -> None:
 def test_a_finished_demo_is_shown_and_not_run_again(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("elastic.demo.story.run_parts", None)
+    monkeypatch.setattr("elastic.commands.demo.story.run_parts", None)
     before = (finished / "demo.json").read_bytes()
     run(CONFIG, finished)
     captured = capsys.readouterr()
@@ -270,8 +271,8 @@ def test_a_directory_with_a_foreign_demo_json_is_refused(tmp_path: Path) -> None
 def test_the_command_runs_the_demo_and_prints_one_table(
     elastic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("elastic.demo.DemoConfig", lambda seed: replace(CONFIG, seed=seed))
-    monkeypatch.setattr("elastic.demo.story.available_cores", lambda: 1)
+    monkeypatch.setattr("elastic.commands.demo.DemoConfig", lambda seed: replace(CONFIG, seed=seed))
+    monkeypatch.setattr("elastic.commands.demo.story.available_cores", lambda: 1)
     outcome = elastic("demo", "--out", tmp_path / "out", "--seed", 3)
     assert outcome.status == 0
     assert result(tmp_path / "out")["seed"] == 3

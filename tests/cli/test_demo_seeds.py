@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from test_demo import CONFIG
 
-from elastic.demo import choose, seeds
-from elastic.demo.config import DemoConfig
+from elastic.commands.demo import choose, seeds
+from elastic.commands.demo.config import DemoConfig
 from elastic.evaluate import Row
 
 

@@ -103,7 +103,7 @@ def test_an_error_of_ours_keeps_its_traceback(elastic, monkeypatch) -> None:
     def broken(request: object, out: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("elastic.generate.run", broken)
+    monkeypatch.setattr("elastic.commands.generate.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         elastic("generate", "tiny", "--prompt", "x")
 
@@ -112,7 +112,7 @@ def test_a_missing_optional_package_is_named_with_its_extra(elastic, monkeypatch
     def missing(request: object, out: object) -> None:
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
-    monkeypatch.setattr("elastic.generate.run", missing)
+    monkeypatch.setattr("elastic.commands.generate.run", missing)
     outcome = elastic("generate", "tiny", "--prompt", "x")
     assert outcome.status == 2
     assert one_line(outcome.err).endswith("pip install 'elastic[eval]'")
@@ -122,7 +122,7 @@ def test_interrupting_gives_one_line_and_the_shells_status(elastic, monkeypatch)
     def interrupted(request: object, out: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("elastic.generate.run", interrupted)
+    monkeypatch.setattr("elastic.commands.generate.run", interrupted)
     outcome = elastic("generate", "tiny", "--prompt", "x")
     assert outcome.status == 130
     assert outcome.err == "elastic: interrupted\n"
@@ -134,8 +134,8 @@ def test_no_command_and_an_unknown_one_are_usage_errors(elastic) -> None:
 
 
 def test_version_and_help_need_no_torch() -> None:
-    code = "import sys; from elastic.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\n"
-    code += "assert 'torch' not in sys.modules"
+    code = "import sys; from elastic.commands.cli import main\n"
+    code += "try: main(['--version'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("elastic ")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from elastic import tiny
-from elastic.wording import in_flags, in_keys
+from elastic.commands.wording import in_flags, in_keys
+from elastic.models import tiny
 
 PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
 T, S = ("--thinking", 6), ("--solution", 8)
@@ -52,7 +52,7 @@ def test_a_flag_that_would_do_nothing_is_refused(elastic, arguments, message) ->
 
 
 def test_flags_that_do_nothing_are_refused_before_torch_is_loaded(elastic, monkeypatch) -> None:
-    monkeypatch.setattr("elastic.generate.run", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr("elastic.commands.generate.run", lambda *_: pytest.fail("ran"))
     refusal(generate(elastic, "--total", 9, "--closing", "s1"))
 
 
@@ -110,7 +110,7 @@ def test_the_rest_of_a_budget_has_flags(elastic, tmp_path: Path) -> None:
 
 
 def test_json_is_checked_before_the_model_is_loaded(elastic, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("elastic.generate.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("elastic.commands.generate.load_model", lambda *_, **__: pytest.fail("loaded"))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path, message in (

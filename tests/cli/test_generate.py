@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from elastic import tiny
-from elastic.report.display import Display
+from elastic.evaluate.report.display import Display
+from elastic.models import tiny
 from elastic.rollout import RolloutBatch, RolloutEngine
 
 PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"

@@ -6,7 +6,7 @@ import os
 import torch
 
 import elastic as package
-from elastic._extension import load_extension
+from elastic.ops._extension import load_extension
 
 
 def test_info_json_has_every_fact(elastic) -> None:
@@ -36,7 +36,7 @@ def test_a_missing_extension_is_a_fact_and_not_a_failure(elastic, monkeypatch) -
     def missing() -> None:
         raise ImportError("elastic: the compiled extension was not built")
 
-    monkeypatch.setattr("elastic._extension.load_extension", missing)
+    monkeypatch.setattr("elastic.ops._extension.load_extension", missing)
     outcome = elastic("info", "--json")
     assert outcome.status == 0
     extension = json.loads(outcome.out)["extension"]

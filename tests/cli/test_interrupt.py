@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from elastic import tiny
 from elastic.budget import Phase
-from elastic.interrupt import ThoughtInterrupt
+from elastic.commands.interrupt import ThoughtInterrupt
+from elastic.models import tiny
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "<bos> a 3 b + 4 c - 9 = ? <think>"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from elastic import tiny
 from elastic.budget import Phase
+from elastic.models import tiny
 
 # The embedded model begins a sentence with "we" after some steps of every thought.
 QUESTION = "a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ?"

@@ -10,7 +10,7 @@ from loss.heads import random_head
 from loss.heads import run as run_head
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .redirect import op_names, poisoned_outputs, redirected
 

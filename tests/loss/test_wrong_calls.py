@@ -10,7 +10,7 @@ import torch
 
 from elastic import ops, reference
 from elastic.ops.grpo_options import GrpoOptions
-from elastic.train.sections_update import LossConfig
+from elastic.train.config.updates import LossConfig
 
 from .batches import LOSSES
 from .calls import GOOD, META, REWARDS, N, R, V, call

@@ -6,7 +6,7 @@ import pytest
 from scripted import TOOLS, byte_tokenizer, play, scripted_engine
 
 from elastic import Budget, Markers
-from elastic.markers import MarkerWarning
+from elastic.budget.markers import MarkerWarning
 from elastic.rollout.default_markers import PAIRS, TOOL_CALLS, default_markers
 
 

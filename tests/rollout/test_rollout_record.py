@@ -21,9 +21,9 @@ from elastic import (
     Source,
     replay,
 )
-from elastic.pattern import Spelling
+from elastic.budget.pattern import Spelling
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
-from elastic.tiny.vocabulary import build_tokenizer
 
 HOT = Sampling(temperature=1.0, seed=3)
 BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla(6)]

@@ -18,8 +18,8 @@ from elastic import (
     Source,
     replay,
 )
-from elastic.markers import NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.markers import NaturalEnd
+from elastic.budget.pattern import Spelling
 
 SPECIAL = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]"))
 PLAIN = byte_tokenizer(special=())

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.serving import exclusive, serving
-from elastic.train.attention import TREE_ATTENTION, tree_attention_of
+from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
 
 BUDGET, SAMPLING = Budget(4, 3), Sampling(temperature=1.0, seed=8)
 

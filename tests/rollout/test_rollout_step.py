@@ -8,7 +8,7 @@ from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.step import Slots, emit, forward, new_slots
 

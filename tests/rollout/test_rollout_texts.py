@@ -8,8 +8,8 @@ from scripted import THINK, TOOLS, byte_tokenizer
 from test_rollout_record import hand_made
 
 from elastic import FinishReason, Markers, RolloutBatch
-from elastic.markers import NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.markers import NaturalEnd
+from elastic.budget.pattern import Spelling
 
 TOKENIZER = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]", "<br></think>", "</think>."))
 IDS = TOKENIZER.get_added_vocab()

@@ -5,7 +5,7 @@ import torch
 from cuda_on_cpu.redirect import redirected
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .draws import DTYPES, SETTINGS, batch
 

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 from .draws import DTYPES, assert_like_reference, batch
 

@@ -16,8 +16,8 @@ PREAMBLE = """\
 import torch
 from math import inf, nan
 from elastic import Budget, Markers, ops
-from elastic.markers import NaturalEnd
-from elastic.pattern import Spelling
+from elastic.budget.markers import NaturalEnd
+from elastic.budget.pattern import Spelling
 from stress.machines import Texts, compile_budgets
 """
 

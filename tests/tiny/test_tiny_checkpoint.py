@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from elastic import tiny
-from elastic.files import check_checksums
-from elastic.tiny import pretrain
-from elastic.tiny.task import END, MAX_OPERATIONS, problems
-from elastic.tiny.vocabulary import IDS, SPECIAL, WORDS
+from elastic.data.files import check_checksums
+from elastic.data.sums import END, MAX_OPERATIONS, problems
+from elastic.models import tiny
+from elastic.models.tiny import pretrain
+from elastic.models.tiny.vocabulary import IDS, SPECIAL, WORDS
 
 THREE_MB = 3_000_000
 

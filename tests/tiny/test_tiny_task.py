@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from elastic import tiny
-from elastic.tiny.task import MAX_OPERATIONS, MIN_OPERATIONS, SPLITS, Sum, problems
+from elastic.data.sums import MAX_OPERATIONS, MIN_OPERATIONS, SPLITS, Sum, problems
+from elastic.models import tiny
 
 
 def evaluated(prompt: str) -> int:

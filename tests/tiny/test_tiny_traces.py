@@ -6,9 +6,9 @@ from itertools import islice
 
 import pytest
 
-from elastic import tiny
-from elastic.tiny.task import Sum, sums
-from elastic.tiny.traces import Trace, cut_trace, trace
+from elastic.data.sums import Sum, sums
+from elastic.models import tiny
+from elastic.models.tiny.traces import Trace, cut_trace, trace
 
 STEP = re.compile(r"([b-i]) (\d) ([+-]) (\d) = (\d)")
 DOUBT = re.compile(r"wait : (\d) ([+-]) (\d) = (\d) ok \.")

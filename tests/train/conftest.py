@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny_run import build_config, build_model
 
-from elastic.tiny.vocabulary import build_tokenizer
+from elastic.models.tiny.vocabulary import build_tokenizer
 
 _MODEL = build_model()
 

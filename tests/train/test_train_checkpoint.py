@@ -9,15 +9,15 @@ import torch
 from tiny_run import build_config, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from elastic.tiny.vocabulary import build_tokenizer
-from elastic.train.checkpoint import (
+from elastic.models.tiny.vocabulary import build_tokenizer
+from elastic.train.run.checkpoint import (
     newest_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
     write_directory,
 )
-from elastic.train.progress import Progress
+from elastic.train.run.progress import Progress
 
 
 def write(directory):

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tiny_run import build_config, build_model, nines, run
 
 from elastic.data import Problem
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import RolloutBatch
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import Trainer
 
 CLOCKS = {"seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tokens_per_second"}
@@ -229,10 +229,10 @@ def test_skipped_rows_change_neither_loss_nor_advantages_of_the_others(model, to
     from elastic.budget import Budget
     from elastic.rollout import RolloutEngine
     from elastic.sampling import Sampling
-    from elastic.train.accelerator import build_accelerator
-    from elastic.train.experience import Experience
-    from elastic.train.sections_update import LossConfig
-    from elastic.train.step import Policy, UpdateStats
+    from elastic.train.collect.experience import Experience
+    from elastic.train.config.updates import LossConfig
+    from elastic.train.run.accelerator import build_accelerator
+    from elastic.train.update.step import Policy, UpdateStats
 
     engine = RolloutEngine(model, tokenizer, max_rows=8)
     prompts = [problem.prompt for problem in problems(3)]

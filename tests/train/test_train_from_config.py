@@ -5,11 +5,11 @@ import json
 import pytest
 from tiny_run import build_model
 
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
-from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import TrainConfig, train_from_config
-from elastic.train.run import reward_function
-from elastic.train.sections import RewardConfig
+from elastic.train.config.rollouts import RewardConfig
+from elastic.train.from_config import reward_function
 
 CONFIG = """
 [model]

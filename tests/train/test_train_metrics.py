@@ -7,8 +7,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_run import build_config, run
 
-from elastic.tiny import problems
-from elastic.train.metrics import JsonLines, console_line
+from elastic.models.tiny import problems
+from elastic.train.run.metrics import JsonLines, console_line
 
 
 def lines(path):

@@ -9,7 +9,7 @@ from test_train_config import tables
 from tiny_run import build_config, run
 
 from elastic.train import TrainConfig
-from elastic.train.no_effect import RULES, idle_keys, without_effect
+from elastic.train.config.no_effect import RULES, idle_keys, without_effect
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tiny_run import build_config, build_model, nines, run
 
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import build_tokenizer
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import Trainer
 
 

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_run import nines, run, shared_out
 
-from elastic.tiny import problems
+from elastic.models.tiny import problems
 
 
 def free_port():

@@ -8,11 +8,11 @@ from tiny_run import build_config, build_model, run
 from tokenizers.processors import TemplateProcessing
 
 from elastic.data import Problem, load_problems
-from elastic.methods import METHODS
+from elastic.evaluate.methods import METHODS
+from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
-from elastic.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import Trainer
-from elastic.train.prompts import Prompts
+from elastic.train.collect.prompts import Prompts
 
 BOS, START = IDS["<bos>"], IDS["<think>"]
 TEMPLATE = "<bos> {% for m in messages %}{{ m.content }} {% endfor %}<think>"

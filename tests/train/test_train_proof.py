@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from elastic.data import Problem
-from elastic.tiny.vocabulary import IDS, build_tokenizer
+from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import Trainer
-from elastic.train.attention import TREE_ATTENTION, tree_attention_of
-from elastic.train.head import LinearHead
-from elastic.train.packing import pack, packed_hidden, packed_logits
-from elastic.train.proof import packs
+from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
+from elastic.train.update.head import LinearHead
+from elastic.train.update.packing import pack, packed_hidden, packed_logits
+from elastic.train.update.proof import packs
 
 SMALL = {
     "hidden_size": 32,

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import build_config, resumable, run
 
-from elastic.tiny import problems
-from elastic.train import checkpoint as checkpoint_module
+from elastic.models.tiny import problems
+from elastic.train.run import checkpoint as checkpoint_module
 
 SCRIPT = Path(__file__).parent / "tiny_run.py"
 STEPS = 5  # checkpoints after 2, 4 and 5
