@@ -27,10 +27,10 @@ from bench.harness.case import Case, Variant, name_of
 from bench.harness.compare import Timing
 from bench.harness.device import Device
 from bench.ops import alike
+from bench.ops.baselines import Request, hf_generate
 from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, EngineOf, engine_of
 from bench.ops.rollout import BASELINE, END, EOS, FIRST_WORD, MARKERS, PAD, SAMPLING, START
 from elastic import Budget, Sampling
-from elastic.rollout.baselines import Request, hf_generate
 
 ATTENTIONS = ("flash", "flex", "sdpa")  # in the order of their worth
 NEXT_TO_NOTHING = "all but the model"
