@@ -224,7 +224,7 @@ def _unsteadiness(timings: Mapping[str, Timing], device: Device) -> float:
 def _of_one_call(case: Case, variant: Variant, timing: Timing) -> Timing:
     """Times of one repeat, and where calls differ in what they make, of `items` things made."""
     factors = [1 / variant.repeats] * len(timing.wall_ms)
-    if case.work is not None and case.items is not None:
+    if case.work is not None and case.items is not None and variant.name in case.work:
         factors = [case.items / made for made in case.work[variant.name][-len(factors) :]]
     return Timing(
         [ms * factor for ms, factor in zip(timing.wall_ms, factors, strict=True)],

@@ -30,6 +30,7 @@ from bench.ops import alike
 from bench.ops.baselines import Request, hf_generate
 from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, EngineOf, engine_of
 from bench.ops.rollout import BASELINE, END, EOS, FIRST_WORD, MARKERS, PAD, SAMPLING, START
+from bench.ops.traffic import step_bytes
 from elastic import Budget, Sampling
 
 ATTENTIONS = ("flash", "flex", "sdpa")  # in the order of their worth
@@ -130,13 +131,6 @@ def next_to_nothing(like: Any) -> Any:
         return with_bias(type(like)(type(like.config)(**config)).to(like.dtype))
 
 
-def bound_bytes(model: Any, rows: int, columns: int) -> int:
-    """What a step must read: every weight, and keys and values of so many columns."""
-    config = model.config
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return (sum(p.numel() for p in model.parameters()) + rows * columns * token) * model.dtype.itemsize
-
-
 def case(
     device: Device,
     size: str,
@@ -173,7 +167,7 @@ def case(
         f"{size} B={rows} columns={columns}",
         name_of(torch.bfloat16),
         variants,
-        bytes=bound_bytes(job.model, rows, fast.prompt + (fast.few + fast.many) // 2),
+        bytes=step_bytes(job.model, rows, fast.prompt + (fast.few + fast.many) // 2),
         baseline=BASELINE,
         items=rows,
         extra=outside,
@@ -184,7 +178,7 @@ def outside(name: str, timings: Mapping[str, Timing]) -> dict[str, Any]:
     """Further values of a row: what all but the model takes, as a share of a step launched likewise."""
     rest = next((key for key in timings if key.startswith(NEXT_TO_NOTHING)), "")
     mode = CAPTURED if name.endswith(COMPILED) else name.rpartition(", ")[2]
-    if not rest.endswith(mode) or rest == name:
+    if rest.rpartition(", ")[2] != mode or rest == name:
         return {"steps": 1}
     return {"steps": 1, "outside": min(timings[rest].median_ms()[0] / timings[name].median_ms()[0], 1.0)}
 

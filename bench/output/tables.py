@@ -88,7 +88,8 @@ def comparison(rows: Sequence[Row]) -> str:
             str(row["rounds"]),
         ]
         if row["items"]:
-            line.append(f"{row['items'] / row['median_ms'] * 1e3:,.0f}")
+            made = None if row.get("kind") == "floor" else row["items"] / row["median_ms"] * 1e3
+            line.append(cell(made, ",.0f"))
         if stepwise:
             steps = row.get("steps")
             line.append("-" if not steps else digits(row["median_ms"] / steps))
