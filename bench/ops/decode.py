@@ -28,7 +28,7 @@ from bench.harness.compare import Timing
 from bench.harness.device import Device
 from bench.ops import alike
 from bench.ops.baselines import Request, hf_generate
-from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, EngineOf, engine_of
+from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, EngineOf, as_asked, engine_of
 from bench.ops.rollout import BASELINE, END, EOS, FIRST_WORD, MARKERS, PAD, SAMPLING, START
 from bench.ops.traffic import step_bytes
 from elastic import Budget, Sampling
@@ -232,7 +232,8 @@ def engine_call(job: Job, attention: str, mode: str, steps: Steps, tokens: int) 
 
     def run(number: int) -> Tensor:
         sampling = Sampling(SAMPLING.temperature, seed=max(number, 0))
-        return engine.generate([prompt], budget, job.rows, sampling).lengths
+        with as_asked():
+            return engine.generate([prompt], budget, job.rows, sampling).lengths
 
     return run
 

@@ -1,8 +1,11 @@
 """Engines for the benches, by attention and by how a step is launched."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any
 from unittest import mock
 
@@ -33,3 +36,19 @@ def engine_of(model: Any, rows: int, attention: str, mode: str) -> RolloutEngine
     no_graphs = mock.patch.object(module, "graphs_for", return_value=None, create=True)
     with no_graphs if mode == UNCAPTURED else nullcontext():
         return RolloutEngine(model, tokenizer, MARKERS, rows, eos_ids=EOS, progress=False, **options)
+
+
+@contextmanager
+def as_asked() -> Iterator[None]:
+    """Makes errors of what an engine only says: that it steps otherwise than it was asked to.
+
+    Raises:
+        RuntimeError, UserWarning: steps are not captured, or not compiled.
+    """
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()) as said:
+        warnings.filterwarnings("error", message="decode steps are not")
+        yield
+    if said.getvalue():
+        print(said.getvalue(), end="", file=sys.stderr)
+    if "decode steps are not" in said.getvalue():
+        raise RuntimeError(said.getvalue().strip())

@@ -1,5 +1,7 @@
 """The decode bench: rows end where it says, every way is held to the others, and a figure is one step's."""
 
+import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from bench.harness.compare import Timing
 from bench.harness.device import Device
 from bench.ops import alike, decode, traffic
 from bench.ops.decode import AT_ONCE, Steps
-from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, engine_of
+from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, as_asked, engine_of
 from bench.ops.rollout import MARKERS
 from elastic import Sampling
 
@@ -107,6 +109,17 @@ def test_an_attention_that_is_not_there_is_skipped_with_its_own_reason():
     assert "elastic flex, compiled" in {variant.name for variant in case.variants}
     own = decode.case(CPU, "micro", 1, 64, steps=4, compiled=True)
     assert {v.name: v.skip for v in own.variants}["elastic sdpa, captured"] == "needs CUDA graphs"
+
+
+def test_an_engine_that_steps_otherwise_than_asked_is_no_figure(capsys):
+    text = "decode steps are not captured in CUDA graphs: no memory"
+    with pytest.raises(UserWarning, match="no memory"), as_asked():
+        warnings.warn(text, stacklevel=1)
+    with pytest.raises(RuntimeError, match="not compiled"), as_asked():
+        print("elastic: decode steps are not compiled: no compiler", file=sys.stderr)
+    with as_asked():
+        print("elastic: compiling", file=sys.stderr)
+    assert "elastic: compiling" in capsys.readouterr().err
 
 
 def test_what_leads_up_to_the_job_is_timed_in_the_same_round_and_taken_off():
