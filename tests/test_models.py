@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-import elastic.models
+import elastic.models.loading
 from elastic import load_model
 
 FAMILIES = {
@@ -139,22 +139,22 @@ def test_a_cuda_index_that_does_not_exist_is_refused(directories, monkeypatch):
     ],
 )
 def test_flash_attention_is_chosen_only_where_it_can_run(monkeypatch, dtype, installed, expected):
-    monkeypatch.setattr(elastic.models, "is_flash_attn_2_available", lambda: installed)
-    monkeypatch.setattr(elastic.models, "import_module", lambda name: name)
+    monkeypatch.setattr(elastic.models.loading, "is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr(elastic.models.loading, "import_module", lambda name: name)
     device = torch.device("cuda")
-    assert elastic.models._check_attention("auto", device, dtype, Qwen3ForCausalLM) == expected
+    assert elastic.models.loading._check_attention("auto", device, dtype, Qwen3ForCausalLM) == expected
     if expected[0] is None:
         with pytest.raises(ValueError, match=expected[1]):
-            elastic.models._check_attention("flash_attention_2", device, dtype, Qwen3ForCausalLM)
+            elastic.models.loading._check_attention("flash_attention_2", device, dtype, Qwen3ForCausalLM)
 
 
 def test_flash_attention_that_cannot_be_imported_is_reported(monkeypatch):
     def broken(name):
         raise ImportError("undefined symbol")
 
-    monkeypatch.setattr(elastic.models, "is_flash_attn_2_available", lambda: True)
-    monkeypatch.setattr(elastic.models, "import_module", broken)
-    choice, reason = elastic.models._check_attention(
+    monkeypatch.setattr(elastic.models.loading, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(elastic.models.loading, "import_module", broken)
+    choice, reason = elastic.models.loading._check_attention(
         "auto", torch.device("cuda"), torch.bfloat16, Qwen3ForCausalLM
     )
     assert choice is None

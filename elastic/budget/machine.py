@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from elastic.budget import token_text
 from elastic.budget.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
@@ -20,6 +18,9 @@ from elastic.budget.kinds import Phase
 from elastic.budget.markers import Markers
 from elastic.budget.table import END_OF_TEXT, table_row
 from elastic.budget.values import BudgetValues
+
+if TYPE_CHECKING:  # at run time torch is loaded to compile budgets: a command line checks them without
+    import torch
 
 OPENING_WHITESPACE_LIMIT = 32  # csrc/core/budget_state.h
 START_SHIFT = 8
@@ -94,6 +95,8 @@ def compile_budgets(
             token for a boundary (R13); `whole_characters` without a tokenizer (R21); EOS ids inside a marker
             or a forced text. The message names the text.
     """
+    import torch
+
     if len(budgets) == 0:
         raise ValueError("budgets: expected at least one budget, got none")
     tokenizer = tokenizer if tokenizer is not None else markers.tokenizer
@@ -149,6 +152,8 @@ def _token_flags(
     budgets: list[BudgetValues], markers: Markers, tokenizer: Any, eos: frozenset[int]
 ) -> tuple[torch.Tensor, list[int]]:
     """The entry of every token, and the boundary mask of every budget."""
+    import torch
+
     texts = token_text.token_texts(tokenizer) if tokenizer is not None else []
     sets = [_boundary_ids(budget, texts) for budget in budgets]
     distinct = list(dict.fromkeys(s for s in sets if s))

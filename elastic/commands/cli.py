@@ -19,6 +19,7 @@ from elastic.commands.generate_request import request_of
 from elastic.commands.wording import in_flags, in_keys
 
 EXIT_USER_ERROR = 2
+_PACKAGE = Path(__file__).parent.parent  # whose warnings are meant for users
 TRACEBACK_VARIABLE = "ELASTIC_TRACEBACK"
 
 # optional module -> the extra that brings it
@@ -79,7 +80,7 @@ def _show_warning(
     **named: Any,
 ) -> None:
     """A line for a warning of ours; others are for developers, and would only fill a log."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
+    if Path(filename).is_relative_to(_PACKAGE):
         print(f"elastic: warning: {options.reworded(' '.join(str(message).split()))}", file=sys.stderr)
     elif sys.stderr.isatty():
         otherwise(message, category, filename, *where, **named)

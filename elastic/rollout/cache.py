@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, StaticLayer, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, DynamicCache, StaticLayer
 
 
 @dataclass
@@ -177,7 +177,7 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) 
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
     ids = ids.to(device)
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()  # of no configuration: layers with a sliding window keep all columns, too
     last = torch.tensor(lengths, device=device)[:, None] - 1
     positions = torch.arange(max(lengths), device=device)[None]
     out = model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last)
@@ -187,30 +187,6 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) 
         Prefix([k[row, :, :length] for k, _ in layers], [v[row, :, :length] for _, v in layers], logits[row])
         for row, length in enumerate(lengths)
     ]
-
-
-def check_servable(model: Any) -> None:
-    """Refuses models whose state is not one key and one value a token and layer.
-
-    Raises:
-        ValueError: naming what the slot cache cannot hold.
-    """
-    config = model.config.get_text_config(decoder=True)
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"model: {config.model_type} is an encoder-decoder model; rollouts need a causal one"
-        )
-    if getattr(model, "_is_stateful", False):
-        raise ValueError(
-            f"model: {config.model_type} keeps a recurrent state; the slot cache holds keys and values"
-        )
-    kinds, _ = get_layer_types_and_kwargs(config)
-    other = sorted(set(kinds) - {"full_attention"})
-    if other:
-        raise ValueError(
-            f"model: {config.model_type} has {', '.join(other)} layers; "
-            "the slot cache serves full_attention layers only"
-        )
 
 
 def _check_memory(like: Sequence[tuple[Tensor, Tensor]], slots: int, capacity: int) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import Phase, Source
+from elastic.rollout.attention import MASKED, SlotAttention
 from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import Prefix, SlotCache, prefill
 from elastic.rollout.limits import Limits
@@ -40,6 +41,7 @@ class Decoder:
         poll: when and how completion is looked at.
         on_token: called for every emitted token; needs a poll every step.
         bar: progress over rows.
+        attention: of the rows over their slots.
 
     Attributes:
         ended_at: of each row, its tokens when its thinking was ended from outside, -1 for never.
@@ -55,11 +57,12 @@ class Decoder:
         poll: Poll,
         on_token: OnToken | None,
         bar: tqdm,
+        attention: SlotAttention = MASKED,
     ):
         rows, slots = len(plan.most), schedule.used
         self.ended_at = [-1] * rows
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._poll, self._on_token, self._bar = poll, on_token, bar
+        self._poll, self._on_token, self._bar, self._attention = poll, on_token, bar, attention
         self._machine = plan.machine.to(device)
         self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
         self._cache: SlotCache | None = None
@@ -106,7 +109,7 @@ class Decoder:
         columns, most = self._schedule.columns, self._schedule.most_columns
         if columns > self._cache.capacity:
             self._cache.grow(min(2 * columns, most))
-        forward(self._model, self._cache, self._slots, self._schedule.used, columns)
+        forward(self._model, self._cache, self._slots, self._schedule.used, columns, self._attention)
 
     # Slots change hands
 
@@ -151,7 +154,8 @@ class Decoder:
                 if longest * (len(batch) + 1) > _PREFILL_TOKENS:
                     break
                 batch.append(waiting.popleft())
-            made = prefill(self._model, [self._plan.prompts[k] for k in batch], self._device)
+            with self._attention.prompting(self._model):
+                made = prefill(self._model, [self._plan.prompts[k] for k in batch], self._device)
             prefixes |= dict(zip(batch, made, strict=True))
         return prefixes
 

@@ -16,7 +16,7 @@ from elastic import ops
 from elastic.budget import Budget, FinishReason, Source
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
-from elastic.rollout.cache import check_servable
+from elastic.rollout.attention import candidates
 from elastic.rollout.decode import Decoder, OnToken
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
@@ -25,6 +25,7 @@ from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.servable import check_servable
 from elastic.rollout.serving import serving
 from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
 from elastic.sampling import Sampling
@@ -37,12 +38,13 @@ _NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logit
 class RolloutEngine:
     """Decodes with a slot KV cache: a row that ends gives its slot to the next one in the queue.
 
-    The model is used as it is: put into eval mode for the call, and every module back into its own. Under
-    flash-attn or another attention without masks, the call runs on SDPA, which takes the mask that rows of
-    different lengths need. A second thread that uses the same model waits until the call is done.
+    The model is used as it is: put into eval mode for the call, and every module back into its own. Prompts
+    run on the model's own attention (on SDPA where that is flash-attn and the model is not on a GPU), steps
+    on the one that `attention` names. A second thread that uses the same model waits until the call is done.
 
     Args:
-        model: a causal Hugging Face model on its device; every layer full attention.
+        model: a causal Hugging Face model on its device; every layer full or sliding attention. The cache
+            keeps all tokens of a row for either.
         tokenizer: its tokenizer.
         markers: thinking markers; by default those that `default_markers` finds: `<think>` and `</think>`, or
             another well-known pair that this vocabulary has in their place (with a warning), and tool calls
@@ -58,6 +60,11 @@ class RolloutEngine:
         add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
             many models a BOS. By default they do not, which is right for a chat template's output, and a
             warning says where the tokenizer would have added something. False says that this is meant.
+        attention: of the rows over their slots: "flash" (flash-attn's kernel for caches, which reads each
+            row's own columns), "flex" (torch's compiled flex_attention, likewise) or "sdpa" (under a mask).
+            "auto" takes flash where a package of it is installed and serves device, dtype and model, else
+            flex on a GPU and sdpa on a CPU. A model whose attention cannot be exchanged decodes by its own
+            under a mask. The choice is printed to stderr in one line, unless it is that of a CPU.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -77,6 +84,7 @@ class RolloutEngine:
         refill_rows: int | None = None,
         poll_every: int | None = None,
         add_special_tokens: bool | None = None,
+        attention: str = "auto",
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -100,8 +108,16 @@ class RolloutEngine:
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
         self._said: set[str] = set()  # kinds of warnings
+        choices = candidates(model, attention, self.device)
         with serving(model):
-            prove_decoding(model, self.limits.context)
+            self._attention = prove_decoding(model, self.limits.context, choices)
+        if on_gpu or attention != "auto":
+            print(f"elastic: rollouts: attention {self.attention}", file=sys.stderr)
+
+    @property
+    def attention(self) -> str:
+        """Which attention rows decode with, and why: "flash (FlashAttention 3 is installed)", say."""
+        return f"{self._attention.backend} ({self._attention.reason})"
 
     def generate(
         self,
@@ -171,7 +187,7 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with serving(self.model), self._bar(rows, shown) as bar:
+        with serving(self.model), self._attention.stepping(self.model), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
@@ -181,6 +197,7 @@ class RolloutEngine:
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,
+                self._attention,
             )
             fields, state = decoder.run()
         batch = self._batch(plan, fields, state, decoder.ended_at)

@@ -15,6 +15,7 @@ from torch import Tensor
 from elastic import ops
 from elastic.budget import Phase
 from elastic.budget.machine import Machine
+from elastic.rollout.attention import MASKED, SlotAttention, SlotReads
 from elastic.rollout.cache import SlotCache
 from elastic.sampling import Sampling
 
@@ -114,26 +115,29 @@ def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: i
     slots.log_full[entry, :rows] = out.full_logprobs
 
 
-def forward(model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int) -> None:
+def forward(
+    model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int, attention: SlotAttention = MASKED
+) -> None:
     """Runs the model on the tokens of the first `rows` slots and leaves the next logits in the slots.
 
     Args:
         columns: cache columns that are read: one more than the largest write column of a row in flight.
-            Rows that are done may stand beyond; they are held back at the last column.
+            Rows that are done may stand beyond; they are held back at the last column. An attention by
+            lengths is given all columns, so that their number does not change from step to step.
+        attention: of the rows over their slots; the model is within its `stepping`.
     """
+    if attention.by_lengths:
+        columns = cache.capacity
     positions = slots.positions[:rows].clamp_(max=columns - 1)
     cache.cursor.move(positions, columns)
-    column = torch.arange(columns, device=positions.device)
-    # Additive, in the keys' dtype: SDPA would convert a boolean mask again in every layer.
-    mask = torch.zeros(rows, columns, dtype=cache.dtype, device=positions.device)
-    mask.masked_fill_(column > positions[:, None], -torch.inf)
+    reads = SlotReads(attention, positions + 1, columns, cache.dtype)
     out = model(
         slots.tokens[:rows, None],
-        attention_mask=mask[:, None, None],
         position_ids=positions[:, None],
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **reads.arguments(),
     )
     slots.logits[:rows] = out.logits[:, -1]
     positions.add_(1)

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from small_models import VOCAB, make_model
-from transformers import BartConfig, Gemma2Config, MambaConfig, MistralConfig
+from transformers import BartConfig, Llama4TextConfig, MambaConfig
 from transformers.models.bart.modeling_bart import BartForCausalLM
-from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
+from transformers.models.llama4.modeling_llama4 import Llama4ForCausalLM
 from transformers.models.mamba.modeling_mamba import MambaForCausalLM
-from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 
 import elastic.rollout.cache
 from elastic import Budget, RolloutEngine, Sampling
@@ -93,12 +92,8 @@ def test_long_prompts_are_prefilled_in_several_forwards(model, tokenizer, monkey
     assert torch.equal(engine.generate(prompts, Budget(5, 5), sampling=sampling).tokens, expected.tokens)
 
 
-def sliding():
-    return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=8)), "sliding_attention layers"
-
-
-def alternating():
-    return Gemma2ForCausalLM(Gemma2Config(**SMALL)), "sliding_attention layers"
+def chunked():
+    return Llama4ForCausalLM(Llama4TextConfig(**SMALL, num_local_experts=2)), "chunked_attention layers"
 
 
 def recurrent():
@@ -116,7 +111,7 @@ def encoder_decoder():
     return model, "encoder-decoder"
 
 
-@pytest.mark.parametrize("make", [sliding, alternating, recurrent, encoder_decoder])
+@pytest.mark.parametrize("make", [chunked, recurrent, encoder_decoder])
 def test_a_model_whose_cache_has_no_slots_is_refused(make, tokenizer):
     model, message = make()
     with pytest.raises(ValueError, match=message):

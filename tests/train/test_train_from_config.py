@@ -107,7 +107,7 @@ def test_closing_without_the_end_marker_is_refused_before_a_step(config_file, tm
 
 def test_finished_run_is_found_before_the_model_is_loaded(config_file, tmp_path, monkeypatch):
     (tmp_path / "run" / "final").mkdir(parents=True)
-    monkeypatch.setattr("elastic.train.run._model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("elastic.train.from_config._model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=r"train.output_dir: .*final holds the model of a finished run"):
         train_from_config(config_file())
 
