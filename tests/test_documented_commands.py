@@ -143,8 +143,8 @@ def test_commands_are_found_on_the_pages():
 @pytest.mark.parametrize(
     ("words", "complete", "fault"),
     [
-        (["-m", "bench.ops.rollout", "--sise", "tiny"], True, "unrecognized arguments: --sise"),
-        (["-m", "bench.ops.rollout", "--sise"], False, "required"),  # named with what it does not take
+        (["-m", "bench.rollout", "--sise", "tiny"], True, "unrecognized arguments: --sise"),
+        (["-m", "bench.rollout", "--sise"], False, "required"),  # named with what it does not take
         (["-m", "bench.ops.inputs"], False, "without looking at its arguments"),
     ],
 )

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from small_models import biased, make_model
 
 import elastic.rollout.cache
 import elastic.rollout.decode
@@ -14,6 +13,7 @@ from elastic.rollout.cache import NoRoom, SlotCache, prefill
 from elastic.rollout.memory import KVMemory, column_bytes
 from elastic.rollout.needs import FIRST_COLUMNS, Needs
 from elastic.rollout.pools import Pool
+from tests.rollout.small_models import biased, make_model
 
 CPU = torch.device("cpu")
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, 2 layers, 2 heads of 8, float32: the small model's

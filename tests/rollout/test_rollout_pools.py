@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from small_models import ANNOTATION, biased, make_model
 
 import elastic.rollout.decode
 import elastic.rollout.memory
@@ -13,6 +12,7 @@ from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.attention import MASKED
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.pools import Pool
+from tests.rollout.small_models import ANNOTATION, biased, make_model
 
 CPU = torch.device("cpu")
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
