@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-from tests.budget.tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 EOS = "<|end|>"
 
