@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-from tests.budget.tokenizers import Tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL = ("qwen2.5", "qwen3", "gpt_oss", "mistral_nemo")
