@@ -85,7 +85,7 @@ class Cursor:
     def move(self, write: Tensor, columns: int) -> None:
         """Args: write: [n] int64 column of each row's new token, below `columns`."""
         self._write, self.columns = write, columns
-        self._flat.clear()
+        self._flat = {}  # not cleared: a compiled step would be compiled again for what was in it
 
     def flat(self, heads: int, capacity: int) -> Tensor:
         """[n * heads] int64 indices into a store seen as [S * H * L, D]; the same for most layers."""
@@ -106,6 +106,7 @@ class SlotCache(Cache):
     def __init__(self, like: Prefix, slots: int, capacity: int):
         self.cursor = Cursor()
         self.slots = slots
+        self.allocations = 0  # each may have moved the tensors
         self.slot_layers = [SlotLayer(capacity, self.cursor) for _ in like.keys]
         super().__init__(layers=list(self.slot_layers))
         # Of no token, so that the prompt's memory is not kept: only shapes, dtype and device count.
@@ -124,7 +125,20 @@ class SlotCache(Cache):
         """Of the keys, which is that of the queries."""
         return self.slot_layers[0].stores[0].dtype
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is stored, by which steps find their addresses."""
+        return [store for layer in self.slot_layers for store in layer.stores]
+
+    def serves(self, prefix: Prefix, slots: int, capacity: int) -> bool:
+        """Whether as many rows as long of such prompts fit, so that the cache can be used again as it is."""
+        have = [(k.shape[::2], k.dtype, k.device, v.shape[::2], v.dtype) for k, v in self._like]
+        pairs = zip(prefix.keys, prefix.values, strict=True)
+        wanted = [(k.shape[::2], k.dtype, k.device, v.shape[::2], v.dtype) for k, v in pairs]
+        return have == wanted and slots <= self.slots and capacity <= self.capacity
+
     def _allocate(self, capacity: int) -> None:
+        self.allocations += 1
         _check_memory(self._like, self.slots, capacity)
         for layer, (key, value) in zip(self.slot_layers, self._like, strict=True):
             for name, states in (("keys", key), ("values", value)):

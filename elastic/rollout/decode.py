@@ -17,11 +17,13 @@ from elastic import ops
 from elastic.budget import Phase, Source
 from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import Prefix, SlotCache, prefill
+from elastic.rollout.compiled import expected_steps
 from elastic.rollout.limits import Limits
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.schedule import Schedule
-from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
+from elastic.rollout.step import WINDOW, Slots, done_state, emit
+from elastic.rollout.stepper import Stepper
 
 # row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
 OnToken = Callable[[int, int, int, int], str | None]
@@ -37,6 +39,7 @@ class Decoder:
     Args:
         plan: the rows.
         schedule: of the plan's rows, at its start.
+        stepper: how steps are taken; lent for this call.
         poll: when and how completion is looked at.
         on_token: called for every emitted token; needs a poll every step.
         bar: progress over rows.
@@ -52,6 +55,7 @@ class Decoder:
         schedule: Schedule,
         limits: Limits,
         device: torch.device,
+        stepper: Stepper,
         poll: Poll,
         on_token: OnToken | None,
         bar: tqdm,
@@ -59,9 +63,11 @@ class Decoder:
         rows, slots = len(plan.most), schedule.used
         self.ended_at = [-1] * rows
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._poll, self._on_token, self._bar = poll, on_token, bar
-        self._machine = plan.machine.to(device)
-        self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
+        self._stepper, self._poll, self._on_token, self._bar = stepper, poll, on_token, bar
+        steps = expected_steps(plan.most, plan.bounded, slots)
+        opened = stepper.open(slots, limits.vocab, plan.machine, plan.sampling, device, steps)
+        self._slots: Slots = opened[0]
+        self._machine = opened[1]
         self._cache: SlotCache | None = None
         self._flushed = 0  # steps whose log is in the record
         self._prefixes: dict[int, Prefix] = {}
@@ -87,13 +93,17 @@ class Decoder:
         while schedule.busy:
             self._change_slots()
             entry = schedule.step % WINDOW
-            emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
             schedule.step += 1
+            whole = self._stepper.records  # then looks come behind the forward, which is part of the step
+            if whole:
+                self._stepper.step(self._grown_cache(), schedule.used, schedule.columns)
+            else:
+                emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
             if self._on_token is not None:
                 self._stream(entry, self._on_token)
             self._finish_rows()
-            if schedule.alive:
-                self._forward()
+            if schedule.alive and not whole:
+                self._stepper.forward(self._grown_cache(), schedule.used, schedule.columns)
             if schedule.step % WINDOW == 0:
                 self._flush()
         self._flush()
@@ -101,12 +111,13 @@ class Decoder:
             self._raise_broken()
         return self._record.fields(), self._final_state
 
-    def _forward(self) -> None:
+    def _grown_cache(self) -> SlotCache:
+        """The cache, with the columns that the step needs."""
         assert self._cache is not None
         columns, most = self._schedule.columns, self._schedule.most_columns
         if columns > self._cache.capacity:
             self._cache.grow(min(2 * columns, most))
-        forward(self._model, self._cache, self._slots, self._schedule.used, columns)
+        return self._cache
 
     # Slots change hands
 
@@ -128,7 +139,7 @@ class Decoder:
         for k, into in by_prompt.items():
             prefix = fresh[k] if k in fresh else self._prefixes[k]
             if self._cache is None:
-                self._cache = SlotCache(prefix, len(self._schedule.row), self._schedule.first_columns)
+                self._cache = self._stepper.cache(prefix, self._schedule.first_columns)
             index = torch.tensor(into, device=self._device)
             self._cache.insert(index, prefix)
             self._slots.logits[index] = prefix.logits
@@ -170,6 +181,7 @@ class Decoder:
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
+            s.state[source] = self._done_state  # a step may compute slots behind those in use
 
     # Completion
 

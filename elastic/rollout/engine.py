@@ -17,9 +17,11 @@ from elastic.budget import Budget, FinishReason, Source
 from elastic.eos import EosIds
 from elastic.markers import Markers
 from elastic.rollout.cache import check_servable
+from elastic.rollout.compiled import MODES
 from elastic.rollout.decode import Decoder, OnToken
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
+from elastic.rollout.graphs import graphs_for
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
@@ -27,6 +29,7 @@ from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.serving import serving
 from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
+from elastic.rollout.stepper import Stepper
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
@@ -58,6 +61,12 @@ class RolloutEngine:
         add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
             many models a BOS. By default they do not, which is right for a chat template's output, and a
             warning says where the tokenizer would have added something. False says that this is meant.
+        compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto", which
+            does it on a GPU once the steps taken in a shape, with those of the call ahead, pay for it
+            (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
+
+    On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
+    kept from call to call, at the size of the largest so far; `release` frees them.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -77,10 +86,13 @@ class RolloutEngine:
         refill_rows: int | None = None,
         poll_every: int | None = None,
         add_special_tokens: bool | None = None,
+        compile: str = "auto",
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name}: expected an integer from 1, got {value!r}")
+        if compile not in MODES:
+            raise ValueError(f"compile: expected one of {', '.join(map(repr, MODES))}, got {compile!r}")
         if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
             raise TypeError(
                 f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
@@ -100,6 +112,11 @@ class RolloutEngine:
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
         self._said: set[str] = set()  # kinds of warnings
+        self._stepper = Stepper(
+            model,
+            "off" if compile == "auto" and self.device.type != "cuda" else compile,
+            graphs_for(self.device),
+        )
         with serving(model):
             prove_decoding(model, self.limits.context)
 
@@ -171,13 +188,14 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with serving(self.model), self._bar(rows, shown) as bar:
+        with serving(self.model), self._stepper.lend() as stepper, self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
                 plan.schedule(slots, self.refill_rows or -(-slots // 8)),
                 self.limits,
                 self.device,
+                stepper,
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,
@@ -186,6 +204,10 @@ class RolloutEngine:
         batch = self._batch(plan, fields, state, decoder.ended_at)
         self._warn_of_thinking(batch, plan)
         return batch
+
+    def release(self) -> None:
+        """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. Made again when needed."""
+        self._stepper.release()
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
