@@ -1,6 +1,6 @@
 """The forward of a step through `torch.compile`: when it is worth it, and what happens where it fails.
 
-S slots, n rows of a step, L cache columns. A compilation serves one shape (n, S, L): sizes are constants in it.
+S slots, n rows of a step, L cache columns. A compilation serves one shape (n, S, L), as constants.
 """
 
 from __future__ import annotations

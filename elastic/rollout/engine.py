@@ -61,8 +61,8 @@ class RolloutEngine:
         add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
             many models a BOS. By default they do not, which is right for a chat template's output, and a
             warning says where the tokenizer would have added something. False says that this is meant.
-        compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto", which
-            does it on a GPU once the steps taken in a shape, with those of the call ahead, pay for it
+        compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto": on a
+            GPU, once the steps taken in a shape, with those of the call ahead, pay for it
             (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
 
     On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
@@ -206,7 +206,7 @@ class RolloutEngine:
         return batch
 
     def release(self) -> None:
-        """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. Made again when needed."""
+        """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. A later call makes it."""
         self._stepper.release()
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:

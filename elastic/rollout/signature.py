@@ -22,7 +22,7 @@ def addresses(tensors: Iterable[Tensor]) -> Signature:
 
 
 def of_model(model: Any) -> Signature:
-    """Weights and buffers by address; hooks and plain attributes of modules, as the active adapter, by value."""
+    """Weights and buffers by address; hooks and plain attributes, such as the active adapter, by value."""
     modules = tuple(
         (name, getattr(module.forward, "__func__", module.forward), *_hooks(module), *_settings(module))
         for name, module in model.named_modules()

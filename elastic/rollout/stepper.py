@@ -3,8 +3,8 @@
 S slots, n of them in use.
 
 On a GPU a step is short and its launches from Python are not. So a step, drawing and forward together, is
-recorded once for each bucket of rows and columns and then replayed. Recordings and the buffers that they work on
-are the engine's and outlive a call of `generate`: a training run calls it hundreds of times.
+recorded once for each bucket of rows and columns and then replayed. Recordings and the buffers that they work
+on are the engine's and outlive a call of `generate`: a training run calls it hundreds of times.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,25 @@ _LEAST_COLUMNS = 256  # that a recording reads: fewer cost nothing less
 _MOST_RECORDINGS = 64  # the oldest goes; each holds host and device memory for its launches
 
 
+@dataclass
+class _Call:
+    """What the steps of one call work on, and what recordings depend on besides the cache.
+
+    Attributes:
+        key: part of a recording's key: budgets by address, sampling by value.
+        model: signature of the model and of torch's modes.
+        cache, allocations: the cache that was last looked at, as it was then.
+    """
+
+    slots: Slots
+    machine: Machine
+    sampling: Sampling
+    key: signature.Signature = ()
+    model: signature.Signature = ()
+    cache: SlotCache | None = None
+    allocations: int = 0
+
+
 class Stepper:
     """Takes decode steps, for one call after the other.
 
@@ -45,7 +65,7 @@ class Stepper:
         self._space = Workspace()
         self._recordings: dict[tuple, Work | None] = {}  # None: ran once as it is
         self._made_for: signature.Signature = ()  # the model, buffers and modes that the recordings know
-        self._seen: tuple[Any, int] = (None, 0)  # the cache that was last looked at
+        self._call: _Call | None = None
         self._lent = False
 
     @property
@@ -73,7 +93,7 @@ class Stepper:
             self.release()  # nothing is known of what the buffers hold
             raise
         finally:
-            self._lent = False
+            self._lent, self._call = False, None
 
     def release(self) -> None:
         """Frees the buffers and the recordings; the next call makes them again."""
@@ -100,35 +120,38 @@ class Stepper:
             At least as many free slots, and the machine on the device.
         """
         self._check_device(device)
-        self._sampling = sampling
         if self.plain:
             self._space.release()
-            self._machine = machine.to(device)
-            self._slots = new_slots(slots, vocab, self._machine, device)
-            return self._slots, self._machine
-        self._compiled.begin(steps)
-        self._machine = self._space.machine(machine, device)
-        self._slots = self._space.slots(slots, vocab, self._machine, device)
-        self._of_call = (signature.of_model(self._model), signature.of_process(device))
-        self._values = (
-            signature.addresses([self._machine.tables, self._machine.token_flags]),
-            (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p),
-        )
-        self._seen = (None, 0)
-        return self._slots, self._machine
+            machine = machine.to(device)
+            self._call = _Call(new_slots(slots, vocab, machine, device), machine, sampling)
+        else:
+            self._compiled.begin(steps)
+            machine = self._space.machine(machine, device)
+            self._call = _Call(self._space.slots(slots, vocab, machine, device), machine, sampling)
+        if self.records:
+            tables = signature.addresses([machine.tables, machine.token_flags])
+            drawing = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+            self._call.key = (tables, drawing)
+            self._call.model = (signature.of_model(self._model), signature.of_process(device))
+        return self._call.slots, machine
 
     def cache(self, prefix: Prefix, columns: int) -> SlotCache:
         """A cache for the slots, of at least as many columns, for prompts shaped like this one."""
         if self.plain:
-            return SlotCache(prefix, len(self._slots.tokens), columns)
+            return SlotCache(prefix, len(self._now.slots.tokens), columns)
         return self._space.cache(prefix, columns)
+
+    @property
+    def _now(self) -> _Call:
+        assert self._call is not None  # `open` comes first
+        return self._call
 
     # Steps
 
     def forward(self, cache: SlotCache, used: int, columns: int) -> None:
         """The model's part of a step, `step.forward`."""
         if self._compiled.off:
-            return forward(self._model, cache, self._slots, used, columns)
+            return forward(self._model, cache, self._now.slots, used, columns)
         rows, columns, shape = self._sizes(cache, used, columns)
         self._forward(cache, rows, columns, shape)
 
@@ -137,12 +160,13 @@ class Stepper:
 
         The first step of a kind runs as it is, which sets up libraries; the second is recorded.
         """
-        self._follow(cache)
+        call = self._now
+        self._follow(call, cache)
         rows, columns, shape = self._sizes(cache, used, columns)
-        key = (rows, columns, shape, self._values)
+        key = (rows, columns, shape, call.key)
 
         def work() -> None:
-            emit(self._slots, self._machine, self._sampling, rows)
+            emit(call.slots, call.machine, call.sampling, rows)
             self._forward(cache, rows, columns, shape)
 
         if self._graphs is None:
@@ -172,7 +196,7 @@ class Stepper:
 
         Rows behind those in use are done: they emit padding and write into their own slots.
         """
-        slots, capacity = len(self._slots.tokens), cache.capacity
+        slots, capacity = len(self._now.slots.tokens), cache.capacity
         shape = Shape(quarter(used, slots), slots, capacity)
         if self._compiled.due(shape):
             return shape.rows, capacity, shape
@@ -180,7 +204,7 @@ class Stepper:
         return bucket(used, slots), bucket(columns, capacity, _LEAST_COLUMNS), None
 
     def _forward(self, cache: SlotCache, rows: int, columns: int, shape: Shape | None) -> None:
-        arguments = (self._model, cache, self._slots, rows, columns)
+        arguments = (self._model, cache, self._now.slots, rows, columns)
         if shape is None:
             forward(*arguments)
         else:
@@ -188,12 +212,12 @@ class Stepper:
 
     # What recordings rest on
 
-    def _follow(self, cache: SlotCache) -> None:
+    def _follow(self, call: _Call, cache: SlotCache) -> None:
         """Drops the recordings where something that they know has moved."""
-        if self._seen == (cache, cache.allocations):
+        if call.cache is cache and call.allocations == cache.allocations:
             return
-        self._seen = (cache, cache.allocations)
-        made_for = (self._of_call, signature.addresses(self._space.tensors))
+        call.cache, call.allocations = cache, cache.allocations
+        made_for = (call.model, signature.addresses(self._space.tensors))
         if made_for != self._made_for:
             self._drop_recordings()
             self._made_for = made_for

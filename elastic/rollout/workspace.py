@@ -63,8 +63,7 @@ class Workspace:
         """For these slots, of at least as many columns. What it holds is finite, and nothing reads it."""
         assert self._slots is not None
         slots = len(self._slots.tokens)
-        columns = -(-columns // _COLUMNS_STEP) * _COLUMNS_STEP
         if self._cache is None or not self._cache.serves(prefix, slots, columns):
             self._cache = None  # freed before the next one is taken
-            self._cache = SlotCache(prefix, slots, columns)
+            self._cache = SlotCache(prefix, slots, -(-columns // _COLUMNS_STEP) * _COLUMNS_STEP)
         return self._cache
