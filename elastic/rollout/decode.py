@@ -181,7 +181,7 @@ class Decoder:
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
-            s.state[source] = self._done_state  # a step may compute slots behind those in use
+        self._slots.state[self._schedule.used :] = self._done_state  # a step may compute some of these, too
 
     # Completion
 

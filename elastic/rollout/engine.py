@@ -66,7 +66,8 @@ class RolloutEngine:
             (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
 
     On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
-    kept from call to call, at the size of the largest so far; `release` frees them.
+    kept from call to call, at the size of the largest so far, unless that is over an eighth of the GPU's
+    memory; `release` frees them.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.

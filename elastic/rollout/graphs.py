@@ -15,7 +15,13 @@ Work = Callable[[], None]
 
 
 class Graphs(Protocol):
-    """What records. All recordings share one pool of memory, so only one may run at a time."""
+    """What records. All recordings share one pool of memory, so only one may run at a time.
+
+    Attributes:
+        memory_bytes: of the device.
+    """
+
+    memory_bytes: int
 
     def warm(self, work: Work) -> None:
         """Runs the work as it is, where libraries can set themselves up for a recording of it."""
@@ -37,6 +43,7 @@ class CudaGraphs:
     def __init__(self, device: torch.device):
         # Recorded on one stream: memory of a pool is reused by recordings on the same stream only.
         self._stream = torch.cuda.Stream(device)
+        self.memory_bytes = torch.cuda.get_device_properties(device).total_memory
         self.forget()
 
     def warm(self, work: Work) -> None:
@@ -54,7 +61,7 @@ class CudaGraphs:
         with (
             torch.cuda.stream(torch.cuda.current_stream(self._stream.device)),
             # Other threads may allocate and copy meanwhile.
-            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
             work()
         return graph.replay

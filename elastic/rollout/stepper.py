@@ -28,6 +28,7 @@ from elastic.rollout.workspace import Workspace
 from elastic.sampling import Sampling
 
 _LEAST_COLUMNS = 256  # that a recording reads: fewer cost nothing less
+_KEPT_SHARE = 8  # of the device's memory, the part that buffers may take between calls
 _MOST_RECORDINGS = 64  # the oldest goes; each holds host and device memory for its launches
 
 
@@ -92,6 +93,9 @@ class Stepper:
         except BaseException:
             self.release()  # nothing is known of what the buffers hold
             raise
+        else:
+            if self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes:
+                self.release()  # the memory may be meant for a training step
         finally:
             self._lent, self._call = False, None
 

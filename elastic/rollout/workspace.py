@@ -38,6 +38,11 @@ class Workspace:
         slots = [] if self._slots is None else list(vars(self._slots).values())
         return slots + ([] if self._cache is None else self._cache.tensors)
 
+    @property
+    def bytes(self) -> int:
+        """What it holds."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
     def machine(self, machine: Machine, device: torch.device) -> Machine:
         """The machine with its tensors on the device, where another of the same sizes lay before."""
         sizes = (machine.tables.shape, machine.token_flags.shape, device)

@@ -99,12 +99,13 @@ class Recorder:
         warmed, captured, replayed: how often.
         pools: pools begun so far.
         live: recordings of this pool.
+        memory_bytes: of the device.
         error: raised by the next capture, if set.
     """
 
     def __init__(self) -> None:
         self.warmed = self.captured = self.replayed = 0
-        self.pools = 1
+        self.pools, self.memory_bytes = 1, 2**40
         self.live: list[weakref.ref[Recording]] = []
         self.error: Exception | None = None
 

@@ -11,7 +11,7 @@ import weakref
 import pytest
 import torch
 from recorder import Recorder
-from small_models import make_model, mixed_budgets
+from small_models import make_model, mixed_budgets, steady
 from test_rollout_engine import HOT, PROMPTS, assert_same
 
 import elastic.rollout.engine
@@ -31,15 +31,6 @@ def recorder(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(elastic.rollout.engine, "graphs_for", lambda device: recorder)
     return recorder
-
-
-def steady(seed=5):
-    """A model that neither opens nor ends thinking: rows are as long as their budgets, a marker included."""
-    model = make_model(seed=seed)
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
-    with torch.no_grad():
-        model.lm_head.bias[2:4] = -100.0
-    return model
 
 
 def uncaptured(model, tokenizer, **options):
@@ -210,6 +201,19 @@ def test_release_frees_the_buffers_and_the_next_call_makes_them_again(model, tok
     assert_same(engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT), first)
 
 
+def test_buffers_that_take_much_of_the_device_are_freed_when_the_call_ends(model, tokenizer, recorder):
+    engine = RolloutEngine(model, tokenizer, max_rows=4)
+    first = engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT)
+    recorder.memory_bytes = 8 * engine._stepper._space.bytes
+    engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT)
+    assert engine._stepper._space.tensors
+    recorder.memory_bytes -= 1
+    engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT)
+    assert engine._stepper._space.tensors == []
+    assert recorder.pools == 2
+    assert_same(engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT), first)
+
+
 def test_nothing_is_kept_on_the_cpu(model, tokenizer):
     engine = RolloutEngine(model, tokenizer, max_rows=4)
     engine.generate(PROMPTS[:4], Budget(6, 4), sampling=HOT)
@@ -277,7 +281,6 @@ def test_a_model_on_several_devices_is_not_recorded(tokenizer, recorder):
     assert recorder.warmed == 0
 
 
-@pytest.mark.cuda
 def test_captured_steps_emit_the_same_on_a_gpu(cuda, tokenizer):
     model = make_model().to(cuda)
     engine = RolloutEngine(model, tokenizer, max_rows=5, compile="off")
