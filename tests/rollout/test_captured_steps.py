@@ -18,9 +18,11 @@ import elastic.rollout.engine
 import elastic.rollout.schedule
 import elastic.rollout.stepper
 import elastic.rollout.workspace
-from elastic import Budget, RolloutEngine, Sampling, ops
+from elastic import Budget, Markers, RolloutEngine, Sampling, ops
+from elastic.machine import compile_budgets
 from elastic.rollout import signature
 from elastic.rollout.poll import Poll
+from elastic.rollout.workspace import Workspace
 
 NO_EOS = {"eos_ids": ()}
 THOUGHTS = [f"{letter * n}<think>" for n, letter in enumerate("abcdef", 1)]
@@ -72,16 +74,17 @@ def test_replayed_steps_emit_the_same(model, tokenizer, recorder, plans, name, m
 
 def test_a_second_call_replays_what_the_first_recorded(tokenizer, recorder):
     engine = RolloutEngine(steady(), tokenizer, max_rows=8, **NO_EOS)
-    arguments = (THOUGHTS, [Budget(n, 2) for n in (3, 6, 9, 12, 15, 18)], 1, HOT)
-    first = engine.generate(*arguments)
+    plain = uncaptured(steady(), tokenizer, max_rows=8, **NO_EOS)
+    arguments = (THOUGHTS, [Budget(n, 2) for n in (3, 6, 9, 12, 15, 18)], 1)
+    assert_same(engine.generate(*arguments, HOT), plain.generate(*arguments, HOT))
     # Six rows that end one after the other: a bucket for each number of them but five, which six serves.
     assert sizes(engine) == [(n, 256) for n in (6, 4, 3, 2, 1)]
     assert recorder.warmed == recorder.captured == 5  # the first step of each as it is, the second recorded
     assert recorder.replayed == 21 - 5
-    second = engine.generate(*arguments)
+    other = Sampling(temperature=1.0, seed=4)  # its seeds are in the slots
+    assert_same(engine.generate(*arguments, other), plain.generate(*arguments, other))
     assert (recorder.warmed, recorder.captured, recorder.pools) == (5, 5, 1)
     assert recorder.replayed == 21 - 5 + 21
-    assert_same(second, first)
 
 
 def test_slots_behind_those_in_use_are_done_in_every_step(model, tokenizer, recorder, monkeypatch):
@@ -125,6 +128,21 @@ def test_a_smaller_call_uses_the_buffers_and_a_larger_one_replaces_them(tokenize
     engine.generate(THOUGHTS, Budget(6, 4), sampling=HOT)
     assert sizes(engine) == [(6, 256)]
     assert recorder.pools == 2
+
+
+def test_slots_that_are_used_again_are_free():
+    machine, index = compile_budgets([Budget(6, 6)], Markers((2,), (3,)), None, (1,), pad_id=0)
+    space, cpu = Workspace(), torch.device("cpu")
+    slots = space.slots(4, 51, machine, cpu)
+    slots.state.copy_(ops.new_state(index.expand(4), machine))
+    for tensor in (slots.signal, slots.entry, slots.positions):
+        tensor.fill_(3)
+    again = space.slots(3, 51, machine, cpu)
+    assert again is slots
+    assert ops.is_done(again.state).all()
+    assert not any(tensor.any() for tensor in (again.signal, again.entry, again.positions))
+    assert space.slots(5, 51, machine, cpu) is not slots
+    assert space.slots(5, 52, machine, cpu).logits.shape == (5, 52)
 
 
 def test_budgets_and_sampling_of_a_call_are_its_own(tokenizer, recorder):
