@@ -22,14 +22,14 @@ from bench.harness.compare import Timed, compare
 from bench.harness.device import Device
 from bench.ops.traffic import step_bytes, weight_bytes
 from elastic import Budget, RolloutEngine, Sampling, ops
-from elastic.rollout import decode
+from elastic.rollout import decode, stepper
 from elastic.rollout.poll import Poll
 
 # Part of a step -> the function it is, as a place to patch.
 PARTS: list[tuple[str, Any, str]] = [
     ("`ops.sample`", ops, "sample"),
     ("log", decode, "emit"),  # the rest of it
-    ("mask, positions, copy of the logits", decode, "forward"),  # the rest of it
+    ("mask, positions, copy of the logits", stepper, "forward"),  # the rest of it
     ("poll", Poll, "look"),
 ]
 

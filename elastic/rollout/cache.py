@@ -105,12 +105,16 @@ class Cursor:
     def __init__(self, pools: Sequence[Pool]) -> None:
         self.pools = list(pools)
         self.resize(pools[-1].columns)
-        self.counts = [pool.slots for pool in pools]
+        self.reopen()
         self.columns = 0
         self._write = torch.empty(0, dtype=torch.int64)
         # Of this step, the same for most layers:
         self._index: dict[int, Tensor] = {}  # by heads
         self._views: dict[tuple[int, int], list[Geometry]] = {}  # by heads and D
+
+    def reopen(self) -> None:
+        """All slots are in use, as when a call begins."""
+        self.counts = [pool.slots for pool in self.pools]
 
     def resize(self, columns: int) -> None:
         """The last pool's slots have so many columns from here on."""
@@ -134,8 +138,8 @@ class Cursor:
         for part, pool in zip(parts, self.pools, strict=True):
             part.clamp_(max=min(columns, pool.columns) - 1)
         self._write, self.columns = write, columns
-        self._index.clear()
-        self._views.clear()
+        # Not cleared: a compiled step would be compiled again for what was in them.
+        self._index, self._views = {}, {}
 
     def begins(self, heads: int, device: torch.device) -> Tensor:
         """[n, heads] int64: the cell of column 0 of each slot in use."""
@@ -191,6 +195,7 @@ class SlotCache(Cache):
 
     def __init__(self, like: Prefix, pools: Sequence[Pool]):
         self.cursor = Cursor(pools)
+        self.allocations = 0  # each may have moved the tensors
         self.slot_layers = [SlotLayer(pools[-1].columns, self.cursor) for _ in like.keys]
         super().__init__(layers=list(self.slot_layers))
         # Of no token, so that the prompt's memory is not kept: only shapes, dtype and device count.
@@ -215,12 +220,37 @@ class SlotCache(Cache):
         return self.slot_layers[0].stores[0].dtype
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All that is stored, by which steps find their addresses."""
+        stores = [store for layer in self.slot_layers for store in layer.stores]
+        return [store for store in stores if store is not None]
+
+    @property
     def bytes(self) -> int:
         """Of the keys and values that it has memory for."""
-        stores = [store for layer in self.slot_layers for store in layer.stores]
-        return sum(store.nbytes for store in stores if store is not None)
+        return sum(store.nbytes for store in self.tensors)
+
+    def serves(self, prefix: Prefix, pools: Sequence[Pool]) -> bool:
+        """Whether it can be used again as it is: rows of such prompts fit, and slots in these pools do."""
+        have = [(k.shape[::2], k.dtype, k.device, v.shape[::2], v.dtype) for k, v in self._like]
+        pairs = zip(prefix.keys, prefix.values, strict=True)
+        wanted = [(k.shape[::2], k.dtype, k.device, v.shape[::2], v.dtype) for k, v in pairs]
+        own = self.cursor.pools
+        # Slots of one pool need not all be used; those of several are numbered by how many each has.
+        larger = len(own) == len(pools) == 1 and own[0].slots >= pools[0].slots
+        same = [pool.slots for pool in own] == [pool.slots for pool in pools]
+        long = all(one.columns >= other.columns for one, other in zip(own, pools, strict=False))
+        return have == wanted and (larger or same) and long
+
+    def prepare(self, rows: int) -> None:
+        """Looks up what a step of so many rows does, so that nothing recorded or compiled makes it."""
+        if len(self.cursor.pools) == 1:
+            self.cursor.counts = [rows]
+        for heads in {states.shape[0] for pair in self._like for states in pair}:
+            self.cursor.begins(heads, self.slot_layers[0].device)
 
     def _allocate(self, columns: int) -> None:
+        self.allocations += 1
         old, new = self.cursor, Cursor(self.cursor.pools)
         new.resize(columns)
         kept = old.offsets[-2]  # in front of the last pool: it stays as it is

@@ -18,13 +18,15 @@ from elastic.budget import Phase, Source
 from elastic.rollout.attention import MASKED, SlotAttention
 from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import NoRoom, Prefix, SlotCache, prefill
+from elastic.rollout.compiled import expected_steps
 from elastic.rollout.limits import Limits
 from elastic.rollout.memory import KVMemory
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.pools import Pool
 from elastic.rollout.schedule import Schedule
-from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
+from elastic.rollout.step import WINDOW, Slots, done_state, emit
+from elastic.rollout.stepper import Stepper
 
 # row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
 OnToken = Callable[[int, int, int, int], str | None]
@@ -41,6 +43,7 @@ class Decoder:
         plan: the rows.
         schedule: of the plan's rows, at its start.
         memory: of the model on the device.
+        stepper: how steps are taken; lent for this call.
         poll: when and how completion is looked at.
         on_token: called for every emitted token; needs a poll every step.
         bar: progress over rows.
@@ -58,6 +61,7 @@ class Decoder:
         limits: Limits,
         device: torch.device,
         memory: KVMemory,
+        stepper: Stepper,
         poll: Poll,
         on_token: OnToken | None,
         bar: tqdm,
@@ -66,10 +70,12 @@ class Decoder:
         rows, slots = len(plan.most), schedule.used
         self.ended_at = [-1] * rows
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._memory, self._poll, self._on_token, self._bar = memory, poll, on_token, bar
-        self._attention = attention
-        self._machine = plan.machine.to(device)
-        self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
+        self._memory, self._stepper, self._poll = memory, stepper, poll
+        self._on_token, self._bar, self._attention = on_token, bar, attention
+        steps = expected_steps(plan.needs.tokens, slots)
+        opened = stepper.open(slots, limits.vocab, plan.machine, plan.sampling, device, steps)
+        self._slots: Slots = opened[0]
+        self._machine = opened[1]
         self._cache: SlotCache | None = None
         self._flushed = 0  # steps whose log is in the record
         self._prefixes: dict[int, Prefix] = {}
@@ -95,13 +101,17 @@ class Decoder:
         while schedule.busy:
             self._change_slots()
             entry = schedule.step % WINDOW
-            emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
             schedule.step += 1
+            whole = self._stepper.records  # then looks come behind the forward, which is part of the step
+            if whole:
+                self._stepper.step(self._grown_cache(), schedule.used, schedule.columns)
+            else:
+                emit(self._slots, self._machine, self._plan.sampling, schedule.used, entry)
             if self._on_token is not None:
                 self._stream(entry, self._on_token)
             self._finish_rows()
-            if schedule.alive:
-                self._forward()
+            if schedule.alive and not whole:
+                self._stepper.forward(self._grown_cache(), schedule.used, schedule.columns)
             if schedule.step % WINDOW == 0:
                 self._flush()
         self._flush()
@@ -109,20 +119,21 @@ class Decoder:
             self._raise_broken()
         return self._record.fields(), self._final_state
 
-    def _forward(self) -> None:
+    def _grown_cache(self) -> SlotCache:
+        """The cache, with the columns that the step needs."""
         assert self._cache is not None
         columns, most = self._schedule.columns, self._schedule.most_columns
         if columns > self._cache.capacity:
             self._grow(min(2 * columns, most))
-        forward(self._model, self._cache, self._slots, self._schedule.used, columns, self._attention)
+        return self._cache
 
     # Memory of the slots
 
     def _allocated(self, like: Prefix) -> SlotCache:
         needs, pools = self._plan.needs, self._schedule.pools
-        self._memory.check(needs, pools)
+        self._memory.check(needs, pools, self._stepper.held_bytes)
         try:
-            return SlotCache(like, pools)
+            return self._stepper.cache(like, pools)
         except NoRoom as error:
             raise self._memory.error(needs, pools, error.given) from error
 
@@ -202,6 +213,7 @@ class Decoder:
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
+        self._slots.state[self._schedule.used :] = self._done_state  # a step may compute some of these, too
 
     # Completion
 

@@ -17,9 +17,11 @@ from elastic.budget import Budget, FinishReason, Source
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
 from elastic.rollout.attention import candidates
+from elastic.rollout.compiled import MODES
 from elastic.rollout.decode import Decoder, OnToken
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
+from elastic.rollout.graphs import graphs_for
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
@@ -29,6 +31,7 @@ from elastic.rollout.record import RolloutBatch
 from elastic.rollout.servable import check_servable
 from elastic.rollout.serving import serving
 from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
+from elastic.rollout.stepper import Stepper
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
@@ -67,6 +70,13 @@ class RolloutEngine:
             "auto" takes flash where a package of it is installed and serves device, dtype and model, else
             flex on a GPU and sdpa on a CPU. A model whose attention cannot be exchanged decodes by its own
             under a mask. The choice is printed to stderr in one line, unless it is that of a CPU.
+        compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto": on a
+            GPU, once the steps taken in a shape, with those of the call ahead, pay for it
+            (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
+
+    On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
+    kept from call to call, at the size of the largest so far, unless that is over an eighth of the GPU's
+    memory; `release` frees them.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -87,10 +97,13 @@ class RolloutEngine:
         poll_every: int | None = None,
         add_special_tokens: bool | None = None,
         attention: str = "auto",
+        compile: str = "auto",
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name}: expected an integer from 1, got {value!r}")
+        if compile not in MODES:
+            raise ValueError(f"compile: expected one of {', '.join(map(repr, MODES))}, got {compile!r}")
         if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
             raise TypeError(
                 f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
@@ -114,6 +127,8 @@ class RolloutEngine:
         with serving(model):
             self._attention = prove_decoding(model, self.limits.context, choices)
         self._pooling = Pooling(model, self.device, self._attention.backend != "mask")
+        compile = "off" if compile == "auto" and not on_gpu else compile
+        self._stepper = Stepper(model, compile, graphs_for(self.device), self._attention)
         if on_gpu or attention != "auto":
             print(f"elastic: rollouts: attention {self.attention}", file=sys.stderr)
 
@@ -192,8 +207,13 @@ class RolloutEngine:
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
         with serving(self.model):
-            memory, pools = self._pooling.fitting(plan.needs, slots)
-        with serving(self.model), self._attention.stepping(self.model), self._bar(rows, shown) as bar:
+            memory, pools = self._pooling.fitting(plan.needs, slots, self._stepper.held_bytes)
+        with (
+            serving(self.model),
+            self._attention.stepping(self.model),
+            self._stepper.lend() as stepper,
+            self._bar(rows, shown) as bar,
+        ):
             decoder = Decoder(
                 self.model,
                 plan,
@@ -201,6 +221,7 @@ class RolloutEngine:
                 self.limits,
                 self.device,
                 memory,
+                stepper,
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,
@@ -244,6 +265,10 @@ class RolloutEngine:
         with serving(self.model):
             memory, pools = self._pooling.plan(plan.needs, min(self.max_rows, len(plan.most)))
         return memory.bytes(pools)
+
+    def release(self) -> None:
+        """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. A later call makes it."""
+        self._stepper.release()
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""

@@ -36,14 +36,14 @@ class Pooling:
         memory = KVMemory(self._column_bytes[dtype], self._device, self._several)
         return memory, memory.pools(needs, slots)
 
-    def fitting(self, needs: Needs, slots: int) -> tuple[KVMemory, list[Pool]]:
-        """The same, which fit.
+    def fitting(self, needs: Needs, slots: int, held_bytes: int = 0) -> tuple[KVMemory, list[Pool]]:
+        """The same, which fit into what is free and what is held for them already.
 
         Raises:
             MemoryError: they do not.
         """
         memory, pools = self.plan(needs, slots)
-        memory.check(needs, pools)
+        memory.check(needs, pools, held_bytes)
         if not (self._several or self._said) and len(memory.classes(needs, slots)) > 1:
             self._said = True
             warnings.warn(

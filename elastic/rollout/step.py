@@ -34,6 +34,7 @@ class Slots:
         seeds: [S] int64, of each row's random numbers.
         emitted: [S] int64, tokens that each row's completion holds, the counter of its random numbers.
         signal: [2] int32: rows that went on in the last step; 0, or 1 + a slot whose logits were unusable.
+        entry: [1] int64, 0 .. W-1, of the next step in the log, where the device counts (see `emit`).
         log_tokens: [W, S] int64; log_source, log_phase: uint8; log_logprobs, log_full: float32.
     """
 
@@ -44,6 +45,7 @@ class Slots:
     seeds: Tensor
     emitted: Tensor
     signal: Tensor
+    entry: Tensor
     log_tokens: Tensor
     log_source: Tensor
     log_phase: Tensor
@@ -70,6 +72,7 @@ def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device) ->
         seeds=make(slots, dtype=torch.int64),
         emitted=make(slots, dtype=torch.int64),
         signal=make(2, dtype=torch.int32),
+        entry=make(1, dtype=torch.int64),
         log_tokens=make(WINDOW, slots, dtype=torch.int64),
         log_source=make(WINDOW, slots, dtype=torch.uint8),
         log_phase=make(WINDOW, slots, dtype=torch.uint8),
@@ -84,11 +87,12 @@ def done_state(rows: int, machine: Machine, device: torch.device) -> Tensor:
     return ops.new_state(torch.zeros(rows, dtype=torch.int64, device=device), machine, phase=phase)
 
 
-def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: int) -> None:
+def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: int | None = None) -> None:
     """Draws a token for each of the first `rows` slots, takes their budget step and logs both.
 
     Args:
-        entry: the step's place in the window, 0 .. W-1.
+        entry: the step's place in the window, 0 .. W-1. None takes `slots.entry` and moves it on: a recorded
+            step would log at the same number for ever.
     """
     emitted = slots.emitted[:rows]
     out = ops.sample(
@@ -108,11 +112,15 @@ def emit(slots: Slots, machine: Machine, sampling: Sampling, rows: int, entry: i
     assert out.phase is not None
     emitted.add_(1)
     slots.tokens[:rows] = out.tokens
-    slots.log_tokens[entry, :rows] = out.tokens
-    slots.log_source[entry, :rows] = out.source
-    slots.log_phase[entry, :rows] = out.phase
-    slots.log_logprobs[entry, :rows] = out.logprobs  # NaN where logits were unusable: it names the row
-    slots.log_full[entry, :rows] = out.full_logprobs
+    # Logprobs are NaN where logits were unusable: that names the row.
+    values = (out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs)
+    for part, value in zip(slots.log, values, strict=True):
+        if entry is None:
+            part[:, :rows].index_copy_(0, slots.entry, value[None])
+        else:
+            part[entry, :rows] = value
+    if entry is None:
+        slots.entry.add_(1).remainder_(WINDOW)
 
 
 def forward(

@@ -10,7 +10,7 @@ from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.pools import Pool
-from elastic.rollout.step import Slots, emit, forward, new_slots
+from elastic.rollout.step import WINDOW, Slots, emit, forward, new_slots
 from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32
@@ -36,8 +36,8 @@ def in_flight(model, masks: bool):
     return slots, machine, cache
 
 
-def step(model, slots, machine, cache, sampling, number=0):
-    emit(slots, machine, sampling, ROWS, number)
+def step(model, slots, machine, cache, sampling, number=0, entry=None):
+    emit(slots, machine, sampling, ROWS, entry)
     forward(model, cache, slots, ROWS, 4 + number)
 
 
@@ -59,6 +59,23 @@ def test_no_step_reads_device_memory_on_the_host(family, sampling, masks):
             step(model, slots, machine, cache, sampling, 1)
             with pytest.raises(DataDependentOutputException):
                 bool((slots.tokens == 1).any())  # what such a read would have done
+
+
+@pytest.mark.parametrize("begin", [0, WINDOW - 3])
+def test_the_log_is_the_same_whoever_counts_its_entries(model, begin):
+    def log_of(by_host):
+        slots, machine, cache = in_flight(model, False)
+        slots.entry.fill_(begin)
+        for number in range(8):
+            entry = (begin + number) % WINDOW if by_host else None
+            step(model, slots, machine, cache, SAMPLINGS[0], number, entry)
+        return slots.log
+
+    with torch.no_grad():
+        ours, theirs = log_of(False), log_of(True)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.count_nonzero() > 0
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
