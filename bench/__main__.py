@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(args: argparse.Namespace) -> int:
     import torch
 
-    from bench import suite
+    from bench import cases, suite
     from bench.harness.case import COMPILED, Outcome
     from bench.harness.device import Device, default_device
     from bench.output import tables
@@ -70,12 +70,12 @@ def measure(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     device = Device(args.device or default_device())
-    sizes = suite.TINY if args.tiny else suite.GPU if device.is_cuda else suite.CPU
-    entries = suite.default(sizes)
+    sizes = cases.GPU if device.is_cuda else cases.CPU
+    entries = cases.default(cases.tiny(sizes) if args.tiny else sizes)
     if args.full and not args.tiny:
-        entries += suite.more(sizes)
+        entries += cases.more(sizes)
     if args.full or args.scaling:
-        entries += suite.scaling(1 if args.tiny else None)
+        entries += cases.scaling(1 if args.tiny else None)
     result: dict[str, Any] = {**facts(device.torch), "results": [], "errors": [], "skipped": []}
     path = args.json
     if path is not None and (path.is_dir() or not path.suffix):

@@ -2,7 +2,8 @@
 
 The embedded model, B rows in flight, one thread, budgets of equal length. CPU time of the process,
 taken around the step's parts. The mean also has what happens in a few steps only: rows that end, compaction,
-moving the log to the record.
+moving the log to the record. The bound is what a step must read, the weights and the keys and values that are
+there, at the rate at which as many bytes as the weights are read and written.
 """
 
 import argparse
@@ -15,20 +16,26 @@ from unittest import mock
 
 import torch
 
-import elastic.tiny
+import elastic.models.tiny
+from bench.harness.case import ceiling
+from bench.harness.compare import Timed, compare
+from bench.harness.device import Device
+from bench.ops.traffic import step_bytes, weight_bytes
 from elastic import Budget, RolloutEngine, Sampling, ops
-from elastic.rollout import decode
+from elastic.rollout import decode, stepper
 from elastic.rollout.poll import Poll
 
 # Part of a step -> the function it is, as a place to patch.
 PARTS: list[tuple[str, Any, str]] = [
     ("`ops.sample`", ops, "sample"),
     ("log", decode, "emit"),  # the rest of it
-    ("mask, positions, copy of the logits", decode, "forward"),  # the rest of it
+    ("mask, positions, copy of the logits", stepper, "forward"),  # the rest of it
     ("poll", Poll, "look"),
 ]
 
 LOOP = "loop: schedule, compaction, moving the log"
+STEP, BOUND = "a step", "bound"
+COPIES = 31
 
 
 class Clock:
@@ -79,14 +86,16 @@ def watched(model: Any, steps: list[dict[str, float]]) -> Iterator[None]:
         yield
 
 
-def measure(rows: int, runs: int) -> str:
-    model, tokenizer = elastic.tiny.load()
+def measure(rows: int, runs: int) -> tuple[str, float]:
+    """The table, and a step's milliseconds of CPU time, the median."""
+    model, tokenizer = elastic.models.tiny.load()
     engine = RolloutEngine(model, tokenizer, max_rows=rows, progress=False)
-    prompts = [problem.prompt for problem in elastic.tiny.problems(rows)]
+    prompts = [problem.prompt for problem in elastic.models.tiny.problems(rows)]
     steps: list[dict[str, float]] = []
     for run in range(runs):
         with watched(model, steps):
-            engine.generate(prompts, Budget(24, 8), sampling=Sampling(temperature=1.0, seed=run))
+            batch = engine.generate(prompts, Budget(24, 8), sampling=Sampling(temperature=1.0, seed=run))
+    columns = round((batch.lengths.double() / 2).mean().item() + statistics.fmean(map(len, batch.prompts)))
     names = ["model", *(name for name, _, _ in PARTS), LOOP]
     steps = [step for step in steps if set(step) >= {*names}]
     middle = {name: statistics.median(step[name] for step in steps) for name in names}
@@ -94,13 +103,23 @@ def measure(rows: int, runs: int) -> str:
     totals = sum(middle.values()), sum(mean.values())
     middle["outside the model"] = totals[0] - middle["model"]
     mean["outside the model"] = totals[1] - mean["model"]
+    middle[STEP], mean[STEP] = totals
+    middle[BOUND] = mean[BOUND] = step_bytes(model, rows, columns) / read_and_write(weight_bytes(model))
     lines = ["| part of a step | median CPU ms | share | mean CPU ms | share |", "|---|---|---|---|---|"]
     for name in middle:
         a, b = middle[name], mean[name]
         lines.append(
             f"| {name} | {a:.3f} | {100 * a / totals[0]:.1f} % | {b:.3f} | {100 * b / totals[1]:.1f} % |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines), totals[0]
+
+
+def read_and_write(size: int) -> float:
+    """Bytes a millisecond, read and written, of memory that holds so many."""
+    device = Device("cpu")
+    variant = ceiling(device, torch.zeros(size // 4))
+    timing = compare([Timed(variant.name, variant.make())], COPIES, clock=device.clock)[variant.name]
+    return (variant.bytes or 0) / timing.median_ms()[1]
 
 
 def main() -> None:
@@ -110,7 +129,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {args.rows} rows, one thread, {args.runs} runs")
-    print(measure(args.rows, args.runs))
+    table, step_ms = measure(args.rows, args.runs)
+    print(table)
+    print(f"{args.rows / step_ms * 1e3:,.0f} tokens a second of CPU time while every row goes on")
 
 
 if __name__ == "__main__":

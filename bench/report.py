@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.output import agreement, bars, markdown, plot, scaling, tables
 from bench.output.results import read
-from elastic.files import write_atomic
+from elastic.data.files import write_atomic
 
 
 def text(run: tables.Row) -> str:

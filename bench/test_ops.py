@@ -9,7 +9,7 @@ import functools
 
 import pytest
 
-from bench import suite
+from bench import cases
 from bench.harness.case import Case, Outcome, run_case
 from bench.harness.device import Device, default_device
 
@@ -30,7 +30,8 @@ class Replay:
 
 REPLAY = Replay()
 DEVICE = Device(default_device())
-ENTRIES = suite.default(suite.GPU if DEVICE.is_cuda else suite.CPU)
+SIZES = cases.GPU if DEVICE.is_cuda else cases.CPU
+ENTRIES = cases.default(SIZES)
 
 
 @functools.lru_cache(maxsize=1)  # the variants of a case stand together
@@ -41,7 +42,7 @@ def measured(number: int) -> tuple[Case, Outcome]:
 
 def variants() -> list[object]:
     """Every variant of every case; the names are read from cases of a few elements."""
-    tiny = suite.default(suite.TINY)
+    tiny = cases.default(cases.tiny(SIZES))
     cpu = Device("cpu")
     return [
         pytest.param(number, name, id=f"{entry.op}-{number}-{name}")

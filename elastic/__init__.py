@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Budget": "elastic.budget",
     "FinishReason": "elastic.budget",
+    "Markers": "elastic.budget",
     "Phase": "elastic.budget",
     "Source": "elastic.budget",
-    "replay": "elastic.annotation",
-    "Markers": "elastic.markers",
+    "replay": "elastic.rollout.replay",
     "Sampling": "elastic.sampling",
     "load_model": "elastic.models",
     "RolloutBatch": "elastic.rollout",
@@ -28,6 +28,8 @@ __all__ = ["__version__", *sorted(_LAZY)]
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "tiny":
+        return importlib.import_module("elastic.models.tiny")
     raise AttributeError(f"module 'elastic' has no attribute '{name}'")
 
 

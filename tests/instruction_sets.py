@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 
-from elastic import _extension
+from elastic.ops import _extension
 
 SETS = ("DEFAULT", "AVX2", "AVX512")
-PROGRAM = "from elastic import _extension; print(_extension.load_extension().cpu_isa())"
+PROGRAM = "from elastic.ops import _extension; print(_extension.load_extension().cpu_isa())"
 
 
 def built() -> list[str]:

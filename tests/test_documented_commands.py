@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic import cli
+from elastic.commands import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -143,8 +143,8 @@ def test_commands_are_found_on_the_pages():
 @pytest.mark.parametrize(
     ("words", "complete", "fault"),
     [
-        (["-m", "bench.ops.rollout", "--sise", "tiny"], True, "unrecognized arguments: --sise"),
-        (["-m", "bench.ops.rollout", "--sise"], False, "required"),  # named with what it does not take
+        (["-m", "bench.rollout", "--sise", "tiny"], True, "unrecognized arguments: --sise"),
+        (["-m", "bench.rollout", "--sise"], False, "required"),  # named with what it does not take
         (["-m", "bench.ops.inputs"], False, "without looking at its arguments"),
     ],
 )

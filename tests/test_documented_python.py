@@ -9,7 +9,7 @@ import torch
 
 import elastic
 import elastic.rewards
-from elastic import tiny
+from elastic.models import tiny
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)

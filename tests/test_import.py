@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import elastic
-from elastic import _extension
+from elastic.ops import _extension
 
 
 def run(code: str) -> str:
@@ -30,9 +30,9 @@ def test_importing_the_ops_needs_torch_alone():
 def copy_of_the_package(folder: Path, *extensions: str) -> Path:
     """A package `elastic` that can load its extension, with empty files for the given names."""
     package = folder / "elastic"
-    package.mkdir(parents=True)
-    for name in ("__init__.py", "_extension.py"):
-        shutil.copy(Path(_extension.__file__).parent / name, package)
+    (package / "ops").mkdir(parents=True)
+    for name in ("__init__.py", "ops/__init__.py", "ops/_extension.py"):
+        shutil.copy(Path(elastic.__file__).parent / name, package / name)
     for name in extensions:
         (package / name).touch()
     return package
@@ -42,7 +42,7 @@ def copy_of_the_package(folder: Path, *extensions: str) -> Path:
 IMPORT = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
-import elastic._extension
+import elastic.ops
 """
 
 
@@ -143,7 +143,7 @@ def test_every_public_name_resolves():
 
 
 def test_unknown_instruction_set_is_refused():
-    code = "import elastic._extension as e; e._C.cpu_isa()"
+    code = "import elastic.ops._extension as e; e._C.cpu_isa()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"ELASTIC_CPU_ISA": "sse9", "PATH": ""},

@@ -1,8 +1,8 @@
 """One command on a GPU machine, seven minutes at most, no network: `make gpu`, or `python -m bench.gpu`.
 
-Builds the extension in place, runs the CUDA tests, measures every op, sweeps launch sizes, and runs
-compute-sanitizer; prints a report and keeps all of it in one JSON file, which at any time holds what was
-measured so far. At the deadline it ends, whatever a step does.
+Builds the extension in place, runs the CUDA tests beside compute-sanitizer, measures every op, sweeps launch
+sizes, and measures decode steps and a training step of a 1.5B model; prints a report and keeps all of it in
+one JSON file, which at any time holds what was measured so far. The deadline ends it, whatever a step does.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 
 from bench.gpu import processes, report
 from bench.gpu.kept import Kept
-from bench.gpu.steps import STEPS, Context, Record
+from bench.gpu.steps import STEPS, TOGETHER, Context, Record
 from bench.output.results import ROOT, facts
 
 MINUTES = 7.0
@@ -65,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline.start()
     terminated = signal.signal(signal.SIGTERM, lambda *_: end_at_once(kept, None))
     try:
-        for name in (name for name in STEPS if name in args.steps):
+        for names in together([name for name in STEPS if name in args.steps]):
             left = args.minutes * 60 - SPARE_S - (time.monotonic() - began)
-            run_step(name, context, kept, left)
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(lambda name, left=left: run_step(name, context, kept, left), names))
     finally:
         deadline.cancel()
         signal.signal(signal.SIGTERM, terminated)
@@ -76,20 +79,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(status in ("passed", "unavailable") for status in statuses) else 1
 
 
+def together(names: Sequence[str]) -> list[list[str]]:
+    """Steps in order; those that time nothing run side by side."""
+    found: list[list[str]] = []
+    for name in names:
+        if found and {name, *found[-1]} <= TOGETHER:
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return found
+
+
 def run_step(name: str, context: Context, kept: Kept, left_s: float) -> None:
     """Runs a step within its limit and the time that is left; the file follows what it has."""
     step, most_s = STEPS[name]
     limit, start = min(most_s, left_s), time.monotonic()
 
-    def keep(record: Record, final: bool = False) -> None:
-        kept.put(name, {"status": "running", "detail": "not done", **record}, time.monotonic() - start, final)
+    def keep(record: Record) -> None:
+        kept.put(name, {"status": "running", "detail": "not done", **record}, time.monotonic() - start)
 
     print(f"== {name}, at most {max(limit, 0):.0f} s", flush=True)
     if limit <= 1:
-        return keep({"status": "not run", "detail": "time was up"}, final=True)
+        return keep({"status": "not run", "detail": "time was up"})
     keep({})
-    context.keep = keep
-    return keep(step(context, limit), final=True)
+    return keep(step(replace(context, keep=keep), limit))
 
 
 def end_at_once(kept: Kept, minutes: float | None) -> None:

@@ -9,8 +9,9 @@ import argparse
 import torch
 from torch import Tensor
 
-from elastic import Budget, Markers, _extension, ops
-from elastic.machine import compile_budgets
+from elastic import Budget, Markers, ops
+from elastic.budget.machine import compile_budgets
+from elastic.ops import _extension
 
 LOSSES = ("grpo", "dapo", "gspo", "cispo", "sapo")
 # Odd: rows off a 16-byte boundary. 4,096: whole tiles. 20,011: several tiles and an end.

@@ -8,7 +8,7 @@ from bench.gpu.launches import Choice, best
 from bench.output.results import write
 
 Record = dict[str, Any]
-LISTS = ("results", "tuning", "errors")
+LISTS = ("results", "tuning", "errors", "skipped")
 
 
 class Kept:
@@ -20,18 +20,24 @@ class Kept:
 
     def __init__(self, path: Path, facts: Record) -> None:
         self.path = path
-        self.run: Record = {**facts, **{key: [] for key in LISTS}, "steps": {}}
-        self._before = self.run  # without the step that runs
-        self._lock = threading.RLock()  # the deadline's thread writes, too
+        self._facts = facts
+        self._records: dict[str, Record] = {}  # a step's last word
+        self._lock = threading.RLock()  # steps run side by side
+        self._collect()
 
-    def put(self, step: str, record: Record, seconds: float, final: bool) -> None:
-        """Writes what a step has so far; `final` closes it."""
+    def put(self, step: str, record: Record, seconds: float) -> None:
+        """Writes what a step has so far, in place of what it had."""
         with self._lock:
-            lists = {key: self._before[key] + record.get(key, []) for key in LISTS}
-            rest = {key: value for key, value in record.items() if key not in LISTS}
-            steps = {**self._before["steps"], step: {**rest, "seconds": seconds}}
-            table = best([Choice(**entry) for entry in lists["tuning"]])
-            self.run = {**self._before, **lists, "steps": steps, "launch_table": table}
-            if final:
-                self._before = self.run
+            self._records[step] = {**record, "seconds": seconds}
+            self._collect()
             write(self.path, self.run)
+
+    def _collect(self) -> None:
+        records = self._records.items()
+        lists = {key: [one for _, record in records for one in record.get(key, [])] for key in LISTS}
+        steps = {
+            step: {key: value for key, value in record.items() if key not in LISTS}
+            for step, record in records
+        }
+        table = best([Choice(**entry) for entry in lists["tuning"]])
+        self.run: Record = {**self._facts, **lists, "steps": steps, "launch_table": table}

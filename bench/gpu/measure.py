@@ -6,6 +6,8 @@ another for the rest (`bench.gpu.steps`).
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,51 +15,30 @@ from typing import Any
 
 import torch
 
+from bench import cases
 from bench.gpu import tune
 from bench.gpu.launches import TABLE, Choice
 from bench.gpu.steps import DONE, JOB
-from bench.harness.case import COMPILED, Case, Variant, error_of, name_of, nbytes, run_case
+from bench.harness.case import COMPILED, Case, error_of, name_of, run_case
 from bench.harness.device import Device
-from bench.harness.models import LLAMA, MODELS, QWEN
-from bench.ops import budget_step, force_logits, grpo_loss, linear_grpo_loss, sample, token_logprobs
+from bench.harness.models import LLAMA, MODELS
 from bench.output.results import write
-from elastic import _extension
+from elastic.ops import _extension
 
 BF16, F32 = torch.bfloat16, torch.float32
-V = MODELS[QWEN].vocab
-CHUNKS = (2048, 4096, 8192)
-NO_RESULTS: dict[str, Any] = {"done": [], "results": [], "errors": [], "tuning": [], "bytes_per_ms": None}
+NO_RESULTS: dict[str, Any] = {
+    **{key: [] for key in ("done", "results", "errors", "skipped", "tuning")},
+    "bytes_per_ms": None,
+}
+MODEL_ROUNDS = 3  # of whole models, whose calls take seconds
+COPY = "copy"
 
 
-def bench_cases(tiny: bool) -> dict[str, Callable[[Device], Case]]:
-    """Makers of the cases by name, in the order they run; `tiny` ones drive the code on a CPU."""
-    n, half, v = (16, 8, 301) if tiny else (8192, 2048, V)
-    rows, linear = (4, (16, 8, 61)) if tiny else (256, (16_384, MODELS[QWEN].hidden, V))
-    low = F32 if tiny else BF16
-    return {
-        "copy": lambda d: copy_case(d, n, v, low),
-        "grpo_loss bfloat16": lambda d: grpo_loss.case(d, n, v, low),
-        "grpo_loss float32": lambda d: grpo_loss.case(d, half, v, F32),
-        "token_logprobs bfloat16": lambda d: token_logprobs.case(d, n, v, low),
-        "token_logprobs float32": lambda d: token_logprobs.case(d, half, v, F32),
-        "budget_step_": lambda d: budget_step.case(d, rows),
-        "force_logits_ bfloat16": lambda d: force_logits.case(d, rows, v, low),
-        "linear_grpo_loss": lambda d: linear_grpo_loss.case(d, *linear, low, chunks=CHUNKS),
-        "sample bfloat16": lambda d: sample.case(d, rows, v, low),
-        "sample float32": lambda d: sample.case(d, rows, v, F32),
-        "sample float32 top_p": lambda d: sample.case(d, rows, v, F32, 0.95),
-    }
-
-
-def copy_case(device: Device, tokens: int, vocab: int, dtype: torch.dtype) -> Case:
-    """What the device's memory gives: bytes read and written by a copy, and in place."""
-    source = torch.randn(tokens, vocab, dtype=dtype, device=device.torch)
-    target = source.clone()
-    variants = [
-        Variant("device to device", lambda: lambda _: target.copy_(source)),
-        Variant("read + write in place", lambda: lambda _: target.neg_()),
-    ]
-    return Case("copy", f"N={tokens} V={vocab}", name_of(dtype), variants, bytes=2 * nbytes(source))
+def jobs(kind: str, tiny: bool) -> dict[str, Callable[[Device], Case]]:
+    """Makers of the cases of `bench` or `models` by name, in the order they run; `tiny` to try them."""
+    sizes = cases.tiny(cases.GPU) if tiny else cases.GPU
+    listed = cases.ops(sizes) if kind == "bench" else cases.whole_models(sizes)
+    return {entry.name: entry.make for entry in [cases.copy(sizes), *listed]}
 
 
 def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
@@ -65,9 +46,8 @@ def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
     if tiny:
         return {"301 float32": (8, 301, F32)}
     sizes = {BF16: 4096, F32: 2048}
-    return {
-        f"{v} {name_of(dtype)}": (n, v, dtype) for v in (V, MODELS[LLAMA].vocab) for dtype, n in sizes.items()
-    }
+    vocabularies = (cases.V, MODELS[LLAMA].vocab)
+    return {f"{v} {name_of(dtype)}": (n, v, dtype) for v in vocabularies for dtype, n in sizes.items()}
 
 
 def set_logits_launch() -> tune.SetLaunch | None:
@@ -81,11 +61,23 @@ def shape_of_table(choice: Choice) -> str:
 
 
 def names(kind: str, tiny: bool) -> list[str]:
-    return list(bench_cases(tiny) if kind == "bench" else tune_jobs(tiny))
+    return list(tune_jobs(tiny) if kind == "tune" else jobs(kind, tiny))
 
 
-def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, kept: dict[str, Any]) -> bool:
-    """Adds what one job gave to `kept`; returns whether the device survived it."""
+def measure_one(
+    kind: str,
+    name: str,
+    device: Device,
+    rounds: int,
+    tiny: bool,
+    kept: dict[str, Any],
+    until: float = math.inf,
+) -> bool:
+    """Adds what one job gave to `kept`; returns whether the device survived it.
+
+    Args:
+        until: when `time.monotonic()` is there, all should be done.
+    """
     if kind == "tune":
         set_launch = set_logits_launch()
         if set_launch is None:
@@ -97,31 +89,48 @@ def measure_one(kind: str, name: str, device: Device, rounds: int, tiny: bool, k
                 choice.why = shape_of_table(choice)
         kept["tuning"] += [asdict(choice) for choice in found]
         return True
-    case = bench_cases(tiny)[name](device)
+    case = jobs(kind, tiny)[name](device)
     if tiny:
         case = case.without(COMPILED)
-    outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds)
+    if kind == "models" and name != COPY:
+        outcome = run_case(case, device, few_rounds(rounds, until), kept["bytes_per_ms"], until=until)
+    else:
+        outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds)
     for note in outcome.skipped:
         print(f"  skipped: {note['variant']}: {note['why']}", flush=True)
-    if name == "copy" and outcome.rows:
+    if name == COPY and outcome.rows:
         kept["bytes_per_ms"] = max(row["bytes"] / row["median_ms"] for row in outcome.rows)
         for row in outcome.rows:
             row["ceiling_share"] = row["bytes"] / row["median_ms"] / kept["bytes_per_ms"]
-    kept["results"] += outcome.rows
+    if name != COPY or kind == "bench":  # `models` measures the ceiling again, in its own process
+        kept["results"] += outcome.rows
     kept["errors"] += outcome.errors
+    kept["skipped"] += outcome.skipped
     return not outcome.device_lost
+
+
+def few_rounds(rounds: int, until: float) -> Callable[[float], int]:
+    """Given the seconds that a round takes: as many as there is time for, and one in any case."""
+
+    def count(round_s: float) -> int:
+        fit = (until - time.monotonic()) / max(round_s, 1e-6)
+        return max(1, int(min(rounds, MODEL_ROUNDS, fit)))
+
+    return count
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("bench", "tune"))
+    parser.add_argument("kind", choices=("bench", "models", "tune"))
     parser.add_argument("--list", action="store_true", help="print the names of the jobs and leave")
     parser.add_argument("--only", nargs="+", default=[], help="names of jobs")
     parser.add_argument("--out", type=Path, help="JSON, extended after each job")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="that there are")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
+    until = time.monotonic() + args.seconds
     if args.list:
         print("\n".join(f"{JOB}{name}" for name in names(args.kind, args.tiny)))
         return
@@ -134,13 +143,14 @@ def main() -> None:
         alive = True
         # Making a job allocates and computes inputs, which may fail, too; see `run_case`.
         try:
-            alive = measure_one(args.kind, name, device, args.rounds, args.tiny, kept)
+            alive = measure_one(args.kind, name, device, args.rounds, args.tiny, kept, until)
         except Exception as error:
             kept["errors"].append(error_of(Case(args.kind, name, "", []), "all", error))
             alive = not device.lost()
         kept["done"].append(name)
         write(args.out, kept)
         print(f"{DONE}{name}", flush=True)
+        torch.compiler.reset()  # what was compiled may hold on to models and caches
         device.release()
         if not alive:
             raise SystemExit(f"{args.kind}: {name}: the device was lost")

@@ -26,6 +26,7 @@ Record = dict[str, Any]
 JOB = "job: "  # what `bench.gpu.measure --list` puts before each name
 DONE = "done: "  # and `bench.gpu.measure` before the name of a job whose figures are in its file
 OUTCOME = re.compile(r"^(?P<test>\S+::.+?) (?P<outcome>PASSED|FAILED|ERROR)\b")
+KEPT = ("results", "tuning", "errors", "skipped")  # of the file of `bench.gpu.measure`
 ERRORS_FOUND = 86  # exit status that compute-sanitizer is asked for
 CUDA_TEST = re.compile(r"^def test_\w+\([^)]*\bcuda\b", re.MULTILINE)
 
@@ -190,6 +191,11 @@ def bench(context: Context, limit_s: float) -> Record:
     return measure("bench", context, limit_s)
 
 
+def models(context: Context, limit_s: float) -> Record:
+    """Decode steps and a training step of a model of real size."""
+    return measure("models", context, limit_s)
+
+
 def measure(kind: str, context: Context, limit_s: float) -> Record:
     """Runs `bench.gpu.measure`, and again for what is left where a job takes its process down."""
     out = context.folder / f"{kind}.json"
@@ -205,10 +211,11 @@ def measure(kind: str, context: Context, limit_s: float) -> Record:
     def note(line: str) -> None:
         if line.startswith(DONE):
             kept = json.loads(out.read_text())
-            context.keep({key: kept[key] for key in ("results", "tuning", "errors")})
+            context.keep({key: kept[key] for key in KEPT})
 
     while left and remaining > 1:
-        done = processes.run([*command, "--only", *left], remaining, on_line=note)
+        told = ["--seconds", f"{remaining:.0f}", "--only", *left]
+        done = processes.run([*command, *told], remaining, on_line=note)
         remaining -= done.seconds
         finished = json.loads(out.read_text())["done"] if out.exists() else []
         before, left = left, [name for name in left if name not in finished]
@@ -223,7 +230,7 @@ def of_measure(kept: Record, lost: list[Record], left: list[str]) -> Record:
     errors += [{"op": name, "variant": "all", "error": "not measured: time was up"} for name in left]
     done = f"{len(kept.get('done', []))} measured"
     record = {"status": "passed", "detail": done, "errors": errors}
-    record |= {"results": kept.get("results", []), "tuning": kept.get("tuning", [])}
+    record |= {key: kept.get(key, []) for key in KEPT if key != "errors"}
     if errors:
         first = errors[0]
         record["status"] = "failed"
@@ -240,12 +247,14 @@ def of_command(done: processes.Done) -> Record:
     return {"status": "failed", "detail": f"{why}: {done.last}", "tail": done.lines[-60:]}
 
 
-# In the order of their worth; seconds each may take at most. On an H200 they took: build 144 on two cores,
-# test 33, bench 85, tune 11, sanitize 71.
+# Seconds each may take at most. On an H200 they took: build 144 on two cores, test and sanitize together 71,
+# bench 85, tune 11. The last one takes what is left, and leaves out by name what it has no time for.
 STEPS = {
     "build": (build, 200),
     "test": (test, 90),
+    "sanitize": (sanitize, 120),
     "bench": (bench, 150),
     "tune": (tune, 40),
-    "sanitize": (sanitize, 120),
+    "models": (models, 240),
 }
+TOGETHER = {"test", "sanitize"}  # nothing is timed, so they run side by side

@@ -6,6 +6,7 @@ is the one its neighbours have, `needs` names the packages it wants.
 
 import gc
 import importlib.metadata
+import math
 import os
 import shutil
 import statistics
@@ -36,6 +37,14 @@ def _nothing(_: Any) -> None:
     return None
 
 
+def _not_here() -> Callable[[int], Any]:
+    raise NotImplementedError("a variant without a call needs skip=")
+
+
+def _no_values(_: str, __: Mapping[str, Timing]) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass
 class Variant:
     """One way to do a job.
@@ -49,16 +58,22 @@ class Variant:
         needs: distributions, or keys of `PROBES`, without which it is skipped by name.
         bytes: memory traffic that it needs at least, where that is not the case's.
         floor: not a way to do the job, but what no way can do without.
+        lead: makes what the call does besides the job; it is timed too, and taken off.
+        skip: why it cannot be had here; empty where it can.
+        takes_s: about how long making it takes; where less time is left it is skipped by name.
     """
 
     name: str
-    make: Callable[[], Callable[[int], Any]]
+    make: Callable[[], Callable[[int], Any]] = _not_here
     check: Callable[[Any], None] = _nothing
     prepare: Callable[[int], object] = _nothing
     repeats: int = 1
     needs: tuple[str, ...] = ()
     bytes: int | None = None
     floor: bool = False
+    lead: Callable[[], Callable[[int], Any]] | None = None
+    skip: str = ""
+    takes_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -78,6 +93,7 @@ class Case:
     axis, at: the size that a scaling curve runs over, and its value here.
     items: tokens, or whatever is made, of one call.
     work: where calls differ in what they make: each variant appends its items of each timed call here.
+    extra: further values of a variant's row, by its name and the rounds of all variants.
     """
 
     op: str
@@ -91,6 +107,7 @@ class Case:
     at: int | None = None
     items: int | None = None
     work: Mapping[str, list[int]] | None = None
+    extra: Callable[[str, Mapping[str, Timing]], Mapping[str, Any]] = _no_values
 
     def without(self, *names: str) -> "Case":
         """The same, but for the named variants."""
@@ -126,6 +143,7 @@ def run_case(
     rounds: Rounds,
     bytes_per_ms: float | None = None,
     again: Rounds = 0,
+    until: float = math.inf,
 ) -> Outcome:
     """Checks every variant, then times those that are right, alternating.
 
@@ -134,6 +152,7 @@ def run_case(
         bytes_per_ms: the ceiling of memory traffic; None takes the case's own variant `CEILING`.
         again: rounds of a second measurement, made where the quartiles of the first lie too far apart
             (`tables.NOISY`); the steadier of both is reported. 0: none.
+        until: when `time.monotonic()` is there, all should be done.
     """
     gc.collect()  # what others left must not be freed while memory is watched
     out = Outcome()
@@ -141,8 +160,8 @@ def run_case(
     peaks: dict[str, int | None] = {}
     round_s = 0.0
     for variant in case.variants:
-        if absent := [need for need in variant.needs if not available(need)]:
-            out.skipped.append(_note(case, variant.name, why=f"{', '.join(absent)} not installed"))
+        if why := _why_not(variant, until):
+            out.skipped.append(_note(case, variant.name, why=why))
             continue
         # One way that does not compile, load or compute must not cost the others; it is reported and makes
         # the run fail.
@@ -166,7 +185,10 @@ def run_case(
     if calls:
         for made in (case.work or {}).values():
             made.clear()
-        ways = [Timed(name, call, variant.prepare) for name, (variant, call) in calls.items()]
+        ways = [
+            Timed(name, call, variant.prepare, variant.lead and variant.lead())
+            for name, (variant, call) in calls.items()
+        ]
 
         def measured(rounds: Rounds, warmup: int) -> dict[str, Timing]:
             count = rounds if isinstance(rounds, int) else rounds(round_s)
@@ -182,6 +204,17 @@ def run_case(
     return out
 
 
+def _why_not(variant: Variant, until: float) -> str:
+    """Why a variant is not made; empty where it is."""
+    if variant.skip:
+        return variant.skip
+    if absent := [need for need in variant.needs if not available(need)]:
+        return f"{', '.join(absent)} not installed"
+    if variant.takes_s and time.monotonic() + variant.takes_s > until:
+        return f"no time left for it: it takes about {variant.takes_s:.0f} s"
+    return ""
+
+
 def _unsteadiness(timings: Mapping[str, Timing], device: Device) -> float:
     """The largest distance of quartiles over the median among the variants."""
     counted = [timing.cpu_ms if device.counts == "cpu" else timing.wall_ms for timing in timings.values()]
@@ -191,7 +224,7 @@ def _unsteadiness(timings: Mapping[str, Timing], device: Device) -> float:
 def _of_one_call(case: Case, variant: Variant, timing: Timing) -> Timing:
     """Times of one repeat, and where calls differ in what they make, of `items` things made."""
     factors = [1 / variant.repeats] * len(timing.wall_ms)
-    if case.work is not None and case.items is not None:
+    if case.work is not None and case.items is not None and variant.name in case.work:
         factors = [case.items / made for made in case.work[variant.name][-len(factors) :]]
     return Timing(
         [ms * factor for ms, factor in zip(timing.wall_ms, factors, strict=True)],
@@ -214,9 +247,11 @@ def _row(
     median = statistics.median(mine)
     moved = case.bytes if variant.bytes is None else variant.bytes
     share = None
-    if moved is not None and bytes_per_ms is not None:
+    if not moved:
+        share = None
+    elif bytes_per_ms is not None:
         share = moved / median / bytes_per_ms
-    elif moved is not None and CEILING in counted:
+    elif CEILING in counted:
         most = next(v.bytes for v in case.variants if v.name == CEILING) or case.bytes
         share = median_ratio(counted[CEILING], mine) * moved / most
     wall_ms, cpu_ms = timings[variant.name].median_ms()
@@ -242,6 +277,7 @@ def _row(
         clock=device.counts,
         wall_ms=wall_ms,
         cpu_ms=cpu_ms,
+        **case.extra(variant.name, timings),
     )
 
 

@@ -100,7 +100,7 @@ class Device:
 
 def default_device() -> str:
     """`cuda` where CUDA ops are built and a GPU is there to run them."""
-    from elastic import _extension
+    from elastic.ops import _extension
 
     built = _extension.load_extension().build_info()["cuda"]
     return "cuda" if built and torch.cuda.is_available() else "cpu"

@@ -13,11 +13,14 @@ SIZES = {
     "wide": (256, 4, 4, 2, 64, 768, 4096),
     "train": (256, 4, 4, 2, 64, 768, 32_768),
     "small": (512, 8, 8, 2, 64, 1536, 32_768),
+    "1.5B": (1536, 28, 12, 2, 128, 8960, 151_936),  # Qwen2.5-1.5B's
 }
 
 
-def build(size: str, **options: Any) -> Qwen3ForCausalLM:
-    """A model of that size in float32, with the same weights each time.
+def build(
+    size: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, **options: Any
+) -> Qwen3ForCausalLM:
+    """A model of that size, made where it is used, with the same weights each time.
 
     Args:
         options: of `Qwen3Config`.
@@ -36,4 +39,10 @@ def build(size: str, **options: Any) -> Qwen3ForCausalLM:
         tie_word_embeddings=True,
         **options,
     )
-    return Qwen3ForCausalLM(config)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return Qwen3ForCausalLM(config)
+    finally:
+        torch.set_default_dtype(default)

@@ -13,7 +13,7 @@ import elastic.reference
 from bench.harness.case import Case, Variant
 from bench.harness.device import Device
 from elastic import Budget, Markers, ops
-from elastic.machine import Machine, compile_budgets
+from elastic.budget.machine import Machine, compile_budgets
 
 START, END, WORD, EOS, PAD = 2, 3, 6, 0, 1
 CALLS = 200

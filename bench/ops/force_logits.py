@@ -11,7 +11,7 @@ from bench.harness.device import Device
 from bench.harness.models import model_of
 from bench.ops.budget_step import END, EOS, MARKERS, PAD
 from elastic import Budget, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 
 def case(device: Device, rows: int, vocab: int, dtype: torch.dtype) -> Case:

@@ -4,13 +4,17 @@ Random-weight Qwen3 models, sampling over the whole vocabulary, prompts of 16-48
 `budgets` (uniform 8-128, set by each row's budget, no row ends by itself) and `natural` (end marker and EOS
 come with probability 1/40 a token, under budgets of 128 + 64). Items are tokens of completions, not of
 padding; where methods make different numbers of them, times are scaled to the most that budgets allow. The
-methods are checked against each other before they are timed. `python -m bench.ops.rollout` compares them.
+methods are checked against each other before they are timed.
+
+The ceiling is what decoding must read, at the rate of reading and writing as many bytes as the weights have:
+the weights at each of the fewest steps that are possible, and the keys and values that are there. On a CPU
+each method's steps are counted, and the share of its time outside the model's forward is measured.
 """
 
-import argparse
 import random
-import sys
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +24,12 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from bench.harness import random_models
-from bench.harness.case import Case, Variant, run_case
+from bench.harness.case import Case, Variant, ceiling
 from bench.harness.device import Device
-from bench.output import tables
+from bench.harness.forwards import watched
+from bench.ops.baselines import Request, hf_generate, two_calls
+from bench.ops.traffic import call_bytes, weight_bytes
 from elastic import Budget, Markers, RolloutEngine, Sampling
-from elastic.rollout.baselines import Request, hf_generate, two_calls
 
 PAD, EOS, START, END, FIRST_WORD = 0, 1, 2, 3, 4
 MARKERS = Markers((START,), (END,), "<think>", "</think>")
@@ -175,7 +180,8 @@ def case(
         f" group={group}" if group > 1 else ""
     )
     same_work = partial(check, found, few, vocab, lengths, group)
-    return of_methods(found, requests, shape, exact=lengths == "budgets", same_work=same_work)
+    work = Work(device, model, rows, found, requests, exact=lengths == "budgets")
+    return of_methods(work, shape, same_work)
 
 
 def by_budget(device: Device, size: str, rows: int, thinking: int, names: Sequence[str]) -> Case:
@@ -189,26 +195,56 @@ def by_budget(device: Device, size: str, rows: int, thinking: int, names: Sequen
         for on_eos in ("stop", "close")
     }
     shape = f"{size} rows={rows} thinking={thinking} solution=16"
-    return of_methods(found, requests, shape, exact=True)
+    return of_methods(Work(device, model, rows, found, requests, exact=True), shape)
 
 
-def of_methods(
-    found: dict[str, Method],
-    requests: dict[str, list[Request]],
-    shape: str,
-    exact: bool,
-    same_work: Callable[[], None] | None = None,
-) -> Case:
+@dataclass
+class Work:
+    """What the methods are measured on.
+
+    Attributes:
+        rows: decoded together.
+        requests: by the rule for EOS while thinking.
+        exact: rows have exactly the lengths that their budgets set.
+    """
+
+    device: Device
+    model: Any
+    rows: int
+    found: dict[str, Method]
+    requests: dict[str, list[Request]]
+    exact: bool
+
+    def most(self, on_eos: str = "stop") -> list[int]:
+        """Tokens that each request's budget allows."""
+        return [request.budget.max_tokens(MARKERS) or 0 for request in self.requests[on_eos]]
+
+
+def of_methods(work: Work, shape: str, same_work: Callable[[], None] | None = None) -> Case:
     """Args:
-    exact: rows have exactly the lengths that their budgets set.
     same_work: compares the methods with each other; called once.
     """
-    work: dict[str, list[int]] = {name: [] for name in found}
+    made_of: dict[str, list[int]] = {name: [] for name in work.found}
+    parts_of: dict[str, list[tuple[float, float]]] = {name: [] for name in work.found}  # steps, share outside
+    items = sum(work.most())
 
     def timed(name: str) -> Callable[[], Callable[[int], list[list[int]]]]:
+        method = work.found[name]
+
+        def call(number: int) -> list[list[int]]:
+            return method.run(work.requests[method.on_eos], max(number, 0), SAMPLING)
+
         def run(number: int) -> list[list[int]]:
-            made = found[name].run(requests[found[name].on_eos], max(number, 0), SAMPLING)
-            work[name].append(sum(map(len, made)))
+            if work.device.is_cuda:  # whose steps are no calls of the model, and whose time is elsewhere
+                made = call(number)
+            else:
+                clock = time.process_time if work.device.counts == "cpu" else time.perf_counter
+                begin = clock()
+                with watched(work.model, clock) as forwards:
+                    made = call(number)
+                share = 1 - forwards.seconds / max(clock() - begin, 1e-9)
+                parts_of[name].append((forwards.steps * items / sum(map(len, made)), share))
+            made_of[name].append(sum(map(len, made)))
             return made
 
         return lambda: run
@@ -220,46 +256,32 @@ def of_methods(
             if same_work is not None and not compared:
                 same_work()
                 compared.append(True)
-            for request, tokens in zip(requests[on_eos], made, strict=True):
-                most = request.budget.max_tokens(MARKERS) or 0
+            for most, tokens in zip(work.most(on_eos), made, strict=True):
                 assert 0 < len(tokens) <= most, f"{len(tokens)} tokens under a budget of {most}"
-                assert not exact or len(tokens) == most, f"expected {most} tokens, got {len(tokens)}"
+                assert not work.exact or len(tokens) == most, f"expected {most} tokens, got {len(tokens)}"
 
         return check_completions
 
+    def parts(name: str, _: Any) -> Mapping[str, float]:
+        if not parts_of.get(name):
+            return {}
+        steps, shares = zip(*parts_of[name], strict=True)
+        return {"steps": statistics.median(steps), "outside": statistics.median(shares)}
+
     variants = [
         Variant(name, timed(name), check_of(method.on_eos), needs=("transformers",))
-        for name, method in found.items()
+        for name, method in work.found.items()
     ]
-    items = sum(request.budget.max_tokens(MARKERS) or 0 for request in requests["stop"])
-    return Case("rollout", shape, "float32", variants, baseline=BASELINE, items=items, work=work)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.ops.rollout",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    like = torch.zeros(weight_bytes(work.model) // 4, device=work.device.torch)
+    prompts = [len(request.prompt) for request in work.requests["stop"]]
+    return Case(
+        "rollout",
+        shape,
+        "float32",
+        [*variants, ceiling(work.device, like)],
+        bytes=call_bytes(work.model, work.rows, prompts, work.most()),
+        baseline=BASELINE,
+        items=items,
+        work=made_of,
+        extra=parts,
     )
-    parser.add_argument("--size", choices=sorted(random_models.SIZES), default="tiny", help="of the model")
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64], help="decoded together")
-    parser.add_argument(
-        "--lengths", nargs="+", choices=("budgets", "natural"), default=["budgets", "natural"]
-    )
-    parser.add_argument("--group", type=int, default=1, help="rows that share a prompt")
-    parser.add_argument("--requests", type=int, default=4, help="as a multiple of the rows")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    errors = []
-    for rows in args.rows:
-        for lengths in args.lengths:
-            one = case(Device("cpu"), args.size, rows, lengths, args.group, args.requests)
-            outcome = run_case(one, Device("cpu"), args.rounds)
-            errors += outcome.errors
-            print(tables.block(outcome.rows, outcome.errors, outcome.skipped), flush=True)
-    return 1 if errors else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

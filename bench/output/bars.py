@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.output import tables
 from bench.output.tables import Row
-from elastic.files import write_atomic
+from elastic.data.files import write_atomic
 
 OPS = ("grpo_loss", "token_logprobs", "linear_grpo_loss", "sample", "budget_step_")
 # Of Okabe and Ito, apart for every kind of colour vision.

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from elastic.files import write_atomic
+from elastic.data.files import write_atomic
 
 ROOT = Path(__file__).parents[2]
 ROW = (
@@ -42,6 +42,8 @@ ROW = (
     "clock",  # what median_ms is of: `cpu` or `wall` of the host, `device`
     "wall_ms",
     "cpu_ms",
+    "steps",  # decode steps of what median_ms is of
+    "outside",  # share of the time that is not spent in the model
 )
 PACKAGES = ("torch", "triton", "transformers", "liger-kernel", "trl", "flashinfer-python", "numpy")
 

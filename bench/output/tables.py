@@ -73,6 +73,9 @@ def comparison(rows: Sequence[Row]) -> str:
     head = ("variant", "ms", "IQR", "times eager", "share of ceiling", "peak MB", "rounds")
     if rows[0]["items"]:
         head = (*head, "items/s")
+    stepwise = any(row.get("steps") for row in rows)
+    if stepwise:
+        head = (*head, "ms a step", "outside the model")
     cells = []
     for row in rows:
         line = [
@@ -85,7 +88,12 @@ def comparison(rows: Sequence[Row]) -> str:
             str(row["rounds"]),
         ]
         if row["items"]:
-            line.append(f"{row['items'] / row['median_ms'] * 1e3:,.0f}")
+            made = None if row.get("kind") == "floor" else row["items"] / row["median_ms"] * 1e3
+            line.append(cell(made, ",.0f"))
+        if stepwise:
+            steps = row.get("steps")
+            line.append("-" if not steps else digits(row["median_ms"] / steps))
+            line.append(cell(row.get("outside"), ".1%"))
         cells.append(line)
     return table(head, cells) + (f"\n\n{NOISY_NOTE}" if any(map(noisy, rows)) else "")
 

@@ -1,8 +1,7 @@
-"""Methods x budgets over a list of problems, and what may be concluded from it."""
+"""Methods x budgets over a list of problems, with intervals."""
 
 from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import Interval, wilson_interval
 from elastic.evaluate.sweep import sweep
-from elastic.evaluate.verdict import Comparison, Verdict, verdict
 
-__all__ = ["Comparison", "Interval", "Row", "Verdict", "sweep", "verdict", "wilson_interval"]
+__all__ = ["Interval", "Row", "sweep", "wilson_interval"]

@@ -1,6 +1,6 @@
 """Fused ops on CPU and CUDA. Every op has a plain PyTorch twin in `elastic.reference`."""
 
-from elastic import _extension as _extension  # registers torch.ops.elastic; must come first
+from elastic.ops import _extension as _extension  # registers torch.ops.elastic; must come first
 from elastic.ops.advantage import group_advantage
 from elastic.ops.budget import budget_step_, end_thinking_, force_logits_, forced_next, new_state, replay
 from elastic.ops.linear_logprobs import linear_token_logprobs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from elastic import _extension as _extension  # registers torch.ops.elastic
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
+from elastic.ops import _extension as _extension  # registers torch.ops.elastic
 from elastic.ops._arguments import check_machine, integers, per_row
 from elastic.ops._inputs import check_tensor, integer, number
 from elastic.sampling import SampleOutput

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Phase, Source
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
 from elastic.reference.budget_rules import rules_of
 from elastic.reference.budget_state import Row, end_thinking, load_rows
 

@@ -15,16 +15,20 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import FinishReason, Phase
+from elastic.rollout.attention import MASKED, SlotAttention
 from elastic.rollout.buffer import RecordBuffer
-from elastic.rollout.cache import Prefix, SlotCache
+from elastic.rollout.cache import NoRoom, Prefix, SlotCache
+from elastic.rollout.compiled import expected_steps
 from elastic.rollout.limits import Limits
+from elastic.rollout.memory import KVMemory
 from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pools import Pool
 from elastic.rollout.prefill import PREFILL_TOKENS, prefill
 from elastic.rollout.schedule import Schedule
-from elastic.rollout.slot_sampling import SlotSampling
-from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
+from elastic.rollout.step import WINDOW, done_state, emit
+from elastic.rollout.stepper import Stepper
 from elastic.rollout.watch import Step, Token, Watch
 
 
@@ -34,9 +38,12 @@ class Decoder:
     Args:
         plan: the rows.
         schedule: of the plan's rows, at its start.
+        memory: of the model on the device.
+        stepper: how steps are taken; lent for this call.
         poll: when and how completion is looked at.
         watch: reads what rows emit, whenever completion is looked at; None for nobody.
         bar: progress over rows.
+        attention: of the rows over their slots.
     """
 
     def __init__(
@@ -46,16 +53,20 @@ class Decoder:
         schedule: Schedule,
         limits: Limits,
         device: torch.device,
+        memory: KVMemory,
+        stepper: Stepper,
         poll: Poll,
         watch: Watch | None,
         bar: tqdm,
+        attention: SlotAttention = MASKED,
     ):
         rows, slots = len(plan.most), schedule.used
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._poll, self._watch, self._bar = poll, watch, bar
-        self._machine = plan.machine.to(device)
-        self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
-        self._sampling = SlotSampling(plan.samplings, slots, device)
+        self._memory, self._stepper, self._poll = memory, stepper, poll
+        self._watch, self._bar, self._attention = watch, bar, attention
+        steps = expected_steps(plan.needs.tokens, slots)
+        opened = stepper.open(slots, limits.vocab, plan.machine, plan.samplings, device, steps)
+        self._slots, self._machine, self._sampling = opened
         self._cache: SlotCache | None = None
         self._flushed = self._posted = 0  # steps whose log is in the record, and was shown to the watch
         self._prefixes: dict[int, Prefix] = {}
@@ -84,13 +95,17 @@ class Decoder:
         while schedule.busy:
             self._change_slots()
             entry = schedule.step % WINDOW
-            emit(self._slots, self._machine, self._sampling, schedule.used, entry)
             schedule.step += 1
+            whole = self._stepper.records  # then looks come behind the forward, which is part of the step
+            if whole:
+                self._stepper.step(self._grown_cache(), schedule.used, schedule.columns)
+            else:
+                emit(self._slots, self._machine, self._sampling, schedule.used, entry)
             self._finish_rows()
             yield self._news()
             self._obey()
-            if schedule.alive:
-                self._forward()
+            if schedule.alive and not whole:
+                self._stepper.forward(self._grown_cache(), schedule.used, schedule.columns)
             if schedule.step % WINDOW == 0:
                 self._flush()
         self._flush()
@@ -121,12 +136,35 @@ class Decoder:
             [self._reasons.get(row) for row in listed],
         )
 
-    def _forward(self) -> None:
+    def _grown_cache(self) -> SlotCache:
+        """The cache, with the columns that the step needs."""
         assert self._cache is not None
         columns, most = self._schedule.columns, self._schedule.most_columns
         if columns > self._cache.capacity:
-            self._cache.grow(min(2 * columns, most))
-        forward(self._model, self._cache, self._slots, self._schedule.used, columns)
+            self._grow(min(2 * columns, most))
+        return self._cache
+
+    # Memory of the slots
+
+    def _allocated(self, like: Prefix) -> SlotCache:
+        needs, pools = self._plan.needs, self._schedule.pools
+        self._memory.check(needs, pools, self._stepper.held_bytes)
+        try:
+            return self._stepper.cache(like, pools)
+        except NoRoom as error:
+            raise self._memory.error(needs, pools, error.given) from error
+
+    def _grow(self, columns: int) -> None:
+        """Gives the slots of the last pool more columns: for rows without a budget, which lie there."""
+        assert self._cache is not None
+        pools = [*self._schedule.pools[:-1], Pool(self._schedule.pools[-1].slots, columns)]
+        needs, held = self._plan.needs.grown(columns), self._cache.bytes
+        # Old and new keys of a layer are there together while they are copied.
+        self._memory.check(needs, pools, held - held // len(self._cache.slot_layers) // 2)
+        try:
+            self._cache.grow(columns)
+        except NoRoom as error:
+            raise self._memory.error(needs, pools, error.given) from error
 
     # Slots change hands
 
@@ -148,7 +186,7 @@ class Decoder:
         for k, into in by_prompt.items():
             prefix = fresh[k] if k in fresh else self._prefixes[k]
             if self._cache is None:
-                self._cache = SlotCache(prefix, len(self._schedule.row), self._schedule.first_columns)
+                self._cache = self._allocated(prefix)
             index = torch.tensor(into, device=self._device)
             self._cache.insert(index, prefix)
             self._slots.logits[index] = prefix.logits
@@ -173,7 +211,8 @@ class Decoder:
                     break
                 batch.append(waiting.popleft())
             ids = [self._plan.prompts[k] for k in batch]
-            made = prefill(self._model, ids, self._device, PREFILL_TOKENS)
+            with self._attention.prompting(self._model):
+                made = prefill(self._model, ids, self._device, PREFILL_TOKENS)
             prefixes |= dict(zip(batch, made, strict=True))
         return prefixes
 
@@ -186,13 +225,15 @@ class Decoder:
 
     def _compact(self) -> None:
         sources, targets = self._schedule.compact()
-        if sources and self._cache is not None:
+        assert self._cache is not None
+        self._cache.move(sources, targets, self._schedule.counts)
+        if sources:
             source, target = torch.tensor([sources, targets], device=self._device)
-            self._cache.move(source, target)
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]
             self._sampling.move(source, target)
+        self._slots.state[self._schedule.used :] = self._done_state  # a step may compute some of these, too
 
     # Completion
 

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from elastic.markers import NAMES, Markers, MarkerWarning
-from elastic.token_text import added_tokens
+from elastic.budget.markers import NAMES, Markers, MarkerWarning
+from elastic.budget.token_text import added_tokens
 
 # Of thinking, the first that a vocabulary has as tokens of their own; without any, the first as plain text.
 PAIRS = (

@@ -14,21 +14,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from elastic.budget import Budget
-from elastic.eos import EosIds
-from elastic.markers import Markers
-from elastic.rollout.cache import check_servable
+from elastic.budget.eos import EosIds
+from elastic.budget.markers import Markers
+from elastic.rollout.attention import candidates
+from elastic.rollout.compiled import MODES
 from elastic.rollout.decode import Decoder
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
+from elastic.rollout.graphs import graphs_for
 from elastic.rollout.limits import model_limits
 from elastic.rollout.outcome import batch_of
 from elastic.rollout.plan import OverContext, Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pooling import Pooling
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.servable import check_servable
 from elastic.rollout.serving import lent, serving
 from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
-from elastic.rollout.stream import Stream
+from elastic.rollout.stepper import Stepper
+from elastic.rollout.stream import Lent, Stream
 from elastic.rollout.watch import Step, Watch
 from elastic.sampling import Sampling
 
@@ -45,17 +50,19 @@ _NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logit
 class RolloutEngine:
     """Decodes with a slot KV cache: a row that ends gives its slot to the next one in the queue.
 
-    The model is used as it is: put into eval mode for the call, and every module back into its own. Under
-    flash-attn or another attention without masks, the call runs on SDPA, which takes the mask that rows of
-    different lengths need. A second thread that uses the same model waits until the call is done.
+    The model is used as it is: put into eval mode for the call, and every module back into its own. Prompts
+    run on the model's own attention (on SDPA where that is flash-attn and the model is not on a GPU), steps
+    on the one that `attention` names. A second thread that uses the same model waits until the call is done.
 
     Args:
-        model: a causal Hugging Face model on its device; every layer full attention.
+        model: a causal Hugging Face model on its device; every layer full or sliding attention. The cache
+            keeps all tokens of a row for either.
         tokenizer: its tokenizer.
         markers: thinking markers; by default those that `default_markers` finds: `<think>` and `</think>`, or
             another well-known pair that this vocabulary has in their place (with a warning), and tool calls
             that end thinking.
-        max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
+        max_rows: most rows decoded together, S. The KV cache has as many slots, of up to four lengths, as the
+            rows' budgets ask for (`kv_bytes`).
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
             An empty list is none: rows end at their budgets, `max_new_tokens` or the context alone.
@@ -66,6 +73,18 @@ class RolloutEngine:
         add_special_tokens: whether prompts given as texts get what the tokenizer puts in front of a text, for
             many models a BOS. By default they do not, which is right for a chat template's output, and a
             warning says where the tokenizer would have added something. False says that this is meant.
+        attention: of the rows over their slots: "flash" (flash-attn's kernel for caches, which reads each
+            row's own columns), "flex" (torch's compiled flex_attention, likewise) or "sdpa" (under a mask).
+            "auto" takes flash where a package of it is installed and serves device, dtype and model, else
+            flex on a GPU and sdpa on a CPU. A model whose attention cannot be exchanged decodes by its own
+            under a mask. The choice is printed to stderr in one line, unless it is that of a CPU.
+        compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto": on a
+            GPU, once the steps taken in a shape, with those of the call ahead, pay for it
+            (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
+
+    On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
+    kept from call to call, at the size of the largest so far, unless that is over an eighth of the GPU's
+    memory; `release` frees them.
 
     Raises:
         TypeError, ValueError: a model or tokenizer that cannot be served, or an argument out of range.
@@ -85,10 +104,14 @@ class RolloutEngine:
         refill_rows: int | None = None,
         poll_every: int | None = None,
         add_special_tokens: bool | None = None,
+        attention: str = "auto",
+        compile: str = "auto",
     ):
         for name, value in (("max_rows", max_rows), ("refill_rows", refill_rows), ("poll_every", poll_every)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name}: expected an integer from 1, got {value!r}")
+        if compile not in MODES:
+            raise ValueError(f"compile: expected one of {', '.join(map(repr, MODES))}, got {compile!r}")
         if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
             raise TypeError(
                 f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
@@ -108,8 +131,19 @@ class RolloutEngine:
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
         self._said: set[str] = set()  # kinds of warnings
+        choices = candidates(model, attention, self.device)
         with serving(model):
-            prove_decoding(model, self.limits.context)
+            self._attention = prove_decoding(model, self.limits.context, choices)
+        self._pooling = Pooling(model, self.device, self._attention.backend != "mask")
+        compile = "off" if compile == "auto" and not on_gpu else compile
+        self._stepper = Stepper(model, compile, graphs_for(self.device), self._attention)
+        if on_gpu or attention != "auto":
+            print(f"elastic: rollouts: attention {self.attention}", file=sys.stderr)
+
+    @property
+    def attention(self) -> str:
+        """Which attention rows decode with, and why: "flash (FlashAttention 3 is installed)", say."""
+        return f"{self._attention.backend} ({self._attention.reason})"
 
     def generate(
         self,
@@ -169,7 +203,8 @@ class RolloutEngine:
         Raises:
             TypeError, ValueError: bad arguments, before anything is computed. `OutOfContext`, a ValueError,
                 where a prompt or its budget does not fit the model's context, or no prompt does.
-            MemoryError: the KV cache does not fit; lower max_rows.
+            MemoryError: the KV cache does not fit; names the max_rows that would. It comes before anything is
+                computed, unless rows without a bounded budget made the cache grow.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
         plan = self._plan(
@@ -257,7 +292,6 @@ class RolloutEngine:
         """
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
-        schedule = plan.schedule(slots, self.refill_rows or -(-slots // 8))
         poll = Poll(1, False) if followed else Poll(self.poll_every, self._lagged)
         watch = None
         if followed or texts:
@@ -266,12 +300,23 @@ class RolloutEngine:
         shown = self.progress if progress is None else progress
 
         @contextmanager
-        def lend() -> Iterator[tqdm]:
-            with lent(self.model), self._bar(rows, shown) as bar:
-                yield bar
+        def lend() -> Iterator[Lent]:
+            with lent(self.model):
+                with torch.inference_mode():
+                    memory, pools = self._pooling.fitting(plan.needs, slots, self._stepper.held_bytes)
+                with (
+                    self._attention.stepping(self.model),
+                    self._stepper.lend() as stepper,
+                    self._bar(rows, shown) as bar,
+                ):
+                    yield Lent(stepper, bar, memory, pools)
 
-        def begin(bar: tqdm) -> Decoder:
-            return Decoder(self.model, plan, schedule, self.limits, self.device, poll, watch, bar)
+        def begin(to: Lent) -> Decoder:
+            schedule = plan.schedule(to.pools, self.refill_rows or -(-slots // 8))
+            return Decoder(
+                *(self.model, plan, schedule, self.limits, self.device, to.memory, to.stepper),
+                *(poll, watch, to.bar, self._attention),
+            )
 
         def batch_of_rows(decoder: Decoder, some: Sequence[int] | None) -> RolloutBatch:
             outcome = decoder.outcome(some)
@@ -280,6 +325,44 @@ class RolloutEngine:
         return Stream(
             rows, lend, begin, watch, batch_of_rows, lambda batch: self._thinking_remark(batch, plan)
         )
+
+    def kv_bytes(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        budget: Budget | Sequence[Budget] | None = None,
+        samples_per_prompt: int = 1,
+        max_new_tokens: int | None = None,
+    ) -> int:
+        """Bytes of the KV cache that `generate` begins with for these arguments. Decodes nothing.
+
+        Slots come in up to four lengths, by the budgets of the rows. Rows without a bounded budget begin with
+        512 tokens of a completion, and those that need more double the cache they are in.
+
+        Args:
+            prompts, budget, samples_per_prompt, max_new_tokens: as for `generate`.
+
+        Raises:
+            TypeError, ValueError: as by `generate`.
+        """
+        plan = make_plan(
+            prompts,
+            budget,
+            samples_per_prompt,
+            Sampling(),
+            max_new_tokens,
+            None,
+            tokenizer=self.tokenizer,
+            markers=self.markers,
+            limits=self.limits,
+            add_special_tokens=self.add_special_tokens,
+        )
+        with serving(self.model):
+            memory, pools = self._pooling.plan(plan.needs, min(self.max_rows, len(plan.most)))
+        return memory.bytes(pools)
+
+    def release(self) -> None:
+        """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. A later call makes it."""
+        self._stepper.release()
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""

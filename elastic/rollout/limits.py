@@ -6,8 +6,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from elastic.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
-from elastic.markers import Markers
+from elastic.budget.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
+from elastic.budget.markers import Markers
 
 
 @dataclass(frozen=True)

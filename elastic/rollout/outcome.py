@@ -9,7 +9,7 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import FinishReason, Source
-from elastic.markers import Markers
+from elastic.budget.markers import Markers
 from elastic.rollout.limits import Limits
 from elastic.rollout.plan import Plan
 from elastic.rollout.record import RolloutBatch

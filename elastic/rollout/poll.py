@@ -41,6 +41,7 @@ class Poll:
 
     def __init__(self, every: int, lagged: bool):
         self.every, self.lagged = every, lagged
+        self._pinned: Tensor | None = None  # what the device writes; read before it is written again
         self._posted: tuple[Tensor, torch.cuda.Event | None, list[int]] | None = None
 
     def look(self, slots: Slots, used: int, step: int, alive: int, row: list[int]) -> Report | None:
@@ -65,7 +66,9 @@ class Poll:
         values = torch.cat([slots.signal[1:], ops.is_done(slots.state[:used])])
         arrived = None
         if values.is_cuda:
-            values = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+            if self._pinned is None or len(self._pinned) < len(values):
+                self._pinned = torch.empty_like(values, device="cpu", pin_memory=True)
+            values = self._pinned[: len(values)].copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
         self._posted = (values, arrived, list(row))

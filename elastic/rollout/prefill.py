@@ -35,7 +35,7 @@ def prefill(
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
     ids = ids.to(device)
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()  # of no configuration: layers with a sliding window keep all columns, too
     last = torch.tensor(lengths, device=device)[:, None] - 1
     logits, first = None, 0
     for part in ids.split(max(1, most_tokens // len(prompts)), dim=1):

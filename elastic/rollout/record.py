@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from elastic.budget import FinishReason, Phase, Source
-from elastic.markers import Markers
+from elastic.budget.markers import Markers
 from elastic.rollout.indices import row_index, row_indices
 from elastic.rollout.row_text import first_stop
 from elastic.rollout.spans import thinking_span
+from elastic.rollout.storage import read_record, write_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,9 +256,17 @@ class RolloutBatch:
         Raises:
             OSError: the directory is missing or not writable.
         """
-        from elastic.rollout.storage import save_batch
-
-        save_batch(self, path)
+        write_record(
+            path,
+            {name: getattr(self, name) for name in TENSOR_FIELDS},
+            prompts=self.prompts,
+            markers=self.markers,
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            run_seed=self.run_seed,
+            stop=self.stop,
+            dropped=self.dropped,
+        )
 
     @staticmethod
     def load(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
@@ -270,9 +279,7 @@ class RolloutBatch:
             FileNotFoundError: no such file.
             ValueError: it is no rollout record, or one of another version.
         """
-        from elastic.rollout.storage import load_batch
-
-        return load_batch(path, tokenizer)
+        return RolloutBatch(**read_record(path, tokenizer), tokenizer=tokenizer)
 
 
 TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]

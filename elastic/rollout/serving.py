@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-# What an additive mask is understood by; under any other implementation SDPA decodes.
+# What an additive mask is understood by; under any other implementation SDPA takes its place.
 _MASKED_ATTENTIONS = ("sdpa", "eager")
+_FLASH = "flash_attention_"
 
 _LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
@@ -37,12 +38,24 @@ def exclusive(model: Any) -> Iterator[None]:
 
 @contextmanager
 def lent(model: Any) -> Iterator[None]:
-    """The model for this thread alone: eval mode, an attention that takes masks."""
-    with exclusive(model):
-        own = model.config.get_text_config(decoder=True)._attn_implementation
-        masked = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
-        with evaluating(model), attention_set(model, own if own in _MASKED_ATTENTIONS else masked):
-            yield
+    """The model for this thread alone: eval mode, the attention of prompts."""
+    with exclusive(model), evaluating(model), attention_set(model, prompt_implementation(model)):
+        yield
+
+
+def prompt_implementation(model: Any) -> str:
+    """The model's own attention where that is flash-attn on a GPU; else one that takes masks."""
+    own = str(model.config.get_text_config(decoder=True)._attn_implementation)
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return own if own.startswith(_FLASH) and on_gpu else masked_implementation(model)
+
+
+def masked_implementation(model: Any) -> str:
+    """The model's own attention where that takes an additive mask, else one of it that does."""
+    own = model.config.get_text_config(decoder=True)._attn_implementation
+    if own in _MASKED_ATTENTIONS:
+        return own
+    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
 
 
 @contextmanager

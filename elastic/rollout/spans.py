@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from elastic.budget import Phase
-from elastic.markers import Markers, NaturalEnd
-from elastic.pattern import LONGEST_MARKER
+from elastic.budget.markers import Markers, NaturalEnd
+from elastic.budget.pattern import LONGEST_MARKER
 
 Decode = Callable[[Sequence[int]], str]
 

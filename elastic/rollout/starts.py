@@ -12,11 +12,11 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Budget, FinishReason, Phase
-from elastic.marker_text import thinking_tokens
-from elastic.markers import Markers
+from elastic.budget.marker_text import thinking_tokens
+from elastic.budget.markers import Markers
+from elastic.budget.token_text import added_tokens, encode
 from elastic.rollout.prompts import ChatPrompt
 from elastic.rollout.record import RolloutBatch
-from elastic.token_text import added_tokens, encode
 
 PhaseName = str | Phase  # "opening", "thinking" or "solution"
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Phase
-from elastic.machine import Machine
+from elastic.budget.machine import Machine
+from elastic.rollout.attention import MASKED, SlotAttention, SlotReads
 from elastic.rollout.cache import SlotCache
 from elastic.rollout.slot_sampling import SlotSampling
 
@@ -33,6 +34,7 @@ class Slots:
         seeds: [S] int64, of each row's random numbers.
         emitted: [S] int64, tokens that each row's completion holds, the counter of its random numbers.
         signal: [2] int32: rows that went on in the last step; 0, or 1 + a slot whose logits were unusable.
+        entry: [1] int64, 0 .. W-1, of the next step in the log, where the device counts (see `emit`).
         log_tokens: [W, S] int64; log_source, log_phase: uint8; log_logprobs, log_full: float32.
     """
 
@@ -43,6 +45,7 @@ class Slots:
     seeds: Tensor
     emitted: Tensor
     signal: Tensor
+    entry: Tensor
     log_tokens: Tensor
     log_source: Tensor
     log_phase: Tensor
@@ -69,6 +72,7 @@ def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device) ->
         seeds=make(slots, dtype=torch.int64),
         emitted=make(slots, dtype=torch.int64),
         signal=make(2, dtype=torch.int32),
+        entry=make(1, dtype=torch.int64),
         log_tokens=make(WINDOW, slots, dtype=torch.int64),
         log_source=make(WINDOW, slots, dtype=torch.uint8),
         log_phase=make(WINDOW, slots, dtype=torch.uint8),
@@ -83,11 +87,12 @@ def done_state(rows: int, machine: Machine, device: torch.device) -> Tensor:
     return ops.new_state(torch.zeros(rows, dtype=torch.int64, device=device), machine, phase=phase)
 
 
-def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entry: int) -> None:
+def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entry: int | None = None) -> None:
     """Draws a token for each of the first `rows` slots, takes their budget step and logs both.
 
     Args:
-        entry: the step's place in the window, 0 .. W-1.
+        entry: the step's place in the window, 0 .. W-1. None takes `slots.entry` and moves it on: a recorded
+            step would log at the same number for ever.
     """
     emitted = slots.emitted[:rows]
     out = ops.sample(
@@ -104,33 +109,40 @@ def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entr
     assert out.phase is not None
     emitted.add_(1)
     slots.tokens[:rows] = out.tokens
-    slots.log_tokens[entry, :rows] = out.tokens
-    slots.log_source[entry, :rows] = out.source
-    slots.log_phase[entry, :rows] = out.phase
-    slots.log_logprobs[entry, :rows] = out.logprobs  # NaN where logits were unusable: it names the row
-    slots.log_full[entry, :rows] = out.full_logprobs
+    # Logprobs are NaN where logits were unusable: that names the row.
+    values = (out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs)
+    for part, value in zip(slots.log, values, strict=True):
+        if entry is None:
+            part[:, :rows].index_copy_(0, slots.entry, value[None])
+        else:
+            part[entry, :rows] = value
+    if entry is None:
+        slots.entry.add_(1).remainder_(WINDOW)
 
 
-def forward(model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int) -> None:
+def forward(
+    model: Any, cache: SlotCache, slots: Slots, rows: int, columns: int, attention: SlotAttention = MASKED
+) -> None:
     """Runs the model on the tokens of the first `rows` slots and leaves the next logits in the slots.
 
     Args:
         columns: cache columns that are read: one more than the largest write column of a row in flight.
-            Rows that are done may stand beyond; they are held back at the last column.
+            Rows that are done may stand beyond; the cursor holds them back at the last column. An attention
+            by lengths is given all columns, so that their number does not change from step to step.
+        attention: of the rows over their slots; the model is within its `stepping`.
     """
-    positions = slots.positions[:rows].clamp_(max=columns - 1)
+    if attention.by_lengths:
+        columns = cache.capacity
+    positions = slots.positions[:rows]
     cache.cursor.move(positions, columns)
-    column = torch.arange(columns, device=positions.device)
-    # Additive, in the keys' dtype: SDPA would convert a boolean mask again in every layer.
-    mask = torch.zeros(rows, columns, dtype=cache.dtype, device=positions.device)
-    mask.masked_fill_(column > positions[:, None], -torch.inf)
+    reads = SlotReads(attention, positions + 1, columns, cache.dtype)
     out = model(
         slots.tokens[:rows, None],
-        attention_mask=mask[:, None, None],
         position_ids=positions[:, None],
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **reads.arguments(),
     )
     slots.logits[:rows] = out.logits[:, -1]
     positions.add_(1)

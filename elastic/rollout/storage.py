@@ -12,36 +12,40 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
 from elastic.budget import Phase
-from elastic.files import write_atomic
-from elastic.markers import Markers, NaturalEnd
-from elastic.pattern import Spelling
-from elastic.rollout.record import TENSOR_FIELDS, RolloutBatch
+from elastic.budget.markers import Markers, NaturalEnd
+from elastic.budget.pattern import Spelling
+from elastic.data.files import write_atomic
 
 _FORMAT = "elastic.rollout version 3"
 _FORMAT_2 = "elastic.rollout version 2"  # one spelling a marker; rows began as their prompts say
 _FORMAT_1 = "elastic.rollout version 1"  # neither padding id nor run seed besides
 
 
-def save_batch(batch: RolloutBatch, path: str | os.PathLike) -> None:
-    """See `RolloutBatch.save`."""
-    tensors = {name: getattr(batch, name).contiguous().cpu() for name in TENSOR_FIELDS}
-    flat = [token for prompt in batch.prompts for token in prompt]
+def write_record(
+    path: str | os.PathLike,
+    tensors: dict[str, torch.Tensor],
+    *,
+    prompts: list[list[int]],
+    markers: Markers,
+    eos_ids: tuple[int, ...],
+    pad_id: int,
+    run_seed: int | None,
+    stop: tuple[str, ...],
+    dropped: dict[int, str],
+) -> None:
+    """See `RolloutBatch.save`; the arguments are its fields."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    flat = [token for prompt in prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)
-    tensors["prompt_lengths"] = torch.tensor([len(prompt) for prompt in batch.prompts], dtype=torch.int64)
-    values = {
-        "markers": _plain(batch.markers),
-        "eos_ids": list(batch.eos_ids),
-        "pad_id": batch.pad_id,
-        "run_seed": batch.run_seed,
-        "stop": list(batch.stop),
-        "dropped": batch.dropped,
-    }
+    tensors["prompt_lengths"] = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int64)
+    values = {"markers": _plain(markers), "eos_ids": list(eos_ids), "pad_id": pad_id, "run_seed": run_seed}
+    values |= {"stop": list(stop), "dropped": dropped}
     header = {"format": _FORMAT} | {name: json.dumps(value) for name, value in values.items()}
     write_atomic(Path(path), save_tensors(tensors, header))
 
 
-def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
-    """See `RolloutBatch.load`."""
+def read_record(path: str | os.PathLike, tokenizer: Any) -> dict[str, Any]:
+    """The fields of a `RolloutBatch`, see its `load`. The tokenizer is that of the markers."""
     try:
         with safe_open(Path(path), framework="pt") as file:
             header = file.metadata() or {}
@@ -57,17 +61,16 @@ def load_batch(path: str | os.PathLike, tokenizer: Any = None) -> RolloutBatch:
     markers = _markers(values if found == _FORMAT else _with_spellings(values), tokenizer)
     if found != _FORMAT:
         tensors |= _beginnings(tensors, prompts, markers)
-    return RolloutBatch(
+    return {
         **tensors,
-        prompts=prompts,
-        markers=markers,
-        eos_ids=tuple(json.loads(header["eos_ids"])),
-        pad_id=_padding(tensors) if found == _FORMAT_1 else json.loads(header["pad_id"]),
-        run_seed=None if found == _FORMAT_1 else json.loads(header["run_seed"]),
-        stop=tuple(json.loads(header.get("stop", "[]"))),
-        dropped={int(k): why for k, why in json.loads(header.get("dropped", "{}")).items()},
-        tokenizer=tokenizer,
-    )
+        "prompts": prompts,
+        "markers": markers,
+        "eos_ids": tuple(json.loads(header["eos_ids"])),
+        "pad_id": _padding(tensors) if found == _FORMAT_1 else json.loads(header["pad_id"]),
+        "run_seed": None if found == _FORMAT_1 else json.loads(header["run_seed"]),
+        "stop": tuple(json.loads(header.get("stop", "[]"))),
+        "dropped": {int(k): why for k, why in json.loads(header.get("dropped", "{}")).items()},
+    }
 
 
 def _beginnings(

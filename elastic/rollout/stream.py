@@ -7,16 +7,18 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from tqdm import tqdm
 
 from elastic.rollout.decode import Decoder
 from elastic.rollout.indices import row_index
+from elastic.rollout.memory import KVMemory
+from elastic.rollout.pools import Pool
 from elastic.rollout.record import RolloutBatch
+from elastic.rollout.stepper import Stepper
 from elastic.rollout.watch import Step, Token, Watch
 
 T = TypeVar("T")
@@ -34,6 +36,15 @@ class Finished(NamedTuple):
     record: RolloutBatch
 
 
+class Lent(NamedTuple):
+    """What a call has for itself while it runs."""
+
+    stepper: Stepper
+    bar: tqdm
+    memory: KVMemory
+    pools: list[Pool]
+
+
 class Stream:
     """Iterates over `Token` and `Finished` of a running call; made by `RolloutEngine.stream`.
 
@@ -47,7 +58,7 @@ class Stream:
 
     Args:
         rows: R.
-        lend: gives the model, and a progress bar, for as long as it is entered.
+        lend: gives the model and what belongs to it, for as long as it is entered.
         begin: makes the decoder, with the model lent.
         watch: what reads tokens for the decoder, or None: then there are no events.
         batch_of: the record of all rows, or of one.
@@ -57,8 +68,8 @@ class Stream:
     def __init__(
         self,
         rows: int,
-        lend: Callable[[], AbstractContextManager[tqdm]],
-        begin: Callable[[tqdm], Decoder],
+        lend: Callable[[], AbstractContextManager[Lent]],
+        begin: Callable[[Lent], Decoder],
         watch: Watch | None,
         batch_of: Callable[[Decoder, Sequence[int] | None], RolloutBatch],
         remark: Callable[[RolloutBatch], str | None],
@@ -66,6 +77,7 @@ class Stream:
         self._rows, self._lend, self._begin, self._watch = rows, lend, begin, watch
         self._batch_of, self._remark = batch_of, remark
         self._lending = ExitStack()
+        self._computing: Callable[[], AbstractContextManager[None]] = nullcontext
         self._decoder: Decoder | None = None
         self._steps: Iterator[Step] = iter(())
         self._events: deque[Token | Finished] = deque()
@@ -156,7 +168,7 @@ class Stream:
     def advance(self) -> Step | None:
         """One step, or None behind the last one: what the events are made of, without texts and records."""
         try:
-            with torch.inference_mode():
+            with self._computing():
                 step = next(self._steps, None)
         except BaseException:
             self.close()
@@ -169,9 +181,10 @@ class Stream:
     def _open(self) -> None:
         self._state = "open"
         with ExitStack() as entered:
-            bar = entered.enter_context(self._lend())
-            with torch.inference_mode():
-                self._decoder = self._begin(bar)
+            to = entered.enter_context(self._lend())
+            self._computing = to.stepper.computing
+            with self._computing():
+                self._decoder = self._begin(to)
             self._lending = entered.pop_all()
         self._steps = self._decoder.steps()
 

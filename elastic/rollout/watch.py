@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from elastic.budget import Phase, Source
+from elastic.budget.token_text import decode
 from elastic.rollout.row_text import RowText
 from elastic.rollout.tail import Emitted, Tail
-from elastic.token_text import decode
 
 
 class Token(NamedTuple):

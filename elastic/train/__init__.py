@@ -7,7 +7,7 @@ from typing import Any
 _LAZY = {
     "TrainConfig": "elastic.train.config",
     "Trainer": "elastic.train.trainer",
-    "train_from_config": "elastic.train.run",
+    "train_from_config": "elastic.train.from_config",
 }
 
 __all__ = ["TrainConfig", "Trainer", "train_from_config"]

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import suite
-from bench.harness import case as cases
+from bench import cases, suite
+from bench.harness import case as harness
 from bench.harness import memory
 from bench.harness.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
 from bench.harness.device import Device
 from bench.output.results import ROW
 
 CPU = Device("cpu")
-DEFAULT = suite.default(suite.TINY)
+DEFAULT = cases.default(cases.tiny(cases.CPU))
 
 
 def doubling(*more, **options):
@@ -46,11 +46,11 @@ def test_every_bench_runs_and_its_variants_are_right(number):
 
 def test_every_op_is_in_the_default_set():
     assert {entry.op for entry in DEFAULT} == set(command.OPS)
-    assert {entry.op for entry in suite.more(suite.CPU) + suite.scaling()} <= set(command.OPS)
+    assert {entry.op for entry in cases.more(cases.CPU) + cases.scaling()} <= set(command.OPS)
 
 
 def test_every_curve_has_a_first_point_that_runs():
-    entries = suite.scaling(points=1)
+    entries = cases.scaling(points=1)
     made = {}
     for entry in entries:
         case = entry.make(CPU)
@@ -62,7 +62,7 @@ def test_every_curve_has_a_first_point_that_runs():
 
 
 def test_a_wrong_result_is_not_timed_and_fails_the_run(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(suite, "default", lambda _: [suite.Entry("grpo_loss", lambda _: doubling("triple"))])
+    monkeypatch.setattr(cases, "default", lambda _: [cases.Entry("grpo_loss", lambda _: doubling("triple"))])
     assert command.main(["--tiny", "--device", "cpu", "--json", str(tmp_path / "run.json")]) == 1
     run = json.loads((tmp_path / "run.json").read_text())
     assert [row["variant"] for row in run["results"]] == ["eager", "elastic"]
@@ -72,7 +72,7 @@ def test_a_wrong_result_is_not_timed_and_fails_the_run(monkeypatch, tmp_path, ca
 
 def test_a_run_without_a_wrong_result_succeeds_and_prints_every_ratio(monkeypatch, tmp_path, capsys):
     absent = Variant("peer", lambda: None, needs=("no-such-package",))
-    monkeypatch.setattr(suite, "default", lambda _: [suite.Entry("grpo_loss", lambda _: doubling(absent))])
+    monkeypatch.setattr(cases, "default", lambda _: [cases.Entry("grpo_loss", lambda _: doubling(absent))])
     assert command.main(["--tiny", "--device", "cpu", "--json", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("cpu-*.json")
     run = json.loads(path.read_text())
@@ -87,14 +87,14 @@ def test_only_the_ops_asked_for_are_measured(monkeypatch, capsys):
     def other(_):
         raise AssertionError("not asked for")
 
-    entries = [suite.Entry("sample", other), suite.Entry("grpo_loss", lambda _: doubling())]
-    monkeypatch.setattr(suite, "default", lambda _: entries)
+    entries = [cases.Entry("sample", other), cases.Entry("grpo_loss", lambda _: doubling())]
+    monkeypatch.setattr(cases, "default", lambda _: entries)
     assert command.main(["--tiny", "--device", "cpu", "--only", "grpo_loss"]) == 0
 
 
 def test_entries_that_time_ran_out_for_are_named():
     seen = []
-    suite.run([suite.Entry("sample", lambda _: doubling())], CPU, seconds=0, done=seen.append)
+    suite.run([cases.Entry("sample", lambda _: doubling())], CPU, seconds=0, done=seen.append)
     assert seen == [
         Outcome(skipped=[{"op": "sample", "shape": "", "dtype": "", "variant": "all", "why": "time was up"}])
     ]
@@ -105,17 +105,17 @@ def test_a_case_that_cannot_be_made_costs_only_itself():
         raise MemoryError("too large")
 
     seen = []
-    entries = [suite.Entry("sample", broken), suite.Entry("grpo_loss", lambda _: doubling())]
+    entries = [cases.Entry("sample", broken), cases.Entry("grpo_loss", lambda _: doubling())]
     suite.run(entries, CPU, seconds=60, done=seen.append, rounds=1)
     assert seen[0].errors[0]["error"] == "MemoryError: too large"
     assert len(seen[1].rows) == 2
 
 
-@pytest.mark.parametrize(("pace", "calls"), [(0.0, 3), (cases.WARM_S, 2)])
+@pytest.mark.parametrize(("pace", "calls"), [(0.0, 3), (harness.WARM_S, 2)])
 def test_rounds_may_depend_on_how_long_one_takes_and_long_ones_need_no_warm_up(monkeypatch, pace, calls):
     made, asked = [], []
     now = iter(pace * i for i in range(1000))
-    monkeypatch.setattr(cases.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(harness.time, "monotonic", lambda: next(now))
 
     def rounds(seconds):
         asked.append(seconds)
@@ -179,9 +179,9 @@ def test_peak_memory_is_what_a_call_touches_and_not_what_was_there():
 
 def test_a_compiler_is_looked_for_where_torch_will_look(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not cases.available(cases.COMPILER)
-    assert not cases.available("no-such-package")
-    assert cases.available("torch")
+    assert not harness.available(harness.COMPILER)
+    assert not harness.available("no-such-package")
+    assert harness.available("torch")
 
 
 @pytest.mark.parametrize(("again", "spread"), [(4, 0.0), (lambda round_s: 4, 0.0), (0, 50.0)])
@@ -195,7 +195,7 @@ def test_an_unsteady_case_is_measured_again_and_the_steadier_measurement_counts(
         return now, now
 
     monkeypatch.setattr(Device, "clock", clock)
-    monkeypatch.setattr(cases, "WARM_S", 0.0)  # no warm-up
+    monkeypatch.setattr(harness, "WARM_S", 0.0)  # no warm-up
     case = Case("x", "", "", [named("eager", "eager")])
     (row,) = run_case(case, CPU, 4, again=again).rows
     assert (row["median_ms"], row["iqr_ms"]) == ((70.0, 0.0) if spread == 0 else (100.0, 100.0))
@@ -215,7 +215,7 @@ def test_work_that_differs_from_call_to_call_is_counted_in_the_measurement_that_
     times, made = iter([10.0, 90.0, 10.0, 90.0, *[60.0] * 4]), iter([9, 9, 1, 1, 1, 1, 2, 2, 2, 2])
     work = {"eager": []}
     monkeypatch.setattr(Device, "clock", lambda self, call: (call(), [next(times)] * 2)[1])
-    monkeypatch.setattr(cases, "WARM_S", 0.0)
+    monkeypatch.setattr(harness, "WARM_S", 0.0)
     way = Variant("eager", lambda: lambda _: work["eager"].append(next(made)))
     (row,) = run_case(Case("x", "", "", [way], items=4, work=work), CPU, 4, again=4).rows
     assert row["median_ms"] == 120.0  # 60 ms for 2 things each
@@ -230,16 +230,16 @@ def test_a_second_measurement_takes_what_is_left_of_the_share_or_nothing(monkeyp
 
 
 def test_the_linear_loss_is_measured_over_several_chunks_of_many_tokens():
-    tokens, _, vocab = suite.CPU.linear
+    tokens, _, vocab = cases.CPU.linear
     assert tokens >= 8192
-    assert tokens / 4 >= suite.LINEAR_CHUNK
+    assert tokens / 4 >= cases.LINEAR_CHUNK
     assert tokens * vocab * 4 * 4 < 8e9  # eager's logits, logprobs and their gradients, in bytes
-    case = suite.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), names=suite.LINEAR_CHUNKWISE)
-    assert [variant.name for variant in case.variants if variant.name in suite.LINEAR_CHUNKWISE] == [
+    case = cases.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), names=cases.LINEAR_CHUNKWISE)
+    assert [variant.name for variant in case.variants if variant.name in cases.LINEAR_CHUNKWISE] == [
         variant.name for variant in case.variants
     ]
     assert case.shape == "N=16 H=8 V=61 chunk=4"
-    baseline = {"names": suite.LINEAR_CHUNKWISE, "baseline": suite.LINEAR_CHUNKWISE[0]}
-    outcome = run_case(suite.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), **baseline), CPU, 1)
+    baseline = {"names": cases.LINEAR_CHUNKWISE, "baseline": cases.LINEAR_CHUNKWISE[0]}
+    outcome = run_case(cases.linear_grpo_loss.case(CPU, 16, 8, 61, torch.float32, (4,), **baseline), CPU, 1)
     assert outcome.errors == []
     assert {row["variant"] for row in outcome.rows if row["ratio_to_eager"] == 1} >= {"checkpointed chunks"}

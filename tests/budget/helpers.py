@@ -7,10 +7,10 @@ from unittest import mock
 
 import torch
 
-from elastic import ops, token_text
-from elastic.budget import Budget, Phase
-from elastic.machine import Machine, compile_budgets
-from elastic.markers import Markers
+from elastic import ops
+from elastic.budget import Budget, Phase, token_text
+from elastic.budget.machine import Machine, compile_budgets
+from elastic.budget.markers import Markers
 
 EOS, PAD = 0, 99
 

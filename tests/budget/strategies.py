@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from elastic import ops
 from elastic.budget import Budget, Phase
-from elastic.machine import Machine
-from elastic.markers import Markers, NaturalEnd
-from elastic.pattern import Spelling
-
-from . import oracle
-from .helpers import BYTES, PAD, CharacterTokenizer, Run, machine_for, run
+from elastic.budget.machine import Machine
+from elastic.budget.markers import Markers, NaturalEnd
+from elastic.budget.pattern import Spelling
+from tests.budget import oracle
+from tests.budget.helpers import BYTES, PAD, CharacterTokenizer, Run, machine_for, run
 
 MARKER_TOKENS = st.integers(2, 5)
 TEXT_TOKENS = st.integers(6, 9)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -8,12 +8,11 @@ import torch
 
 from elastic import Budget, FinishReason, Markers, Phase
 from elastic.budget import CLOSINGS
-from elastic.eos import eos_tuple
-from elastic.machine import compile_budgets
-from elastic.table import Column
-
-from .helpers import EOS, ListTokenizer, machine_for, run
-from .tokenizers import bpe, words
+from elastic.budget.eos import eos_tuple
+from elastic.budget.machine import compile_budgets
+from elastic.budget.table import Column
+from tests.budget.helpers import EOS, ListTokenizer, machine_for, run
+from tests.budget.tokenizers import bpe, words
 
 START, END = 2, 3
 ONE = Markers((START,), (END,))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 
 START, END = 2, 3
 EOS, PAD = 0, 99

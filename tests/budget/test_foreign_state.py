@@ -6,12 +6,12 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
+from elastic.budget.table import Column
 from elastic.ops.state import (
     BUDGET,
     EXTENSIONS,
@@ -23,7 +23,7 @@ from elastic.ops.state import (
     THINKING_USED,
 )
 from elastic.reference.budget_state import Row, misfit
-from elastic.table import Column
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 X, PAD, VOCAB = 6, 9, 24
 # Markers of three tokens; an extension and two notices stand between F and the start markers.

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops
-from elastic.machine import compile_budgets
-
-from .test_calls import READERS
+from elastic.budget.machine import compile_budgets
+from tests.budget.test_calls import READERS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -5,10 +5,9 @@ import itertools
 import pytest
 
 from elastic import Budget, Markers, Phase
-from elastic.pattern import Spelling
-
-from .helpers import machine_for, run
-from .tokenizers import bpe, chat, pieces, word_pieces, words
+from elastic.budget.pattern import Spelling
+from tests.budget.helpers import machine_for, run
+from tests.budget.tokenizers import bpe, chat, pieces, word_pieces, words
 
 TRACES = ["a </b> <p>x.</p>\n\n answer.</think>\n\n <think>\nfoo </think>\nbar x</think> y"] * 5
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops, reference
-from elastic.machine import compile_budgets
-
-from .helpers import EOS, PAD, machine_for
+from elastic.budget.machine import compile_budgets
+from tests.budget.helpers import EOS, PAD, machine_for
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

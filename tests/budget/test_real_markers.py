@@ -7,10 +7,9 @@ from functools import cache
 import pytest
 
 from elastic import Markers
+from tests.budget.vocabularies import REAL, math_texts, needs_shared, places, real
 
-from .vocabularies import REAL, math_texts, needs_shared, places, real
-
-pytestmark = [needs_shared, pytest.mark.filterwarnings("ignore::elastic.markers.MarkerWarning")]
+pytestmark = [needs_shared, pytest.mark.filterwarnings("ignore::elastic.budget.markers.MarkerWarning")]
 
 PAIRS = [
     ("<think>", "</think>"),
@@ -25,7 +24,7 @@ PAIRS = [
 ]
 BOTH = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].strip())
 EACH = pytest.mark.parametrize("name", REAL)
-# Not those of elastic/spelling.py: whatever two characters or runs of them may stand beside a marker.
+# Not those of elastic/budget/spelling.py: whatever two characters or runs of them may stand beside a marker.
 CHARACTERS = [
     *string.printable.strip(),
     " ",

@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops
-
-from .helpers import compiled, run
-from .vocabularies import needs_shared, real
+from tests.budget.helpers import compiled, run
+from tests.budget.vocabularies import needs_shared, real
 
 CUTS = range(1, 14)
 CLOSING = "\nTime is up.\n{end}\n\nAnswer:"
 
 
 @needs_shared
-@pytest.mark.filterwarnings("ignore::elastic.markers.MarkerWarning")
+@pytest.mark.filterwarnings("ignore::elastic.budget.markers.MarkerWarning")
 @pytest.mark.parametrize("pair", [("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>")])
 @pytest.mark.parametrize("name", ["qwen2.5", "mistral_nemo"])
 def test_rows_are_opened_ended_and_cut_in_every_spelling_of_a_real_vocabulary(name, pair):
@@ -48,7 +47,7 @@ def test_rows_are_opened_ended_and_cut_in_every_spelling_of_a_real_vocabulary(na
 
 
 @needs_shared
-@pytest.mark.filterwarnings("ignore::elastic.markers.MarkerWarning")
+@pytest.mark.filterwarnings("ignore::elastic.budget.markers.MarkerWarning")
 @pytest.mark.parametrize("name", ["qwen2.5", "mistral_nemo", "gpt_oss"])
 def test_markers_that_touch_share_a_token_and_are_both_seen(name):
     """ "></" is one token of these vocabularies: it ends the start marker and begins the end marker."""

@@ -6,9 +6,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
-from elastic.machine import compile_budgets
-
-from .helpers import EOS, PAD, ListTokenizer, machine_for, run
+from elastic.budget.machine import compile_budgets
+from tests.budget.helpers import EOS, PAD, ListTokenizer, machine_for, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

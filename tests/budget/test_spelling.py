@@ -7,12 +7,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from elastic import Markers
-from elastic.pattern import Pattern
-from elastic.spelling import Learned, fit, learn
-from elastic.token_text import token_texts
-
-from .tokenizers import bpe, byte_fallback
-from .vocabularies import places
+from elastic.budget.pattern import Pattern
+from elastic.budget.spelling import Learned, fit, learn
+from elastic.budget.token_text import token_texts
+from tests.budget.tokenizers import bpe, byte_fallback
+from tests.budget.vocabularies import places
 
 PARTS = [
     "<",
@@ -112,7 +111,7 @@ def test_the_space_that_sentencepiece_puts_in_front_is_no_part_of_a_marker(merge
 
 
 def spelled(name: str, text: str, *lengths: int, further: tuple[int, ...] = ()) -> Learned:
-    from elastic.pattern import Spelling
+    from elastic.budget.pattern import Spelling
 
     made = [Spelling(tuple(range(length))) for length in (*lengths, *further)]
     return Learned(name, text, tuple(made[: len(lengths)]), tuple(made[len(lengths) :]))

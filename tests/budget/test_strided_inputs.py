@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops
-from elastic.machine import Machine, compile_budgets
+from elastic.budget.machine import Machine, compile_budgets
 
 X, START, END = 6, 2, 3
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from elastic.generate import read_prompts
+from elastic.commands.generate import read_prompts
 
 MARK = b"\xef\xbb\xbf"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elastic.budget import Budget, FinishReason, Phase, Source
-from elastic.markers import Markers
+from elastic.budget.markers import Markers
 from elastic.rollout import RolloutBatch
 from elastic.sampling import Sampling
 

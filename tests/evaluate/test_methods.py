@@ -3,7 +3,7 @@
 import pytest
 
 from elastic.budget import Budget
-from elastic.methods import METHODS, get_method
+from elastic.evaluate.methods import METHODS, get_method
 
 
 def test_vanilla_is_one_cap_over_the_sum_and_cuts_hard() -> None:

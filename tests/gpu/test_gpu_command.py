@@ -126,7 +126,10 @@ def test_a_step_that_does_not_end_is_ended_and_the_file_has_what_there_was(tmp_p
 
 def test_everything_takes_seven_minutes_at_most_and_what_matters_most_comes_first():
     assert command.parse([]).minutes <= 7
-    assert list(steps.STEPS)[:3] == ["build", "test", "bench"]
+    assert list(steps.STEPS) == ["build", "test", "sanitize", "bench", "tune", "models"]
+    together = command.together(list(steps.STEPS))
+    assert together == [["build"], ["test", "sanitize"], ["bench"], ["tune"], ["models"]]
+    assert command.together(["build", "sanitize", "models"]) == [["build"], ["sanitize"], ["models"]]
 
 
 def test_jobs_are_kept_as_each_ends(tmp_path, monkeypatch):
@@ -136,7 +139,8 @@ def test_jobs_are_kept_as_each_ends(tmp_path, monkeypatch):
         if "--list" in argv:
             return Done(0, ["job: a", "job: b"], 0.1)
         for done in (["a"], ["a", "b"]):
-            kept = {"done": done, "errors": [], "tuning": [], "results": [{"op": name} for name in done]}
+            kept = {"done": done, "results": [{"op": name} for name in done]}
+            kept |= {"errors": [], "tuning": [], "skipped": []}
             out.write_text(json.dumps(kept))
             on_line("done: " + done[-1])
         return Done(0, [], 1.0)
@@ -237,7 +241,7 @@ def test_cuda_tests_are_found_by_their_fixture_and_what_they_lack_is_named():
     found, missing = steps.cuda_test_files()
     assert "tests/budget/test_cuda.py" in found
     assert "tests/loss/test_cuda_loss.py" in found
-    assert "tests/test_files.py" not in found
+    assert "tests/data/test_files.py" not in found
     assert missing == {}  # everything is installed where this runs
     assert steps.imports("import a.b\nfrom c.d import e\nfrom . import f\ndef g():\n    import h\n") == {
         "a",

@@ -98,16 +98,9 @@ def fitting(length: int = 9, **options: Any) -> dict[str, Any]:
     return {**taken, "max_length": length} if loss == "dr_grpo" else taken
 
 
-class Computed(torch.autograd.Function):
-    """Logits as an op leaves them, which `inplace` may write over: the leaf's memory, but no view of it."""
-
-    @staticmethod
-    def forward(ctx: Any, leaf: Tensor) -> Tensor:
-        return leaf.detach()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+def computed(leaf: Tensor) -> Tensor:
+    """As a matrix product leaves logits: memory of the leaf, which `inplace` may overwrite, but no view."""
+    return torch.ops.aten._unsafe_view(leaf, leaf.shape)
 
 
 def loss_and_gradient(op: Any, logits: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import Computed
+from tests.loss.batches import computed
 
 N, V, R = 6, 37, 2
 
@@ -184,7 +183,7 @@ def test_bad_input_leaves_the_logits_alone(changes, error, message):
             N, V, dtype=torch.float8_e5m2
         )  # an integer tensor cannot ask for a gradient
     leaf = given["logits"].clone().requires_grad_()
-    given["logits"] = Computed.apply(leaf)
+    given["logits"] = computed(leaf)
     with pytest.raises(error):
         ops.grpo_loss(**given, inplace=True)
     assert (leaf == 0).all()

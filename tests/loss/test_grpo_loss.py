@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.loss.batches import (
     DTYPES,
     GRADIENT_ERROR,
     LOSSES,
-    Computed,
     assert_gradient_near,
     assert_matches_reference,
+    computed,
     fitting,
     loss_and_gradient,
     random_batch,
@@ -101,7 +100,7 @@ def test_strided_rows_are_used_where_they_lie(kernels, dtype, inplace):
     window = padded[:, 3 : v + 3]
     _, expected = loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords())
     grown = window.detach().requires_grad_()
-    output = ops.grpo_loss(*batch.positional(Computed.apply(grown)), **batch.keywords(), inplace=inplace)
+    output = ops.grpo_loss(*batch.positional(computed(grown)), **batch.keywords(), inplace=inplace)
     (gradient,) = torch.autograd.grad(output.loss, grown)
     if kernels == "cpu":
         assert torch.equal(gradient, expected)

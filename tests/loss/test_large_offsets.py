@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import Computed, assert_gradient_near, assert_near, random_batch
+from tests.loss.batches import assert_gradient_near, assert_near, computed, random_batch
 
 STRIDE = 2**31 // 4 + 7  # elements between rows: the fifth row lies beyond 2^31
 TOKENS, VOCAB = 6, 301
@@ -40,7 +39,7 @@ def test_offsets_beyond_32_bits(loss, inplace, entropy_coef):
     expected = ops.grpo_loss(*batch.positional(near), **options)
     (expected_gradient,) = torch.autograd.grad(expected.loss, near)
     leaf = far_apart(batch.logits).requires_grad_()
-    output = ops.grpo_loss(*batch.positional(Computed.apply(leaf)), **options, inplace=inplace)
+    output = ops.grpo_loss(*batch.positional(computed(leaf)), **options, inplace=inplace)
     gradient = output.loss.grad_fn.saved_tensors[0]  # backward() to the leaf would touch the whole mapping
     assert gradient.stride(0) == (STRIDE if inplace else VOCAB)
     assert torch.equal(gradient, expected_gradient)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from elastic.budget import Budget, FinishReason, Phase, Source
+from elastic.budget.markers import Markers
 from elastic.data import Problem
 from elastic.evaluate import sweep
-from elastic.markers import Markers
+from elastic.models.tiny import reward
 from elastic.rewards import math_reward
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
 from elastic.sampling import Sampling
-from elastic.tiny import reward
 
 T, S = int(Phase.THINKING), int(Phase.SOLUTION)
 

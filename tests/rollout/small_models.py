@@ -64,6 +64,15 @@ def biased(seed: int, token: int, by: float, **options):
     return model
 
 
+def steady(family: str = "qwen3", *, seed: int = 5):
+    """A model that neither opens nor ends thinking: rows are as long as their budgets and closing."""
+    model = make_model(family, seed=seed)
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
+    with torch.no_grad():
+        model.lm_head.bias[2:4] = -100.0
+    return model
+
+
 def make_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {text: i for i, text in enumerate(TOKENS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))

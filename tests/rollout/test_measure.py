@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elastic.budget import FinishReason, Phase, Source
-from elastic.markers import Markers
+from elastic.budget.markers import Markers
 from elastic.rollout import RolloutBatch
 from elastic.rollout.measure import measure
 

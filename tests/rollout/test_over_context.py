@@ -4,10 +4,10 @@ import warnings
 
 import pytest
 import torch
-from small_models import make_model
 
 from elastic import Budget, RolloutBatch, RolloutEngine, Sampling, replay
 from elastic.rollout import OutOfContext
+from tests.rollout.small_models import make_model
 
 PROMPTS = [[5, 6, 2], [7] * 60 + [2], [8, 2], [9] * 70, [10, 2]]
 WHY = {

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_models import make_model
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout import decode
 from elastic.rollout.prefill import prefill
+from tests.rollout.small_models import make_model
 
 CPU = torch.device("cpu")
 PROMPTS = [[5 + i % 40 for i in range(length)] for length in (50, 3, 21)]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-import elastic.tiny
+import elastic.models.tiny
 from elastic import Budget, RolloutEngine, Sampling
 
 ROWS, TOKENS = 3000, 4
@@ -13,8 +13,8 @@ ROWS, TOKENS = 3000, 4
 
 @pytest.fixture(scope="module")
 def tiny():
-    model, tokenizer = elastic.tiny.load()
-    return model, tokenizer, elastic.tiny.problems(1)[0].prompt
+    model, tokenizer = elastic.models.tiny.load()
+    return model, tokenizer, elastic.models.tiny.problems(1)[0].prompt
 
 
 def up_to_eos(tokens: list[int], eos: int) -> tuple[int, ...]:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from transformers import BertConfig, BertLMHeadModel, GPTNeoConfig, GPTNeoForCausalLM, Qwen2Config
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.proof import declared_windows
+from elastic.rollout.windows import declared_windows
+from tests.rollout.small_models import VOCAB, make_model
 
 
 def gpt_neo(kinds, *, window=40, context=256):
@@ -85,12 +85,12 @@ def test_a_head_that_sees_both_directions_is_refused_and_the_same_weights_as_a_d
     RolloutEngine(bert(is_decoder=True), tokenizer)
 
 
-def test_attention_that_does_not_heed_the_mask_is_refused(tokenizer):
+def test_attention_that_does_not_heed_what_rows_may_read_is_refused(tokenizer):
     model = make_model()
     for layer in model.model.layers:
         plain = layer.self_attn.forward
-        layer.self_attn.forward = lambda *args, plain=plain, attention_mask=None, **kwargs: plain(
-            *args, attention_mask=None, **kwargs
+        layer.self_attn.forward = lambda *args, plain=plain, attention_mask=None, slot_reads=None, **kwargs: (
+            plain(*args, attention_mask=None, **kwargs)
         )
     with pytest.raises(ValueError, match="a short row beside a long one"):
         RolloutEngine(model, tokenizer)

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
-from elastic.machine import compile_budgets
+from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache
+from elastic.rollout.pools import Pool
 from elastic.rollout.prefill import prefill
 from elastic.rollout.slot_sampling import SlotSampling
-from elastic.rollout.step import Slots, emit, forward, new_slots
+from elastic.rollout.step import WINDOW, Slots, emit, forward, new_slots
+from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32
 MARKERS = Markers((2,), (3,), "<think>", "</think>")
@@ -28,7 +29,7 @@ def in_flight(model, masks: bool):
     machine, index = compile_budgets([budget], MARKERS, None, (1,), pad_id=0)
     slots = new_slots(ROWS, VOCAB, machine, torch.device("cpu"))
     prefix = prefill(model, [[6, 7, 2]], torch.device("cpu"))[0]
-    cache = SlotCache(prefix, ROWS, COLUMNS)
+    cache = SlotCache(prefix, [Pool(ROWS, COLUMNS)])
     cache.insert(torch.arange(ROWS), prefix)
     slots.logits[:] = prefix.logits
     slots.positions[:] = 3
@@ -37,9 +38,9 @@ def in_flight(model, masks: bool):
     return slots, machine, cache
 
 
-def step(model, slots, machine, cache, sampling, number=0):
+def step(model, slots, machine, cache, sampling, number=0, entry=None):
     drawn = SlotSampling([sampling] * ROWS, ROWS, torch.device("cpu"))
-    emit(slots, machine, drawn, ROWS, number)
+    emit(slots, machine, drawn, ROWS, entry)
     forward(model, cache, slots, ROWS, 4 + number)
 
 
@@ -61,6 +62,23 @@ def test_no_step_reads_device_memory_on_the_host(family, sampling, masks):
             step(model, slots, machine, cache, sampling, 1)
             with pytest.raises(DataDependentOutputException):
                 bool((slots.tokens == 1).any())  # what such a read would have done
+
+
+@pytest.mark.parametrize("begin", [0, WINDOW - 3])
+def test_the_log_is_the_same_whoever_counts_its_entries(model, begin):
+    def log_of(by_host):
+        slots, machine, cache = in_flight(model, False)
+        slots.entry.fill_(begin)
+        for number in range(8):
+            entry = (begin + number) % WINDOW if by_host else None
+            step(model, slots, machine, cache, SAMPLINGS[0], number, entry)
+        return slots.log
+
+    with torch.no_grad():
+        ours, theirs = log_of(False), log_of(True)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.count_nonzero() > 0
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -3,11 +3,11 @@
 from codecs import getincrementaldecoder
 
 import pytest
-from budget.tokenizers import bpe, byte_fallback, byte_level, pieces
-from budget.vocabularies import REAL, needs_shared, real
 
+from elastic.budget.token_text import decode, token_bytes
 from elastic.rollout.row_text import IncrementalDecoder, RowText
-from elastic.token_text import decode, token_bytes
+from tests.budget.tokenizers import bpe, byte_fallback, byte_level, pieces
+from tests.budget.vocabularies import REAL, needs_shared, real
 
 TEXT = "plain é ß 数学の答えは四十二です。𠮷🙂👩\u200d👩\u200d👧 e\u0301 हिन्दी √2≤π²\n一二三 ꙮ end"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

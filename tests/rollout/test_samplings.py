@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_models import mixed_budgets
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.record import TENSOR_FIELDS
 from elastic.sampling import row_seeds
+from tests.rollout.small_models import mixed_budgets
 
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello<think>\n"]
 KINDS = [

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scripted import byte_tokenizer, play, scripted_engine
-from small_models import ANNOTATION, mixed_budgets
 
 from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source, replay
+from tests.rollout.scripted import byte_tokenizer, play, scripted_engine
+from tests.rollout.small_models import ANNOTATION, mixed_budgets
 
 # One token that holds a stop string and more, one that ends in the middle of a character.
 TOKENIZER = byte_tokenizer(pieces=("x.y", "é"[:1]))

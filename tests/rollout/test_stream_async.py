@@ -5,11 +5,11 @@ import threading
 
 import pytest
 import torch
-from small_models import make_model
 
 from elastic import Budget, FinishReason, RolloutEngine, Sampling
 from elastic.rollout import Finished, Token
 from elastic.rollout.serving import exclusive
+from tests.rollout.small_models import make_model
 
 PROMPTS, BUDGET, HOT = (
     ["ab1+2=<think>", "c<think>", "zz<think>"],

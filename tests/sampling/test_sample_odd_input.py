@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, ops
-from elastic.machine import compile_budgets
-
-from .draws import DTYPES, SETTINGS, assert_like_reference, batch
+from elastic.budget.machine import compile_budgets
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, batch
 
 INF = float("inf")
 

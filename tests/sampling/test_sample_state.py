@@ -9,9 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
-from elastic.machine import compile_budgets
-
-from .draws import DTYPES, assert_like_reference, batch
+from elastic.budget.machine import compile_budgets
+from tests.sampling.draws import DTYPES, assert_like_reference, batch
 
 PAD, EOS, START, END = 0, 1, 2, 3
 VOCAB = 24

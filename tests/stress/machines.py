@@ -11,13 +11,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 import elastic.budget
-import elastic.machine
-import elastic.markers
-from elastic import token_text
-from elastic.pattern import Spelling
-
-from .call import Expression
-from .draw import Draw
+import elastic.budget.machine
+import elastic.budget.markers
+from elastic.budget import token_text
+from elastic.budget.pattern import Spelling
+from tests.stress.call import Expression
+from tests.stress.draw import Draw
 
 PAD, VOCAB = 99, 100
 
@@ -43,16 +42,16 @@ class Texts:
 
 
 def compile_budgets(budgets: list[elastic.budget.Budget], markers: Any, texts: Texts, *more: Any) -> Any:
-    """`elastic.machine.compile_budgets` with what this tokenizer's tokens leave of a character."""
+    """`elastic.budget.machine.compile_budgets` with what this tokenizer's tokens leave of a character."""
     real = token_text.character_codes
     token_text.character_codes = lambda tokenizer: tokenizer.codes
     try:
-        return elastic.machine.compile_budgets(budgets, markers, texts, *more)
+        return elastic.budget.machine.compile_budgets(budgets, markers, texts, *more)
     finally:
         token_text.character_codes = real
 
 
-def machine_of(draw: Draw) -> tuple[Expression, elastic.markers.Markers]:
+def machine_of(draw: Draw) -> tuple[Expression, elastic.budget.markers.Markers]:
     """One to three budgets that are legal with their markers."""
     eos = draw.pick([0], [0, 1], [])
     budgets: list[elastic.budget.Budget] = []
@@ -73,7 +72,7 @@ def machine_of(draw: Draw) -> tuple[Expression, elastic.markers.Markers]:
     return Expression(f"compile_budgets([{made}], {text}, Texts({blank}), {eos}, {PAD})[0]", machine), markers
 
 
-def markers_of(draw: Draw) -> tuple[elastic.markers.Markers, str]:
+def markers_of(draw: Draw) -> tuple[elastic.budget.markers.Markers, str]:
     """Half of them over two tokens, so that they overlap themselves and text that merely looks like one."""
     while True:
         letters = draw.pick((2, 3), (2, 3, 4, 5))
@@ -85,11 +84,11 @@ def markers_of(draw: Draw) -> tuple[elastic.markers.Markers, str]:
             other, opens = spelling_of(draw, letters), draw.chance(0.5)
             if draw.chance(0.5):  # what is left of the end marker without the text around it
                 other = replace(other, ids=ends[0].ids[draw.randrange(len(ends[0])) :])
-            others.append(elastic.markers.NaturalEnd((other,), opens=opens))
+            others.append(elastic.budget.markers.NaturalEnd((other,), opens=opens))
         arguments = (starts[0].ids, ends[0].ids)
         keywords = {"ends": tuple(others), "start_spellings": tuple(starts), "end_spellings": tuple(ends)}
         try:
-            made = elastic.markers.Markers(*arguments, **keywords)
+            made = elastic.budget.markers.Markers(*arguments, **keywords)
         except ValueError:  # one contains the other, or there are too many places
             continue
         given = ", ".join(f"{k}={v!r}" for k, v in keywords.items())
@@ -102,7 +101,7 @@ def spelling_of(draw: Draw, letters: tuple[int, ...]) -> Spelling:
     return Spelling(ids, frozenset(first), frozenset(last), frozenset({11} & set(first)))
 
 
-def budget_of(draw: Draw, markers: elastic.markers.Markers) -> elastic.budget.Budget:
+def budget_of(draw: Draw, markers: elastic.budget.markers.Markers) -> elastic.budget.Budget:
     def text(least: int) -> tuple[int, ...]:
         return tuple(draw.pick(6, 7, 8, 9, 9, draw.randint(2, 5)) for _ in range(draw.randint(least, 3)))
 
@@ -138,7 +137,7 @@ def budget_text(budget: elastic.budget.Budget) -> str:
     return f"Budget({', '.join(f'{k}={v!r}' for k, v in kept.items())})"
 
 
-def stream_of(draw: Draw, markers: elastic.markers.Markers) -> list[int]:
+def stream_of(draw: Draw, markers: elastic.budget.markers.Markers) -> list[int]:
     """Sampled tokens: whole markers, beginnings of them, text, and now and then an EOS."""
     ends = [s.ids for s in markers.ends_pattern.spellings]
     start = list(draw.pick(*(s.ids for s in markers.start_spellings)))

@@ -6,18 +6,18 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_run import build_config, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from elastic.tiny.vocabulary import build_tokenizer
-from elastic.train.checkpoint import (
+from elastic.models.tiny.vocabulary import build_tokenizer
+from elastic.train.run.checkpoint import (
     newest_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
     write_directory,
 )
-from elastic.train.progress import Progress
+from elastic.train.run.progress import Progress
+from tests.train.tiny_run import build_config, run
 
 
 def write(directory):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from elastic.train import TrainConfig
-from elastic.train.config import changed_keys, tomllib
+from elastic.train.config import changed_keys
+from elastic.train.config.train_config import tomllib
 
 ROOT = Path(__file__).parents[2]
 

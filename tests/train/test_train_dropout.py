@@ -5,19 +5,19 @@ import warnings
 
 import pytest
 import torch
-from tiny_run import build_config, build_model, run
 from transformers import OPTConfig, OPTForCausalLM
 
 from elastic.budget import Budget
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import IDS
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import IDS
-from elastic.train.accelerator import build_accelerator
-from elastic.train.experience import Experience
-from elastic.train.modes import as_in_rollouts, dropout_of
-from elastic.train.sections_update import LossConfig
-from elastic.train.step import Policy, UpdateStats
+from elastic.train.collect.experience import Experience
+from elastic.train.config.updates import LossConfig
+from elastic.train.run.accelerator import build_accelerator
+from elastic.train.update.modes import as_in_rollouts, dropout_of
+from elastic.train.update.step import Policy, UpdateStats
+from tests.train.tiny_run import build_config, build_model, run
 
 
 def build_opt():

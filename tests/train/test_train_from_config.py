@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from tiny_run import build_model
 
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
-from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import TrainConfig, train_from_config
-from elastic.train.run import reward_function
-from elastic.train.sections import RewardConfig
+from elastic.train.config.rollouts import RewardConfig
+from elastic.train.from_config import reward_function
+from tests.train.tiny_run import build_model
 
 CONFIG = """
 [model]
@@ -107,7 +107,7 @@ def test_closing_without_the_end_marker_is_refused_before_a_step(config_file, tm
 
 def test_finished_run_is_found_before_the_model_is_loaded(config_file, tmp_path, monkeypatch):
     (tmp_path / "run" / "final").mkdir(parents=True)
-    monkeypatch.setattr("elastic.train.run._model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("elastic.train.from_config._model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=r"train.output_dir: .*final holds the model of a finished run"):
         train_from_config(config_file())
 

@@ -5,20 +5,20 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny_run import build_config, build_model, run
 
 from elastic.data import Problem
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import build_tokenizer
 from elastic.train import Trainer
-from elastic.train.budgets import BudgetDraw
-from elastic.train.data_order import DataOrder
-from elastic.train.prompts import Prompts
-from elastic.train.schedule import learning_rate
-from elastic.train.sections import BudgetConfig
-from elastic.train.sections_update import OptimConfig
-from elastic.train.seeds import Stream, derive
+from elastic.train.collect.budgets import BudgetDraw
+from elastic.train.collect.data_order import DataOrder
+from elastic.train.collect.prompts import Prompts
+from elastic.train.collect.seeds import Stream, derive
+from elastic.train.config.rollouts import BudgetConfig
+from elastic.train.config.updates import OptimConfig
+from elastic.train.update.learning_rate import learning_rate
+from tests.train.tiny_run import build_config, build_model, run
 
 
 def lines(path):

@@ -3,18 +3,18 @@
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_run import build_config, build_model
 from transformers import LlamaForCausalLM
 
 from elastic.budget import Budget
+from elastic.models.tiny.vocabulary import IDS
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
-from elastic.tiny.vocabulary import IDS
-from elastic.train.accelerator import build_accelerator
-from elastic.train.experience import Experience
-from elastic.train.rollout_model import RolloutModel
-from elastic.train.sections_update import LossConfig
-from elastic.train.step import Policy
+from elastic.train.collect.experience import Experience
+from elastic.train.collect.rollout_model import RolloutModel
+from elastic.train.config.updates import LossConfig
+from elastic.train.run.accelerator import build_accelerator
+from elastic.train.update.step import Policy
+from tests.train.tiny_run import build_config, build_model
 
 POSITIONS = 2048
 

@@ -14,9 +14,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from elastic.train import layout
-from elastic.train.attention import TREE_ATTENTION, TreeLayout, tree_attention, tree_attention_of
-from elastic.train.packing import pack, packed_logits
+from elastic.train.update import layout
+from elastic.train.update.attention import TREE_ATTENTION, TreeLayout, tree_attention, tree_attention_of
+from elastic.train.update.packing import pack, packed_logits
 
 SMALL = {
     "vocab_size": 61,

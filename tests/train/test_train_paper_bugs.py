@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny_run import build_config, run
 
 from elastic import Markers, ops
 from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.data import Problem
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import IDS, WORDS
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import IDS, WORDS
-from elastic.train.attention import tree_attention_of
-from elastic.train.budgets import BudgetDraw
-from elastic.train.evaluation import evaluation_budgets
-from elastic.train.experience import Experience
-from elastic.train.packing import pack, packed_logits
-from elastic.train.sections import BudgetConfig
-from elastic.train.sections_update import EvalConfig, LossConfig
-from elastic.train.step import Policy, UpdateStats
+from elastic.train.collect.budgets import BudgetDraw
+from elastic.train.collect.evaluation import evaluation_budgets
+from elastic.train.collect.experience import Experience
+from elastic.train.config.rollouts import BudgetConfig
+from elastic.train.config.updates import EvalConfig, LossConfig
+from elastic.train.update.attention import tree_attention_of
+from elastic.train.update.packing import pack, packed_logits
+from elastic.train.update.step import Policy, UpdateStats
+from tests.train.tiny_run import build_config, run
 
 END, EOS = IDS["</think>"], IDS["<eos>"]
 

@@ -4,15 +4,15 @@ import json
 import warnings
 
 import pytest
-from tiny_run import build_config, build_model, run
 from tokenizers.processors import TemplateProcessing
 
 from elastic.data import Problem, load_problems
-from elastic.methods import METHODS
+from elastic.evaluate.methods import METHODS
+from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
-from elastic.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import Trainer
-from elastic.train.prompts import Prompts
+from elastic.train.collect.prompts import Prompts
+from tests.train.tiny_run import build_config, build_model, run
 
 BOS, START = IDS["<bos>"], IDS["<think>"]
 TEMPLATE = "<bos> {% for m in messages %}{{ m.content }} {% endfor %}<think>"

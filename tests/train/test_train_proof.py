@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from tiny_run import build_config, build_model
 from torch import nn
 from transformers import (
     BertConfig,
@@ -22,12 +21,13 @@ from transformers import (
 )
 
 from elastic.data import Problem
-from elastic.tiny.vocabulary import IDS, build_tokenizer
+from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import Trainer
-from elastic.train.attention import TREE_ATTENTION, tree_attention_of
-from elastic.train.head import LinearHead
-from elastic.train.packing import pack, packed_hidden, packed_logits
-from elastic.train.proof import packs
+from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
+from elastic.train.update.head import LinearHead
+from elastic.train.update.packing import pack, packed_hidden, packed_logits
+from elastic.train.update.proof import packs
+from tests.train.tiny_run import build_config, build_model
 
 SMALL = {
     "hidden_size": 32,

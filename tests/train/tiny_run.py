@@ -12,8 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from elastic.data import Problem
-from elastic.tiny import problems
-from elastic.tiny.vocabulary import IDS, build_tokenizer
+from elastic.models.tiny import problems
+from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import TrainConfig, Trainer
 
 

@@ -1,0 +1,20 @@
+"""Budgets, markers, and the int32 tables they compile to. Knows no model."""
+
+from elastic.budget.budget import Budget
+from elastic.budget.kinds import FinishReason, Phase, Source
+from elastic.budget.machine import Machine, compile_budgets
+from elastic.budget.markers import Markers, MarkerWarning, NaturalEnd
+from elastic.budget.values import CLOSINGS
+
+__all__ = [
+    "CLOSINGS",
+    "Budget",
+    "FinishReason",
+    "Machine",
+    "MarkerWarning",
+    "Markers",
+    "NaturalEnd",
+    "Phase",
+    "Source",
+    "compile_budgets",
+]

@@ -1,0 +1,76 @@
+"""One method's share of a demo: its training, if it has one, and its rows.
+
+The methods share nothing but the problems, so they may run in any order, and in processes of their own.
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+from elastic.commands.demo.config import TRAINED, DemoConfig
+from elastic.commands.demo.state import DemoState
+from elastic.data import load_problems
+from elastic.evaluate import sweep
+from elastic.evaluate.report.table import budget_label
+from elastic.models import tiny
+from elastic.models.quiet import quiet_transformers
+from elastic.models.threads import threads_for
+from elastic.rollout import RolloutEngine
+from elastic.sampling import Sampling
+from elastic.train import Trainer
+from elastic.train.run.progress import Progress
+
+
+def run_part(method: str, config: DemoConfig, out: Path) -> None:
+    """Adds the rows of a method that are still missing, after its training or what is left of it.
+
+    Args:
+        method: one of `elastic.commands.demo.config.METHODS`.
+        config: the settings.
+        out: the demo's directory; the training keeps its run in `out/METHOD`.
+    """
+    state = DemoState(out, config.settings())
+    done = {row.allowance for row in state.rows(method)}
+    missing = [pair for pair in config.limits if _allowance(*pair) not in done]
+    if not missing:
+        return
+    problems = config.test_problems()
+    with quiet_transformers():
+        model, tokenizer = tiny.load()
+    if method in TRAINED:
+        _train(method, config, out / method, model, tokenizer)
+    engine = RolloutEngine(model, tokenizer, max_rows=config.max_rows)
+    sampling = Sampling(temperature=config.temperature, seed=config.test_seed)
+    for thinking, solution in missing:
+        started = time.monotonic()
+        with threads_for(model, min(config.max_rows, len(problems))):
+            (row,) = sweep(engine, [method], [(thinking, solution)], problems, tiny.reward, sampling=sampling)
+        state.add(row)
+        seconds = time.monotonic() - started
+        cut = "" if row.accuracy_cut is None else f", {row.accuracy_cut:.1%} of the cut thoughts"
+        say(f"{method}: budget {budget_label(row)}: {row.accuracy:.1%} right{cut} ({seconds:.1f} s)")
+
+
+def say(line: str) -> None:
+    """A line on stderr."""
+    print(f"elastic demo: {line}", file=sys.stderr, flush=True)
+
+
+def _allowance(thinking: int | None, solution: int | None) -> float:
+    return math.inf if thinking is None or solution is None else thinking + solution
+
+
+def _train(method: str, config: DemoConfig, run_dir: Path, model: object, tokenizer: object) -> None:
+    training = config.training(method, run_dir)
+    data = training.data
+    dataset = load_problems(data.source, count=data.count, seed=data.seed)
+    every = max(1, config.steps // 8)
+
+    def report(progress: Progress, metrics: dict[str, float]) -> None:
+        if progress.step % every == 0 or progress.step == config.steps:
+            step = f"step {progress.step}/{config.steps}"
+            say(f"{method}: {step}, {metrics['reward']:.1%} of the rollouts right")
+
+    with quiet_transformers():
+        Trainer(training, model, tokenizer, dataset, tiny.reward, callbacks=[report]).train()

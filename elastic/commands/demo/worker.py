@@ -1,0 +1,31 @@
+"""`python -m elastic.commands.demo.worker METHOD OUT CONFIG`: one part, for `processes`."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from elastic.commands.demo.config import from_json
+from elastic.commands.demo.part import run_part
+
+
+def main() -> int:
+    """Runs the part; the exit status."""
+    method, out, config = sys.argv[1:]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        run_part(method, from_json(config), Path(out))
+    except KeyboardInterrupt:  # the terminal's: the parent reports it
+        return 130
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, even killed: its end of the pipe closes."""
+    # Not sys.stdin: a thread that holds its lock when the interpreter ends is a fatal error.
+    os.read(0, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Files: text that is read as UTF-8, writes that leave the old or the new content, SHA-256 sums."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+CHECKSUMS = "SHA256SUMS"
+_BLOCK_BYTES = 1 << 20
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text, without the byte order mark that some editors put in front.
+
+    Raises:
+        ValueError: it is not UTF-8; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of every line that is not blank; errors as of `read_text`."""
+    # Not splitlines(): it would split at U+2028 and the like, which a line of text or JSON may hold.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.removeprefix("\ufeff").rstrip("\r")  # concatenated files keep their byte order marks
+        if line.strip():
+            yield number, line
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replaces `path` in one step, so that a kill at any moment leaves the old or the new file.
+
+    Args:
+        path: its directory must exist.
+        content: text is written as UTF-8.
+
+    Raises:
+        OSError: the directory is missing or not writable.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    # In the same directory: a rename across file systems is not atomic.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)  # mkstemp gives 0600
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(directory: Path) -> None:
+    """Writes `SHA256SUMS` of every other file below a directory, as `sha256sum --check` reads it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = (f"{sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files)
+    write_atomic(directory / CHECKSUMS, "".join(lines))
+
+
+def check_checksums(directory: Path) -> None:
+    """Compares a directory with its `SHA256SUMS`; files that it does not list are not looked at.
+
+    Raises:
+        ValueError: a listed file, or the list, is missing, changed or not readable as such.
+    """
+    try:
+        lines = (directory / CHECKSUMS).read_text(encoding="ascii").splitlines()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        if not expected:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{directory / CHECKSUMS} is missing or damaged ({error})") from error
+    for name, digest in expected.items():
+        path = directory / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {CHECKSUMS} lists it")
+        if sha256(path) != digest:
+            raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {CHECKSUMS}")

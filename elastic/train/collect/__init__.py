@@ -1,0 +1,1 @@
+"""From problems to graded completions: prompts, budgets, rollouts, evaluations."""

@@ -1,0 +1,210 @@
+"""The first half of a step: problems, budgets, completions, rewards, advantages.
+
+Groups are distributed over processes. Every random draw is keyed by its group's index among all groups, so
+the number of processes does not change it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic import ops
+from elastic.data import Problem
+from elastic.models.threads import threads_for
+from elastic.rewards import RewardFunction, l1_exact, l1_max
+from elastic.rewards.grading import grade
+from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout.measure import measure
+from elastic.sampling import Sampling
+from elastic.train.collect.budgets import BudgetDraw
+from elastic.train.collect.data_order import DataOrder
+from elastic.train.collect.experience import Experience
+from elastic.train.collect.prompts import Prompts
+from elastic.train.collect.rescue import batch_of_failure
+from elastic.train.collect.seeds import Stream, derive
+from elastic.train.config import TrainConfig
+from elastic.train.config.no_effect import effective
+
+_SAMPLE_FIELDS = (
+    *("prompt", "thinking", "solution"),
+    *("thinking_tokens", "solution_tokens", "thinking_cut", "finish_reason"),
+)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One process's share of a step.
+
+    Attributes:
+        experience: rows for the update.
+        batch: the rollout record.
+        problems: one per group.
+        rewards: [R] float32; NaN where the reward function gave None.
+        metrics: means over all processes.
+        rollout_seconds: spent generating.
+        reward_seconds: spent grading.
+    """
+
+    experience: Experience
+    batch: RolloutBatch
+    problems: list[Problem]
+    rewards: Tensor
+    metrics: dict[str, float]
+    rollout_seconds: float
+    reward_seconds: float
+
+    def samples(self, step: int, count: int) -> list[dict[str, Any]]:
+        """The first rows in readable form: texts, reward, use of the budgets."""
+        rows = list(range(min(count, len(self.batch))))
+        result = []
+        for row, record in zip(rows, self.batch[rows].to_records(), strict=True):
+            problem = self.problems[int(self.batch.prompt_index[row])]
+            identity = {"step": step, "problem": problem.id, "answer": problem.answer}
+            result.append(
+                identity
+                | {"reward": self.rewards[row].item()}
+                | {name: record[name] for name in _SAMPLE_FIELDS}
+            )
+        return result
+
+
+class Collector:
+    """Makes the experience of any step.
+
+    Args:
+        config: of the run.
+        accelerator: knows the processes.
+        engine: over the trained model.
+        prompts: renders problems.
+        order: of the training problems.
+        budgets: of the groups.
+        reward: correctness of a response.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        engine: RolloutEngine,
+        prompts: Prompts,
+        order: DataOrder[Problem],
+        budgets: BudgetDraw,
+        reward: RewardFunction,
+    ) -> None:
+        self._config, self._accelerator, self._engine = config, accelerator, engine
+        self._prompts, self._order, self._budgets, self._reward = prompts, order, budgets, reward
+        share = config.rollout.prompts_per_step // accelerator.num_processes
+        self._groups = range(share * accelerator.process_index, share * (accelerator.process_index + 1))
+
+    def collect(self, step: int, position: int) -> Collected:
+        """Generates and grades the step's completions.
+
+        Args:
+            step: from 0.
+            position: problems taken so far, over all processes.
+        """
+        rollout, groups = self._config.rollout, self._groups
+        problems = self._order.take(position + groups.start, len(groups))
+        lengths = self._prompts.lengths(step, groups)
+        samples = rollout.samples_per_prompt
+        rows = range(groups.start * samples, groups.stop * samples)
+        start = time.perf_counter()
+        bounded = self._budgets.largest.max_sampled is not None
+        prompts = self._prompts.render(problems, lengths)
+        decoded = min(rollout.max_rows, len(rows))
+        with threads_for(self._engine.model, decoded):
+            batch = self._engine.generate(
+                prompts,
+                budget=self._budgets.draw(step, groups),
+                samples_per_prompt=samples,
+                sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
+                max_new_tokens=None if bounded else rollout.max_new_tokens,
+                seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
+                progress=False,
+                add_special_tokens=self._prompts.add_special_tokens,
+                phase=self._prompts.phases(prompts, self._engine),
+            ).to("cpu")
+        graded = time.perf_counter()
+        with batch_of_failure(batch, "rollouts", together=self._accelerator):
+            grades = grade(batch, [problem.answer for problem in problems], self._reward)
+        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
+        rewards = self._with_lengths(batch, correct, lengths).float()
+        done = time.perf_counter()
+        advantages, equal_groups = self._advantages(rewards)
+        return Collected(
+            experience=Experience.from_rollout(
+                batch, advantages, self._config.loss.mask_cut_solutions, skipped=rewards.isnan()
+            ),
+            batch=batch,
+            problems=problems,
+            rewards=rewards,
+            metrics=self._metrics(batch, rewards, correct, equal_groups),
+            rollout_seconds=graded - start,
+            reward_seconds=done - graded,
+        )
+
+    def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
+        config = self._config.reward
+        if config.length == "none":
+            return correct
+        formula: Callable[..., float] = l1_exact if config.length == "l1-exact" else l1_max
+        used = (batch.thinking_tokens + batch.solution_tokens).tolist()
+        groups = batch.prompt_index.tolist()
+        rows = zip(correct.tolist(), used, groups, strict=True)
+        values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
+        """This process's rows, and the share of groups whose rewards are all equal.
+
+        Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and takes no
+        part in its group's mean.
+        """
+        config, samples = self._config.loss, self._config.rollout.samples_per_prompt
+        everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()
+        graded = ~everything.isnan()
+        offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
+        torch.cumsum(graded.view(-1, samples).sum(1), 0, out=offsets[1:])
+        advantages = torch.zeros_like(everything)
+        read = effective(config, "advantage_eps", "pass_k")
+        advantages[graded] = ops.group_advantage(
+            everything[graded],
+            offsets,
+            config.advantage,
+            read.get("advantage_eps"),
+            pass_k=read.get("pass_k"),
+        )
+        highest = everything.nan_to_num(-math.inf).view(-1, samples).amax(1)
+        lowest = everything.nan_to_num(math.inf).view(-1, samples).amin(1)
+        equal = (highest <= lowest).float().mean().item()
+        first = self._groups.start * samples
+        return advantages[first : first + rewards.numel()], equal
+
+    def _metrics(
+        self, batch: RolloutBatch, rewards: Tensor, correct: Tensor, equal_groups: float
+    ) -> dict[str, float]:
+        rows = measure(batch)
+        columns = {
+            "reward": rewards,
+            "accuracy": correct,
+            "thinking_tokens": rows.thinking_tokens,
+            "solution_tokens": rows.solution_tokens,
+            "completion_tokens": rows.tokens,
+            "cut_share": rows.thinking_cut,
+            "stop_share": rows.stopped,
+            "solution_cut_share": rows.solution_cut,
+            "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
+        }
+        counts = [len(batch), int(rewards.isnan().sum())]
+        sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
+        *sums, count, skipped = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
+        graded = max(count - skipped, 1)
+        of = {"reward": graded, "accuracy": graded}
+        metrics = {name: value / of.get(name, count) for name, value in zip(columns, sums, strict=True)}
+        metrics["rollout_tokens"] = metrics["completion_tokens"] * count
+        return metrics | {"equal_reward_groups": equal_groups, "skipped_rows": skipped}

@@ -1,0 +1,123 @@
+"""Accuracy under several budgets while training goes on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from elastic.budget import Budget
+from elastic.data import Problem
+from elastic.models.threads import threads_for
+from elastic.rewards import RewardFunction
+from elastic.rewards.grading import grade
+from elastic.rollout import RolloutEngine
+from elastic.rollout.measure import measure
+from elastic.sampling import Sampling
+from elastic.train.collect.prompts import Prompts
+from elastic.train.collect.rescue import batch_of_failure
+from elastic.train.collect.seeds import Stream, derive
+from elastic.train.config.updates import EvalConfig
+
+_MEANS = ("accuracy", "thinking_tokens", "solution_tokens", "cut_share")
+
+
+class Evaluation:
+    """The same problems, seeds and grading rule every time, so that only the model differs.
+
+    Args:
+        config: what is evaluated.
+        accelerator: knows the processes, over which problems are distributed.
+        engine: over the trained model.
+        prompts: renders problems, by the rule of their own source.
+        problems: the evaluated ones.
+        reward: correctness of a response.
+        training_budget: gives everything but (t, s): closing, rules, grace.
+        max_new_tokens: engine limit for unlimited budgets.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        accelerator: Any,
+        engine: RolloutEngine,
+        prompts: Prompts,
+        problems: Sequence[Problem],
+        reward: RewardFunction,
+        training_budget: Budget,
+        max_new_tokens: int | None,
+    ) -> None:
+        self._config, self._accelerator, self._engine = config, accelerator, engine
+        self._reward, self._max_new_tokens = reward, max_new_tokens
+        self._rows = range(accelerator.process_index, len(problems), accelerator.num_processes)
+        self._answers = [problems[row].answer for row in self._rows]
+        # The same lengths every time, drawn as those that the model is trained on.
+        lengths = prompts.lengths(0, self._rows)
+        self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
+        self._special = prompts.add_special_tokens
+        self._phases = prompts.phases(self._prompts, engine) if self._prompts else []
+        self._budgets = evaluation_budgets(config, training_budget)
+
+    def run(self) -> dict[str, float]:
+        """``eval/t40_s64/accuracy`` and the like: means over all answers of a budget."""
+        config, record = self._config, {}
+        seeds = [
+            derive(config.seed, Stream.EVALUATION, row, sample)
+            for row in self._rows
+            for sample in range(config.samples)
+        ]
+        decoded = min(self._engine.max_rows, max(1, len(seeds)))
+        for name, budget in self._budgets.items():
+            sums = torch.zeros(len(_MEANS) + 1, dtype=torch.float64)
+            if self._prompts:
+                with threads_for(self._engine.model, decoded):
+                    batch = self._engine.generate(
+                        self._prompts,
+                        budget=budget,
+                        samples_per_prompt=config.samples,
+                        sampling=Sampling(config.temperature, top_p=config.top_p),
+                        max_new_tokens=None if budget.max_sampled is not None else self._max_new_tokens,
+                        seeds=seeds,
+                        progress=False,
+                        add_special_tokens=self._special,
+                        phase=self._phases,
+                    ).to("cpu")
+                with batch_of_failure(batch, "evaluation"):
+                    grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]
+                sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
+                rows = measure(batch)
+                sums[1] = rows.thinking_tokens.sum()
+                sums[2] = rows.solution_tokens.sum()
+                sums[3] = rows.thinking_cut.sum()
+                sums[4] = len(batch)
+            sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum").tolist()
+            for label, value in zip(_MEANS, sums, strict=False):
+                record[f"eval/{name}/{label}"] = value / sums[4]
+        return record
+
+
+def evaluation_budgets(config: EvalConfig, training: Budget) -> dict[str, Budget]:
+    """Name, as ``t40_s64``, of each evaluated budget; ``inf`` for unlimited.
+
+    All but the two limits is taken from the training budget, so that both run under the same rules. Options
+    that a tighter limit would never reach (a notice, a minimum) are left out.
+    """
+    pairs = [tuple(None if n < 0 else n for n in pair) for pair in config.budgets]
+    budgets = {}
+    for thinking, solution in pairs or [(training.thinking, training.solution)]:
+        name = f"t{'inf' if thinking is None else thinking}_s{'inf' if solution is None else solution}"
+        most = math.inf if thinking is None else thinking
+        least = training.min_thinking if thinking is None else min(training.min_thinking, thinking)
+        budgets[name] = replace(
+            training,
+            thinking=thinking,
+            solution=solution,
+            total=None if pairs else training.total,
+            grace=0 if thinking is None else training.grace,
+            boundary=None if thinking is None else training.boundary,
+            min_thinking=least,
+            max_extensions=training.max_extensions if least else 0,
+            notices=tuple(notice for notice in training.notices if notice[0] < most),
+        )
+    return budgets

@@ -1,0 +1,103 @@
+"""What a failure leaves behind: the rollouts that were being worked on, and a note of where they are."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from elastic.rollout import RolloutBatch
+
+DIRECTORY = "failed"
+_ATTRIBUTE = "_elastic_failure"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What `batch_of_failure` adds to an exception.
+
+    Attributes:
+        batch: the rollouts that were being worked on.
+        what: ``rollouts`` of a step, or those of an ``evaluation``.
+        everywhere: whether every process of the run left the block with an exception.
+    """
+
+    batch: RolloutBatch
+    what: str
+    everywhere: bool
+
+    @staticmethod
+    def of(error: BaseException) -> "Failure | None":
+        """The failure that `batch_of_failure` attached to an exception, or None."""
+        return getattr(error, _ATTRIBUTE, None)
+
+    def save(self, output: Path, step: int, process: int) -> Path:
+        """Writes the batch into the run's directory, for `RolloutBatch.load`; returns the file's path."""
+        directory = output / DIRECTORY
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"step-{step:08d}-{self.what}-process-{process}.safetensors"
+        self.batch.save(path)
+        return path
+
+
+class NotFinite(RuntimeError):
+    """A gradient is NaN or infinite. It is summed over processes, so all of them see it."""
+
+
+@contextmanager
+def batch_of_failure(batch: RolloutBatch, what: str, together: Any = None) -> Iterator[None]:
+    """Attaches a batch to an exception raised in the block, so that `Failure.of` finds it further up.
+
+    Args:
+        batch: what the block works on.
+        what: see `Failure`.
+        together: the accelerator, where every process runs the block. Then, if one leaves it with an
+            exception, all do, instead of waiting for that one for ever.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if together is not None and together.num_processes > 1:
+        failed = torch.tensor(int(failure is not None), device=together.device)
+        if together.reduce(failed, "sum").item() and failure is None:
+            failure = RuntimeError("another process failed in this step, see its own message")
+    if failure is not None:
+        everywhere = together is not None or isinstance(failure, NotFinite)
+        setattr(failure, _ATTRIBUTE, Failure(batch, what, everywhere))
+        raise failure
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Prints a note on an exception to stderr, and adds it to the traceback where Python can (3.11)."""
+    print(f"elastic: {note}", file=sys.stderr, flush=True)
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM, as schedulers send it before they kill, becomes `SystemExit` for the block.
+
+    A handler of the program's own stays; so does everything in threads other than the main one.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

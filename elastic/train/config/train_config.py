@@ -1,0 +1,200 @@
+"""A whole training configuration: read, checked against itself and the machine, written back."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from elastic.data.files import read_text
+from elastic.data.loading import NAMED_SETS, check_source
+from elastic.models import tiny
+from elastic.train.config.no_effect import left_out
+from elastic.train.config.rollouts import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
+from elastic.train.config.schema import Section, to_dict, to_toml
+from elastic.train.config.updates import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# The remedy for weights too narrow to train.
+WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
+
+# Keys that may change when a run is resumed; any other change would make it another run.
+RESUMABLE = (
+    *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
+    *("eval.*", "logging.*", "model.device"),
+)
+# Keys for memory and speed may change too; results then change by rounding only.
+ROUNDING = (
+    *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
+    *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
+    *("model.attention", "model.gradient_checkpointing"),
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """All tables; see `elastic.train.config.rollouts` and `.updates` for their keys."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: LoopConfig
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TrainConfig":
+        """Reads a TOML file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not UTF-8, not TOML (names line and column), an unknown or missing key, a value out of
+                range, or values that do not go together.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such configuration file: {path}")
+        try:
+            tables = tomllib.loads(read_text(path))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: not TOML: {error}") from error
+        try:
+            return cls.from_table(tables)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def check(self) -> None:
+        if self.budget.thinking == "unlimited" and self.budget.total is not None:
+            self._let_follow("budget", solution="unlimited")
+        # R14, R17: budgets that cannot be are refused here.
+        _, budget = self.budget.bounds()
+        most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
+        if self.data.count is not None:
+            self._let_follow("rollout", prompts_per_step=min(self.rollout.prompts_per_step, self.data.count))
+        self._check_lengths(most)
+        rows = self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+        pieces = self.train.minibatches * self.train.accumulation_steps
+        if pieces > rows:
+            raise ValueError(
+                "train.minibatches x train.accumulation_steps: must be at most the "
+                f"{rows} rows of a step (rollout.prompts_per_step x samples_per_prompt), got {pieces}"
+            )
+        if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
+            raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
+        for table in (self.data, self.eval):
+            if table.source in NAMED_SETS and table.count is None:
+                raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")
+        if self.eval.every and self.eval.source is None and self.data.source not in NAMED_SETS:
+            raise ValueError(
+                "eval.source: needed where eval.every is above 0: a file has no test split of its own"
+            )
+        if self.data.count is not None and self.data.count < self.rollout.prompts_per_step:
+            raise ValueError(
+                "rollout.prompts_per_step: must be at most data.count = "
+                f"{self.data.count}, got {self.rollout.prompts_per_step}"
+            )
+
+    def _check_lengths(self, most: int | None) -> None:
+        """Checks the lengths that prompts ask for against `most`, the most tokens that a row may sample."""
+        reward = self.reward
+        if reward.length != "none":
+            longest = reward.target_max if most is None else min(reward.target_max, most)
+            longest = reward.target_max if "target_max" in reward.given else longest
+            self._let_follow("reward", target_max=longest, target_min=min(reward.target_min, longest))
+            if most is not None and longest > most:
+                raise ValueError(
+                    f"reward.target_max: must be at most the {most} tokens that a row may sample (by "
+                    f"budget.thinking and solution, budget.total or rollout.max_new_tokens), got {longest}"
+                )
+        if self.reward.target_min > self.reward.target_max:
+            raise ValueError(
+                f"reward.target_min: must be at most reward.target_max = {self.reward.target_max}, "
+                f"got {self.reward.target_min}"
+            )
+
+    def _let_follow(self, table: str, **values: Any) -> None:
+        """Replaces defaults of a table by values that follow from other tables; keys that were set stay."""
+        object.__setattr__(self, table, getattr(self, table).following(**values))
+
+    def for_problems(self, training: int, evaluated: int | None = None) -> "TrainConfig":
+        """This configuration with defaults that do not exceed the problems there are.
+
+        Args:
+            training: how many problems there are to train on.
+            evaluated: how many to evaluate; None for no evaluation.
+
+        Raises:
+            ValueError: a step was given more prompts than there are problems.
+        """
+        rollout = self.rollout.following(prompts_per_step=min(self.rollout.prompts_per_step, training))
+        if rollout.prompts_per_step > training:
+            raise ValueError(
+                f"rollout.prompts_per_step: must be at most the {training} problems of {self.data.source}, "
+                f"got {rollout.prompts_per_step}"
+            )
+        evaluation = self.eval.following(count=min(self.eval.count, evaluated or self.eval.count))
+        return replace(self, rollout=rollout, eval=evaluation)
+
+    def preflight(self) -> None:
+        """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
+
+        Raises:
+            ValueError: a file or directory that is missing or of the wrong kind; 16-bit weights.
+            FileNotFoundError: a missing data file.
+        """
+        for table in (self.data, self.eval):
+            if table.source is not None and table.source not in NAMED_SETS:
+                try:
+                    check_source(table.source)
+                except (FileNotFoundError, ValueError) as error:
+                    raise type(error)(f"{table.TABLE}.source: {error}") from error
+        if self.model.dtype in ("bfloat16", "float16"):
+            raise ValueError(
+                f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
+                f"{self.model.dtype}; {WIDER}"
+            )
+        path = Path(self.model.path)
+        is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
+        if self.model.path != tiny.NAME and is_path and not (path / "config.json").is_file():
+            raise ValueError(f"model.path: {path} is no model directory, it holds no config.json")
+        output = Path(self.train.output_dir)
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"train.output_dir: {output} is a file")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values; absent keys are left out."""
+        return to_dict(self)
+
+    def to_toml(self) -> str:
+        """A file that loads to an equal configuration."""
+        return to_toml(self, left_out(self))
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """``table.key: old -> new`` for what differs between a run and its resumption.
+
+    Args:
+        old: `TrainConfig.to_dict()` of the checkpoint.
+        new: that of the configuration to resume with.
+
+    Returns:
+        Changes that are not allowed, and changes that alter the run's results by rounding only.
+    """
+    refused: list[str] = []
+    rounding: list[str] = []
+    for table in sorted(old.keys() | new.keys()):
+        before, after = old.get(table, {}), new.get(table, {})
+        for key in sorted(before.keys() | after.keys()):
+            name = f"{table}.{key}"
+            if before.get(key) == after.get(key) or {name, f"{table}.*"} & set(RESUMABLE):
+                continue
+            change = f"{name}: {before.get(key)!r} -> {after.get(key)!r}"
+            (rounding if name in ROUNDING else refused).append(change)
+    return refused, rounding

@@ -1,0 +1,220 @@
+"""The tables of a training configuration that say how the model is updated, checked and logged."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from elastic.train.config.schema import Section, limited
+
+Loss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"]
+Advantage = Literal["group", "none", "batch", "rloo", "maxrl", "passk"]
+
+
+@dataclass(frozen=True)
+class LossConfig(Section):
+    """``[loss]``: SPEC.md section 5.
+
+    Attributes:
+        loss: the loss's name in `elastic.ops.grpo_loss`.
+        advantage: the kind's name in `elastic.ops.group_advantage`.
+        advantage_eps: added to the standard deviation by ``group`` and ``batch``.
+        pass_k: the k of ``passk``.
+        clip_low: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+        clip_high: see ``clip_low``; cispo bounds the ratio itself by it, so it needs 1 or more, say 5.
+        delta: bound of the unclipped ratio; absent for none.
+        dual_clip: bound of the loss where the advantage is negative, as a multiple of it; absent for none.
+        tau_positive: sapo's temperature at positive advantages.
+        tau_negative: and at negative ones.
+        kl: estimator; ``k1`` needs ``kl_weighted``: without it its gradient does not depend on the reference.
+        kl_weighted: multiply the KL by the importance ratio.
+        kl_coef: weight of the KL to the starting model; a frozen copy is kept only above 0.
+        entropy_coef: weight of the entropy bonus.
+        max_length: L_max of dr_grpo; absent for the most tokens a row's budget allows.
+        mask_cut_solutions: leave rows whose solution was cut out of the loss. The paper trains on them.
+        old_logprobs: ``rollout`` takes those of the rollout, ``recompute`` runs a forward before the update.
+        engine_correction: importance weights of the recomputed against the rollout's logprobs: ``truncate``
+            cuts them to [engine_low, engine_high], ``mask`` drops tokens outside.
+        engine_level: one weight per ``token`` or per ``row``.
+        engine_low: see ``engine_correction``.
+        engine_high: see ``engine_correction``.
+        linear: compute the loss from hidden states and the head, in chunks of tokens, so that no [N, V]
+            logits exist. ``auto``: where the head is a plain linear layer, its logits at most soft-capped,
+            the model is not sharded, and V is above H, so that memory is saved. ``on`` refuses models of
+            another kind. The trained weights are those of ``off`` up to rounding.
+        linear_chunk_tokens: tokens per chunk; memory holds the logits of one chunk.
+        skip_zero_advantage: rows whose gradient is exactly zero are not run through the model. Weights
+            are the same up to rounding; entropy and clip fraction then cover the rows that were run.
+    """
+
+    TABLE: ClassVar[str] = "loss"
+
+    loss: Loss = "dapo"
+    advantage: Advantage = "group"
+    advantage_eps: float = limited(1e-4, low=0)
+    pass_k: int = limited(4, low=1)
+    clip_low: float = limited(0.2, low=0, high=1)
+    clip_high: float = limited(0.2, low=0)
+    delta: float | None = limited(None, above=1)
+    dual_clip: float | None = limited(None, above=1)
+    tau_positive: float = limited(1.0, above=0)
+    tau_negative: float = limited(1.05, above=0)
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    kl_weighted: bool = False
+    kl_coef: float = limited(0.0, low=0)
+    entropy_coef: float = limited(0.0, low=0)
+    max_length: int | None = limited(None, low=1)
+    mask_cut_solutions: bool = False
+    old_logprobs: Literal["rollout", "recompute"] = "rollout"
+    engine_correction: Literal["none", "truncate", "mask"] = "none"
+    engine_level: Literal["token", "row"] = "token"
+    engine_low: float = limited(0.0, low=0)
+    engine_high: float = limited(2.0, above=0)
+    linear: Literal["auto", "on", "off"] = "auto"
+    linear_chunk_tokens: int = limited(4096, low=1)
+    skip_zero_advantage: bool = True
+
+    def check(self) -> None:
+        if self.kl_coef > 0 and self.kl == "k1" and not self.kl_weighted:
+            raise ValueError(
+                "loss.kl: 'k1' without loss.kl_weighted regularises nothing: the gradient of log p - log ref "
+                "is that of log p, the same for every reference and 0 on average; set loss.kl_weighted "
+                "= true or take 'k2' or 'k3'"
+            )
+        if self.loss == "cispo" and self.clip_high < 1:
+            raise ValueError(
+                "loss.clip_high: must be at least 1 with loss.loss = 'cispo', which bounds the ratio itself, "
+                f"got {self.clip_high:g}: it would be every token's weight; 5 is usual"
+            )
+        if self.engine_correction != "none" and self.old_logprobs == "rollout":
+            raise ValueError(
+                "loss.engine_correction: needs loss.old_logprobs = 'recompute', to compare with the rollout's"
+            )
+        if self.engine_low > self.engine_high:
+            raise ValueError(
+                f"loss.engine_low: must be at most loss.engine_high = {self.engine_high}, "
+                f"got {self.engine_low}"
+            )
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    """``[optim]``: AdamW and its schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: after the warm-up: ``constant``, or ``linear`` or ``cosine`` down to ``final_lr``.
+        warmup_updates: optimizer steps over which lr rises linearly from lr / warmup_updates.
+        final_lr: lr of the last update, as a share of the peak.
+        weight_decay: decoupled; not applied to biases and norms.
+        beta1: of AdamW.
+        beta2: of AdamW.
+        eps: of AdamW.
+        max_grad_norm: gradients are scaled down to this norm; 0 for off.
+    """
+
+    TABLE: ClassVar[str] = "optim"
+
+    lr: float = limited(1e-6, above=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_updates: int = limited(0, low=0)
+    final_lr: float = limited(0.0, low=0, high=1)
+    weight_decay: float = limited(0.0, low=0)
+    beta1: float = limited(0.9, low=0, high=0.999999)
+    beta2: float = limited(0.999, low=0, high=0.999999)
+    eps: float = limited(1e-8, above=0)
+    max_grad_norm: float = limited(1.0, low=0)
+
+
+@dataclass(frozen=True)
+class LoopConfig(Section):
+    """``[train]``: steps, their division into updates, and the output directory.
+
+    Attributes:
+        output_dir: of checkpoints, metrics and the final model.
+        steps: rollout batches. All of them run.
+        seed: of the data order, the budgets drawn and every rollout row.
+        epochs_per_batch: passes over a rollout batch.
+        minibatches: optimizer steps per pass.
+        accumulation_steps: micro-batches per optimizer step, of near equal size in tokens.
+        micro_batch_tokens: most packed tokens of a micro-batch (a single row may exceed it); raises the
+            number of micro-batches above ``accumulation_steps`` where needed. 0 for no limit.
+        mixed_precision: ``bf16`` runs updates under autocast over float32 weights, and rollouts on a 16-bit
+            copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
+        resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
+            where there is a checkpoint or a metric. Neither overwrites a finished run or another run.
+        save_every: steps between checkpoints; 0 for only the final model. A failure leaves one in any case.
+        keep_checkpoints: newest checkpoints kept.
+    """
+
+    TABLE: ClassVar[str] = "train"
+
+    output_dir: str = limited()
+    steps: int = limited(200, low=1)
+    seed: int = limited(0, low=0, high=2**31 - 1)
+    epochs_per_batch: int = limited(1, low=1)
+    minibatches: int = limited(1, low=1)
+    accumulation_steps: int = limited(1, low=1)
+    micro_batch_tokens: int = limited(0, low=0)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    resume: Literal["auto", "never"] = "auto"
+    save_every: int = limited(50, low=0)
+    keep_checkpoints: int = limited(2, low=1)
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """``[eval]``: problems answered under several budgets while training goes on.
+
+    Attributes:
+        every: steps between evaluations; also before the first step and after the last. 0 for none.
+        source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
+            from its test split.
+        count: problems; by default 64, or all of a file if they are fewer.
+        chat: as in ``[data]``, for this source; absent for ``data.chat``, except that a named set's prompts
+            are complete.
+        seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.
+        samples: answers per problem.
+        temperature: of the sampling; 0 for greedy.
+        top_p: of the sampling.
+        budgets: [thinking, solution] pairs; -1 for unlimited. Absent for the training budget alone.
+    """
+
+    TABLE: ClassVar[str] = "eval"
+
+    every: int = limited(0, low=0)
+    source: str | None = None
+    count: int = limited(64, low=1)
+    chat: Literal["auto", "on", "off"] | None = None
+    seed: int = limited(1, low=0, high=2**31 - 1)
+    samples: int = limited(1, low=1)
+    temperature: float = limited(0.6, low=0, high=100)
+    top_p: float = limited(0.95, above=0, high=1)
+    budgets: tuple[tuple[int, int], ...] = ()
+
+    def check(self) -> None:
+        for thinking, solution in self.budgets:
+            if thinking < -1 or solution < -1 or solution == 0:
+                raise ValueError(
+                    "eval.budgets: a pair is [thinking >= 0, solution >= 1], -1 for unlimited, "
+                    f"got [{thinking}, {solution}]"
+                )
+
+
+@dataclass(frozen=True)
+class LoggingConfig(Section):
+    """``[logging]``: metrics always go to ``metrics.jsonl``.
+
+    Attributes:
+        console_every: steps between printed lines; 0 for none.
+        progress: show a progress bar on a terminal.
+        tensorboard: also write TensorBoard events where it is installed.
+        samples_every: steps between samples of completions in ``samples.jsonl``; 0 for none.
+        samples: completions written then.
+    """
+
+    TABLE: ClassVar[str] = "logging"
+
+    console_every: int = limited(1, low=0)
+    progress: bool = True
+    tensorboard: bool = True
+    samples_every: int = limited(0, low=0)
+    samples: int = limited(4, low=1)

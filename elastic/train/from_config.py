@@ -1,0 +1,81 @@
+"""From a configuration file to a finished run."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from elastic.data import Problem, load_problems
+from elastic.data.loading import NAMED_SETS
+from elastic.rewards import RewardFunction, math_reward
+from elastic.train.config import TrainConfig
+from elastic.train.config.rollouts import RewardConfig
+from elastic.train.run.progress import Progress
+
+
+def train_from_config(config: TrainConfig | str | Path) -> Progress:
+    """Checks a configuration, loads what it names, and trains.
+
+    Args:
+        config: a `TrainConfig` or the path of a TOML file.
+
+    Raises:
+        ValueError: the configuration, the data or the model is unusable; configuration and paths are checked
+            before anything is loaded.
+        FileNotFoundError: the file, or data it names, is missing.
+    """
+    if not isinstance(config, TrainConfig):
+        config = TrainConfig.load(config)
+    config.preflight()
+    from elastic.train.run.output import check_output
+
+    dataset, eval_dataset = _datasets(config)
+    config = config.for_problems(len(dataset), len(eval_dataset) or None)
+    check_output(config)
+    # Imported only now: mistakes found so far are reported without loading transformers and accelerate.
+    from elastic.train.run.accelerator import build_accelerator
+    from elastic.train.trainer import Trainer
+
+    accelerator = build_accelerator(config)
+    model, tokenizer = _model(config, accelerator)
+    return Trainer(
+        config,
+        model,
+        tokenizer,
+        dataset,
+        reward_function(config.reward),
+        eval_dataset=eval_dataset,
+        accelerator=accelerator,
+    ).train()
+
+
+def reward_function(config: RewardConfig) -> RewardFunction:
+    """The correctness reward that ``[reward]`` names."""
+    if config.name == "tiny":
+        from elastic.models import tiny
+
+        return tiny.reward
+    return partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
+
+
+def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
+    data, evaluation = config.data, config.eval
+    dataset = load_problems(data.source, count=data.count, seed=data.seed, split="train")
+    if not evaluation.every:
+        return dataset, []
+    source = evaluation.source or data.source
+    if source in NAMED_SETS or "count" in evaluation.given:
+        return dataset, load_problems(source, count=evaluation.count, seed=evaluation.seed, split="test")
+    return dataset, load_problems(source)[: evaluation.count]
+
+
+def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:
+    from elastic.models import load_model
+
+    model = config.model
+    return load_model(
+        model.path,
+        dtype=model.dtype,
+        device=accelerator.device,
+        attention=model.attention,
+        allow_missing=model.allow_missing,
+    )

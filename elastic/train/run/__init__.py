@@ -1,0 +1,1 @@
+"""What a run needs besides rollouts and updates: device, checkpoints, metrics, identity, progress."""

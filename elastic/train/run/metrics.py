@@ -1,0 +1,185 @@
+"""Logging of a step's metrics: one JSON line, one console line, TensorBoard.
+
+The JSONL file is the record. It is appended to, and cut back to the checkpoint's step when a run is
+resumed, so that every step is in it exactly once.
+"""
+
+import json
+import math
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from elastic.data.files import read_text, write_atomic
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+TENSORBOARD_DIRECTORY = "tensorboard"
+
+# (metric, label, format) of the console line.
+_CONSOLE = (
+    ("reward", "reward", ".3f"),
+    ("thinking_tokens", "think", ".1f"),
+    ("solution_tokens", "solve", ".1f"),
+    ("cut_share", "cut", ".2f"),
+    ("stop_share", "stop", ".2f"),
+    ("clip_fraction", "clip", ".3f"),
+    ("kl", "kl", ".4f"),
+    ("entropy", "entropy", ".3f"),
+    ("grad_norm", "grad", ".3f"),
+    ("lr", "lr", ".1e"),
+    ("tokens_per_second", "tok/s", ".0f"),
+    ("seconds", "s", ".2f"),
+)
+
+
+class JsonLines:
+    """An append-only file of objects with a ``step``.
+
+    Args:
+        path: created if absent.
+        last_step: lines of later steps are dropped, and so is a last line that a kill cut short.
+
+    Raises:
+        ValueError: a line in the middle of the file is no JSON object with a step.
+    """
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        if path.exists():
+            kept = _lines_until(path, last_step)
+            write_atomic(path, "".join(kept))
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a record; a kill after this call does not lose it."""
+        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Puts everything on the disk; called before a checkpoint says that a step is done."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _lines_until(path: Path, last_step: int) -> list[str]:
+    lines = read_text(path).split("\n")
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            step = json.loads(line)["step"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if number == len(lines):  # no newline behind it: the line a kill cut short
+                break
+            raise ValueError(f"{path}, line {number}: no JSON object with a step") from error
+        if step <= last_step:
+            kept.append(line + "\n")
+    return kept
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class MetricsLog:
+    """All sinks of a run.
+
+    Args:
+        output: the run's directory.
+        steps: of the whole run, for the progress bar.
+        done: steps done already.
+        console_every: steps between printed lines; 0 for none.
+        progress: whether to show a bar, if stderr is a terminal.
+        tensorboard: whether to write events, if the package is installed.
+    """
+
+    def __init__(
+        self, output: Path, *, steps: int, done: int, console_every: int, progress: bool, tensorboard: bool
+    ) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        self._jsonl = JsonLines(output / METRICS_FILE, done)
+        self._samples_path, self._done = output / SAMPLES_FILE, done
+        self._samples: JsonLines | None = None
+        self._steps, self._console_every = steps, console_every
+        # Without a terminal the printed lines replace the bar.
+        self._bar = tqdm(
+            total=steps, initial=done, desc="training", unit="step", dynamic_ncols=True,
+            disable=not (progress and sys.stderr.isatty()),
+        )  # fmt: skip
+        self._events: Any = None
+        if tensorboard and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(output / TENSORBOARD_DIRECTORY), purge_step=done + 1)
+
+    def step(self, record: dict[str, float]) -> None:
+        """Logs a finished step; `record` has ``step``, counted from 1, and numbers."""
+        self._jsonl.write(record)
+        step = int(record["step"])
+        if self._events is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._events.add_scalar(name, value, step)
+        self._bar.update()
+        if self._console_every and (step % self._console_every == 0 or step == self._steps):
+            self.say(console_line(record, self._steps))
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        """Logs accuracies under budgets; step 0 is the starting model."""
+        self._jsonl.write(record)
+        if self._events is not None:
+            for name, value in record.items():
+                if name.startswith("eval/"):
+                    self._events.add_scalar(name, value, int(record["step"]))
+        if self._console_every:
+            parts = [
+                f"{name.split('/')[1]} {v:.3f}" for name, v in record.items() if name.endswith("/accuracy")
+            ]
+            self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
+
+    def samples(self, records: list[dict[str, Any]]) -> None:
+        """Appends completions to ``samples.jsonl``."""
+        if self._samples is None:
+            self._samples = JsonLines(self._samples_path, self._done)
+        for record in records:
+            self._samples.write(record)
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""
+        if self._console_every:
+            self._bar.write(line, file=sys.stderr)
+
+    def sync(self) -> None:
+        """Puts the files on the disk."""
+        self._jsonl.sync()
+        if self._samples is not None:
+            self._samples.sync()
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Ends the progress bar and closes all files."""
+        self._bar.close()
+        self._jsonl.close()
+        if self._samples is not None:
+            self._samples.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def console_line(record: dict[str, float], steps: int) -> str:
+    """``step 12/150  reward 0.412  think 31.0 ...``; metrics the record lacks are left out."""
+    parts = [f"{label} {record[name]:{form}}" for name, label, form in _CONSOLE if name in record]
+    return f"step {int(record['step'])}/{steps}  " + "  ".join(parts)

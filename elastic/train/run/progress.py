@@ -1,0 +1,20 @@
+"""How far a run has come."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters of what is done.
+
+    Attributes:
+        step: rollout batches done.
+        update: optimizer steps done.
+        position: problems taken from the data order.
+        evaluated: whether the evaluation that is due after the step, if any, is done too.
+    """
+
+    step: int = 0
+    update: int = 0
+    position: int = 0
+    evaluated: bool = True

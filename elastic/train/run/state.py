@@ -1,0 +1,194 @@
+"""All that a run must save to resume exactly: weights, optimizer, generators, counters.
+
+Data order, budgets, sampling seeds and the learning rate are functions of the counters (`collect.seeds`,
+`update.learning_rate`), so they need no saving.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from elastic.data.files import read_text, write_atomic
+from elastic.models.quiet import quiet_transformers
+from elastic.train.config import TrainConfig, changed_keys
+from elastic.train.config.updates import OptimConfig
+from elastic.train.run.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    newest_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+    write_directory,
+)
+from elastic.train.run.identity import EVALUATION
+from elastic.train.run.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
+from elastic.train.run.progress import Progress
+
+IDENTITY_FILE = "identity.json"
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, as biases and norms have no scale to shrink."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,  # one kernel for all parameters, on the CPU too
+    )
+
+
+class RunState:
+    """Saves and restores a run in its output directory.
+
+    Args:
+        config: of the run; a checkpoint of another one is refused.
+        accelerator: knows the processes; the main one writes.
+        model: the trained model, not wrapped.
+        optimizer: as prepared.
+        tokenizer: saved beside the model.
+        identity: fingerprints of data, tokenizer and reference; a checkpoint with others is refused.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        model: Any,
+        optimizer: Any,
+        tokenizer: Any,
+        identity: dict[str, str],
+    ) -> None:
+        self._config, self._accelerator = config, accelerator
+        self._model, self._optimizer, self._tokenizer = model, optimizer, tokenizer
+        self._identity = identity
+        self.output = Path(config.train.output_dir)
+        self.saved: Progress | None = None  # of the newest checkpoint
+
+    def resume(self) -> Progress:
+        """Loads the newest checkpoint, if there is one, and writes the configuration into the directory.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or of another configuration, data or model; or what
+                `check_output` refuses.
+        """
+        if self._accelerator.is_main_process:
+            self.output.mkdir(parents=True, exist_ok=True)
+        self._accelerator.wait_for_everyone()
+        check_output(self._config)
+        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
+        if checkpoint is not None:
+            self._check(checkpoint)
+            self._load(checkpoint)
+        self._accelerator.wait_for_everyone()  # all have read the directory before the main process writes
+        if self._accelerator.is_main_process:
+            write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
+        return Progress() if checkpoint is None else checkpoint.progress
+
+    def reload(self) -> Progress:
+        """Goes back to the newest checkpoint that this run has written or loaded.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
+        if checkpoint is None:
+            raise RuntimeError(
+                f"this run stopped in the middle of a step and {self.output} holds no checkpoint to go back "
+                "to; make a new Trainer from the starting model"
+            )
+        self._load(checkpoint)
+        return checkpoint.progress
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        now = self._config.to_dict()
+        changes, rounding = changed_keys(checkpoint.config, now)
+        if changes:
+            raise ValueError(
+                f"{checkpoint.path} was made with another configuration, so going on would be another run: "
+                f"{'; '.join(changes)}"
+            )
+        before = json.loads(read_text(checkpoint.path / IDENTITY_FILE))
+        ignored = {EVALUATION} if checkpoint.config["eval"] != now["eval"] else set()
+        names = before.keys() & self._identity.keys() - ignored
+        others = [name for name in sorted(names) if before[name] != self._identity[name]]
+        if others:
+            raise ValueError(
+                f"{checkpoint.path} was made with other {', '.join(others)}, so going on would be another "
+                "run; give it what it had, or choose another train.output_dir"
+            )
+        if self._config.train.steps < checkpoint.progress.step:
+            raise ValueError(
+                f"train.steps: must be at least the {checkpoint.progress.step} steps of {checkpoint.path}, "
+                f"got {self._config.train.steps}"
+            )
+        if rounding and self._accelerator.is_main_process:
+            warnings.warn(
+                f"resumed with {'; '.join(rounding)}: from here on the run's numbers differ from those of an "
+                "uninterrupted one by rounding",
+                stacklevel=5,
+            )
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        # The model's own loader undoes what its saver did to names, shards and tied weights. Loaded in the
+        # widest dtype, since parts of a model may differ and a narrower one would round them.
+        dtypes = {parameter.dtype for parameter in self._model.parameters()}
+        widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
+        with quiet_transformers():
+            saved = type(self._model).from_pretrained(checkpoint.model, dtype=widest)
+        self._model.load_state_dict(saved.state_dict())
+        self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
+        states = checkpoint.load_tensors("rng.pt")
+        if len(states) != self._accelerator.num_processes:
+            raise ValueError(
+                f"{checkpoint.path} was made by {len(states)} processes, this run has "
+                f"{self._accelerator.num_processes}"
+            )
+        set_rng_state(states[self._accelerator.process_index])
+        self.saved = checkpoint.progress
+
+    def save(self, progress: Progress, generators: dict[str, Any] | None = None) -> Path:
+        """Writes a checkpoint; returns its path when it is on the disk.
+
+        Args:
+            progress: where the run stands.
+            generators: `rng_state()` of that moment; None for now.
+        """
+        states = gather_object([rng_state() if generators is None else generators])
+
+        def write(directory: Path) -> None:
+            self._write_model(directory / "model")
+            torch.save(self._optimizer.state_dict(), directory / "optimizer.pt")
+            torch.save(states, directory / "rng.pt")
+            (directory / IDENTITY_FILE).write_text(json.dumps(self._identity, indent=1))
+
+        if self._accelerator.is_main_process:
+            keep = self._config.train.keep_checkpoints
+            save_checkpoint(self.output, progress, self._config.to_dict(), write, keep)
+        self._accelerator.wait_for_everyone()
+        self.saved = progress
+        return checkpoint_path(self.output, progress.step)
+
+    def save_final(self) -> Path:
+        """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
+        final = self.output / FINAL_DIRECTORY
+        if self._accelerator.is_main_process:
+            write_directory(final, self._write_model)
+        self._accelerator.wait_for_everyone()
+        return final
+
+    def _write_model(self, directory: Path) -> None:
+        with quiet_transformers():
+            self._model.save_pretrained(directory)
+        self._tokenizer.save_pretrained(directory)

@@ -1,0 +1,236 @@
+"""One optimizer step from one minibatch, in as many forward passes as memory asks for.
+
+Every micro-batch is divided by the whole minibatch's counts (over processes too), never by its own, and
+the gradients are summed. So 8 micro-batches of one row give the gradient of 1 micro-batch of eight.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from accelerate import DistributedType
+from torch import Tensor, nn
+
+from elastic import ops
+from elastic.models.threads import threads_for
+from elastic.ops.grpo_options import GrpoOptions
+from elastic.train.collect.experience import Experience
+from elastic.train.config.no_effect import effective
+from elastic.train.config.updates import LossConfig
+from elastic.train.update.attention import tree_attention_of
+from elastic.train.update.head import LinearHead
+from elastic.train.update.modes import as_in_rollouts
+from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
+
+# Settings that are passed to the losses under the same name; not those of advantages, which are computed
+# before, nor `skip_zero_advantage`, whose rows are left out before.
+LOSS_OPTIONS = tuple(
+    item.name
+    for item in fields(LossConfig)
+    if item.name in GrpoOptions.__annotations__
+    and item.name not in ("advantage", "advantage_eps", "pass_k", "skip_zero_advantage")
+)
+
+
+@dataclass
+class UpdateStats:
+    """Sums over one or more optimizer steps; `means` divides.
+
+    Attributes:
+        loss: sum of the steps' losses.
+        updates: optimizer steps.
+        tokens: loss tokens that were run through the model.
+        entropy: sum over those tokens, in nats.
+        clipped: how many of them were clipped.
+        kl: sum of their KL estimates.
+        grad_norm: sum of the steps' gradient norms, before clipping.
+    """
+
+    loss: float = 0.0
+    updates: int = 0
+    tokens: float = 0.0
+    entropy: float = 0.0
+    clipped: float = 0.0
+    kl: float = 0.0
+    grad_norm: float = 0.0
+
+
+class Policy:
+    """The trained model with its loss, on packed rows.
+
+    Args:
+        model: as `accelerator.prepare` returned it.
+        accelerator: an `accelerate.Accelerator`.
+        config: of the loss.
+        temperature: of the sampling; logprobs are those of the policy at this temperature.
+        max_length: dr_grpo's L_max.
+        accumulation_steps: micro-batches per optimizer step.
+        micro_batch_tokens: most packed tokens of a forward pass; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        accelerator: Any,
+        config: LossConfig,
+        *,
+        temperature: float,
+        max_length: int | None,
+        accumulation_steps: int = 1,
+        micro_batch_tokens: int = 0,
+    ) -> None:
+        self.model = model
+        self._accelerator = accelerator
+        self._config = config
+        self._temperature = temperature
+        self._max_length = max_length
+        self._accumulation_steps = accumulation_steps
+        self._micro_batch_tokens = micro_batch_tokens
+        self._head = self._head_of(model)
+        if config.linear == "on" and self._head is None:
+            raise ValueError("loss.linear: 'on' needs weights that are not sharded")
+
+    def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
+        """Logprobs of every row's tokens under the tempered policy, without gradient.
+
+        Args:
+            experience: any rows.
+            model: another model (the reference), unprepared; None for the policy.
+        """
+        module = self.model if model is None else model
+        head = self._head if model is None else self._head_of(model)
+        result: list[Tensor] = []
+        with torch.no_grad(), self._packed(module), self._accelerator.autocast():
+            for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
+                packed = self._pack(part)
+                with threads_for(module, packed.input_ids.numel()):
+                    values = self._packed_logprobs(module, head, packed)
+                result += values.cpu().split(part.lengths)
+        return result
+
+    def _packed_logprobs(self, module: nn.Module, head: LinearHead | None, packed: PackedBatch) -> Tensor:
+        if head is None:
+            logits = packed_logits(module, packed)
+            return ops.token_logprobs(logits, packed.targets, self._temperature)[0]
+        hidden = packed_hidden(module, head, packed)
+        return ops.linear_token_logprobs(
+            hidden, head.linear.weight, packed.targets, **self._head_options(head)
+        )[0]
+
+    def _head_options(self, head: LinearHead) -> dict[str, Any]:
+        return {
+            "bias": head.linear.bias,
+            "softcap": head.softcap,
+            "temperature": self._temperature,
+            "chunk_tokens": self._config.linear_chunk_tokens,
+        }
+
+    def _head_of(self, model: nn.Module) -> LinearHead | None:
+        whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
+            return None
+        required = self._config.linear == "on"
+        head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
+        if head is not None and self._config.linear == "auto":
+            narrow = head.linear.out_features <= head.linear.in_features
+            return None if narrow else head
+        return head
+
+    def backward(self, experience: Experience, num_tokens: int, num_rows: int, stats: UpdateStats) -> None:
+        """Adds the gradient of a minibatch to the parameters' `.grad`.
+
+        Args:
+            experience: this process's rows of the minibatch.
+            num_tokens: loss tokens of the minibatch, over all processes, before any row is skipped.
+            num_rows: its rows, likewise.
+            stats: gets this process's sums added.
+        """
+        config = self._config
+        if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
+            # One row stays. Without any, this process would have no gradient to average with the others', and
+            # the optimizer would skip parameters without one, where a zero gradient still applies momentum.
+            experience = experience.select(experience.rows_with_gradient() or [0])
+        parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
+        world = self._accelerator.num_processes
+        with self._packed(self.model):
+            for index, part in enumerate(parts):
+                last = index == len(parts) - 1
+                with nullcontext() if last else self._accelerator.no_sync(self.model):
+                    packed = self._pack(part)
+                    with threads_for(self.model, packed.input_ids.numel()):
+                        output = self._loss(packed, part, num_tokens, num_rows)
+                        # Data-parallel training averages gradients over processes; they must be summed.
+                        self._accelerator.backward(output.loss * world if world > 1 else output.loss)
+                tokens = part.loss_tokens
+                stats.loss += output.loss.item()
+                stats.tokens += tokens
+                stats.entropy += output.entropy.sum().item()
+                stats.clipped += output.clip_fraction.item() * tokens
+                stats.kl += output.kl.item() * tokens
+
+    def _loss(self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int) -> Any:
+        config, device = self._config, packed.targets.device
+
+        def flat(rows: list[Tensor]) -> Tensor | None:
+            return torch.cat(rows).to(device) if rows else None
+
+        old = flat(part.old_logprobs)
+        assert old is not None
+        arguments = (packed.targets, old, packed.row_offsets, part.advantages.to(device))
+        corrected = config.engine_correction != "none"
+        options: dict[str, Any] = {
+            **effective(config, *LOSS_OPTIONS),
+            "mask": flat(part.mask),
+            "ref_logprobs": flat(part.ref_logprobs),
+            "engine_logprobs": flat(part.rollout_logprobs) if corrected else None,
+            "engine_mode": config.engine_correction if corrected else None,
+            # The op's bnpo divides by the tokens of one call; divided by the minibatch's tokens it is dapo.
+            "loss": "dapo" if config.loss == "bnpo" else config.loss,
+            "num_tokens": num_tokens,
+            "num_rows": num_rows,
+            "max_length": self._max_length if config.loss == "dr_grpo" else None,
+        }
+        if self._head is None:
+            logits = packed_logits(self.model, packed)
+            return ops.grpo_loss(logits, *arguments, temperature=self._temperature, inplace=True, **options)
+        hidden = packed_hidden(self.model, self._head, packed)
+        with self._accelerator.autocast():  # as for the model's own head
+            weight = self._head.linear.weight
+            options |= self._head_options(self._head)
+            return ops.linear_grpo_loss(hidden, weight, *arguments, **options)
+
+    def _pack(self, part: Experience) -> PackedBatch:
+        return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device)
+
+    @contextmanager
+    def _packed(self, model: nn.Module) -> Iterator[None]:
+        """A block in which the model takes packed batches and runs as in rollouts, without dropout."""
+        inner = self._accelerator.unwrap_model(model)
+        with tree_attention_of(inner), as_in_rollouts(inner):
+            yield
+
+
+def minibatches(
+    experience: Experience, count: int, shuffle: Callable[[list[int]], None] | None = None
+) -> list[Experience]:
+    """Splits rows into minibatches of whole groups.
+
+    Args:
+        experience: K groups.
+        count: at most K.
+        shuffle: shuffles a list in place, here the groups; None keeps their order.
+    """
+    if count == 1:
+        return [experience]
+    groups: dict[int, list[int]] = {}
+    for row, group in enumerate(experience.prompt_of):
+        groups.setdefault(group, []).append(row)
+    order = list(groups)
+    if shuffle is not None:
+        shuffle(order)
+    bounds = [len(order) * index // count for index in range(count + 1)]
+    chosen = [order[start:end] for start, end in pairwise(bounds)]
+    return [experience.select([row for group in part for row in groups[group]]) for part in chosen]
