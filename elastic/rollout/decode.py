@@ -25,7 +25,7 @@ from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import PREFILL_TOKENS, prefill
+from elastic.rollout.prefill import prefill_all
 from elastic.rollout.schedule import Schedule
 from elastic.rollout.step import WINDOW, done_state, emit
 from elastic.rollout.stepper import Stepper
@@ -182,7 +182,9 @@ class Decoder:
         by_prompt: dict[int, list[int]] = {}
         for row, slot in zip(rows, slots, strict=True):
             by_prompt.setdefault(self._plan.prompt_index[row], []).append(slot)
-        fresh = self._prefill([k for k in by_prompt if k not in self._prefixes])
+        missing = {k: self._plan.prompts[k] for k in by_prompt if k not in self._prefixes}
+        with self._attention.prompting(self._model):
+            fresh = prefill_all(self._model, missing, self._device)
         for k, into in by_prompt.items():
             prefix = fresh[k] if k in fresh else self._prefixes[k]
             if self._cache is None:
@@ -198,23 +200,6 @@ class Decoder:
         self._slots.seeds[index] = self._seeds[which]
         self._sampling.admit(index, which)
         self._slots.emitted[index] = 0
-
-    def _prefill(self, prompts: list[int]) -> dict[int, Prefix]:
-        """Prefills prompts, as many together as a forward may hold. Rows of one prompt share the result."""
-        prefixes: dict[int, Prefix] = {}
-        waiting = deque(prompts)
-        while waiting:
-            batch, longest = [waiting.popleft()], 0
-            while waiting:
-                longest = max(len(self._plan.prompts[k]) for k in (*batch, waiting[0]))
-                if longest * (len(batch) + 1) > PREFILL_TOKENS:
-                    break
-                batch.append(waiting.popleft())
-            ids = [self._plan.prompts[k] for k in batch]
-            with self._attention.prompting(self._model):
-                made = prefill(self._model, ids, self._device, PREFILL_TOKENS)
-            prefixes |= dict(zip(batch, made, strict=True))
-        return prefixes
 
     def _keep_prefixes(self, fresh: dict[int, Prefix]) -> None:
         """Keeps prompts that rows wait for, at most as many as there are slots; the rest is made again."""

@@ -5,45 +5,37 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from elastic.budget import Budget
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
 from elastic.rollout.attention import candidates
+from elastic.rollout.call import Call, progress_bar
 from elastic.rollout.compiled import MODES
-from elastic.rollout.decode import Decoder
 from elastic.rollout.default_markers import default_markers
 from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.graphs import graphs_for
 from elastic.rollout.limits import model_limits
-from elastic.rollout.outcome import batch_of
+from elastic.rollout.on_token import OnToken, report
 from elastic.rollout.plan import OverContext, Plan, make_plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.pooling import Pooling
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.servable import check_servable
-from elastic.rollout.serving import lent, serving
-from elastic.rollout.starts import PhaseName, ambiguous_prompts, never_thought
+from elastic.rollout.serving import serving
+from elastic.rollout.starts import PhaseName, ambiguous_prompts
 from elastic.rollout.stepper import Stepper
-from elastic.rollout.stream import Lent, Stream
-from elastic.rollout.watch import Step, Watch
+from elastic.rollout.stream import Stream
+from elastic.rollout.watch import Watch
 from elastic.sampling import Sampling
 
-# row, token, phase, source; "end_thinking" ends the row's thinking with the next token (SPEC R22)
-OnToken = Callable[[int, int, int, int], str | None]
-
-END_THINKING = "end_thinking"  # what on_token returns
-
 _POLL_STEPS_ON_GPU = 8
-_BAR_DELAY_S = 2.0  # a run that is over by then needs no bar
 _NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
@@ -217,8 +209,8 @@ class RolloutEngine:
         with self._stream(plan, progress, followed=on_token is not None, texts=bool(plan.stop)) as stream:
             while (step := stream.advance()) is not None:
                 if on_token is not None:
-                    _report(step, on_token, stream)
-        message = self._thinking_remark(stream.batch, plan)
+                    report(step, on_token, stream)
+        message = stream.remark()
         if message:
             warnings.warn(message, stacklevel=2)
         return stream.batch
@@ -298,33 +290,17 @@ class RolloutEngine:
             tokenizer = self.tokenizer if texts else None
             watch = Watch(tokenizer, plan.stop, self.limits.eos_ids, poll.lagged)
         shown = self.progress if progress is None else progress
-
-        @contextmanager
-        def lend() -> Iterator[Lent]:
-            with lent(self.model):
-                with torch.inference_mode():
-                    memory, pools = self._pooling.fitting(plan.needs, slots, self._stepper.held_bytes)
-                with (
-                    self._attention.stepping(self.model),
-                    self._stepper.lend() as stepper,
-                    self._bar(rows, shown) as bar,
-                ):
-                    yield Lent(stepper, bar, memory, pools)
-
-        def begin(to: Lent) -> Decoder:
-            schedule = plan.schedule(to.pools, self.refill_rows or -(-slots // 8))
-            return Decoder(
-                *(self.model, plan, schedule, self.limits, self.device, to.memory, to.stepper),
-                *(poll, watch, to.bar, self._attention),
-            )
-
-        def batch_of_rows(decoder: Decoder, some: Sequence[int] | None) -> RolloutBatch:
-            outcome = decoder.outcome(some)
-            return batch_of(outcome, plan, self.limits, self.markers, self.tokenizer, alone=some is not None)
-
-        return Stream(
-            rows, lend, begin, watch, batch_of_rows, lambda batch: self._thinking_remark(batch, plan)
+        call = Call(
+            *(self.model, self.tokenizer, self.markers, self.limits, self.device),
+            *(self._attention, self._pooling, self._stepper),
+            plan=plan,
+            slots=slots,
+            refill=self.refill_rows or -(-slots // 8),
+            poll=poll,
+            watch=watch,
+            bar=lambda: progress_bar(rows, shown),
         )
+        return Stream(call)
 
     def kv_bytes(
         self,
@@ -375,22 +351,3 @@ class RolloutEngine:
             if kind not in self._said:
                 self._said.add(kind)
                 warnings.warn(message, stacklevel=4)
-
-    def _thinking_remark(self, batch: RolloutBatch, plan: Plan) -> str | None:
-        budgets = [plan.machine.budgets[i] for i in plan.budget_index.tolist()]
-        return never_thought(batch, plan.starts, budgets)
-
-    def _bar(self, rows: int, shown: bool | None) -> tqdm:
-        hidden = not sys.stderr.isatty() if shown is None else not shown
-        return tqdm(
-            total=rows, desc="rollout", unit="row", disable=hidden, delay=0 if shown else _BAR_DELAY_S
-        )
-
-
-def _report(step: Step, on_token: OnToken, stream: Stream) -> None:
-    for row, token, _, phase, source in step.tokens:
-        answer = on_token(row, token, phase, source)
-        if answer not in (None, END_THINKING):
-            raise ValueError(f"on_token: expected None or {END_THINKING!r} returned, got {answer!r}")
-        if answer is not None:
-            stream.end_thinking(row)

@@ -3,7 +3,8 @@
 B prompts of one forward, P tokens of the longest.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -57,3 +58,19 @@ def prefill(
         Prefix([k[row, :, :length] for k, _ in layers], [v[row, :, :length] for _, v in layers], logits[row])
         for row, length in enumerate(lengths)
     ]
+
+
+def prefill_all(model: Any, prompts: Mapping[int, Sequence[int]], device: torch.device) -> dict[int, Prefix]:
+    """The prefix of each prompt, as many prompts together as a forward may hold; a longer one goes alone."""
+    prefixes: dict[int, Prefix] = {}
+    waiting = deque(prompts)
+    while waiting:
+        batch, longest = [waiting.popleft()], 0
+        while waiting:
+            longest = max(len(prompts[k]) for k in (*batch, waiting[0]))
+            if longest * (len(batch) + 1) > PREFILL_TOKENS:
+                break
+            batch.append(waiting.popleft())
+        made = prefill(model, [prompts[k] for k in batch], device, PREFILL_TOKENS)
+        prefixes |= dict(zip(batch, made, strict=True))
+    return prefixes

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from tqdm import tqdm
-
+from elastic.rollout.call import Call
 from elastic.rollout.decode import Decoder
 from elastic.rollout.indices import row_index
-from elastic.rollout.memory import KVMemory
-from elastic.rollout.pools import Pool
 from elastic.rollout.record import RolloutBatch
-from elastic.rollout.stepper import Stepper
-from elastic.rollout.watch import Step, Token, Watch
+from elastic.rollout.watch import Step, Token
 
 T = TypeVar("T")
 
@@ -36,15 +32,6 @@ class Finished(NamedTuple):
     record: RolloutBatch
 
 
-class Lent(NamedTuple):
-    """What a call has for itself while it runs."""
-
-    stepper: Stepper
-    bar: tqdm
-    memory: KVMemory
-    pools: list[Pool]
-
-
 class Stream:
     """Iterates over `Token` and `Finished` of a running call; made by `RolloutEngine.stream`.
 
@@ -57,32 +44,18 @@ class Stream:
     meanwhile; the event loop goes on. A second stream of the same model waits for the first to be left.
 
     Args:
-        rows: R.
-        lend: gives the model and what belongs to it, for as long as it is entered.
-        begin: makes the decoder, with the model lent.
-        watch: what reads tokens for the decoder, or None: then there are no events.
-        batch_of: the record of all rows, or of one.
-        remark: what there is to say of the whole batch, or None.
+        call: what is followed. Without a watch there are no events.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        lend: Callable[[], AbstractContextManager[Lent]],
-        begin: Callable[[Lent], Decoder],
-        watch: Watch | None,
-        batch_of: Callable[[Decoder, Sequence[int] | None], RolloutBatch],
-        remark: Callable[[RolloutBatch], str | None],
-    ):
-        self._rows, self._lend, self._begin, self._watch = rows, lend, begin, watch
-        self._batch_of, self._remark = batch_of, remark
+    def __init__(self, call: Call):
+        self._call, self._rows, self._watch = call, len(call.plan.most), call.watch
         self._lending = ExitStack()
         self._computing: Callable[[], AbstractContextManager[None]] = nullcontext
         self._decoder: Decoder | None = None
         self._steps: Iterator[Step] = iter(())
         self._events: deque[Token | Finished] = deque()
         self._told: set[int] = set()  # rows whose end the caller has seen
-        self._state = "new"
+        self._state, self._said = "new", False
         self._batch: RolloutBatch | None = None
         self._worker: ThreadPoolExecutor | None = None
 
@@ -174,17 +147,17 @@ class Stream:
             self.close()
             raise
         if step is None and self._decoder is not None:
-            self._batch = self._batch_of(self._decoder, None)
+            self._batch = self._call.batch(self._decoder)
             self._decoder = None
         return step
 
     def _open(self) -> None:
         self._state = "open"
         with ExitStack() as entered:
-            to = entered.enter_context(self._lend())
+            to = entered.enter_context(self._call.lend())
             self._computing = to.stepper.computing
             with self._computing():
-                self._decoder = self._begin(to)
+                self._decoder = self._call.begin(to)
             self._lending = entered.pop_all()
         self._steps = self._decoder.steps()
 
@@ -197,7 +170,7 @@ class Stream:
             assert self._watch is not None  # a stream has events
             assert self._decoder is not None  # behind its last step it is gone
             self._events += self._watch.complete(step)
-            self._events += [Finished(row, self._batch_of(self._decoder, [row])) for row in step.ended]
+            self._events += [Finished(row, self._call.batch(self._decoder, [row])) for row in step.ended]
 
     def _take(self) -> Token | Finished:
         event = self._events.popleft()
@@ -205,9 +178,13 @@ class Stream:
             self._told.add(event.row)
         return event
 
+    def remark(self) -> str | None:
+        """What there is to say of all rows, once."""
+        said, self._said = self._said, True
+        return None if said or self._batch is None else self._call.remark(self._batch)
+
     def _say(self) -> None:
-        message = None if self._batch is None else self._remark(self._batch)
-        self._remark = lambda batch: None  # said once
+        message = self.remark()
         if message:
             warnings.warn(message, stacklevel=3)
 
