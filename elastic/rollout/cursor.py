@@ -1,7 +1,7 @@
 """Where slots lie in the memory of a layer, and where a step writes and reads.
 
-S slots, n of them in use, in pools of S_p slots of L_p columns; H key/value heads, D head dimension. Keys of a
-layer are [cells, D]: pool behind pool, slot behind slot, in each slot its heads, each of L_p columns.
+S slots, n of them in use, in pools of S_p slots of L_p columns; H key/value heads, D head dimension. A
+layer's keys are [cells, D]: pool behind pool, slot behind slot, in each slot its heads, each of L_p columns.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ R rows (completions), K prompts.
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Plan:
     run_seed: int | None
     sampling: Sampling
 
-    @property
+    @cached_property
     def needs(self) -> Needs:
         """Of these rows."""
         lengths = [len(self.prompts[k]) for k in self.prompt_index]

@@ -4,7 +4,8 @@ import random
 
 import pytest
 import torch
-from small_models import ANNOTATION, biased, make_model
+from small_models import ANNOTATION, VOCAB, biased, make_model
+from transformers import DiffLlamaConfig, DiffLlamaForCausalLM
 
 import elastic.rollout.decode
 import elastic.rollout.memory
@@ -111,6 +112,16 @@ def test_a_model_with_another_attention_is_in_one_pool_and_is_told_why(tokenizer
     assert len(said) == 1
     assert [len(cache.cursor.pools) for cache in split] == [1, 1]
     assert torch.equal(batches[0].tokens, batches[1].tokens)
+
+
+def test_a_model_that_works_on_its_keys_itself_is_in_one_pool(tokenizer, split):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = DiffLlamaConfig(**sizes, num_key_value_heads=2, vocab_size=VOCAB, eos_token_id=1)
+    engine = RolloutEngine(DiffLlamaForCausalLM(config).eval(), tokenizer, max_rows=4)
+    with pytest.warns(UserWarning, match="the KV memory of the longest.*its forward pass fails"):
+        engine.generate(PROMPTS, [Budget(1, 1)] * 5 + [Budget(20, 9)], sampling=WARM)
+    assert [len(cache.cursor.pools) for cache in split] == [1]
 
 
 def filled(model, pools):
