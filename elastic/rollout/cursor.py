@@ -41,7 +41,6 @@ class Cursor:
         self.pools[-1] = Pool(self.pools[-1].slots, columns)
         # Of each pool, the cells of one head in front of it; and of all.
         self.offsets = list(accumulate((pool.slots * pool.columns for pool in self.pools), initial=0))
-        self._begins: dict[tuple[int, tuple[int, ...]], Tensor] = {}  # by heads and counts
 
     def move(self, write: Tensor, columns: int) -> None:
         """Goes to the next step.
@@ -58,20 +57,15 @@ class Cursor:
         for part, pool in zip(parts, self.pools, strict=True):
             part.clamp_(max=min(columns, pool.columns) - 1)
         self._write, self.columns = write, columns
-        self._index.clear()
-        self._views.clear()
+        self._index, self._views = {}, {}
 
     def begins(self, heads: int, device: torch.device) -> Tensor:
         """[n, heads] int64: the cell of column 0 of each slot in use."""
-        key = (heads, tuple(self.counts))
-        if key not in self._begins:
-            self._begins[key] = torch.cat(
-                [
-                    torch.arange(count * heads, device=device).view(-1, heads) * pool.columns + offset * heads
-                    for count, pool, offset in zip(self.counts, self.pools, self.offsets, strict=False)
-                ]
-            )
-        return self._begins[key]
+        parts = [
+            torch.arange(count * heads, device=device).view(-1, heads) * pool.columns + offset * heads
+            for count, pool, offset in zip(self.counts, self.pools, self.offsets, strict=False)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def index(self, heads: int) -> Tensor:
         """[n * heads] int64 cells that this step writes; the same for most layers."""
