@@ -217,7 +217,7 @@ class RolloutEngine:
             decoder = Decoder(
                 self.model,
                 plan,
-                plan.schedule(pools, self.refill_rows or -(-slots // 8)),
+                plan.schedule(pools, self.refill_rows or -(-slots // 8), stepper.rows),
                 self.limits,
                 self.device,
                 memory,

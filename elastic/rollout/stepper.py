@@ -88,6 +88,10 @@ class Stepper:
         """Whether a step is taken as a whole, by `step`, not as `emit` and `forward`."""
         return self._graphs is not None
 
+    def rows(self, live: int) -> int:
+        """Rows that a step of so many live ones computes, where slots behind them are free."""
+        return bucket(live, live * 2) if self.records else live
+
     @contextmanager
     def lend(self) -> Iterator[Stepper]:
         """For one call. A call inside a call, say from a callback, gets one that shares nothing."""
@@ -169,7 +173,6 @@ class Stepper:
         if self._compiled.off:
             return forward(self._model, cache, self._now.slots, used, columns, self._attention)
         rows, columns, shape = self._sizes(cache, used, columns)
-        cache.prepare(rows)
         self._forward(cache, rows, columns, shape)
 
     def step(self, cache: SlotCache, used: int, columns: int) -> None:
@@ -180,8 +183,8 @@ class Stepper:
         call = self._now
         self._follow(call, cache)
         rows, columns, shape = self._sizes(cache, used, columns)
-        cache.prepare(rows)
-        key = (tuple(cache.cursor.counts), columns, shape, call.key)
+        pools = cache.cursor.counts if len(cache.cursor.pools) > 1 else [rows]
+        key = (tuple(pools), columns, shape, call.key)
 
         def work() -> None:
             emit(call.slots, call.machine, call.sampling, rows)
