@@ -29,7 +29,7 @@ test: setup
 # Random calls of every op against the reference, on both cores. MINUTES=3; SEED, CASE and KERNELS, as printed where a
 # result differs, make that call again.
 stress: setup
-	PYTHONPATH=.:tests $(BIN)/python -m stress $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+	$(BIN)/python -m tests.stress $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(CASE),--case $(CASE)) $(if $(KERNELS),--kernels $(KERNELS))
 
 lint: setup

@@ -35,6 +35,7 @@ VOCAB, HIDDEN, LAYERS, HEADS, CONTEXT = 96, 32, 2, 4, 256
 WEIGHT_STD = 0.15
 MOST_GRADIENT_ERROR = 1e-3  # of its largest entry; a completion that sees another makes 0.4 and more
 NEW_TOKENS = 6
+WINDOW = 8  # for rollouts: shorter than a row, or nothing would be outside
 PROMPTS = ([51, 52, 53], [61, 62, 63, 64, 65, 66, 67, 68, 69, 70], [42, 52], [90, 45, 33, 61])
 COMPLETIONS = ([31, 32, 33, 34, 35], [41, 42, 43], [51, 52, 53, 54])
 
@@ -117,16 +118,20 @@ def names() -> list[str]:
     return sorted([*set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - left_out, *variants])
 
 
-def build(name: str) -> Any:
+def build(name: str, window: int | None = None) -> Any:
     """A small random model in float32, evaluation mode; the same weights each time.
 
     Args:
         name: a model type, or a variant of one listed in `OPTIONS`.
+        window: in place of the sliding window, where its configuration has one.
     """
     config_class = CONFIG_MAPPING[name.split(" ")[0]]
     plain = config_class()
     given = {key: value for key, value in SMALL.items() if _settable(plain, key)}
-    config = config_class(**given | OPTIONS.get(name, {}))
+    options = OPTIONS.get(name, {})
+    if window and isinstance(options.get("sliding_window", getattr(plain, "sliding_window", None)), int):
+        given["sliding_window"] = window
+    config = config_class(**given | options)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
@@ -143,7 +148,7 @@ def _settable(config: Any, key: str) -> bool:
 
 def outcome(name: str) -> Outcome:
     """Takes one architecture through all of it."""
-    model = build(name)
+    model = build(name, WINDOW)
     wrong = []
     rollouts = "yes"
     try:
@@ -153,6 +158,7 @@ def outcome(name: str) -> Outcome:
     else:
         if (found := decoded(engine)) != (alone := greedy(model)):
             wrong.append(f"decodes {found}, alone {alone}")
+    model = build(name)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:

@@ -1,4 +1,4 @@
-"""How tokens are drawn, and the seeds of the rows of a run. The drawing itself is `elastic.ops.sample`."""
+"""Parameters of sampling, and the seeds of a run's rows. The sampling itself is `elastic.ops.sample`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sampling:
         top_p: keep the fewest most probable tokens of the renormalised rest whose mass reaches it; in (0, 1].
         min_p: drop tokens less probable than `min_p` times the most probable one; in [0, 1].
         seed: 0 .. 2^63-1; rows derive their own seeds from it, see `row_seeds`. None, the default, draws
-            another one at every call of the engine, which records it: `RolloutBatch.run_seed`.
+            a new seed at every call of the engine, which records it: `RolloutBatch.run_seed`.
 
     Tokens tied at a threshold are all kept.
 
@@ -62,9 +62,9 @@ class Sampling:
             raise ValueError(f"seed: expected 0 .. 2^63-1, got {self.seed}")
 
     def seeded(self) -> Sampling:
-        """The same with a seed: its own, or one drawn now.
+        """The same with a seed: its own, or else one drawn from the operating system.
 
-        Drawn from the operating system, so no generator that a training run keeps track of moves.
+        So no generator whose state a training run saves is advanced.
         """
         return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
 
@@ -75,7 +75,7 @@ class Sampling:
 
 
 class SampleOutput(NamedTuple):
-    """One token a row: what `elastic.ops.sample` and its reference return.
+    """One token per row: what `elastic.ops.sample` and its reference return.
 
     Attributes:
         tokens: [B] int64, emitted; 0 where the logits are unusable, or padding with a state.
@@ -106,7 +106,7 @@ def row_seeds(seed: int, rows: int) -> list[int]:
 
 
 def splitmix64(value: int) -> int:
-    """One output of SplitMix64 for a 64-bit state; of other integers the low 64 bits count.
+    """One output of SplitMix64 for a 64-bit state; of longer integers the low 64 bits are used.
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """

@@ -2,14 +2,16 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.build import load
-from cuda_on_cpu.kernels import executed
-from cuda_on_cpu.redirect import running
+
+from tests.cuda_on_cpu.build import load
+from tests.cuda_on_cpu.kernels import executed
+from tests.cuda_on_cpu.launch_shapes import Shape, shaped
+from tests.cuda_on_cpu.redirect import running
 
 # Tiny tensors: a second OpenMP thread costs more than it gives on a shared machine.
 torch.set_num_threads(1)
@@ -81,3 +83,10 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with running(request.param, request):
         yield request.param
+
+
+@pytest.fixture
+def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
+    """Ops run on the CUDA kernels, in the launch shape last asked for: `launch((blocks, threads))`."""
+    with shaped(shim) as choose:
+        yield choose

@@ -8,7 +8,7 @@ import sys
 from elastic.ops import _extension
 
 SETS = ("DEFAULT", "AVX2", "AVX512")
-PROGRAM = "from elastic import _extension; print(_extension.load_extension().cpu_isa())"
+PROGRAM = "from elastic.ops import _extension; print(_extension.load_extension().cpu_isa())"
 
 
 def built() -> list[str]:

@@ -1,5 +1,5 @@
-// What every op's checks say, in one vocabulary: `op: argument: expected ..., got ...`, TypeError for dtypes,
-// ValueError for the rest, before any work.
+// Checks shared by all ops. They raise before any work, as `op: argument: expected ..., got ...`: TypeError
+// for dtypes, ValueError for the rest.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,10 +24,10 @@ void expect(const char* op, const char* name, const at::Tensor& tensor, at::IntA
 // [rows, columns]: rows may be strided, elements of a row not. `written`: rows must not overlap either.
 void check_rows(const char* op, const char* name, const at::Tensor& matrix, bool written);
 
-// How the kernels call the dtype of logits that passed their op's check.
+// The kernels' name for the dtype of logits that passed their op's check.
 Scalar scalar_type(const at::Tensor& logits);
 
-// For each tensor that an op writes, before it does: whoever saved it for a backward is told.
+// Call before an op writes a tensor: a backward that has saved the tensor then raises.
 inline void bump_version(const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
 
 }  // namespace elastic

@@ -1,6 +1,6 @@
-// Where an op runs. Checks of contents (ids, offsets) are for tensors that the CPU kernels take: on a device
-// they would have to wait for it. Built with ELASTIC_CUDA_ON_CPU (tests/cuda_on_cpu) the same ops stand under
-// torch.ops.elastic_cuda_on_cpu and run the CUDA kernels on host memory.
+// Where an op runs. Contents (ids, offsets) are checked only for tensors that the CPU kernels take: on a
+// device the host would have to wait. Built with ELASTIC_CUDA_ON_CPU (tests/cuda_on_cpu), the same ops are
+// registered as torch.ops.elastic_cuda_on_cpu and run the CUDA kernels on host memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>

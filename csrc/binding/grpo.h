@@ -1,5 +1,4 @@
-// What grpo_loss and linear_grpo_loss share: their arguments, the checks, and the stages of one run on either
-// device.
+// Shared by grpo_loss and linear_grpo_loss: arguments, checks, and the stages of a run on either device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +18,7 @@ struct GrpoArguments {
 #undef GRPO_MEMBER
 };
 
-// The same as parameters of an op, behind its first, and between the braces of a GrpoArguments.
+// The same list as an op's parameters behind the first one, and as the initialisers of a GrpoArguments.
 #define GRPO_PARAMETER(schema, type, name, ...) , type name
 #define GRPO_PARAMETERS GRPO_ARGUMENTS(GRPO_PARAMETER)
 #define GRPO_VALUE(schema, type, name, ...) name,

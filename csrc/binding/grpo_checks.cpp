@@ -37,7 +37,7 @@ EngineMode engine_mode_type(const char* op, std::string_view name) {
   TORCH_CHECK_VALUE(false, op, ": engine_mode: expected truncate or mask, got '", name, "'");
 }
 
-// The ranges of GRPO_OPTIONS: what an error expects, and whether a value is that.
+// The ranges of GRPO_OPTIONS: how an error names them, and whether a value lies in them.
 struct Range {
   const char* expected;
   bool (*holds)(double value);
@@ -75,7 +75,7 @@ void check_options(const char* op, const GrpoArguments& a) {
                     ": max_length: expected a length, which dr_grpo divides by, got None");
 }
 
-// Of a whole step, which may have none of them: the denominator is 1 then, as for a batch of none.
+// The count of a whole step. It may be 0; the denominator is then 1, as for an empty batch.
 double denominator(std::optional<int64_t> value) {
   return value.has_value() ? static_cast<double>(std::max<int64_t>(*value, 1)) : -1;
 }

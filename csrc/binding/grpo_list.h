@@ -1,6 +1,6 @@
 // The list of the GRPO losses' arguments behind the logits, in the order of the schemas. Schemas
-// (library.cpp), struct and parameters (grpo.h) and the range checks (grpo_checks.cpp) are made from it: a
-// new option is a line here.
+// (library.cpp), struct and parameters (grpo.h) and range checks (grpo_checks.cpp) are made from it: a new
+// option is one line.
 #pragma once
 
 // X(type in the schema, type in C++, name)
@@ -16,8 +16,8 @@
   X("Tensor?", const std::optional<at::Tensor>&, engine_logprobs) \
   X("Tensor?", const std::optional<at::Tensor>&, temperatures)
 
-// X(type in the schema, type in C++, name, range): a range of grpo_checks.cpp; ANY where every value will do
-// or the check belongs to another argument's.
+// X(type in the schema, type in C++, name, range): a range of grpo_checks.cpp; ANY where every value is legal
+// or another argument's check covers it.
 #define GRPO_OPTIONS(X)                                        \
   X("float", double, temperature, ANY)                         \
   X("float?", std::optional<double>, softcap, FACTOR)          \

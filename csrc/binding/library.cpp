@@ -1,5 +1,5 @@
-// Every op schema of the package. Implementations register themselves beside their checks, in the other
-// files of this directory; fake kernels and autograd are registered in elastic/ops/.
+// Every op schema of the package. Implementations are registered in the other files of this directory, fake
+// kernels and autograd in elastic/ops/.
 #include "binding/device.h"
 #include "binding/grpo_list.h"
 

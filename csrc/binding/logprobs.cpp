@@ -1,5 +1,4 @@
-// Logprobs and entropy of tokens, from logits or from hidden states in chunks: checks, allocation, device
-// guard.
+// Logprobs and entropy of tokens, from logits or hidden states in chunks: checks, allocation, device guard.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -213,8 +212,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_token_logprobs_backward(
   given.check(op, all.count, hidden);
   const c10::DeviceGuard guard(hidden.device());
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  // On CUDA the CTAs of a token's logits need nothing of one another, so none may overwrite the target's
-  // logit.
+  // On CUDA the CTAs of one token do not synchronise, so none may overwrite the target's logit.
   ChunkedHead chunks(head, chunk_tokens, none, all, needs_gradient, /*gradient_in_place=*/false);
   chunks.learn(all, [&](const HeadChunk& c) {
     const int64_t count = c.logits.size(0);

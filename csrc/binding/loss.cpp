@@ -1,4 +1,4 @@
-// grpo_loss, in place and not, and the op that hands its gradient to autograd.
+// grpo_loss, in place and out of place, and the op that scales its gradient for autograd.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss(
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> grpo_loss_(Tensor& logits GRPO_PARAMETERS) {
-  const char* op = "grpo_loss";  // the name that callers know
+  const char* op = "grpo_loss";  // the public name
   const GrpoArguments arguments{GRPO_VALUES};
   check_logits(op, logits, /*written=*/true);
   const Objective objective = check_grpo(op, logits.size(0), logits.size(1), logits, arguments);
@@ -72,7 +72,7 @@ void scale_(Tensor& values, const Tensor& factor) {
   }
 #endif
   const double f = factor.item<double>();
-  if (f != 1) values.mul_(f);  // 1 is what backward() of the loss itself brings: no pass, no new version
+  if (f != 1) values.mul_(f);  // backward() of the loss itself brings 1: no pass, no new version
 }
 
 void register_ops(torch::Library& m) {

@@ -1,7 +1,6 @@
-// Checks shared by the loss ops. Each raises ValueError or TypeError as `op: argument: expected ..., got
-// ...`, before anything is allocated. Contents (ids, offsets) are read on the CPU only: on a device a check
-// would have to wait for it, so there a bad id or offset turns the token's results, and with them the loss,
-// into NaN.
+// Checks shared by the loss ops. Each raises ValueError or TypeError as `op: argument: expected ..., got ...`
+// before anything is allocated. Contents (ids, offsets) are read on the CPU only. On a device the host would
+// have to wait; there a bad id or offset makes the token's results, and with them the loss, NaN.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,12 +21,10 @@ constexpr int64_t MOST_ROWS = (int64_t{1} << 31) - 1;
 // float32, bfloat16, float16 or (CPU) float64.
 void check_float(const char* op, const char* name, const at::Tensor& tensor);
 
-// check_float and [N, V]; rows may be strided, elements of a row not. `written`: rows must not overlap
-// either.
+// check_float and [N, V]; rows may be strided, elements of a row not. `written`: rows must not overlap.
 void check_logits(const char* op, const at::Tensor& logits, bool written);
 
-// Hidden states [N, H], a weight [V, H] and a bias [V] of one dtype and device; a chunk of at least one
-// token.
+// Hidden states [N, H], weight [V, H] and bias [V] of one dtype and device; a chunk of at least one token.
 void check_head(const char* op, const Head& head, int64_t chunk_tokens);
 
 // [count + 1] int64 from 0 to `end`, never decreasing.

@@ -1,5 +1,4 @@
-// Sampling: checks, allocation, device guard. Schemas stand in library.cpp, the work in csrc/cpu and
-// csrc/cuda.
+// Sampling: checks, allocation, device guard. Schemas are in library.cpp, kernels in csrc/cpu, csrc/cuda.
 #include "cpu/sample.h"
 
 #include <ATen/core/Tensor.h>

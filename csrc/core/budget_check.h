@@ -1,9 +1,9 @@
 // Whether a row's state can be one that these tables led to.
 //
-// The state of another machine would send the transition function outside the tables. The ops refuse it on
-// the host, naming row and field; on a device, where nobody has read it before, such a row is DONE. What fits
-// goes on to fit at every step. This runs for every row at every step, so a bound is loose where the exact
-// one would go through the spellings of a marker.
+// The state of another machine would send the transition function outside the tables. On the host the ops
+// refuse it, naming row and field; on a device, where the host cannot read it first, such a row is DONE. A
+// state that fits still fits after every step. The check runs for every row at every step, so a bound is
+// loose where the exact one would need a loop over a marker's spellings.
 #pragma once
 
 #include <utility>
@@ -39,7 +39,7 @@ struct Range {
 // The bits of all places up to the highest of these.
 ELASTIC_HD int32_t places_to(int32_t lasts) { return int32_t((uint32_t(1) << bit_length(lasts)) - 1); }
 
-// Bits of a complete marker lead to another phase, but for a start marker in solution text.
+// Largest match in a phase: a complete marker leads to another phase, except a start marker in a solution.
 ELASTIC_HD int32_t most_match(const Row& row, const int32_t* table) {
   if (row.phase == OPENING) return places_to(table[START_LASTS]) >> 1;
   if (row.phase == THINKING) return places_to(table[END_LASTS]) >> 1;
@@ -47,17 +47,17 @@ ELASTIC_HD int32_t most_match(const Row& row, const int32_t* table) {
   return row.phase == DONE ? END_PLACES : 0;
 }
 
-// A counter is stepped before it is compared.
+// A counter's bound, one below INT32_MAX at most: a counter is incremented before it is compared.
 ELASTIC_HD int32_t countable(int64_t most) { return most < INT32_MAX ? int32_t(most) : INT32_MAX - 1; }
 
-// The last one that may be sampled ends thinking.
+// While thinking goes on the count is below the limit: the last token that may be sampled ends thinking.
 ELASTIC_HD Range thinking_range(const Row& row, const int32_t* table) {
   const bool goes_on = row.phase == THINKING || row.phase == NOTICE;
   return {row.thinking, 0, countable(int64_t(table[THINKING_LIMIT]) + table[GRACE] + row.waited - goes_on)};
 }
 
-// An end that opens the solution may be longer than its budget. In OPENING those of a start marker in
-// progress; thinking begins with none.
+// An end that opens the solution may be longer than the solution budget. In OPENING the count is that of a
+// start marker in progress; thinking begins with 0.
 ELASTIC_HD Range solution_range(const Row& row, const int32_t* table) {
   if (row.phase == SOLUTION || row.phase == DONE) {
     const int64_t over = row.phase == DONE || row.waited > 0 ? LONGEST_SPELLING : 0;
@@ -146,7 +146,7 @@ ELASTIC_HD Row load_known(const int32_t* state, const Tables& tables) {
   return done;
 }
 
-// The same, with the closing begun that was asked for from outside.
+// The same; begins the closing if thinking was ended from outside.
 ELASTIC_HD Row load(const int32_t* state, const Tables& tables) {
   Row row = load_known(state, tables);
   settle(row, table_of(row, tables));

@@ -1,13 +1,13 @@
 // The budget machine: which token a row emits next, given the token that was sampled for it.
 //
-// One transition function, for host and device, is the only truth (SPEC section 2, rules R1-R22). The CPU op,
-// the CUDA op and the fused sampler call it. A row is 8 int32, and no token history is kept: a set of bits,
-// bit i for "the last tokens are a marker's up to place i", says all that matters about it. The places of all
-// spellings of all markers lie behind each other in it, and a shift and a mask advance them all (shift-and
-// matching): O(1) a step, also for markers that overlap themselves, and several tokens may stand for one
-// place of a marker, which KMP borders cannot do. Only where a marker begins, completes or is cut are its
-// spellings gone through. Each distinct budget is one row of an int32 table, written by elastic/budget/machine.py,
-// which names the same fields. No torch, no allocation, no exceptions: compiled by g++ and by nvcc.
+// One transition function for host and device implements SPEC section 2, rules R1-R22. The CPU op, the CUDA
+// op and the fused sampler call it. A row is 8 int32. No token history is kept: a bit mask, whose bit i means
+// "the last tokens match a marker up to place i", has all that matters of it. The mask holds the places of
+// all spellings of all markers one after the other, and a shift and a mask advance them together (shift-and
+// matching): O(1) per step, also for markers that overlap themselves. Several tokens may stand for one place
+// of a marker, which KMP borders cannot express. A loop over spellings runs only where a marker begins,
+// completes or is cut. Each distinct budget is one row of an int32 table, written by elastic/budget/table.py,
+// which names the same columns. No torch, no allocation, no exceptions: compiled by g++ and by nvcc.
 #pragma once
 
 #include "core/budget_moves.h"
@@ -70,7 +70,7 @@ ELASTIC_HD Emitted emit_extension(Row& row, const Tables& tables, const int32_t*
 }
 
 // White space passed in OPENING once only the last `kept` tokens may belong to a start marker; `begun` is the
-// one in progress before the token. -1 where other text, or too much of it, stands in front of them.
+// marker in progress before the token. -1 where other text, or too much white space, precedes those tokens.
 ELASTIC_HD int32_t space_before(const Row& row, const Longest& begun, int32_t kept, bool blank) {
   const int32_t dropped = begun.tokens + 1 - kept;
   const int32_t leading = begun.tokens > 0 ? begun.spelling[LEADING_SPACE] : 0;
@@ -79,7 +79,7 @@ ELASTIC_HD int32_t space_before(const Row& row, const Longest& begun, int32_t ke
   return dropped == 0 || (free && passed <= OPENING_WHITESPACE_LIMIT) ? passed : -1;
 }
 
-// Moves a row on that a token leaves in OPENING or leads to THINKING; false, and no change, if it does not.
+// Moves the row on if the token keeps it in OPENING or leads to THINKING; else false, and nothing changes.
 ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& begun, const Token& token) {
   const int32_t match = advance(row.match, table[START_FIRSTS], token.start_places);
   const int32_t lasts = table[START_LASTS];
@@ -100,8 +100,8 @@ ELASTIC_HD bool goes_on_opening(Row& row, const int32_t* table, const Longest& b
 }
 
 // White space and the start marker are free, other text opens the solution and counts there (R9). The tokens
-// of a start marker in progress count until it completes; once they have spent the solution budget, what
-// would overspend it is replaced by the rest of the marker.
+// of a start marker in progress count until it completes; once they have spent the solution budget, a token
+// that would overspend it is replaced by the rest of the marker.
 ELASTIC_HD Emitted step_opening(Row& row, const Tables& tables, const int32_t* table, Token token) {
   const Longest begun = longest_start(row.match, table);
   // Text in front of a marker is text: such a token begins no marker here, though it may in the solution.
@@ -124,7 +124,7 @@ ELASTIC_HD Emitted step_opening(Row& row, const Tables& tables, const int32_t* t
   return {token.id, SAMPLED};
 }
 
-// The end's tokens are given back (R2). Those of one that opens something are the solution's (R18).
+// The end's tokens do not count as thinking (R2); those of an end that opens something are solution (R18).
 ELASTIC_HD void end_naturally(Row& row, const int32_t* table, const Token& token) {
   const Longest end = longest_end(row.match & table[END_LASTS], table);
   give_back(row, end.tokens);

@@ -1,5 +1,4 @@
-// How a row gets from one phase to another, and what ends it: the parts of the transition function of
-// budget_machine.h, and a row's first state.
+// Parts of budget_machine.h's transition function: moves between phases, a row's end, and its first state.
 #pragma once
 
 #include "core/budget_state.h"
@@ -38,12 +37,12 @@ ELASTIC_HD void end_solution_token(Row& row, const int32_t* table, bool eos) {
   if (reason != RUNNING && !waits(row)) finish(row, reason);
 }
 
-// Takes a marker's tokens back from the thinking budget. A state from elsewhere may count too few.
+// Takes a marker's tokens out of the thinking count, which may be too low for that in a foreign state.
 ELASTIC_HD void give_back(Row& row, int32_t tokens) {
   row.thinking = row.thinking > tokens ? row.thinking - tokens : 0;
 }
 
-// Forces F, or what is left of it behind an end marker in progress, whose tokens are given back (R1, R3).
+// Forces F (R1), or its rest behind an end marker in progress, whose tokens do not count as thinking (R3).
 ELASTIC_HD void begin_closing(Row& row, const int32_t* table) {
   const Longest begun = longest_end(row.match, table, /*forced_only=*/true);
   give_back(row, begun.tokens);
@@ -72,7 +71,7 @@ ELASTIC_HD void continue_thinking(Row& row, const int32_t* table) {
   row.phase = NOTICE;
 }
 
-// `begun` are the places of an end that the token which opens thinking begins.
+// `begun`: places of an end that begins in the very token that opens thinking.
 ELASTIC_HD void enter_thinking(Row& row, const int32_t* table, int32_t begun = 0) {
   row.match = begun;
   row.solution = 0;
@@ -89,8 +88,7 @@ ELASTIC_HD void enter_solution(Row& row, int32_t forced = 0) {
   row.forced = forced;
 }
 
-// The tokens already thought (R19) as a row that thought them itself would count them. Notices at a lower
-// count are past.
+// Counts tokens already thought (R19) as if the row had sampled them. Notices at a lower count are past.
 ELASTIC_HD void count_used(Row& row, const int32_t* table, int64_t used) {
   const int64_t t = table[THINKING_LIMIT];
   for (const int64_t most :
@@ -101,8 +99,8 @@ ELASTIC_HD void count_used(Row& row, const int32_t* table, int64_t used) {
   while (row.notices < table[NOTICE_COUNT] && notice[2 * row.notices] < row.thinking) row.notices++;
 }
 
-// A row before its first token, with `used` thinking tokens behind it. CLOSING and NOTICE are no places to
-// start: they read as THINKING. What no row can start with gives one that is DONE and only emits padding.
+// A row before its first token, with `used` thinking tokens behind it. CLOSING and NOTICE, in which no row
+// starts, read as THINKING. Illegal values give a row that is DONE and only emits padding.
 ELASTIC_HD Row initial(const Tables& tables, int64_t budget, int64_t start, int64_t used) {
   const bool known = budget >= 0 && budget < tables.count && start >= OPENING && start <= DONE && used >= 0 &&
                      (used == 0 || start != OPENING);
@@ -130,7 +128,7 @@ ELASTIC_HD void end_thinking(Row& row) {
   if (row.phase == THINKING && row.waited == 0) waits(row);  // else a cut waits already
 }
 
-// Begins the closing that `end_thinking` asked for, which knew no table.
+// Begins the closing that `end_thinking`, which has no table at hand, asked for.
 ELASTIC_HD void settle(Row& row, const int32_t* table) {
   if (row.ended && row.phase == THINKING && row.waited == 0) begin_closing(row, table);
 }

@@ -28,7 +28,7 @@ struct StepParams {
   int64_t* tokens;  // [B] in: sampled, out: emitted
   int32_t* state;   // [B, STATE_WIDTH]
   uint8_t* source;  // [B], written
-  int32_t* active;  // [1], written: rows that are not DONE; null if nobody asks
+  int32_t* active;  // [1], written: rows that are not DONE; or null
   int64_t rows;
 };
 

@@ -10,11 +10,11 @@ namespace elastic::budget {
 enum Source : uint8_t { SAMPLED = 0, FORCED = 1, PAD = 2 };
 enum Phase : int32_t { OPENING = 0, THINKING = 1, CLOSING = 2, NOTICE = 3, SOLUTION = 4, DONE = 5 };
 enum Finish : int32_t { RUNNING = 0, STOP = 1, SOLUTION_BUDGET = 2, TOTAL_BUDGET = 3 };
-// Bits of a token's entry: flags, the places it can take in start markers, those in natural ends, and what it
-// leaves of a character: 0 nothing (or it says nothing about bytes), 1 to 3 the bytes that its last character
-// still needs, 4 + k that it is nothing but k bytes that continue one (R21). The sign: it ends a marker and
-// begins one of the other kind behind it ("></" in "<think></think>").
-// TEXT_BEFORE_START: stands for a start marker's first token with other text in front of it.
+// Bits of a token's entry: flags, the places it can take in start markers and in natural ends, and what it
+// leaves of a character (R21): 0 nothing (or nothing is known of its bytes), 1 to 3 the bytes that its last
+// character still needs, 4 + k if it consists of k bytes that continue one. The sign bit: the token ends a
+// marker and begins one of the other kind ("></" in "<think></think>"). TEXT_BEFORE_START: it can be a start
+// marker's first token, with other text in front of the marker.
 enum TokenFlag : int32_t {
   EOS = 1,
   WHITESPACE = 2,
@@ -35,9 +35,9 @@ constexpr int32_t MOST_WAITED = 3;  // R21
 constexpr int OPENING_WHITESPACE_LIMIT = 32;
 
 // Columns of a table row. `*_AT` are columns of the same row where a list starts. Texts end in -1 and follow
-// each other: F up to and including its end marker; for every way to write that marker, the marker and what
-// of F belongs to it; the rest of F, which may be empty; the extension; the notices. Lists that are no texts
-// stand behind them, the start markers' spellings first. Limits that do not exist are INT32_MAX.
+// each other: F up to and including its end marker; for every spelling of that marker, the marker and what of
+// F belongs to it; the rest of F, which may be empty; the extension; the notices. Other lists stand behind
+// the texts, the start markers' spellings first. A limit that does not exist is INT32_MAX.
 enum Column : int {
   THINKING_LIMIT = 0,  // t
   SOLUTION_LIMIT = 1,  // s
@@ -67,7 +67,7 @@ enum Column : int {
   HEADER_WIDTH = 25,
 };
 
-// One way to write a marker.
+// Columns of one spelling's record.
 enum SpellingColumn : int {
   FIRST_BIT = 0,
   LENGTH = 1,
@@ -117,8 +117,8 @@ struct Emitted {
   uint8_t source;
 };
 
-// A row's state as it lies in memory. On a device it is aligned (the binding checks), so that it moves as two
-// 16-byte words and not as eight loads.
+// A row's state in memory. On a device it is aligned (the binding checks that), so that it moves as two
+// 16-byte words instead of eight loads.
 struct alignas(16) Words {
   int32_t at[STATE_WIDTH];
 };
@@ -201,8 +201,8 @@ struct Longest {
   int32_t tokens;
 };
 
-// The longest spelling that a match has reached a place of, and how far; the first of equal ones. Markers are
-// seldom in progress, and this loop is all that their number costs.
+// The spelling that a match has reached furthest into, and its tokens there; the first of equal ones. Only
+// this loop depends on the number of spellings, and markers are seldom in progress.
 ELASTIC_HD Longest longest(int32_t match, const int32_t* spelling, int32_t count, bool forced_only = false) {
   Longest best{spelling, 0};
   for (int32_t i = 0; match != 0 && i < count; i++, spelling += SPELLING_WIDTH) {
@@ -226,7 +226,7 @@ struct Masked {
   int32_t starts;
   int32_t ends;
 };
-constexpr int MOST_LISTS = 24 + 28;  // a list a place at most
+constexpr int MOST_LISTS = 24 + 28;  // at most one list per place
 
 ELASTIC_HD bool any(const Masked& masked) { return (masked.starts | masked.ends) != 0; }
 

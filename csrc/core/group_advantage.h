@@ -9,8 +9,7 @@
 
 namespace elastic {
 
-// C(n - wrong's complement ...): share of k-subsets of n members that avoid `good` of them, C(n-good, k) /
-// C(n, k).
+// C(n - good, k) / C(n, k): the share of the k-subsets of n members that avoid `good` of them.
 ELASTIC_HD double subsets_without(int64_t n, int64_t good, int64_t k) {
   double share = 1;
   for (int64_t i = 0; i < k; i++) {
@@ -20,8 +19,7 @@ ELASTIC_HD double subsets_without(int64_t n, int64_t good, int64_t k) {
   return share;
 }
 
-// Pass@k training, arXiv 2508.10751: the group reward is the chance that k of the n members contain a correct
-// one.
+// Pass@k training, arXiv 2508.10751: the group's reward is the chance that one of k members is right.
 template <class A>
 ELASTIC_HD void passk_advantages(const A* rewards, int64_t n, int64_t pass_k, A* out) {
   int64_t good = 0;
@@ -32,8 +30,7 @@ ELASTIC_HD void passk_advantages(const A* rewards, int64_t n, int64_t pass_k, A*
   for (int64_t i = 0; i < n; i++) {
     double a = 0;
     if (spread > 0) {
-      // Every set with a right member in it scores 1; one around a wrong member fails if all others in it are
-      // wrong.
+      // A k-set with a right member scores 1; one with this wrong member fails if all its others are wrong.
       const bool right = rewards[i] > A(0.5);
       a = (fail - (right ? 0 : subsets_without(n - 1, good, k - 1))) / spread;
     }
@@ -41,8 +38,8 @@ ELASTIC_HD void passk_advantages(const A* rewards, int64_t n, int64_t pass_k, A*
   }
 }
 
-// The power of two that brings the largest of n rewards near 1, so that neither sums nor squares leave the
-// doubles; exact, so it changes no bit elsewhere. Floats do not need it.
+// The power of two that brings the largest of n rewards near 1, so that no sum or square leaves a double's
+// range. Scaling by it is exact, so results keep their bits. Float32 rewards do not need it.
 template <class A>
 ELASTIC_HD double reward_unit(const A* rewards, int64_t n) {
   if constexpr (sizeof(A) < sizeof(double)) return 1;

@@ -72,7 +72,7 @@ ELASTIC_HD PolicyTerm<A> policy_term(const Objective& o, A log_ratio, A logprob,
   return {value, -weight, ratio > bound && advantage > 0};
 }
 
-// Estimators of KL(policy || reference) from one sample, x = l - r.
+// Estimators of KL(policy || reference) from one sample; x = logprob - reference logprob.
 template <class A>
 ELASTIC_HD Term<A> kl_term(Kl kind, A x) {
   switch (kind) {
@@ -107,7 +107,7 @@ ELASTIC_HD Term<A> weighted_kl_term(Kl kind, A x, A ratio, A log_ref_ratio, bool
     term = {e + limit_product(ratio, x - 1), ratio - e};
   }
   if (shared) return term;
-  // The ratio's derivative comes along. For k3 the sum is rho x, of whose parts float32 would leave nothing.
+  // Product rule: the ratio has a derivative too. For k3 the sum is rho x, whose digits the parts would lose.
   term.slope = kind == Kl::K3 && x != INFINITY ? limit_product(ratio, x) : term.slope + term.value;
   return term;
 }
@@ -120,8 +120,7 @@ ELASTIC_HD A engine_weight(const Objective& o, A log_weight) {
   return weight < low ? low : (weight > high ? high : weight);  // NaN stays NaN
 }
 
-// True where one row's tokens share a ratio, so that no gradient can be written before the whole row was
-// read.
+// True where one row's tokens share a ratio: no gradient can be written before the whole row was read.
 ELASTIC_HD bool is_row_level(const Objective& o) { return o.loss == Loss::GSPO; }
 
 // Factor of every token's term in a row, given the row's and the batch's number of unmasked tokens.
@@ -142,7 +141,7 @@ ELASTIC_HD double token_scale(const Objective& o, int64_t rows, int64_t row_toke
   }
 }
 
-// Everything about one unmasked token but its ratio.
+// Everything about one unmasked token except the ratio its row may share.
 template <class A>
 struct TokenInput {
   A logprob;
@@ -235,9 +234,9 @@ ELASTIC_HD TokenTerms<A> token_terms(const Objective& o, const TokenInput<A>& in
     value = in.weight * policy.value;
     ratio_slope = in.weight * policy.slope;
   } else if (log_ratio != log_ratio || in.weight != in.weight) {
-    value = ratio_slope = NAN;  // comes in and goes on; an infinity that counts for nothing adds nothing
+    value = ratio_slope = NAN;  // a NaN in the input stays NaN; an infinity with factor 0 adds nothing
   }
-  if (o.kl_coef != 0) {  // a KL that is only watched may be infinite
+  if (o.kl_coef != 0) {  // a KL that is only reported may be infinite
     value += A(o.kl_coef) * kl.value;
     slope += A(o.kl_coef) * kl.slope;
     if (o.kl_weighted && shared) ratio_slope += A(o.kl_coef) * kl.value;

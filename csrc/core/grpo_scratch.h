@@ -12,7 +12,7 @@ namespace elastic {
 
 // What has to be done for a token.
 enum class Work : uint8_t {
-  SKIP,  // masked, or without a gradient and not asked for: nothing is read, its outputs are 0
+  SKIP,  // masked, or without gradient under skip_zero_advantage: nothing is read, outputs are 0
   READ,  // its statistics are reported; its gradient is 0
   LEARN
 };
@@ -57,7 +57,7 @@ size_t grpo_scratch_bytes(int64_t tokens, int64_t rows) {
              static_cast<size_t>(tokens);
 }
 
-// `advantage` is the row's. A row whose tokens share a ratio learns as a whole or not at all.
+// `advantage` is the row's. Where a row's tokens share a ratio, all of them have a gradient or none has.
 template <class A>
 ELASTIC_HD Work work_of(const GrpoParams<A>& p, bool counts, A advantage) {
   if (!counts) return Work::SKIP;
@@ -72,7 +72,7 @@ ELASTIC_HD bool counts(const GrpoParams<A>& p, int64_t token) {
   return p.mask == nullptr || p.mask[token];
 }
 
-// The terms of a token before its chunk was seen: nothing, or NaN, so that none can be forgotten.
+// A token's terms before its chunk was seen: 0 if it is skipped, else NaN, so that a forgotten one shows.
 template <class A>
 ELASTIC_HD TokenTerms<A> unset_terms(Work work) {
   const A value = work == Work::SKIP ? A(0) : A(NAN);

@@ -4,5 +4,5 @@
 #ifdef __CUDACC__
 #define ELASTIC_HD __host__ __device__ __forceinline__
 #else
-#define ELASTIC_HD static inline  // a copy a file: one compiled for AVX-512 must not become everybody's
+#define ELASTIC_HD static inline  // one copy per file: one compiled for AVX-512 must serve no other file
 #endif

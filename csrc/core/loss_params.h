@@ -1,4 +1,4 @@
-// What the loss ops are told: plain structs, filled by csrc/binding, read by csrc/cpu and csrc/cuda.
+// Arguments of the loss kernels: plain structs, filled by csrc/binding, read by csrc/cpu and csrc/cuda.
 //
 // N tokens of a packed batch, R rows (completions), K groups, V vocabulary. A is the type of every per-token
 // and per-row float: double for float64 logits, float for the others.
@@ -15,8 +15,7 @@ enum class Loss : int32_t { GRPO, BNPO, DR_GRPO, DAPO, GSPO, CISPO, SAPO };
 enum class Kl : int32_t { K1, K2, K3 };
 enum class Advantage : int32_t { GROUP, NONE, BATCH, RLOO, MAXRL, PASSK };
 
-// How exp(old - engine), the mismatch between the trainer's and the sampling engine's logprobs, becomes a
-// weight.
+// How exp(old - engine), the mismatch of the trainer's and the sampling engine's logprobs, becomes a weight.
 enum class EngineMode : int32_t { TRUNCATE, MASK };
 
 // The scalars of the objective; SPEC section 5 has the formulas.
@@ -36,13 +35,12 @@ struct Objective {
   double num_rows;    // grpo, gspo, sapo, dr_grpo: global number of rows; negative: R
   double max_length;  // dr_grpo
   EngineMode engine_mode;
-  bool engine_rows;   // one weight a row, from the sum of its tokens' mismatches
+  bool engine_rows;   // one weight per row, from the sum of its tokens' mismatches
   double engine_low;  // bounds of the weight
   double engine_high;
 };
 
-// Temperatures and soft caps that are supported: beyond, a reciprocal or its product with a logit may be no
-// float.
+// Supported temperatures and soft caps: beyond, a reciprocal or its product with a logit may overflow.
 ELASTIC_HD bool is_supported_factor(double value) {
   const float f = static_cast<float>(value);  // a float32 tensor's 1e30 is above the double's
   return f >= 1e-30f && f <= 1e30f;
@@ -97,8 +95,7 @@ struct LogprobBackwardParams {
 
 // A batch of the GRPO loss, whose logits come in chunks. Stages, in this order: grpo_begin; grpo_chunk for
 // every chunk; where rows share a ratio (is_row_level) grpo_rows and grpo_chunk_gradient for every chunk;
-// grpo_end. Chunks together hold every token once; tokens whose Work is SKIP (grpo_scratch.h) may be left
-// out.
+// grpo_end. Chunks together hold every token once; tokens whose Work is SKIP (grpo_scratch.h) may be missing.
 template <class A>
 struct GrpoParams {
   Softmax<A> softmax;

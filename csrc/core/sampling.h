@@ -3,10 +3,9 @@
 // With M the row's largest logit and t the temperature, token i has the integer weight
 //     w_i = floor(2^40 exp((x_i - M) / t)).
 // Integer sums are exact in any order, so tiles, threads, clusters and vector widths cannot change a total, a
-// threshold or a draw. What is left is that everybody gets the same w_i: exp is a polynomial of single
-// precision fused multiply-adds, which IEEE 754 fixes to the bit; nothing here may be contracted or
-// reassociated. A token less likely than 2^-40 of the likeliest has weight 0 and is never drawn; a vocabulary
-// of 2^22 still sums below 2^63.
+// threshold or a draw. All devices get the same w_i because exp is a polynomial of single precision fused
+// multiply-adds, which IEEE 754 fixes to the bit; nothing here may be contracted or reassociated. A token
+// less likely than 2^-40 of the likeliest has weight 0 and is never drawn. 2^22 weights sum below 2^63.
 //
 // The draw is the first token whose cumulated weight exceeds floor(u total). Top-k keeps the tokens with
 // x >= the k-th largest logit; top-p those with x >= v, the largest v with sum of w over x >= v reaching

@@ -89,7 +89,7 @@ ELASTIC_HD void emit_broken_row(const SampleParams& p, int64_t r) {
   p.phase[r] = uint8_t(row.last_phase);
 }
 
-// Writes what a row emits and moves its state on. `drawn` counts for nothing where the budget forces a token.
+// Writes what a row emits and moves its state on. `drawn` is ignored where the budget forces a token.
 ELASTIC_HD void emit_logits(const SampleParams& p, int64_t r, const Drawn& drawn) {
   if (drawn.token < 0) return emit_broken_row(p, r);
   p.tokens[r] = drawn.token;

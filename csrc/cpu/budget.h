@@ -1,5 +1,5 @@
-// Budget ops on host memory. Serial loops: a row costs some ten nanoseconds, less than waking a second thread
-// for any batch that a model can decode.
+// Budget ops on host memory. Serial loops: a row takes some ten nanoseconds, so for any batch that a model
+// can decode a second thread would cost more than it gains.
 #pragma once
 
 #include "core/budget_params.h"

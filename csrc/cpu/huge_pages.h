@@ -1,4 +1,4 @@
-// Fresh large outputs: first touch in 4 KB pages costs more than computing what is written there.
+// Huge pages for new large outputs: faulting in 4 KB pages costs more than computing what is written there.
 #pragma once
 
 #include <cstddef>

@@ -88,7 +88,7 @@ struct TargetStats {
   RowSummary<A> row;
 };
 
-// A row of floats that begins where a cache line does: stores that straddle two cost a fifth of the whole op.
+// A row of floats aligned to cache lines: stores that straddle two lines take a fifth of the whole op's time.
 template <class A>
 class ScratchRow {
  public:
@@ -106,7 +106,7 @@ class ScratchRow {
   A* data_ = nullptr;
 };
 
-// One thread's way through tokens' logits; owns the scratch rows that 16-bit logits and a soft cap need.
+// One thread's pass over tokens' logits; owns the scratch rows that 16-bit logits and a soft cap need.
 // T is how logits lie in memory, A how they are computed.
 template <class T, class A>
 class LogitsPass {

@@ -1,4 +1,4 @@
-// token_logprobs and its backward: rows are independent, threads share them out.
+// token_logprobs and its backward: rows are independent and distributed over threads.
 #include <ATen/Parallel.h>
 
 #include "cpu/logits_pass.h"

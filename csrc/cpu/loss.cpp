@@ -5,7 +5,7 @@
 // A token-level objective without entropy bonus knows the token's slope as soon as its row was read: exps are
 // stored on the way (in the output row, or in a float32 scratch row for 16-bit logits) and scaled, all in L2.
 // gspo and the entropy bonus need a second read: gspo because no slope is known before the whole completion
-// was seen, the bonus because its gradient has log p in it, which stored exps do not give back cheaply.
+// was seen, the bonus because its gradient contains log p, which is expensive to get from stored exps.
 #include "cpu/loss.h"
 
 #include <ATen/Parallel.h>
@@ -81,7 +81,7 @@ void chunk_row(LogitsPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch
     pass.write_kept(token, stats.logprob, slope, out);
 }
 
-// Calls fn(pass, i) for every row of a chunk, in threads, with one LogitsPass<T, A> a thread.
+// Calls fn(pass, i) for every row of a chunk, in threads, with one LogitsPass<T, A> per thread.
 template <class A, class Fn>
 void for_rows(const GrpoParams<A>& p, const LogitsChunk& chunk, Fn fn) {
   with_logits_type<A>(chunk.dtype, [&](auto type) {

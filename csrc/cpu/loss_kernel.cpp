@@ -2,12 +2,12 @@
 //
 // A row is read from memory once, in blocks of 4,096 elements: e = 2^t, sum e and sum e t in one pass, with t
 // relative to a shift found in the row's first block. A block that exceeds the shift by much is done again,
-// relative to its own maximum, which happens once or twice a row at most where logits come from a model.
-// Storing e leaves one multiplication an element for the gradient, with one factor a block. Bytes per
-// element, forward and gradient: read 4 + write 4 (float32), read 2 + write 2 (16 bits).
+// relative to its own maximum; with a model's logits that happens once or twice per row at most. Storing e
+// leaves one multiplication per element for the gradient, with one factor per block. Bytes per element,
+// forward and gradient: read 4 + write 4 (float32), read 2 + write 2 (16 bits).
 //
-// exp errs by a few ulp; the sums average that out, and the tests hold the op to float64. No std::
-// templates here: an inline function compiled for AVX-512 could be the copy the linker keeps for everybody.
+// exp errs by a few ulp, which sums average out; tests compare the op with float64. No std:: templates here:
+// the linker could keep an inline function compiled for AVX-512 for all instruction sets.
 #include "cpu/loss_kernel.h"
 
 #include "cpu/vector_rows.h"
@@ -192,8 +192,8 @@ void gradient(const T* row, int64_t n, float inv_temperature, float max, float l
   }
 }
 
-// float64 serves gradcheck: plain loops. The largest element stands apart from the others' sum, which would
-// lose its digits beside it where a token is all but certain.
+// float64 is there for gradcheck: plain loops. The largest element is kept apart from the sum of the others,
+// which would lose its digits beside it where a token is almost certain.
 RowStats<double> stats_f64(const double* row, int64_t n, double inv_temperature, double* exps,
                            double* shifts) {
   int64_t largest = 0;

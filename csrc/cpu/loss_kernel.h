@@ -33,7 +33,7 @@ struct RowKernels {
   // out[i] = factor p[i], from what stats() stored; out may be exps.
   void (*scale_exps)(const A* exps, const A* shifts, int64_t n, A inv_temperature, const RowStats<A>& stats,
                      A factor, T* out);
-  // out[i] = p[i] (a + b log p[i]) from the row itself, one more exp an element; out may be the row.
+  // out[i] = p[i] (a + b log p[i]) from the row itself, one more exp per element; out may be the row.
   // max and log_sum as in RowStats.
   void (*gradient)(const T* row, int64_t n, A inv_temperature, A max, A log_sum, A a, A b, T* out);
 };

@@ -1,8 +1,8 @@
-// Draws one token a row (core/sampling.h has the definition).
+// Draws one token per row (core/sampling.h has the definition).
 //
-// Without filters: maximum, tile sums, the tile that holds the target, the token inside it. With filters only
-// the tokens that can survive them are looked at again: bounds from the first two passes cut the row down to
-// a list of candidates, in which thresholds are selected exactly.
+// Without filters: maximum, tile sums, the tile that holds the target, the token inside it. With filters,
+// bounds from the first two passes reduce the row to a list of candidates that may survive them; thresholds
+// are then selected exactly among these.
 #include "cpu/sample.h"
 
 #include <ATen/Parallel.h>
@@ -21,7 +21,7 @@ using sampling::Filters;
 using sampling::SampleParams;
 using sampling::TILE;
 
-constexpr int64_t ELEMENTS_PER_THREAD = 65536;  // worth waking a thread for
+constexpr int64_t ELEMENTS_PER_THREAD = 65536;  // fewer are not worth waking a thread
 constexpr Drawn UNUSABLE{-1, NAN, NAN};
 
 int64_t tiles_of(int64_t vocab) { return (vocab + TILE - 1) / TILE; }
@@ -88,8 +88,8 @@ int64_t draw_unfiltered(const Weighed<T>& w, uint64_t random, Candidates& list) 
   return begin + first_above(list, -INFINITY, target);
 }
 
-// A logit below which no token can be kept. Each bound leaves alone what it says nothing about: top-k bounds
-// nothing for top-p behind it but through its own set, and min-p comes last.
+// A logit below which no token can be kept. A filter's bound may not drop tokens that an earlier filter
+// counts: top-p's is used without top-k only, min-p's unless both top-k and top-p are on.
 template <class T>
 float lower_bound(const Weighed<T>& w, const Filters& f, Candidates& list) {
   float bound = -INFINITY;
@@ -105,7 +105,7 @@ float lower_bound(const Weighed<T>& w, const Filters& f, Candidates& list) {
   }
   double least_weight = 0;
   if (f.top_k == 0 && 1 - f.top_p > 1e-9) {
-    // V tokens below this weight cannot even hold the mass that top-p drops.
+    // Even V tokens of less than this weight do not add up to the mass that top-p drops.
     least_weight = 0.99 * (1 - f.top_p) * double(w.total) / double(w.vocab);
   }
   if (f.top_k == 0 || f.top_p == 1) {
@@ -131,8 +131,7 @@ void gather_candidates(const Weighed<T>& w, float bound, Candidates& list) {
   }
 }
 
-// Weighs the candidates; the kept ones among them are those at or above the threshold that is returned, with
-// their total weight.
+// Weighs the candidates; returns the threshold at or above which they are kept, and their total weight.
 template <class T>
 Threshold filter(const Weighed<T>& w, const Filters& f, Candidates& list) {
   gather_candidates(w, lower_bound(w, f, list), list);
@@ -148,7 +147,7 @@ Threshold filter(const Weighed<T>& w, const Filters& f, Candidates& list) {
   return kept;
 }
 
-// `full` says what full logprobs are relative to; `w` is the same row, or the one with masked tokens.
+// `full`: the row that full logprobs refer to; `w`: the same row, or its copy with masked tokens.
 template <class T>
 Drawn draw(const Weighed<T>& w, const Filters& f, uint64_t random, Scratch<T>& scratch, float full_max,
            uint64_t full_total, const T* full_row) {

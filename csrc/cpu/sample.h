@@ -1,4 +1,4 @@
-// Sampling on host memory: rows are independent, threads share them out.
+// Sampling on host memory: rows are independent and distributed over threads.
 #pragma once
 
 #include "core/sampling_params.h"

@@ -1,8 +1,8 @@
 // Row kernels of sampling, compiled once per instruction set, without contraction (CMakeLists.txt): every set
 // computes the weights of core/sampling.h to the bit.
 //
-// A row costs one read from memory for its maximum and one, from the cache it is in by then, for its weights:
-// 4 (float32) or 2 bytes an element from memory.
+// A row is read from memory once for its maximum and then from the cache for its weights: 4 (float32) or 2
+// bytes per element from memory.
 #include "cpu/sample_kernel.h"
 
 #include "core/sampling.h"

@@ -10,14 +10,13 @@
 
 namespace elastic::cpu {
 
-// Groups of a tile whose maxima the first pass keeps: bounds that spare later passes most of the row.
+// Groups of a tile whose maxima the first pass keeps, as bounds with which later passes skip most of the row.
 constexpr int64_t TILE_GROUPS = 16;
 constexpr int64_t GATHER_SLACK = 16;  // elements that `gather` may write behind the last one it counts
 
 template <class T>
 struct SampleRowKernels {
-  // The largest logit, NaN if one is NaN. maxima [tiles, TILE_GROUPS]: of disjoint groups, -inf for empty
-  // ones.
+  // The largest logit, NaN if one is NaN. maxima [tiles, TILE_GROUPS]: of disjoint groups, -inf if empty.
   float (*maximum)(const T* row, int64_t n, float* maxima);
   // sums [tiles]: of the weights (core/sampling.h) of each tile.
   void (*tile_sums)(const T* row, int64_t n, float max, float scale, uint64_t* sums);

@@ -11,11 +11,11 @@ namespace {
 constexpr uint32_t BINS = 1u << 11;
 constexpr int FIRST_SHIFT = 21, SHIFTS[] = {10, 0};
 
-// The bin in which the mass from the top reaches `needed`, from which the mass above that bin is taken off.
-// False if all of it is not enough.
+// Finds the bin in which the mass from the top reaches `needed`, and subtracts the mass above that bin from
+// `needed`. False if all the mass is not enough.
 template <class Bin, class Mass>
 bool boundary_bin(int64_t n, Bin bin_of, Mass mass_of, uint64_t& needed, uint32_t& bin) {
-  // Two histograms: many tokens in a row fall into one bin, and an addition to memory waits for the last.
+  // Two histograms: successive tokens often share a bin, and an addition to a bin waits for the previous one.
   uint64_t histogram[2][BINS] = {};
   for (int64_t i = 0; i < n; i++) histogram[i & 1][bin_of(i)] += mass_of(i);
   for (bin = BINS - 1;; bin--) {

@@ -1,5 +1,5 @@
-// What kernels that walk rows of floats share: vectors of any dtype, and exp. Only *_kernel.cpp files include
-// it, each of which is compiled once per instruction set, so everything here has internal linkage.
+// Vectors of any dtype and exp, for kernels over rows of floats. Only *_kernel.cpp files include it; each is
+// compiled once per instruction set, so everything here has internal linkage.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -80,7 +80,7 @@ inline float sum_of(const Vec& v) {
   return sum;
 }
 
-// NaN wins: this one, as at::vec's has all bits set, which rounding to bfloat16 would carry into a zero.
+// NaN wins, as a NaN of its own: at::vec's has all bits set, which rounding to bfloat16 would turn into 0.
 inline float max_of(const Vec& v) {
   float lane[W];
   v.store(lane);
@@ -108,8 +108,8 @@ void store_pair(T* p, const Vec& a, const Vec& b) {
   at::vec::convert_from_float<T>(a, b).store(p);
 }
 
-// The same 2 W elements in whichever order is cheap, for loops to which order means nothing; store_lanes puts
-// them back in place. bfloat16 splits into even and odd elements: two instructions instead of a shuffle.
+// The same 2 W elements in whichever order is cheap, for loops that do not depend on order; store_lanes
+// restores it. bfloat16 splits into even and odd elements: two instructions instead of a shuffle.
 template <class T>
 void load_lanes(const T* p, Vec& a, Vec& b) {
   load_pair(p, a, b);
@@ -155,8 +155,7 @@ inline void store_lanes(c10::BFloat16* p, const Vec& even, const Vec& odd) {
 }
 #endif
 
-// The last `rest` < STEP elements as a whole step, filled up with -inf: maximum, exp and sums pass over
-// those.
+// The last `rest` < STEP elements as a whole step, padded with -inf, which changes no maximum, exp or sum.
 template <class T>
 void load_rest(const T* p, int64_t rest, Vec& a, Vec& b) {
   float padded[STEP];

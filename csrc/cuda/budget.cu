@@ -1,14 +1,14 @@
-// Budget ops: the transition function of core/budget_machine.h, one thread a row.
+// Budget ops: the transition function of core/budget_machine.h, one thread per row.
 //
-// budget_step is one block whatever the batch: up to 1,024 rows a thread each, beyond that threads stride.
+// budget_step is one block for any batch: up to 1,024 rows have a thread each, beyond that threads stride.
 // One block can count the rows still running with __syncthreads_count and store the count once: no atomics,
-// no memset before, no second launch. Bytes a row: 32 of state read and written as two 16-byte words each, 8
-// of token read and written, 1 of source, and the few table entries the row's phase looks at.
+// no memset before, no second launch. Bytes per row: 32 of state read and written as two 16-byte words each,
+// 8 of token read and written, 1 of source, and the few table entries that the row's phase needs.
 //
 // force_logits writes V elements for a forced row and none, or a few, for the others: each block reads the
-// row's 32 bytes of state first and leaves at once where there is nothing to force or to mask. A forced row
-// is filled with 16-byte stores by the blocks of its grid column; its elements before the first 16-byte
-// boundary and behind the last go one by one. The stores are plain: the sampler reads the row next, from L2.
+// row's 32 bytes of state first and returns where there is nothing to force or to mask. A forced row is
+// filled with 16-byte stores by the blocks of its grid column; its elements before the first 16-byte boundary
+// and behind the last are stored one by one. Stores are not streaming: the sampler reads the row from L2.
 #include "cuda/budget.h"
 #include "cuda/common.cuh"
 #include "cuda/memory.cuh"
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(STEP_THREADS, 1) budget_step_kernel(budget::St
   if (threadIdx.x == 0 && p.active != nullptr) *p.active = active;
 }
 
-// Fills a row with -inf but for 0 at `forced`; `block` of the row's blocks does its share.
+// Fills a row with -inf, and 0 at `forced`; `block`, one of the row's blocks, does its share.
 template <class Bits>
 __device__ __forceinline__ void fill_forced(Span<Bits> row, int64_t vocab, int64_t forced,
                                             Bits negative_infinity, int64_t block) {

@@ -1,9 +1,9 @@
 // Blocks that run together and read each other's shared memory (sm_90 and later). Elsewhere, and in a launch
 // without clusters, every block is a cluster of its own, so one source serves both.
 //
-// A block's shared memory may be reached from when its cluster first synchronised until it leaves: a kernel
-// that uses peer() ends with cluster_sync(), or with cluster_arrive() after its last access and
-// cluster_wait().
+// Peers may access a block's shared memory from the cluster's first synchronisation until the block exits. So
+// a kernel that uses peer() ends with cluster_sync(), or with cluster_arrive() behind its last access and
+// then cluster_wait().
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,6 @@
-// What every kernel file needs, and nothing else: one accessor for shared memory, one launch function,
-// reductions. Sources written against these, memory.cuh and cluster.cuh also compile for the CPU
-// (tests/cuda_on_cpu: a thread becomes a fiber), so shared memory, launches and barriers must not be reached
-// otherwise.
+// One accessor for shared memory, one launch function, reductions: what every kernel file needs. Sources that
+// use shared memory, launches and barriers only through these, memory.cuh and cluster.cuh also compile for
+// the CPU (tests/cuda_on_cpu, where a thread is a fiber).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -57,7 +56,7 @@ constexpr unsigned PORTABLE_CLUSTER = 8;
 // Lets `kernel` use all the shared memory a block can have and clusters of 16, once on each device.
 template <auto kernel>
 cudaError_t allow_large(const Grid& grid) {
-  static std::atomic<uint64_t> allowed_smem{0}, allowed_cluster{0};  // a bit a device
+  static std::atomic<uint64_t> allowed_smem{0}, allowed_cluster{0};  // one bit per device
   int device = 0, bytes = 0;
   cudaError_t error = cudaGetDevice(&device);
   const uint64_t bit = uint64_t(1) << (device & 63);
@@ -102,7 +101,7 @@ LaunchResult launch(const Grid& grid, cudaStream_t stream, Args... args) {
   if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {cudaSuccess, name};
 #ifdef __CUDACC__
   const cudaError_t error = start<kernel>(grid, stream, args...);
-  if (error != cudaSuccess) cudaGetLastError();  // told here, and not again by whoever asks next
+  if (error != cudaSuccess) cudaGetLastError();  // reported here; cleared, so that nobody reports it again
 #else
   const auto thread = [&] { kernel(args...); };
   const cudaError_t error =
@@ -133,7 +132,7 @@ __device__ __forceinline__ T warp_reduce(T value, Op op) {
   return value;
 }
 
-// Combines one value a thread in an order that depends on nothing but the block's size; every thread gets the
+// Combines one value per thread in an order that depends only on the block's size; every thread gets the
 // result. `scratch` is [THREADS / WARP] in shared memory; it may be reused after the call.
 template <int THREADS, class T, class Op>
 __device__ __forceinline__ T block_reduce(T value, T* scratch, Op op) {

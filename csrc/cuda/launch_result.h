@@ -1,4 +1,4 @@
-// What launching a kernel came to; csrc/binding turns a failure into an exception that names the kernel.
+// The result of launching a kernel; csrc/binding turns a failure into an exception that names the kernel.
 #pragma once
 
 #include <cuda_runtime.h>

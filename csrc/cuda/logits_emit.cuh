@@ -1,5 +1,4 @@
-// The writing half of a logits pass: what is decided about a token once its statistics are known, and the
-// gradient.
+// The writing half of a logits pass: what to write for a token whose statistics are known, and the gradient.
 #pragma once
 
 #include "cuda/logits_stats.cuh"
@@ -14,11 +13,11 @@ struct TokenLogits {
   int32_t vocab;
   float inv_temperature;
   float softcap;  // 0: none
-  bool counted;   // false: they are not read, their gradient is zero
+  bool counted;   // false: the logits are not read, their gradient is zero
 };
 
 // What is written, decided by one thread for the whole CTA: 2^d (a + b d) with d = (x - max) scale, times the
-// softcap's slope. The target's own element has cancellation to avoid and comes ready.
+// softcap's slope. The target's own element is computed apart, to avoid cancellation.
 enum class Emit : int32_t { NOTHING, ZEROS, SLOPES, ENTROPY_SLOPES };
 struct Plan {
   Emit emit;
@@ -118,7 +117,7 @@ struct WrittenLogits {
         vectors(reinterpret_cast<Vec16*>(first + layout.head), layout.vectors),
         head(layout.head) {}
 
-  // ALIGNED: they lie like those that the layout is of with respect to 16 bytes; always so in place.
+  // ALIGNED: relative to 16 bytes they lie as the logits of the layout do; in place that is always so.
   template <bool ALIGNED>
   __device__ __forceinline__ void store(int32_t v, const float (&x)[PER_VECTOR<T>]) const {
     constexpr int E = PER_VECTOR<T>;

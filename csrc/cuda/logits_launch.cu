@@ -2,9 +2,9 @@
 //
 // A token's logits in shared memory are cut into as few slices as let four CTAs share an SM: while one of
 // them waits for memory or for its cluster, the others compute. Four times 256 threads of 64 registers also
-// fill the SM. More logits than that allows get fewer and larger CTAs, then 16 of them, then go streamed. A
-// streamed token that is read twice has the SM to itself, so that the logits in flight stay in L2 between
-// their two reads. Not measured yet: `make gpu` sweeps the choices.
+// fill the SM. More logits than that allows get fewer and larger CTAs, then 16 of them; beyond, they are
+// streamed. A streamed token that is read twice has the SM to itself, so that the logits in flight stay in L2
+// between their two reads. `make gpu` sweeps the choices; docs/kernels.md has what that gave on an H200.
 #include <algorithm>
 #include <atomic>
 #include <iterator>
@@ -40,8 +40,8 @@ constexpr int COMPILED_FOR[] = {__CUDA_ARCH_LIST__};  // 800 for sm_80
 constexpr int COMPILED_FOR[] = {900};
 #endif
 
-// Code for sm_80 knows no clusters, also where a newer device runs it. Sixteen CTAs, which nobody promises
-// elsewhere, are documented for sm_90 and sm_100; eight for all that have clusters.
+// Code compiled for sm_80 has no clusters, also where a newer device runs it. Clusters of sixteen CTAs are
+// documented for sm_90 and sm_100 only, of eight for every device that has clusters.
 int most_cluster(int capability) {
   const bool knows_clusters = std::any_of(std::begin(COMPILED_FOR), std::end(COMPILED_FOR),
                                           [&](int code) { return code >= 900 && code / 100 <= capability; });
@@ -54,7 +54,7 @@ Device query(int device) {
           static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))};
 }
 
-// Queried once a device: the answers cost microseconds each.
+// Queried once per device: each answer takes microseconds.
 Device current_device() {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device >= MAX_DEVICES) device = 0;
@@ -75,7 +75,7 @@ size_t shared_bytes(Scalar dtype, int64_t vocab, int cluster) {
   return PASS_HEADER_BYTES + static_cast<size_t>(unit) * (UNITS / cluster) * sizeof(Vec16);
 }
 
-// `threads` 0: the table's. What is needed twice is kept as far as the CTA's share of the SM reaches.
+// `threads` 0: the table's. Logits that are needed twice are kept as far as the CTA's share of the SM allows.
 LogitsLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int threads, bool rereads) {
   LogitsLaunch shape{false, 1,
                      threads > 0 ? threads
@@ -93,7 +93,7 @@ LogitsLaunch streamed(const Device& device, Scalar dtype, int64_t vocab, int thr
 LogitsLaunch from_table(const Device& device, Scalar dtype, int64_t vocab, bool rereads) {
   LogitsLaunch best = streamed(device, dtype, vocab, 0, rereads);
   if (device.most_cluster == 1) return best;
-  size_t most = 0;  // CTAs an SM
+  size_t most = 0;  // CTAs per SM
   for (int cluster = 1; cluster <= device.most_cluster && most < 4; cluster *= 2) {
     const size_t bytes = shared_bytes(dtype, vocab, cluster);
     const size_t ctas = bytes > device.cta_bytes ? 0 : device.sm_bytes / (bytes + RESERVED_BYTES);

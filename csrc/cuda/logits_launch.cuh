@@ -24,7 +24,7 @@ inline int log2_of(int power_of_two) {
   return n;
 }
 
-// `rereads`: the task may write a gradient. More than 2^31 - 1 logits a token are refused.
+// `rereads`: the task may write a gradient. More than 2^31 - 1 logits per token are refused.
 template <class Task>
 LaunchResult launch_pass(const Task& task, const LogitsChunk& chunk, int64_t vocab, bool rereads,
                          cudaStream_t stream) {
@@ -38,7 +38,7 @@ LaunchResult launch_pass(const Task& task, const LogitsChunk& chunk, int64_t voc
   return launch<logits_kernel<Resident, Cluster, Task>>(grid, stream, task, log2_of(shape.cluster), room);
 }
 
-// Parts of a token for passes whose CTAs need nothing of one another: enough for a few tokens to fill a GPU.
+// Parts of a token for passes whose CTAs are independent: enough for a few tokens to fill a GPU.
 constexpr int LOG2_PARTS = 3;
 constexpr int PART_THREADS = 256;
 

@@ -9,10 +9,10 @@
 namespace elastic::cuda {
 
 struct LogitsLaunch {
-  bool resident;        // false: streamed, one CTA a token
-  int cluster;          // CTAs a token
-  int threads;          // a CTA
-  size_t shared_bytes;  // a CTA
+  bool resident;        // false: streamed, one CTA per token
+  int cluster;          // CTAs per token
+  int threads;          // per CTA
+  size_t shared_bytes;  // per CTA
 };
 
 // Shared memory of a resident logits pass besides the slice of the logits.
@@ -24,9 +24,8 @@ LogitsLaunch logits_launch(Scalar dtype, int64_t vocab, bool rereads);
 // Shared memory that one CTA may have on the current device.
 size_t most_shared_bytes();
 
-// Overrides the table, on every device: cluster 1, 2, 4, 8 or 16 keeps logits resident, 0 streams them, -1 is
-// the table again; threads a multiple of 32 up to 1,024, 0 is the table's. False if the values are none of
-// these.
+// Overrides the table, on every device. cluster: 1, 2, 4, 8 or 16 keeps logits resident, 0 streams them, -1
+// is the table's. threads: a multiple of 32 up to 1,024, 0 is the table's. False for any other value.
 bool set_logits_launch(int cluster, int threads);
 
 }  // namespace elastic::cuda

@@ -1,24 +1,23 @@
-// One token's logits, once: load -> statistics -> combine -> emit. Loss and logprobs are tasks of this pass.
+// One pass over a token's logits: load -> statistics -> combine -> emit. Loss and logprobs are tasks of it.
 //
-// Storage. Resident (sm_90 and newer): they lie in the shared memory of a cluster of CTAs, a slice each.
-// One thread asks for the slice in four bulk copies on four barriers; statistics run on what has landed while
-// the rest is under way; the gradient is computed from the same slice and streamed out. Memory sees one read
-// and, with a gradient, one write. Streamed: plain 16-byte loads; what shared memory can take is kept there
-// for the gradient, the rest is read again, from L2 as long as what is in flight fits there.
-// Peers. Cluster: every CTA reads all units' statistics through distributed shared memory and combines them
-// itself: the objective is a few hundred instructions of one thread, less than a second trip to a peer.
-// Solo: one CTA has all logits of the token.
+// Storage. Resident (sm_90 and newer): the logits lie in the shared memory of a cluster of CTAs, a slice
+// each. One thread asks for the slice in four bulk copies on four barriers; statistics run on what has landed
+// while the rest is under way; the gradient is computed from the same slice and streamed out. Memory sees one
+// read and, with a gradient, one write. Streamed: plain 16-byte loads; what shared memory can take is kept
+// there for the gradient, the rest is read again, from L2 as long as what is in flight fits there. Peers.
+// Cluster: every CTA reads all units' statistics through distributed shared memory and combines them itself:
+// the objective is a few hundred instructions of one thread, less than a second trip to a peer. Solo: one CTA
+// has all logits of the token.
 //
-// Logits need no alignment: elements before the first and behind the last whole vector are lanes of their
+// Logits need no alignment: elements before the first and behind the last whole vector have lanes of their
 // own. In place is safe: a vector is written by the thread that read it last, and the target's logit is read
-// before the barrier that every write lies behind.
+// before a barrier that precedes every write.
 //
-// Instructions for 8 resident bf16 logits (sm_90, main loops; counted when the maximum was still in units of
-// the exponent, which saved one FADD a logit in both): statistics 58, of them 1 LDS.128, 8.5 MUFU, 29
-// FFMA/FADD/FMUL, 8 FMNMX, 8 to unpack; gradient 40, of them 1 LDS.128, 8 MUFU, 16 FFMA/FMUL, 8 to unpack, 4
-// to pack, 1 STG.128. Neighbouring lanes take neighbouring vectors: no bank conflicts, whole lines. Joining
-// a unit's lanes adds about 15. At one read and one write an H200 has time for 220 instructions, 27 of them
-// MUFU.
+// Instructions for 8 resident bf16 logits (sm_90, main loops; counted in a version with one FADD less per
+// logit in both): statistics 58, of them 1 LDS.128, 8.5 MUFU, 29 FFMA/FADD/FMUL, 8 FMNMX, 8 to unpack;
+// gradient 40, of them 1 LDS.128, 8 MUFU, 16 FFMA/FMUL, 8 to unpack, 4 to pack, 1 STG.128. Neighbouring lanes
+// take neighbouring vectors: no bank conflicts, whole lines. Joining a unit's lanes adds about 15. At one
+// read and one write an H200 has time for 220 instructions, 27 of them MUFU.
 #pragma once
 
 #include "cuda/logits_emit.cuh"
@@ -70,7 +69,7 @@ struct Resident {
   Span<Vec16> slice;
   Barrier* landed;
   int32_t begin;
-  int log2_chunk;  // units a chunk
+  int log2_chunk;  // units per chunk
 
   template <class T, class Inputs>
   __device__ __forceinline__ Resident(const T* logits, const LogitsLayout& layout, int first_unit,
@@ -97,8 +96,8 @@ struct Resident {
   __device__ __forceinline__ Vec16 operator()(int32_t v) const { return slice[v - begin]; }
 };
 
-// The logits stay where they are, but for the first vectors: as many as there is shared memory for are kept
-// there from the first read on. A lane reads again only what it has read itself, so nobody has to wait.
+// The logits stay in memory, except that shared memory keeps the first vectors, as many as it can hold, from
+// the first read on. A lane reads again only what it has read itself, so no barrier is needed.
 struct Streamed {
   static constexpr int AHEAD = 4;
   const Vec16* body;
@@ -126,8 +125,7 @@ struct Streamed {
   }
 };
 
-// One unit's statistics, in every lane of the warp. `loose`: an element of this lane's outside the vectors,
-// or -1.
+// One unit's statistics, in every lane of the warp. `loose`: this lane's element outside the vectors, or -1.
 template <bool BOUNDED, class Load, bool SOFTCAP, class T>
 __device__ __forceinline__ Online unit_online(const Load& load, const TokenLogits<T>& logits,
                                               const Transform<SOFTCAP>& transform, int32_t begin, int32_t end,
@@ -155,7 +153,7 @@ __device__ __forceinline__ Online unit_online(const Load& load, const TokenLogit
   return stats;
 }
 
-// 2^log2_ranks CTAs a token; `room`: vectors that shared memory can take of streamed logits.
+// 2^log2_ranks CTAs per token; `room`: vectors of streamed logits that shared memory can hold.
 template <class Storage, class Peers, class Task>
 __global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int log2_ranks, int32_t room) {
   using T = typename Task::Element;
@@ -207,8 +205,7 @@ __global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int
       unit[i] = Peers::of(shared->unit, u >> log2_units)[u & (units - 1)];
       top = fmaxf(top, unit[i].max);
     }
-    Peers::arrive();  // this CTA has read what it needs of its peers; before combine's stores, which it would
-                      // wait for
+    Peers::arrive();  // all peers' statistics are read; before combine's stores, for which it would wait
     all.max = top;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {
@@ -235,9 +232,9 @@ __global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int
   Peers::wait();  // peers may still be reading this CTA's statistics
 }
 
-// The gradient of tokens whose statistics are known: 1 read, 1 write. 2^log2_parts CTAs a token, which need
-// nothing of one another; the task plans from the numbers of the token alone, for in place a peer may have
-// written.
+// The gradient of tokens whose statistics are known: 1 read, 1 write. 2^log2_parts independent CTAs per
+// token. The task plans from the token's statistics, not its logits: in place, another CTA may have
+// overwritten them.
 template <class Task>
 __global__ void __launch_bounds__(MAX_PASS_THREADS) gradient_kernel(Task task, int log2_parts) {
   using T = typename Task::Element;

@@ -16,18 +16,17 @@ namespace elastic::cuda {
 
 constexpr int LOG2_UNITS = 7, UNITS = 1 << LOG2_UNITS;
 constexpr float LOWEST = -3.402823466e38f;
-// What the float sum over a vocabulary cannot tell from 0, in logprob and entropy: a certain token reads
-// exactly 0.
+// Logprobs and entropies below this, which a float sum over a vocabulary cannot tell from 0, are exactly 0.
 constexpr float RESOLUTION = 2.4e-7f;
 // 2^NEGLIGIBLE is 0, and times NEGLIGIBLE it still is: keeps 0 * -inf out.
 constexpr float NEGLIGIBLE = -200.f;
 
-// Where a token's logits lie: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
+// Layout of a token's logits: `head` of them up to a 16-byte boundary, whole vectors, `tail` behind.
 struct LogitsLayout {
   int32_t head;
   int32_t tail;
   int32_t vectors;
-  int32_t unit;  // vectors a unit; the last units may be shorter or empty
+  int32_t unit;  // vectors per unit; the last units may be shorter or empty
 
   template <class T>
   static __device__ __forceinline__ LogitsLayout of(const T* first, int32_t vocab) {

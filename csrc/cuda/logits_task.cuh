@@ -1,4 +1,4 @@
-// What every task of a logits pass shares: whose logits of which tensor, and how they are transformed.
+// Shared by all tasks of a logits pass: which token's logits are where, and how they are transformed.
 #pragma once
 
 #include "core/loss_params.h"
@@ -16,7 +16,7 @@ struct LogitsTask {
                                                              int64_t token, bool with_gradient,
                                                              bool counted) {
     float inv = static_cast<float>(1. / softmax.temperature);
-    if (softmax.temperatures != nullptr) {  // on the device nobody has looked at them yet
+    if (softmax.temperatures != nullptr) {  // the host has not checked these
       const float temperature = softmax.temperatures[token];
       inv = is_supported_factor(temperature) ? 1.f / temperature : NAN;
     }

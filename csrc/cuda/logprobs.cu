@@ -1,8 +1,8 @@
 // token_logprobs, its backward, and the scaling of a gradient that is already written.
 //
-// token_logprobs is a logits pass (logits_pass.cuh) without a gradient: one read a logit. The backward plans
-// from the saved statistics: one read and one write, or only a write where nothing flows back. scale: one
-// read and one write, or nothing where the factor is 1.
+// Per logit, token_logprobs, a logits pass (logits_pass.cuh) without a gradient, takes one read. The backward
+// plans from the saved statistics: one read and one write, or only a write where no gradient flows back.
+// scale: one read and one write, or nothing where the factor is 1.
 #include "cuda/logits_launch.cuh"
 #include "cuda/loss.h"
 
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(PART_THREADS)
     scale_kernel(T* values, int32_t vocab, int64_t row_stride, const float* factor, int log2_parts) {
   constexpr int E = PER_VECTOR<T>;
   const float f = *factor;
-  if (f == 1) return;  // backward() of the loss itself: a launch, no traffic
+  if (f == 1) return;  // backward() of the loss itself: a launch without memory traffic
   const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
   T* first = values + static_cast<int64_t>(blockIdx.x >> log2_parts) * row_stride;
   const LogitsLayout layout = LogitsLayout::of<T>(first, vocab);

@@ -10,8 +10,7 @@ namespace elastic::cuda {
 LaunchResult token_logprobs(const LogprobParams<float>& params, cudaStream_t stream);
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& params, cudaStream_t stream);
 
-// The stages of the GRPO loss (core/loss_params.h). Launches: begin 2, chunk 1, rows 1, chunk_gradient 1,
-// end 1.
+// The stages of the GRPO loss (core/loss_params.h). grpo_begin is two launches, each of the others one.
 LaunchResult grpo_begin(const GrpoParams<float>& params, cudaStream_t stream);
 LaunchResult grpo_chunk(const GrpoParams<float>& params, const LogitsChunk& chunk, cudaStream_t stream);
 LaunchResult grpo_rows(const GrpoParams<float>& params, cudaStream_t stream);
@@ -23,8 +22,7 @@ LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t
                              int64_t groups, int64_t rows, double eps, int64_t pass_k, float* advantages,
                              cudaStream_t stream);
 
-// Rows of values *= *factor, and nothing at all when *factor is 1, which the device finds out without the
-// host.
+// Rows of values *= *factor; nothing is written where *factor, which only the device reads, is 1.
 LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
                    const float* factor, cudaStream_t stream);
 

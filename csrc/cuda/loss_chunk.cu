@@ -1,9 +1,9 @@
 // The token stages of the GRPO loss: grpo_chunk and grpo_chunk_gradient.
 //
-// grpo_chunk is one logits pass (logits_pass.cuh) a token: statistics, the objective's slope, the gradient.
-// Bytes a logit: one read and one write of its type; masked tokens write only. An objective whose rows share
-// a ratio (gspo) has no slope before the whole completion was seen: grpo_chunk then only reads, grpo_rows
-// finds the slopes, and grpo_chunk_gradient reads and writes once more.
+// grpo_chunk is one logits pass (logits_pass.cuh) per token: statistics, the objective's slope, the gradient.
+// Per logit: one read and one write of its type; masked tokens only write. An objective whose rows share a
+// ratio (gspo) has no slope before the whole completion was seen: grpo_chunk then only reads, grpo_rows finds
+// the slopes, and grpo_chunk_gradient reads and writes once more.
 #include "core/grpo_objective.h"
 #include "core/grpo_scratch.h"
 #include "cuda/logits_launch.cuh"

@@ -1,14 +1,12 @@
-// The stages of the GRPO loss that see no logits, and group_advantage. Each reads every per-token float once:
-// about 30 bytes a token against the hundreds of thousands of its row of logits.
+// The stages of the GRPO loss that read no logits, and group_advantage. Each reads every per-token float
+// once: about 30 bytes per token, where a token's logits are hundreds of thousands.
 //
-//   count_kernel  a block a row: unmasked tokens, engine mismatch, whether its offsets fit; one more block:
-//   the
-//                 group advantages
-//   plan_kernel   one block: tokens of the batch, factor of every row; the others, a thread a token: its row,
-//   its
-//                 work, and outputs that stay if nobody reads the token
-//   rows_kernel   a block a row (gspo): slopes of the tokens that share a ratio
-//   end_kernel    one block: the scalars
+// - count_kernel: one block per row counts unmasked tokens and engine mismatch and checks the row's offsets;
+//   one more block computes group advantages.
+// - plan_kernel: one block sums the batch's tokens and sets every row's factor. In the others each thread
+//   finds one token's row and work, and writes the outputs of a token that is not read.
+// - rows_kernel (gspo): one block per row computes the slopes of its tokens, which share a ratio.
+// - end_kernel: one block computes the scalars.
 //
 // Counts are integers; sums run in index order per thread and by a fixed tree across threads. Offsets that do
 // not fit turn every factor into NaN. Nothing is read or written outside the tensors.
@@ -21,12 +19,12 @@ namespace elastic::cuda {
 namespace {
 
 constexpr int THREADS = 256;
-constexpr size_t SMEM = THREADS / WARP * sizeof(double);  // the widest thing a block reduces
+constexpr size_t SMEM = THREADS / WARP * sizeof(double);  // the widest type that a block reduces
 
 using Params = GrpoParams<float>;
 using Scratch = GrpoScratch<float>;
 
-// All groups by one block, a thread a group: rewards are few. Rows that no fitting group covers stay NaN.
+// All groups by one block, one thread per group: rewards are few. Rows that no fitting group covers stay NaN.
 __device__ void all_advantages(Advantage kind, const float* rewards, const int64_t* offsets, int64_t groups,
                                int64_t rows, double eps, int64_t pass_k, float* advantages) {
   double* scratch = block_smem<double>();

@@ -43,7 +43,7 @@ class Span {
 #endif
 };
 
-// Moved by one instruction.
+// A value that one instruction moves.
 template <class T>
 struct alignas(16) Vector {
   static constexpr int LANES = 16 / sizeof(T);

@@ -1,11 +1,11 @@
-// Draws one token a row and takes its budget step (core/sampling.h has the definition).
+// Draws one token per row and takes its budget step (core/sampling.h has the definition).
 //
 // A row goes to a cluster of CTAs that keeps it in shared memory (sm_90 and newer), or to one CTA that
 // streams it (sample_row.cuh); a warp takes a unit of the row, a lane its 16-byte vectors. Passes: maximum,
 // weights; with filters a histogram of masses on chip for each digit of a threshold, and the weights of what
-// is kept. Then one unit is searched for the token. Row state is read first: a forced or finished row leaves
-// without reading its logits. Bytes an element from memory: 4 (float32) or 2, once where the row is resident,
-// and from L2 for later passes where it is streamed.
+// is kept. Then one unit is searched for the token. Row state is read first: for a forced or finished row no
+// logits are read. Bytes per element from memory: 4 (float32) or 2, once where the row is resident, and from
+// L2 for later passes where it is streamed.
 //
 // finish_kernel, one CTA: counts the rows that go on and names the first unusable one, without atomics.
 #include "cuda/sample.h"
@@ -18,8 +18,8 @@ using sampling::Drawn;
 using sampling::Filters;
 using sampling::SampleParams;
 
-// More would leave 64 registers a thread, which spill. The second bound of the kernel: without it ptxas saves
-// registers until it spills.
+// More would leave 64 registers per thread, which spill. So does a kernel without the second launch bound,
+// for which ptxas saves registers.
 constexpr int SAMPLE_THREADS = 512;
 
 struct NoInputs {};
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
   const sampling::Orders orders = sampling::orders_of(p, r);
   const Filters f = sampling::filters_of(p, r);
   if (!orders.draws || !sampling::legal(f)) {
-    Peers::sync();  // everybody has read the state that one thread now moves on
+    Peers::sync();  // all threads have read the state that one of them moves on
     if (first) sampling::emit_logits(p, r, orders.draws ? Drawn{-1, NAN, NAN} : Drawn{0, 0.f, 0.f});
     return;
   }
@@ -150,7 +150,7 @@ LaunchResult sample_rows(const SampleParams& p, cudaStream_t stream) {
   LogitsLaunch shape = logits_launch(p.dtype, p.vocab, /*rereads=*/true);
   if (shape.resident && shape.shared_bytes + own_bytes > most_shared_bytes())
     shape = {false, 1, SAMPLE_THREADS, PASS_HEADER_BYTES};
-  if (!shape.resident)  // out of what would keep part of the row
+  if (!shape.resident)  // taken from the memory that would keep part of the row
     shape.shared_bytes =
         std::max(PASS_HEADER_BYTES, shape.shared_bytes - std::min(shape.shared_bytes, own_bytes));
   const int64_t ctas = p.rows * shape.cluster;

@@ -44,7 +44,7 @@ struct Kept {
 template <class T, class Storage, class Peers>
 struct SampledRow {
   static constexpr int E = PER_VECTOR<T>;
-  static constexpr int AHEAD = Storage::AHEAD > 2 ? 2 : Storage::AHEAD;  // more of them spill
+  static constexpr int AHEAD = Storage::AHEAD > 2 ? 2 : Storage::AHEAD;  // registers of more would spill
   const T* logits;
   LogitsLayout layout;
   Storage load;
@@ -185,8 +185,8 @@ struct SampledRow {
     return Peers::of(own->unit_mass, u >> log2_units)[u & ((1 << log2_units) - 1)];
   }
 
-  // The first index whose cumulated weight exceeds target, after weigh(). The first warp of every CTA; -1
-  // except in the one whose slice holds it.
+  // After weigh(), the first index whose cumulated weight exceeds target. Called by the first warp of every
+  // CTA; -1 except in the CTA whose slice holds it.
   __device__ __forceinline__ int32_t locate(Mass target, const Kept& kept) const {
     const Mass mine = lane < LOOSE ? Peers::of(own->loose_mass, 0)[lane] : 0;
     const Mass head = warp_reduce(lane < layout.head ? mine : 0, Sum());
@@ -241,8 +241,8 @@ struct SampledRow {
   }
 
   // The order of the largest logit v such that the masses of tokens x >= v reach `needed`; 0 if all of them
-  // do not. Level 0 sorts by distance from the maximum, a bin a 32nd of a power of two, which spreads the
-  // tokens over many bins; below it radix selection looks at the boundary bin's tokens only.
+  // do not. Level 0 bins by distance from the maximum, 32 bins per power of two, which spreads the tokens
+  // over many bins; the levels below are a radix selection among the boundary bin's tokens.
   template <class MassOf>
   __device__ __forceinline__ uint32_t threshold(Mass needed, const MassOf& mass_of) const {
     const float bin_scale = scale * 32.f;

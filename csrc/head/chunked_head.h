@@ -1,8 +1,8 @@
 // The language-model head in chunks of tokens: logits = hidden weight^T + bias, and the products that turn
 // the logits' gradient into those of hidden states, weight and bias. Operands keep their dtype.
 //
-// Memory besides the gradients: one chunk of logits, another for their gradient where it cannot take their
-// place, and the weight's gradient in float32 where 16-bit chunks add up.
+// Memory besides the gradients: one chunk of logits, another for their gradient where it cannot overwrite
+// them, and the weight's gradient in float32 where it is summed over 16-bit chunks.
 //
 // This layer computes with whole tensors, on either device: it knows ATen, but no op, schema or check.
 #pragma once
@@ -30,7 +30,7 @@ struct TokenList {
 // The tokens for which `chosen` [N] bool holds; the host waits for their number.
 TokenList tokens_where(const at::Tensor& chosen);
 
-// A chunk at hand, of the tokens first, first + 1, ... or index [n].
+// One chunk: the tokens first, first + 1, ..., or those of index [n].
 struct HeadChunk {
   at::Tensor logits;    // [n, V]
   at::Tensor gradient;  // [n, V], for the user to write; may be the logits
@@ -39,7 +39,7 @@ struct HeadChunk {
 };
 using UseChunk = c10::function_ref<void(const HeadChunk&)>;
 
-// A gradient that chunks add up to: in the dtype of the weight where one chunk is all, else in float32.
+// A gradient summed over chunks: in the dtype of the weight if there is one chunk, else in float32.
 class GradientSum {
  public:
   GradientSum(at::IntArrayRef shape, const at::TensorOptions& options, bool needed, bool several);
@@ -59,12 +59,12 @@ class GradientSum {
 // Runs chunks of tokens through the head and back. Owns the chunk buffers.
 class ChunkedHead {
  public:
-  // read, learn: all tokens that will ever be asked for; `needs`: gradients of hidden, weight, bias.
+  // `read`, `learn`: all tokens that calls of these will pass; `needs`: gradients of hidden, weight, bias.
   ChunkedHead(const Head& head, int64_t chunk_tokens, const TokenList& read, const TokenList& learn,
               std::array<bool, 3> needs, bool gradient_in_place);
 
   void read(const TokenList& tokens, UseChunk use);
-  // `use` writes the gradient, which is multiplied on at once.
+  // `use` writes a chunk's gradient, which is multiplied with hidden states and weight at once.
   void learn(const TokenList& tokens, UseChunk use);
   // The same for tokens that read() has just seen; the logits of its last chunk are still there.
   void learn_again(const TokenList& tokens, UseChunk use);

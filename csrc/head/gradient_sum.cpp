@@ -31,7 +31,7 @@ void GradientSum::add_product(const Tensor& a, const Tensor& b) {
     // the product's own accumulator starts from the sum; a factor of 0 leaves what is there unread
     at::addmm_out(wide_, wide_, a, b, at::kFloat, /*beta=*/empty_ ? 0 : 1);
   } else {
-    at::mm_out(result_, a, b);  // rounded once a chunk: CPU products of 16 bits have no wider result
+    at::mm_out(result_, a, b);  // rounded once per chunk: CPU products of 16 bits have no wider result
     add_rounded();
   }
   empty_ = false;

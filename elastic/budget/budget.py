@@ -17,8 +17,8 @@ class Budget(BudgetValues):
     Attributes:
         thinking: most sampled thinking tokens (t), 0 allowed; None is unlimited.
         solution: most sampled solution tokens (s), at least 1, EOS included; None is unlimited. A row that
-            opens its own thinking may spend them on the beginning of a start marker; what would overspend
-            them is then replaced by the rest of the marker (R9).
+            opens its own thinking may spend them on the beginning of a start marker; the token that would
+            overspend them is then replaced by the rest of the marker (R9).
         total: most sampled tokens of both phases (c). With `thinking=None` it cuts hard wherever the row is
             (the vanilla method, R14), and `solution` must be None, which is then its default.
         closing: F, what is forced when thinking is cut (R1): a key of `CLOSINGS`, or a text with the end
@@ -37,8 +37,8 @@ class Budget(BudgetValues):
         boundary: strings that a boundary token's text ends in, or token ids; None with `grace` means newline
             and sentence ends.
         whole_characters: a cut that is due inside a character (UTF-8, of a byte-level or byte-fallback
-            vocabulary) waits until it is whole: at most three more sampled tokens a row, which count, so that
-            a budget may be exceeded by them (R21). An EOS and a natural end do not wait.
+            vocabulary) waits until it is whole: at most three more sampled tokens per row. They count, so a
+            budget may be exceeded by them (R21). An EOS and a natural end do not wait.
 
     Raises:
         ValueError: at construction, naming the argument, its value and the limit (R14, R17). What depends on
@@ -57,8 +57,10 @@ class Budget(BudgetValues):
 
     @classmethod
     def s1(cls, thinking: int | None, solution: int | None = None, **options: Any) -> Budget:
-        """s1's budget forcing: a thinking cap, then "Final Answer:"; with `max_extensions` an early stop is
-        replaced by "Wait", up to the cap unless `min_thinking` is given."""
+        """s1's budget forcing: a thinking cap, then "Final Answer:".
+
+        With `max_extensions` an early stop is replaced by "Wait", up to the cap or, if given, `min_thinking`.
+        """
         if options.get("max_extensions") and "min_thinking" not in options and thinking is not None:
             options["min_thinking"] = thinking
         return cls(thinking, solution, **{"closing": "s1", **options})
@@ -76,7 +78,7 @@ class Budget(BudgetValues):
         phase: Phase | None = None,
         thinking_used: int = 0,
     ) -> int | None:
-        """The most tokens a row can emit, t + s + |F| + |notices| and so on (R5): what to size a KV cache by.
+        """The most tokens a row can emit, t + s + |F| + |notices| and so on (R5); sizes a KV cache.
 
         Args:
             markers: the model's markers.

@@ -17,8 +17,7 @@ def eos_tuple(value: Any) -> tuple[int, ...]:
         value: one id, or a list, tuple, set, array or tensor of ids.
 
     Raises:
-        TypeError: anything else. A generator would be empty when it is read a second time, a text holds
-            characters, and True is no id.
+        TypeError: anything else: a generator, which can be read only once, a text, a bool.
         ValueError: a negative id.
     """
     ids = [_token_id(item, value) for item in _items(value)]
@@ -28,7 +27,7 @@ def eos_tuple(value: Any) -> tuple[int, ...]:
 
 
 def tokenizer_eos(tokenizer: Any) -> tuple[int, ...]:
-    """The id that ends a sequence by the tokenizer; none without a tokenizer, or where it names none."""
+    """The tokenizer's EOS id; empty without a tokenizer, or where it names none."""
     own = getattr(tokenizer, "eos_token_id", None)
     return () if own is None else (own,)
 

@@ -1,6 +1,6 @@
 """The texts a budget forces, as token ids: the closing sequence F, the extension, the notices.
 
-What would not do what its author meant is refused here, naming the text (R4, R11, R12).
+A text that the rules forbid (R4, R11, R12) is refused here, in an error that names it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ForcedTexts:
 
     Attributes:
         closing: F.
-        tail: where it goes on behind its end marker.
-        rests: for each spelling of every natural end, the end marker written in it, up to where F goes on;
-            what is missing of it is forced where it is in progress at a cut (R3). Empty for an end that is
-            never forced.
-        extension: R11.
+        tail: index in `closing` behind its end marker.
+        rests: for each spelling of every natural end, the end marker in that spelling, up to where F goes on.
+            If that spelling is in progress at a cut, its missing tokens are forced (R3). Empty for an end
+            that is never forced.
+        extension: what replaces an early end (R11).
         notices: pairs (used thinking tokens, ids), R12.
     """
 
@@ -54,7 +54,7 @@ def forced_texts(budget: BudgetValues, markers: Markers, tokenizer: Any, eos: fr
 
 
 def _closing(closing: Text | None, markers: Markers, tokenizer: Any) -> tuple[list[int], int]:
-    """F as ids, and where it goes on behind its end marker."""
+    """F as ids, and the index behind its end marker."""
     if isinstance(closing, str) and closing in CLOSINGS:
         closing = CLOSINGS[closing]
     if closing is None:
@@ -77,7 +77,7 @@ def _closing(closing: Text | None, markers: Markers, tokenizer: Any) -> tuple[li
 
 
 def _refuse_other_ends(closing: Text, ids: list[int], tail: int, markers: Markers) -> None:
-    """Another natural end may stand behind the marker if it opens something, or be the marker's own tag."""
+    """Refuses other natural ends in F, except opening ones behind the marker and the bare tag inside it."""
     marker = tail - markers.end_pattern.tail(ids[:tail])
     for end in markers.ends:
         pattern = Pattern(end.spellings)
@@ -90,7 +90,7 @@ def _refuse_other_ends(closing: Text, ids: list[int], tail: int, markers: Marker
 
 
 def _is_bare(end: NaturalEnd, markers: Markers) -> bool:
-    """Whether an end is what is left of the end marker without the text around it (R18)."""
+    """Whether an end is the end marker's tag without the text around it (R18)."""
     if end.opens:
         return False
     if end.text and markers.end_text:
@@ -112,10 +112,10 @@ def _rests(head: list[int], markers: Markers, tokenizer: Any) -> list[list[int]]
 
 
 def _rest(spelling: Spelling, ways: Sequence[Spelling], head: list[int], tokenizer: Any) -> list[int]:
-    """An end in one spelling, and what follows it in the head, where it stands in one of several."""
+    """An end in the given spelling, and what follows the end in `head`, which has it in one of `ways`."""
     at = max(Pattern(ways).ends(head), default=len(head) - 1)
     last, behind = head[at], head[at + 1 :]
-    if last in spelling.last_ids:  # the same last piece, perhaps with the text behind it
+    if last in spelling.last_ids:  # it ends with the same piece, perhaps merged with the text behind it
         return [*spelling.ids[:-1], last, *behind]
     written = _written(ways, head[: at + 1])
     if tokenizer is not None and written is not None:
@@ -149,7 +149,7 @@ def _closing_ids(closing: str, markers: Markers, tokenizer: Any) -> list[int]:
         raise ValueError(f"closing: {text!r} holds the start marker {markers.start_text!r}")
     ids = encode(tokenizer, text)
     if len(markers.end_pattern.ends(ids)) != 1:
-        # This tokenizer writes the marker in other pieces here. The model must see the marker itself.
+        # The tokenizer writes the marker in unknown pieces here. The model must see the marker's own ids.
         ids = [*encode(tokenizer, before), *markers.end, *encode(tokenizer, behind[0])]
     check_ids(tokenizer, ids, text, "closing")
     return ids

@@ -12,11 +12,11 @@ class Source(IntEnum):
 
 
 class Phase(IntEnum):
-    """What a row is doing; of a token: the phase it was emitted in.
+    """What a row is doing; for a token, the phase it was emitted in.
 
-    The tokens of a natural end marker are THINKING, a forced end marker and the text before it CLOSING,
-    forced text behind it SOLUTION, notices and extensions NOTICE. Of a natural end that opens something (R18)
-    the token that completes it is SOLUTION.
+    The tokens of a natural end marker are THINKING. A forced end marker and the text before it are CLOSING,
+    the forced text behind it is SOLUTION. Notices and extensions are NOTICE. In a natural end that opens
+    something (R18), the token that completes it is SOLUTION.
     """
 
     OPENING = 0
@@ -28,7 +28,7 @@ class Phase(IntEnum):
 
 
 class FinishReason(IntEnum):
-    """Why a row ended. LENGTH is the engine's: the row reached its length limit before its budget."""
+    """Why a row ended. LENGTH: the row reached the engine's length limit before its budget."""
 
     RUNNING = 0
     STOP = 1

@@ -1,7 +1,7 @@
 """Compiles budgets into the tables that the budget ops read.
 
-One int32 row a budget (`elastic.budget.table`), one int64 entry a token; `csrc/core/budget_state.h` has both
-layouts. Whatever depends on markers or tokenizer is checked before.
+One int32 row per budget (`elastic.budget.table`), one int64 entry per token; `csrc/core/budget_state.h` has
+both layouts. Whatever depends on markers or tokenizer is checked before.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ SENTENCE_ENDS = ("\n", ".", "!", "?")
 class TokenFlag(IntEnum):
     """Low bits of a token's entry.
 
-    Five boundary sets follow (R13), then the places in start markers and in natural ends, and what the token
-    leaves of a character (R21). The sign, `JOINS`: it ends a marker and begins one of the other kind.
+    Above them come five boundary sets (R13), the places in start markers and in natural ends, and what the
+    token leaves of a character (R21). The sign, `JOINS`: it ends a marker and begins one of the other kind.
     """
 
     EOS = 1
@@ -49,8 +49,8 @@ class Machine:
     """Compiled budgets: what the ops need besides a row's state.
 
     Attributes:
-        tables: [M, W] int32, one row a distinct budget.
-        token_flags: [V'] int64, one entry a token; ids from V' on have no meaning to the machine.
+        tables: [M, W] int32, one row per distinct budget.
+        token_flags: [V'] int64, one entry per token; ids from V' on have no meaning to the machine.
         budgets: the M budgets.
         markers: the markers they were compiled for.
         pad_id: what finished rows emit.
@@ -137,7 +137,7 @@ def max_tokens(
     if phase == Phase.SOLUTION:
         return sampled
     tail = len(texts.closing) - texts.tail
-    # What ends thinking for free: F, the rest of a marker begun and what follows it, or a natural end.
+    # What ends thinking uncounted: F, the rest of a marker begun and what follows it, or a natural end.
     closings = [len(texts.closing), *(len(rest) + tail for rest in texts.rests)]
     closings += [len(s) for end in markers.ends if not end.opens for s in end.spellings]
     closings += [len(s) for s in markers.end_spellings]

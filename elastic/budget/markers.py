@@ -1,10 +1,8 @@
-"""Thinking markers: the token ids that open and close thinking, and whether a tokenizer can be trusted with
-them.
+"""Thinking markers: the token ids that open and close thinking, found in a tokenizer and checked.
 
 A marker that the model writes with other ids than ours would never be seen, and every budget would silently
 be ignored. So `Markers.from_tokenizer` learns from the vocabulary how a marker is written beside other text
-(`spelling`), refuses one that it would not recognise, and warns of one that the
-model most likely does not use.
+(`spelling`), refuses one that it would not recognise, and warns of one that the model hardly uses.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from elastic.budget.pattern import END_PLACES, LONGEST_MARKER, START_PLACES, Pat
 from elastic.budget.spelling import Learned, fit, learn
 from elastic.budget.token_text import added_tokens, is_blank
 
-# What start, end and ends are called where the user gave them; the command line and the trainer have others.
+# Names of start, end and ends in messages; the command line and the trainer pass their own.
 NAMES = ("start", "end", "ends")
 
 _WARNED: WeakKeyDictionary[Any, set[tuple[str, ...]]] = WeakKeyDictionary()
@@ -57,10 +55,10 @@ class Markers:
         end: ids of the end marker, likewise; what is forced.
         start_text: its text; "" if unknown.
         end_text: its text; "" if unknown.
-        tokenizer: where the ids come from, if they do: compiles texts of budgets. No part of equality.
+        tokenizer: what the ids come from, or None; encodes the texts of budgets. Not compared by `==`.
         ends: further natural ends (R18). A tuple of ids stands for one that opens something.
         start_spellings: every way the start marker may be written, `start` alone by default.
-        end_spellings: the same of the end marker.
+        end_spellings: the same for the end marker.
 
     Raises:
         ValueError: a marker is empty or longer than 24 tokens, one contains the other, or there are more
@@ -92,16 +90,7 @@ class Markers:
                     f"{name}: expected at most {most} tokens in all spellings, got {pattern.size}: "
                     f"{[list(s.ids) for s in pattern.spellings]}"
                 )
-        for name, pattern, other in (
-            ("start", self.start_pattern, self.ends_pattern),
-            ("end", self.ends_pattern, self.start_pattern),
-        ):
-            for spelling in pattern.spellings:
-                if other.ends(spelling.ids):
-                    raise ValueError(
-                        f"{name}: the ids {list(spelling.ids)} contain the other marker's "
-                        f"{[list(s.ids) for s in other.spellings]}; the two could not be told apart"
-                    )
+        _check_told_apart(self.start_spellings, self.end_spellings, self.ends, NAMES)
 
     @cached_property
     def start_pattern(self) -> Pattern:
@@ -142,8 +131,8 @@ class Markers:
             ends: texts of further natural ends (R18). A closing tag ("</...>", "[/...]", "<|end...|>")
                 closes, any other text opens something that belongs to the solution, as "<tool_call>" does;
                 give a `NaturalEnd` to say otherwise.
-            names: what start, end and ends are called where the user gave them, for messages and the remedies
-                in them: ("--start-marker", "--end-marker", "--end").
+            names: what messages call start, end and ends; the command line passes
+                ("--start-marker", "--end-marker", "--end").
 
         Raises:
             ValueError: naming the text: it is empty, unknown to the tokenizer, does not read back, is not
@@ -172,16 +161,18 @@ class Markers:
             if further and bare_end(end) == further[0][0].text:
                 learned[1] = closed.alone()
             starts, (own, *others) = fit(learned[:1], START_PLACES)[0], fit(learned[1:], END_PLACES)
+            natural = tuple(
+                NaturalEnd(spellings, of.text, opens)
+                for (of, opens), spellings in zip(further, others, strict=True)
+            )
+            _check_told_apart(starts, own, natural, names)
             markers = cls(
                 opened.ids,
                 closed.ids,
                 start,
                 end,
                 tokenizer,
-                ends=tuple(
-                    NaturalEnd(spellings, of.text, opens)
-                    for (of, opens), spellings in zip(further, others, strict=True)
-                ),
+                ends=natural,
                 start_spellings=starts,
                 end_spellings=own,
             )
@@ -235,6 +226,24 @@ def _special_ids(tokenizer: Any) -> set[int]:
     if tokenizer is None:
         return set()
     return {*tokenizer.all_special_ids, *(i for i, t in added_tokens(tokenizer).items() if t.special)}
+
+
+def _check_told_apart(
+    starts: Sequence[Spelling],
+    own: Sequence[Spelling],
+    ends: Sequence[NaturalEnd],
+    names: tuple[str, str, str],
+) -> None:
+    """No spelling of a start marker holds one of an end, nor the other way round."""
+    further = [spelling for end in ends for spelling in end.spellings]
+    opening, ending = Pattern(starts), Pattern([*own, *further])
+    for name, spellings, other in zip(names, (starts, own, further), (ending, opening, opening), strict=True):
+        for spelling in spellings:
+            if other.ends(spelling.ids):
+                raise ValueError(
+                    f"{name}: the ids {list(spelling.ids)} contain the other marker's "
+                    f"{[list(s.ids) for s in other.spellings]}; the two could not be told apart"
+                )
 
 
 def _marker_ids(name: str, given: Sequence[int]) -> tuple[int, ...]:

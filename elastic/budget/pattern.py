@@ -3,9 +3,9 @@
 A marker of ordinary tokens is not always written with the same ids. Its first and its last piece may merge
 with the text around it (" <", ">\\n\\n"), and a merged piece may split what stands behind it in another way:
 "<think>" alone reads ["<th", "ink", ">"] in a vocabulary that reads "x <think>" as ["x", " <", "think", ">"].
-Each way is a `Spelling`; a `Pattern` finds several of them, and several markers, at once. Their places lie
-behind each other in one bit mask: the set of places a token can take is a mask, the set of places that the
-stream has reached is another one (shift-and matching).
+Each way is a `Spelling`; a `Pattern` finds several of them, and several markers, at once. Each token of each
+spelling is one place, one bit of a mask. One mask holds the places a token can take, another the places that
+the stream has reached (shift-and matching).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 LONGEST_MARKER = 24  # tokens of one spelling
-# Bits of one int64 entry a token: 8 flags, 24 places of start markers, 28 of ends, 3 of a character's bytes.
+# Bits of a token's int64 entry: 8 flags, 24 places of start markers, 28 of ends, 3 of a character's bytes.
 START_PLACES = 24
 END_PLACES = 28
 
@@ -25,7 +25,7 @@ class Spelling:
     """One way in which a vocabulary writes a marker.
 
     Attributes:
-        ids: one token a place.
+        ids: one token per place.
         first: further ids for the first place: tokens that end in its piece of the marker.
         last: further ids for the last place: tokens that begin with its piece.
         text_before: the ids among `first` whose text in front of the marker is not white space alone.

@@ -27,9 +27,9 @@ Context = tuple[str, str]  # what stands before and behind the marker
 Pieces = tuple[bytes, ...]  # what each token holds of the marker
 
 # What stands before and behind a marker in real traces, divided by "|". The first nine of each are tried
-# in every pair, the others with a few of them.
+# in every pair, the others with a few of the first.
 USUAL = 9
-BEFORE = (  # noqa: SIM905 - a list of these would be one context a line
+BEFORE = (  # noqa: SIM905 - a list would take one line per context
     "|x|x |x.|\n|x\n|x.\n|\n\n|x.\n\n"
     "| |  |\t|x\t|\n |\n  |\n\n\n|x\r\n|x,|x:|x: |x:\n|x;|x!|x?|x. |x)|x).|x).\n|(| (|x]|}|'|`|```\n|**|x**"
     '|*|_|-|- |#|>|</b>|=|"|x"| "|$|$$|$$\n|\\]|\\]\n|\\)|…|...|—|1|1 |1.|é|é |好|。|。\n|！|»|😀|ي|я '
@@ -39,7 +39,7 @@ BEHIND = (  # noqa: SIM905
     "| |  x|\t|\r\n| \n|,|:| :|:\n|;|!|?|)|).|(|\n(|[|]|{|}|'|`|```|\n```|**|\n\n**|*|\n* |-|\n-|\n- |#"
     '|\n\n#|<|\n<|\n\n<|</|>| >|/|//|=|"|"\n|$|\n$|\n$$|\\(|\n\\[|…|...|—|_|1| 1|\n1|X|é|好|。|，|😀|ي|я'
 ).split("|")
-# Neighbours taken from the vocabulary, a side: the lowest ids merge most often.
+# Neighbours taken from the vocabulary, per side of the marker: the lowest ids merge most often.
 MOST_NEIGHBOURS = 500
 
 
@@ -65,7 +65,7 @@ class Learned:
         return self.needed[0].ids
 
     def alone(self) -> Learned:
-        """The same where another marker, inside this one, is found wherever this one is missed."""
+        """The same with only `ids` needed, where another marker inside it is found whenever it is missed."""
         return replace(self, needed=self.needed[:1], further=self.needed[1:] + self.further)
 
 
@@ -94,10 +94,10 @@ def learn(tokenizer: Any, text: str, name: str) -> Learned:
 
 
 def fit(markers: Sequence[Learned], places: int) -> list[tuple[Spelling, ...]]:
-    """The spellings of several markers that the machine has places for, those of real traces in any case.
+    """The spellings of several markers: all of those seen in real traces, and further ones while places last.
 
     Raises:
-        ValueError: not even those fit. It names the markers, their tokens and the limit.
+        ValueError: those of real traces do not fit. It names the markers, their tokens and the limit.
     """
     chosen = [list(marker.needed) for marker in markers]
     used = sum(map(len, (spelling for spellings in chosen for spelling in spellings)))
@@ -130,7 +130,7 @@ def _with_neighbours(
 ) -> Learned:
     writing = _Writing(tokenizer, alone.text)
     as_alone = writing.read([("", "")], [list(alone.ids)])
-    if not as_alone:  # the tokens do not say what they add to a text
+    if not as_alone:  # the vocabulary does not tell the bytes that its tokens add to a text
         return alone
     needed = writing.read(contexts, encoded)
     neighbours = writing.neighbours()
@@ -154,7 +154,7 @@ def _check(
     unknown = getattr(tokenizer, "unk_token_id", None)
     for (before, behind), ids in zip(contexts, encoded, strict=True):
         context = before + learned.text + behind
-        # A vocabulary that cannot write this context says nothing about the marker.
+        # A context that the vocabulary cannot write tells nothing about the marker.
         if pattern.ends(ids) or unknown in ids or not same_text(decode(tokenizer, ids), context):
             continue
         raise ValueError(
@@ -171,7 +171,7 @@ class _Writing:
         self.marker = marker = text.encode()
         self.heads = tuple(marker[:n] for n in range(1, len(marker)))
         self.tails = tuple(marker[n:] for n in range(1, len(marker)))
-        self.seen: set[int] = set()  # a byte-fallback token of the same bytes is not
+        self.seen: set[int] = set()  # tokens of encoded texts; byte-fallback tokens of the same bytes are not
         never = {*added_tokens(tokenizer), *tokenizer.all_special_ids}
         self.merging = [
             i
@@ -181,7 +181,7 @@ class _Writing:
         ]
 
     def read(self, contexts: Sequence[Context], encoded: Sequence[list[int]]) -> dict[Pieces, list[int]]:
-        """The ways seen in these contexts and the ids of each, the most frequent first."""
+        """The marker's pieces as seen in these contexts, with an example's ids, the most frequent first."""
         seen: Counter[Pieces] = Counter()
         example: dict[Pieces, list[int]] = {}
         for (before, behind), ids in zip(contexts, encoded, strict=True):
@@ -216,7 +216,7 @@ class _Writing:
         else:
             first = frozenset(i for i in self.merging if self.written[i].endswith(head))
             last = frozenset(i for i in self.merging if self.written[i].startswith(tail))
-        chosen = list(ids)  # an example's, which may hold text around the marker
+        chosen = list(ids)  # of an example: its first and last token may hold text around the marker
         for place, others in ((-1, last), (0, first)):
             chosen[place] = min(
                 {ids[place], *others}, key=lambda i: (len(self.written[i]), i not in self.seen, i)
@@ -249,7 +249,7 @@ def _find_exactly(
         if low < high:
             pieces[place] = token[low - at : high - at]
         at += len(token)
-    in_a_row = max(pieces) - min(pieces) < len(pieces)  # not so where white space inside it was squeezed out
+    in_a_row = max(pieces) - min(pieces) < len(pieces)  # false where a token of white space was squeezed out
     return (min(pieces), tuple(pieces.values())) if in_a_row else None
 
 
@@ -258,5 +258,5 @@ def _squeezed(text: bytes) -> bytes:
 
 
 def _text(token: bytes) -> str:
-    """What of a token's bytes is text; part of a character is not."""
+    """A token's bytes as text, without those of incomplete characters."""
     return token.decode(errors="ignore")

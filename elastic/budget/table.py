@@ -1,7 +1,6 @@
 """A budget as one row of an int32 table: the layout of `csrc/core/budget_state.h`.
 
-A header of `Column`, then the lists that it points to. Texts come first, each ended by -1, one behind the
-other; what is no text stands behind them.
+A header of `Column`, then the lists that it points to: first the texts, each ended by -1, then all others.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Column(IntEnum):
 
 
 class SpellingColumn(IntEnum):
-    """Columns of one way to write a marker."""
+    """Columns of one spelling's record."""
 
     FIRST_BIT = 0
     LENGTH = 1

@@ -84,8 +84,8 @@ def character_codes(tokenizer: Any) -> list[int]:
     """What every id of the vocabulary does to the UTF-8 character in progress (R21). Cached likewise.
 
     Returns:
-        One code a token. 0: the text is at a whole character behind it, or the vocabulary says nothing about
-        bytes. 1 to 3: its last character still needs that many bytes. 4 + k: it is nothing but k = 1 to 3
+        One code per token. 0: the text behind it ends with a whole character, or the vocabulary says nothing
+        about bytes. 1 to 3: its last character still needs that many bytes. 4 + k: it consists of k = 1 to 3
         bytes that continue a character; more than three count as three.
     """
     return _cached(_CODES, tokenizer, lambda known: [_character_code(b) for b in token_bytes(known)])
@@ -114,7 +114,7 @@ def _cached(
 def _texts(tokenizer: Any) -> list[str]:
     count = len(tokenizer)
     ids = [[i] for i in range(count)]
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # one call instead of one a token
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # one call instead of one per token
     if backend is not None:
         texts = backend.decode_batch(ids, skip_special_tokens=False)
     else:
@@ -154,7 +154,7 @@ def _is_byte_level(tokenizer: Any) -> bool:
 
 
 def _gpt2_alphabet() -> dict[int, str]:
-    """GPT-2's visible character of every byte, turned round.
+    """The byte that each of GPT-2's visible characters stands for.
 
     Printable Latin-1 stands for itself, the other bytes follow from 256 on.
     """

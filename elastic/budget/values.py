@@ -12,8 +12,7 @@ from elastic.budget import checks
 from elastic.budget.checks import Text
 from elastic.budget.kinds import Phase
 
-# What is forced when thinking is cut; {end} stands for the end marker's text. None: the bare marker (the
-# paper).
+# Closing texts by name; {end} stands for the end marker's text. None: the bare marker, as in the paper.
 CLOSINGS: dict[str, str | None] = {
     "bare": None,
     "qwen3": "\n\nConsidering the limited time by the user, I have to give the solution based on the "
@@ -32,7 +31,7 @@ _DEFAULT_SOLUTION = _Default(1024)
 
 @dataclass(frozen=True)
 class BudgetValues:
-    """What a `Budget` holds, which says what each field means, and which values go together (R14, R17)."""
+    """The fields of a `Budget` (see its docstring) and the checks of their values (R14, R17)."""
 
     thinking: int | None = 1024
     solution: int | None = _DEFAULT_SOLUTION
@@ -72,7 +71,7 @@ class BudgetValues:
         self._check_together()
 
     def __repr__(self) -> str:
-        """Thinking and solution, and what else is not its default: what an error message has room for."""
+        """Thinking, solution and every field that is not at its default: short, for error messages."""
         others = (f for f in fields(self)[2:] if getattr(self, f.name) != f.default)
         named = (f"{f.name}={getattr(self, f.name)!r}" for f in others)
         return f"Budget({', '.join([repr(self.thinking), repr(self.solution), *named])})"

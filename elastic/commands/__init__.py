@@ -1,1 +1,1 @@
-"""The command line. Says in flags and keys what the other rooms say in arguments, and does nothing itself."""
+"""The command line: turns flags and files into calls of the other rooms, and rewords their errors."""

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
     A user's mistake (a bad value, a missing file) is one line on stderr and status 2; `--traceback` or
-    ELASTIC_TRACEBACK=1 shows where it was found. Anything else keeps its traceback: it is our mistake.
+    ELASTIC_TRACEBACK=1 shows where it was found. Any other error is a bug and keeps its traceback.
     """
     if sys.stderr is None:  # closed by the shell: 2>&-
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("elastic: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        _drop_output()  # the reader (`head`) has enough
+        _drop_output()  # the reader (`head`, say) has closed the pipe
         return 128 + signal.SIGPIPE
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         if options.traceback or os.environ.get(TRACEBACK_VARIABLE) == "1":
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> None:
-    # Text of a model may hold what a terminal's encoding has not.
+    # A model's text may hold characters that the terminal's encoding lacks.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     _parser().parse_args(arguments, options)
-    # Must be set before torch loads OpenMP: spinning threads slow small models down by tens of times.
+    # Must be set before torch loads OpenMP: threads that spin while they wait can slow small models 60 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.stderr.isatty():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -87,7 +87,7 @@ def _show_warning(
 
 
 def _drop_output() -> None:
-    """Python flushes stdout once more at its end, and would complain of a pipe or disk that takes nothing."""
+    """Discards stdout: Python flushes it once more at exit and would report the closed pipe or full disk."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -125,7 +125,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _generate(options: argparse.Namespace) -> None:
     check_flags(options)
     request = request_of(options)
-    # Only now: a mistake found so far costs no wait for torch.
+    # Imported only now, so that mistakes in flags are reported without loading torch.
     from elastic.commands.generate import run
 
     run(request, sys.stdout)

@@ -30,8 +30,8 @@ __all__ = ["GenerateRequest", "read_prompts", "run"]
 def run(request: GenerateRequest, out: TextIO) -> None:
     """Generates and shows every completion; prompt by prompt, samples of a prompt together.
 
-    Streaming decodes one completion after the other. Seeds belong to rows, so it shows what decoding all of
-    them together would, but for the rounding of larger matrix products.
+    Streaming decodes one completion after the other. Each row has its own seed, so streaming shows the same
+    completions as decoding all together, up to the rounding of larger matrix products.
 
     Raises:
         ValueError: the model cannot be used, or whatever the engine refuses.
@@ -91,7 +91,7 @@ def _with_template(tokenizer: Any, request: GenerateRequest) -> tuple[list[str],
         prompts = chat_prompts(tokenizer, request.prompts)
     except ValueError as error:
         raise ValueError(f"{error}; --raw takes prompts as they stand") from error
-    # A template writes out what it wants, also where that is no BOS.
+    # A chat template writes BOS itself if the model wants one.
     return prompts, bool(request.add_special_tokens)
 
 

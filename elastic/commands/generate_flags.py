@@ -1,4 +1,4 @@
-"""The flags of `elastic generate`, and which of them would do nothing beside the others."""
+"""The flags of `elastic generate`, and which of them have no effect in combination with others."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from elastic.commands.generate_request import MAX_ROWS
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Every flag, in groups. What was not given is None, so that it can be told from a default."""
+    """Adds every flag, in groups. A flag that was not given is None, which tells it from its default."""
     parser.add_argument(
         "model", type=text, help="a Hugging Face model directory or hub id, or 'tiny' for the embedded model"
     )
@@ -128,7 +128,7 @@ def _add_markers(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--samples", type=int, metavar="N", help="completions a prompt (default 1)")
+    sampling.add_argument("--samples", type=int, metavar="N", help="completions per prompt (default 1)")
     sampling.add_argument("--temperature", type=float, metavar="X", help="default 0.6; 0 is argmax")
     sampling.add_argument("--top-k", type=int, metavar="N", help="the N likeliest tokens; default all")
     sampling.add_argument("--top-p", type=float, metavar="X", help="the likeliest tokens with this mass")
@@ -149,7 +149,7 @@ def tokens(word: str) -> int | None:
 
 
 def text(word: str) -> str:
-    """A word of the command line, which Python takes in whatever bytes it has."""
+    """A text of the command line; refuses one that is not valid UTF-8, which Python itself lets through."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -158,7 +158,7 @@ def text(word: str) -> str:
 
 
 class _Rule(NamedTuple):
-    """`flags` do nothing where `idle` holds of the options."""
+    """`flags` have no effect where `idle` is true of the options."""
 
     flags: tuple[str, ...]
     idle: Callable[[Any], bool]

@@ -1,4 +1,4 @@
-"""What one call of `elastic generate` is asked for, checked as far as that goes without its model."""
+"""The request of one `elastic generate` call, with all checks that need no model."""
 
 import argparse
 import tempfile
@@ -28,13 +28,13 @@ class GenerateRequest:
         model: a local Hugging Face model directory or hub id, or `tiny` for the embedded model.
         prompts: at least one.
         budget: of every completion.
-        sampling: how tokens are drawn. Without a seed one is drawn, and said on stderr.
-        samples: completions a prompt, at least 1.
-        chat: whether prompts are a user's messages for the tokenizer's chat template; None for yes where
-            the tokenizer has one.
-        add_special_tokens: whether prompts get what the tokenizer puts in front of a text; None for no, with
+        sampling: how tokens are drawn. Without a seed one is drawn, and printed to stderr.
+        samples: completions per prompt, at least 1.
+        chat: whether prompts are a user's messages for the tokenizer's chat template; None: yes, if the
+            tokenizer has one.
+        add_special_tokens: whether prompts get what the tokenizer puts in front of a text; None: no, with
             a warning where raw prompts lack it.
-        phase: where completions begin; None for what the end of each prompt says.
+        phase: where completions begin; None: as the end of each prompt says.
         thinking_used: thinking tokens that the prompts spent already.
         start_marker: opens thinking; without it and `end_marker`, those of the vocabulary.
         end_marker: closes it.
@@ -82,7 +82,7 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
     """The request that flags of the command line make.
 
     Raises:
-        ValueError: a bad value, or a file that is unfit; what depends on the model is found by `run`.
+        ValueError: a bad value or a malformed file; `run` checks what depends on the model.
         OSError: a file that cannot be read.
     """
     if options.json is not None and options.prompts is not None and _same(options.json, options.prompts):
@@ -109,7 +109,7 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one a line, or of the objects of a .json or .jsonl file; those need no answers.
+    """Prompts of a text file, one per line, or of a .json or .jsonl file, whose objects need no answers.
 
     Raises:
         ValueError: the file holds no prompt, or is malformed.
@@ -134,7 +134,7 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuses what would otherwise be found out only when the work is done."""
+    """Raises before any work if the file could not be written at its end."""
     directory = path.resolve().parent
     if not directory.is_dir():
         raise ValueError(f"json: no such directory: {directory}")

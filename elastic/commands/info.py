@@ -14,8 +14,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 def collect() -> dict[str, Any]:
     """Facts about the package, its extension, torch and the machine, JSON-serialisable.
 
-    Never fails because something is missing: finding that out is what it is for. `extension.error` then
-    holds the reason in one line and the other entries of `extension` are None.
+    Never fails because something is missing. Without the extension, `extension.error` holds the reason in one
+    line and the other entries of `extension` are None.
     """
     import torch
 
@@ -44,7 +44,7 @@ def collect() -> dict[str, Any]:
 
 
 def text(facts: dict[str, Any]) -> str:
-    """The facts of `collect` for reading, one a line."""
+    """The facts of `collect` for reading, one per line."""
     packages, extension, cuda, threads = (facts[key] for key in ("packages", "extension", "cuda", "threads"))
     lines = [
         ("elastic", facts["version"]),

@@ -1,4 +1,4 @@
-"""Ctrl-C on a completion that is shown as it comes: it ends the thought first, and the program next."""
+"""Ctrl-C while a completion is streamed: the first one ends the thought, the next one the program."""
 
 import signal
 import threading
@@ -11,8 +11,10 @@ _RUNNING = (Phase.THINKING, Phase.NOTICE)
 
 
 class ThoughtInterrupt:
-    """As a context manager, takes SIGINT: the first one while a thought runs asks for its end, any other is
-    a KeyboardInterrupt. Outside of the main thread, which alone gets signals, it does nothing.
+    """A context manager that handles SIGINT.
+
+    The first one while a thought runs asks for the thought's end, any other is a KeyboardInterrupt. Outside
+    the main thread, the only one that gets signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -20,7 +22,7 @@ class ThoughtInterrupt:
         self._asked = False
 
     def begin(self) -> None:
-        """Another completion starts."""
+        """Call when another completion starts."""
         self._phase, self._asked = None, False
 
     def token(self, phase: int) -> Literal["end_thinking"] | None:

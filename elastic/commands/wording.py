@@ -1,4 +1,4 @@
-"""Messages name arguments of Python; a user of a command has flags and a user of a file has keys instead."""
+"""Rewords messages that name Python arguments, for users of flags and of configuration files."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,7 @@ def in_keys(message: str) -> str:
 
 def _reworded(message: str, names: Mapping[str, str], assign: Callable[[str, str], str]) -> str:
     name = "|".join(map(re.escape, names))
-    # At the start of a sentence; a table's name in front says already which file's word it is.
+    # At the start of a sentence only; behind a table's name ("[loss]: ") the key is already meant.
     message = re.sub(rf"(^|(?<!\]): )({name})(?=: )", lambda found: found[1] + names[found[2]], message)
     pattern = rf"(?<![\w.'\"-])({name})=([\w.-]*\w|'[^']*'|\"[^\"]*\")"
     return re.sub(pattern, lambda found: assign(names[found[1]], found[2]), message)

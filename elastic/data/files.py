@@ -25,9 +25,9 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of every line that is not blank; errors as of `read_text`."""
-    # Not splitlines(): a line of text or JSON may hold U+2028 and its like.
+    # Not splitlines(): it would split at U+2028 and the like, which a line of text or JSON may hold.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        line = line.removeprefix("\ufeff").rstrip("\r")  # files put together keep their marks
+        line = line.removeprefix("\ufeff").rstrip("\r")  # concatenated files keep their byte order marks
         if line.strip():
             yield number, line
 

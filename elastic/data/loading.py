@@ -36,14 +36,14 @@ def load_problems(
 
     Args:
         source: a key of ``NAMED_SETS``, or a path ending in ``.json`` (one list of objects) or ``.jsonl``
-            (one object a line).
+            (one object per line).
         count: how many problems; of a file the first ones, None for all. A named set needs it.
         seed: of a named set's draw; files ignore it.
         split: of a named set, ``train``, ``validation`` or ``test``; files ignore it.
 
     Raises:
-        ValueError: bad content, named by file, line or item, and field: among others several answers, an
-            answer that is no finite number, an id that an earlier problem has; ``count`` below 1, missing
+        ValueError: bad content, named by file, line or item, and field: for example several answers, an
+            answer that is no finite number, or an id that an earlier problem has; ``count`` below 1, missing
             for a named set, or more than the file holds; a file without problems; an unknown ending.
         FileNotFoundError: neither a named set nor a file.
     """
@@ -185,6 +185,6 @@ def _numeral(number: Any, place: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value with its numbers as they stand in the file, and not all of a long one."""
+    """A value as an error shows it: numbers as they stand in the file, long values shortened."""
     text = re.sub(r"Decimal\('([^']*)'\)", r"\1", repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Sums of signed digits modulo ten whose terms have names: a thought that was cut can be gone on with.
+"""Sums of signed digits modulo ten whose terms have names, so that a solution can continue a cut thought.
 
 A problem reads ``<bos> a 3 b + 4 c - 9 = ? <think>``: ``a`` is the start, every further term one operation.
 A four-layer model cannot add nine digits in one forward pass but can add two, so an answer without written
@@ -66,10 +66,7 @@ def apply(value: int, operation: str, digit: int) -> int:
 
 
 def split_of(item: Sum) -> str:
-    """The split a sum belongs to, decided by a checksum of its text.
-
-    So the splits are disjoint by construction, whatever the seeds.
-    """
+    """The split a sum belongs to, by a checksum of its text; so splits are disjoint, whatever the seeds."""
     return _HELD_OUT.get(zlib.crc32(item.prompt.encode()) % _SPLIT_BY, "train")
 
 

@@ -1,8 +1,8 @@
 """The methods that are compared: what each makes of a thinking budget t and a solution budget s.
 
-A method is a policy at inference: a `Budget`, and for L1 an instruction in the question. Which model it runs
-on is the caller's: vanilla, s1 and separate budgeting take any; L1, E1 and E1's control the one trained for
-them.
+A method is a policy at inference: a `Budget`, and for L1 an instruction in the question. The caller chooses
+the model: vanilla, s1 and separate budgeting run on any; L1, E1 and E1's control on one trained for them.
+
 Source: SPEC section 6; the papers are named at each entry.
 """
 
@@ -20,9 +20,9 @@ class Method:
     Attributes:
         name: its key in `METHODS`, and in rows and files.
         label: for legends.
-        limit: (t, s), neither None, to the budget of the rows.
-        one_cap: t and s only matter through their sum.
-        length: how the question asks for t + s tokens, see `elastic.rewards.length`; `none` for not at all.
+        limit: a function from (t, s), neither None, to the budget of the rows.
+        one_cap: whether t and s only matter through their sum.
+        length: how the question asks for t + s tokens, see `elastic.rewards.length`; `none`: it does not.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Method:
         return self.limit(thinking, solution)
 
     def question(self, text: str, thinking: int | None, solution: int | None, suffix: str = "") -> str:
-        """The user's message, as a model trained for the method was asked; without budgets for no length."""
+        """The user's message, as in the method's training; without budgets it asks for no length."""
         total = None if thinking is None or solution is None else thinking + solution
         return user_message(text, suffix=suffix, length=self.length, target_tokens=total)
 
@@ -62,14 +62,14 @@ def _unlimited(thinking: int, solution: int) -> Budget:
 
 _TABLE = (
     Method("vanilla", "vanilla: one cap, cut hard", lambda t, s: Budget.vanilla(t + s), one_cap=True),
-    # arXiv 2501.19393: the thinking is cut with its answer tag. Its "Wait" needs a minimum and is a matter of
-    # `Budget.s1(..., max_extensions=...)`, not of a sweep over caps.
+    # arXiv 2501.19393: thinking is cut with "Final Answer:". s1's "Wait" needs a minimum of thinking, which a
+    # sweep over caps has not; `Budget.s1(..., max_extensions=...)` has it.
     Method("s1", "s1: budget forcing", Budget.s1),
     Method("separate", "separate budgeting, untrained", _separate),
     # arXiv 2503.04697: the model is told and nothing is enforced; N counts the whole response.
     Method("l1_exact", "L1-Exact", _unlimited, one_cap=True, length="l1-exact"),
     Method("l1_max", "L1-Max", _unlimited, one_cap=True, length="l1-max"),
-    # The control to E1: budgets as E1's at inference, one hard cap of t* + s* and no forced end in training.
+    # The control to E1: the same budgets at inference; in training one hard cap of t* + s* and no forced end.
     Method("capped", "control: trained under one hard cap", _separate),
     # arXiv 2505.05315: separate budgeting of a model trained under one (t*, s*).
     Method("e1", "E1: trained under budgets", _separate),

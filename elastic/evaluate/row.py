@@ -16,13 +16,13 @@ class Row:
         solution: solution budget in tokens, None likewise.
         total: the one cap of a method that does not tell the phases apart, in tokens; else None. Such a row
             is compared with the rows whose `thinking + solution` equals it.
-        problems: answers graded, one a problem.
+        problems: answers graded, one per problem.
         accuracy: share of correct answers.
         low: lower end of its 95 % Wilson interval.
         high: upper end.
         accuracy_cut: share of correct answers among those whose thought was ended from outside; None where
             none was.
-        tokens: mean length of a completion in tokens, markers and forced tokens included: what was paid.
+        tokens: mean length of a completion in tokens, markers and forced tokens included.
         thinking_tokens: mean sampled thinking tokens.
         solution_tokens: mean sampled solution tokens.
         cut: share of thoughts that were ended from outside.

@@ -20,8 +20,8 @@ class Interval(NamedTuple):
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> Interval:
     """Wilson's score interval of a binomial share.
 
-    Unlike ``p +- z * sqrt(p (1 - p) / n)`` it has a width at 0 and at 1 and never leaves [0, 1]. It takes
-    the trials as independent: several samples of one problem are not, so give it one trial a problem.
+    Unlike ``p +- z * sqrt(p (1 - p) / n)`` it has a width at 0 and at 1 and never leaves [0, 1]. It assumes
+    independent trials: several samples of one problem are not, so give it one trial per problem.
 
     Args:
         successes: correct answers, in [0, trials].

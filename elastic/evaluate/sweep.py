@@ -23,7 +23,7 @@ class Engine(Protocol):
     """What a sweep needs of a `RolloutEngine`."""
 
     def generate(self, prompts: Sequence[str], budget: Budget, *, sampling: Sampling) -> RolloutBatch:
-        """One completion a prompt."""
+        """One completion per prompt."""
 
 
 def sweep(
@@ -37,11 +37,11 @@ def sweep(
     template: Callable[[str], str] | None = None,
     suffix: str = "",
 ) -> Iterator[Row]:
-    """Evaluates every method at every (t, s), one sampled answer a problem, and yields rows as they are done.
+    """Evaluates every method at every (t, s), one sampled answer per problem; yields rows as they are done.
 
-    All of it is checked before the first token is drawn. Problem i has the same seed in every row, so rows
-    differ by method and budget and not by luck of the draw. Methods that come to the same prompts and the
-    same budget (all of them, without limits) are decoded once.
+    Everything is checked before the first token is drawn. Problem i has the same seed in every row, so rows
+    differ by method and budget, not by chance. Methods with the same prompts and the same budget (without
+    limits, all of them) are decoded once.
 
     Args:
         engine: holds the model; all methods run on it.
@@ -50,8 +50,8 @@ def sweep(
         problems: at least one. Their prompts are complete, or questions where `template` is given.
         reward: (graded response, right answer) to 1.0 or 0.0; see `elastic.rewards.grading.grade`.
         sampling: how tokens are drawn. A seed of None draws one, and all rows share it.
-        template: makes a prompt of a question. Needed by methods that add to the question (L1): behind the
-            template's end their words would stand in the model's turn.
+        template: makes a prompt of a question. Needed by methods that add words to the question (L1): added
+            to a complete prompt, these would stand in the model's turn.
         suffix: a line behind each question, ``data.suffix`` of a model's training; needs `template` too.
 
     Raises:
@@ -90,7 +90,7 @@ def _rows(
 
 
 def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunction) -> dict[str, Any]:
-    """What a row says about a batch of one completion a problem, in the problems' order."""
+    """What a row says about a batch that holds one completion per problem, in the problems' order."""
     correct: list[float] = []
     grades = grade(batch, [problem.answer for problem in problems], reward)
     for value, problem in zip(grades, problems, strict=True):

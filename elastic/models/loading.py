@@ -1,4 +1,4 @@
-"""Loading Hugging Face causal language models, with every choice checked first and said aloud."""
+"""Loading Hugging Face causal language models; every choice is checked first and printed to stderr."""
 
 import os
 import sys
@@ -35,14 +35,14 @@ def load_model(
         attention: "flash_attention_2", "sdpa" or "eager"; "auto" takes flash-attn where it is installed, the
             device is CUDA, the dtype is 16 bits wide and the model supports it, else what transformers
             prefers for the model (SDPA where supported). The choice is printed to stderr in one line.
-        allow_missing: take a checkpoint that lacks weights of the model, which are then random, or that has
-            others that the model does not know, which are then left out; said on stderr.
+        allow_missing: accept a checkpoint that lacks weights of the model (they are then random) or has
+            weights that the model does not know (they are left out); a line on stderr says so.
 
     Returns:
         (model, tokenizer); the model in eval mode on its device.
 
     Raises:
-        TypeError: dtype or attention that is no name.
+        TypeError: dtype or attention is not a name.
         ValueError: an unknown or unavailable choice, a missing or damaged directory, config.json or
             tokenizer, a model that is no causal language model, or a hub that cannot be asked; all of it
             before weights are read. Then: weights that cannot be read, that have other shapes than the

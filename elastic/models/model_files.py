@@ -1,4 +1,4 @@
-"""The files of a model, on disk or on the hub. Whatever is wrong with them is one error that names them."""
+"""The files of a model, on disk or on the hub. A fault in one of them is one error that names it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoT
 from transformers import __version__ as transformers_version
 
 _HUB_PATIENCE_S = 5
-_BRIEF = 200  # characters of another library's words
+_BRIEF = 200  # characters of another library's message
 _NAMES_SHOWN = 4  # of many missing weights
 # Without any of these AutoTokenizer builds an empty tokenizer of the model's family and says nothing.
 _TOKENIZER_FILES = (
@@ -29,10 +29,10 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def find_files(path: str | os.PathLike) -> dict[str, Any]:
-    """Checks that a directory can be a model's, or whether the hub can be asked for one.
+    """Checks that a path can be a model's directory, or else that the hub can be asked for it.
 
     Returns:
-        Options for every `from_pretrained` of it.
+        Options for each `from_pretrained` of this model.
 
     Raises:
         ValueError: no such directory; or it lacks config.json or a tokenizer, or holds Git LFS pointers.
@@ -97,7 +97,7 @@ def read_config(path: str | os.PathLike, options: dict[str, Any]) -> tuple[Any, 
 
 
 def read_tokenizer(path: str | os.PathLike, options: dict[str, Any]) -> Any:
-    """Raises ValueError where it cannot be read or is empty."""
+    """The tokenizer; ValueError where it cannot be read or is empty."""
     with _reading(path, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if len(tokenizer) == 0:
@@ -106,7 +106,7 @@ def read_tokenizer(path: str | os.PathLike, options: dict[str, Any]) -> Any:
 
 
 def read_weights(path: str | os.PathLike, **options: Any) -> tuple[Any, str]:
-    """The model, and what is missing from its weights or unknown to it; transformers goes on all the same.
+    """The model, and in words which weights are missing or unknown, at which transformers only warns.
 
     Raises:
         ValueError: the weights cannot be read, or have other shapes than the model's.
@@ -159,7 +159,7 @@ def _reading(path: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def _check_ends(file: Path) -> None:
-    """transformers passes over a generation config that it cannot read, and rows would end elsewhere."""
+    """Refuses an unreadable generation config: transformers would ignore it, and with it the EOS ids."""
     if problem := _not_json(file):
         raise ValueError(f"path: {problem}")
     plain = json.loads(file.read_bytes()) if file.exists() else {}

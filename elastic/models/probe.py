@@ -1,7 +1,7 @@
-"""Whether two ways of running a model give the same logits, told on a few tokens.
+"""Whether two ways of running a model give the same logits, tried on a few tokens.
 
-n positions, V vocabulary. What "the same" is follows from the model itself: how much its logits move when a
-token before them is another one, and how much they move by rounding alone.
+n positions, V vocabulary. What counts as the same is measured on the model itself: how much its logits change
+when an earlier token is another one, and how much by rounding alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_EFFECT_SHARE = 1e-3  # of the effect of one token: a difference below is rounding
+_EFFECT_SHARE = 1e-3  # differences below this share of one token's effect are rounding
 # Rounding of 16-bit layers: two orders of summation differ about as much as any two others do.
 _NOISE_FACTOR, _MOST_NOISE = 3, 0.3
-_EPSILONS = 4  # of the dtype, of the logits' spread
+_EPSILONS = 4  # differences below so many epsilons of the dtype, times the logits' spread, are rounding
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What differences of a model's logits mean; root mean squares of logprobs over the vocabulary.
+    """How to judge differences of a model's logits: root mean squares of logprobs over the vocabulary.
 
     Attributes:
-        effect: of another token shortly before.
-        noise: between two shapes of the same forward pass.
-        floor: what the dtype cannot resolve.
+        effect: the difference that another token shortly before makes.
+        noise: the difference between two shapes of the same forward pass.
+        floor: the difference that the dtype cannot resolve.
     """
 
     effect: float
@@ -34,17 +34,17 @@ class Scale:
 
     @property
     def rounding(self) -> float:
-        """Differences of the same shapes up to here are rounding."""
+        """Between passes of the same shapes, differences up to this are rounding."""
         return max(self.floor, _EFFECT_SHARE * self.effect)
 
     @property
     def tolerance(self) -> float:
-        """Differences of any two shapes up to here are rounding."""
+        """Between passes of any two shapes, differences up to this are rounding."""
         return max(self.rounding, min(_NOISE_FACTOR * self.noise, _MOST_NOISE * self.effect))
 
     @property
     def causal(self) -> bool:
-        """Whether the noise, measured by cutting off later tokens, can be noise."""
+        """Whether the noise, measured by cutting off later tokens, is small enough to be rounding."""
         return self.noise <= max(self.floor, _MOST_NOISE * self.effect)
 
 
@@ -70,7 +70,7 @@ def measure(model: nn.Module, row: Sequence[int], length: int) -> Scale:
 
 
 def difference(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-    """The largest over rows of the median over positions: one token that changes its expert is no difference.
+    """The largest over rows of the median over positions, so that one token routed to another expert is none.
 
     Args:
         left, right: of each row, [n, V] logits.
@@ -96,7 +96,7 @@ def plain_logits(model: Any, row: Sequence[int], positions: Sequence[int]) -> Te
 
 
 def ordinary_tokens(model: Any, count: int) -> list[int]:
-    """Token ids spread over the vocabulary, none of which the configuration gives a meaning."""
+    """Token ids spread over the vocabulary, without those that the configuration names (EOS, images, ...)."""
     config = model.config.get_text_config(decoder=True)
     vocab = min(config.vocab_size, model.get_input_embeddings().weight.shape[0])
     special = set(_token_ids(model.config.to_dict()))
@@ -118,7 +118,7 @@ def _logprobs(logits: Tensor) -> Tensor:
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    """The coarsest that the forward pass computes in."""
+    """The coarsest dtype that the forward pass computes in."""
     kind = next(model.parameters()).device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -128,7 +128,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _token_ids(value: Any, name: str = "") -> Iterator[int]:
-    """All ids below keys like `image_token_id`, `eos_token_ids` or `boi_token_index`."""
+    """All ids under keys like `image_token_id`, `eos_token_ids` or `boi_token_index`."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _token_ids(part, str(key))

@@ -1,4 +1,4 @@
-"""Keeping transformers' own bars and reports out of what the package says itself."""
+"""Silences transformers' own progress bars and reports, so that the package's messages stand alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

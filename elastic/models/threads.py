@@ -1,10 +1,10 @@
 """How many CPU threads a forward pass is worth.
 
-A decode step of a tiny model takes microseconds a layer: a second OpenMP thread costs more in waking and
-waiting than it gives. And threads that wait actively, which is OpenMP's default, take the core from the
-thread they wait for when the machine also does something else: measured, 0.82 s became 3.4 s for one
-training forward and backward, and decoding up to 60 times slower. With ``OMP_WAIT_POLICY=PASSIVE`` the same
-two threads took 0.82 s. The variable only works when set before torch is loaded; the `elastic` command does.
+A decode step of a tiny model takes microseconds per layer: waking a second OpenMP thread and waiting for it
+costs more than it gains. Besides, on a busy machine threads that wait actively, which is OpenMP's default,
+take the core from the thread they wait for: measured, one training forward and backward took 3.4 s instead of
+0.82 s, and decoding up to 60 times as long. With ``OMP_WAIT_POLICY=PASSIVE`` two threads did it in 0.82 s.
+The variable only works when set before torch is loaded; the `elastic` command does that.
 """
 
 import os
@@ -17,7 +17,7 @@ from torch import nn
 
 # Multiply-adds of a forward pass that are worth one more thread, about 10 ms of one core.
 _WORK_PER_THREAD = 500_000_000
-# Below this many parameters a thread that waits actively can ruin a pass on a busy machine.
+# Below this many parameters threads that wait actively can slow a pass several times on a busy machine.
 _SMALL_MODEL_PARAMETERS = 8_000_000
 
 
@@ -52,7 +52,7 @@ def available_cores() -> int:
 
 @contextmanager
 def threads_for(model: nn.Module, tokens: int = 1) -> Iterator[int]:
-    """Runs a block with `recommended_threads` intra-op threads, then restores the former count."""
+    """Runs a block with `recommended_threads` intra-op threads, then restores the previous count."""
     before = torch.get_num_threads()
     count = recommended_threads(model, tokens)
     torch.set_num_threads(count)

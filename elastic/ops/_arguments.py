@@ -1,4 +1,4 @@
-"""Arguments of the budget and sampling ops: integers in tensors or lists, one value a row, the machine."""
+"""Arguments of the budget and sampling ops: integers in tensors or lists, one value per row, the machine."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def listed_integers(op: str, name: str, values: Any) -> Tensor:
 
 
 def per_row(op: str, name: str, value: Any, dtype: torch.dtype, beside: Tensor) -> Tensor:
-    """A tensor's parameter of each row of `beside` in `dtype`: floats of any width, integers for both.
+    """A parameter given as a tensor, one value per row of `beside`, in `dtype`.
 
-    float64 holds every float exactly. A 0-dim tensor is every row's, wherever it lies.
+    A floating `dtype` takes floats of any width and integers, an integer one only integers. A 0-dim tensor,
+    on any device, holds for every row.
     """
     allowed = value.dtype in INTEGERS or (dtype.is_floating_point and value.is_floating_point())
     if not allowed:

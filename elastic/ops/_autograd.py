@@ -1,4 +1,4 @@
-"""What the differentiable ops share: gradients computed beforehand, and derivatives that do not exist."""
+"""Shared by the differentiable ops: gradients computed beforehand, and derivatives that do not exist."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# Whether the backward pass at hand may be followed by another over the same graph, which then needs what this
-# one was given. torch has no public name for it; without one every graph counts as kept and costs a copy.
+# Whether the running backward pass keeps its graph for another one, which then needs the same stored
+# gradient. torch has no public name for it; without this one every graph counts as kept and costs a copy.
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
@@ -75,7 +75,7 @@ def handed_out(op: str, gradient: Tensor, factor: Tensor, origin: Tensor) -> Ten
     Args:
         gradient: at least one dimension.
         factor: one element.
-        origin: of what the gradient was computed from.
+        origin: the `origin` of the inputs that the gradient was computed from.
     """
     traced = torch.compiler.is_compiling() or type(factor) is not Tensor
     if traced or _keeps_graph():

@@ -1,4 +1,4 @@
-"""What the GRPO losses share: their arguments as the C++ ops take them, results, fake outputs."""
+"""Shared by the GRPO losses: their arguments as the C++ ops take them, results, fake outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,8 +24,8 @@ def grpo_arguments(
 
     Args:
         op: named in errors.
-        beside: logits or hidden states: their device and dtype are what the small tensors are brought to.
-        given: as the caller gave them.
+        beside: logits or hidden states, whose device the small tensors must be on; their dtype follows its.
+        given: the caller's arguments by name.
     """
 
     def optional(check: Any, name: str, tensor: Tensor | None) -> Tensor | None:
@@ -64,9 +64,9 @@ def _check_advantages(op: str, advantages: Any, rewards: Any, group_offsets: Any
 
 
 def _one_a_token(temperature: float | Tensor, targets: Tensor, row_offsets: Tensor) -> float | Tensor:
-    """A temperature [R] spread over the tokens; others, and offsets that no op accepts, as they are.
+    """A temperature per row [R] as one per token [N]; other temperatures unchanged.
 
-    The host waits for nothing, and offsets that do not fit (the op's to find) lead to no wrong read.
+    The host waits for nothing. Offsets that do not fit lead to no wrong read; the op itself reports them.
     """
     if not isinstance(temperature, Tensor) or temperature.dim() != 1 or row_offsets.dim() != 1:
         return temperature

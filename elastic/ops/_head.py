@@ -1,4 +1,4 @@
-"""What the ops from hidden states share: the operands of the language-model head."""
+"""The operands of the language-model head, for the ops that start from hidden states."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""What the ops' Python sides share: arguments of the types that the ops take, or an error that names them."""
+"""Checks that the ops share: each returns an argument as the C++ op takes it, or raises naming it."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -31,7 +31,7 @@ def checked(op: str, name: str, tensor: Tensor, beside: Tensor) -> Tensor:
 
 
 def small_float(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
-    """`tensor`, a float a token or a row, detached, contiguous and in the kernels' dtype.
+    """`tensor`, one float per token or row, detached, contiguous and in the kernels' dtype.
 
     Raises:
         TypeError: not a tensor, or not floating point.
@@ -44,7 +44,7 @@ def small_float(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
 
 
 def small_real(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
-    """`small_float` of integers as well, and of booleans: right is 1, wrong 0."""
+    """As `small_float`, for integers and booleans too: True is 1."""
     check_tensor(op, name, tensor, logits)
     if tensor.is_complex():
         raise TypeError(f"{op}: {name}: expected real numbers, got {dtype_name(tensor)}")
@@ -52,9 +52,9 @@ def small_real(op: str, name: str, tensor: Tensor, logits: Tensor) -> Tensor:
 
 
 def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> tuple[float, Tensor | None]:
-    """The op's two arguments: one temperature for all tokens, or one a token [N].
+    """The op's two arguments: one temperature for all tokens, or one per token [N].
 
-    A tensor without dimensions, here or on the CPU, is one for all; the host does not wait for its value.
+    A tensor without dimensions, on this device or the CPU, is one for all; the host does not wait for it.
     """
     if not isinstance(temperature, Tensor):
         return number(op, "temperature", temperature), None
@@ -99,13 +99,14 @@ def integer(op: str, name: str, value: Any) -> int:
 
 
 def flag(op: str, name: str, value: Any) -> bool:
+    """True or False; TypeError for anything else."""
     if not isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected True or False, got {got(value)}")
     return value
 
 
 def one_of(*options: str) -> Callable[[str, str, Any], str]:
-    """A check as `number` and `integer` are: one of these names."""
+    """Makes a check like `number` and `integer` that takes one of these names."""
     expected = f"{', '.join(options[:-1])} or {options[-1]}"
 
     def check(op: str, name: str, value: Any) -> str:
@@ -125,11 +126,12 @@ def refuse_unused(op: str, name: str, value: Any, why: str) -> None:
 
 
 def dtype_name(tensor: Tensor) -> str:
+    """The dtype as errors name it: "float32"."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def got(value: Any) -> str:
-    """A value in an error: itself where that is short, else its type."""
+    """How an error shows a value: its repr where that is short, else its type."""
     if isinstance(value, Tensor):
         return f"a tensor of {dtype_name(value)}"
     return repr(value) if value is None or isinstance(value, (str, int, float)) else type(value).__name__

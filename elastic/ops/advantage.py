@@ -32,12 +32,12 @@ def group_advantage(
 
     `passk` (Chen et al. 2025, arXiv 2508.10751, section 2.3) is the analytic advantage of training for
     pass@k. With w wrong rows among n (a row is right if its reward is above 0.5), the chance that k of them
-    hold a right one is m = 1 - C(w, k) / C(n, k), with deviation s = sqrt(m (1 - m)); a right row gets (1 -
-    m) / s, a wrong one (1 - m - C(w-1, k-1) / C(n-1, k-1)) / s. Where a group is smaller than k, k is its
-    size. s = 0 gives 0.
+    hold a right one is m = 1 - C(w, k) / C(n, k), with deviation s = sqrt(m (1 - m)). A right row gets
+    (1 - m) / s, a wrong one (1 - m - C(w-1, k-1) / C(n-1, k-1)) / s; 0 where s = 0. In a group smaller than
+    k, k is the group's size.
 
-    A group of one row, or of equal rewards, gives 0. Computed in double, in units of the largest reward,
-    which keeps rewards of any size right; deterministic.
+    A group of one row, or of equal rewards, gives 0. Computed in double, in units of the largest reward, so
+    that no size of rewards overflows; deterministic.
 
     Args:
         rewards: [R], CPU or CUDA; floats, integers or booleans (right is 1). Taken as float32, or on the CPU

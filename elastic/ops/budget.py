@@ -1,9 +1,8 @@
-"""Budget ops: the state machine of SPEC section 2, one row a completion. B rows, V vocabulary, R rows, T
-tokens.
+"""Budget ops: the state machine of SPEC section 2, one row per completion.
 
-The state is [B, 8] int32 and opaque; the readers of `state.py` take it apart. No step reads device memory on
-the host (R16). Slicing, gathering and copying state rows
-moves completions between slots; nothing else depends on a row's place in the batch (R15).
+B rows of a decode batch, V vocabulary; R rows of T tokens for `replay`. The state is [B, 8] int32 and opaque;
+`state.py` has its readers. No step reads device memory on the host (R16). Slicing, gathering and copying
+state rows moves completions between slots; nothing else depends on a row's place in the batch (R15).
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ def new_state(
         TypeError: not integers, bools or a machine where they are expected.
         ValueError: an index outside the tables, a phase no row starts in, tokens thought below 0 or in
             OPENING, a wrong shape, a number of rows for a machine with several budgets, or both
-            `starts_in_thinking` and `phase`. What lies on a GPU is not read; an illegal value gives a row
-            that is DONE and emits padding.
+            `starts_in_thinking` and `phase`. Values on a GPU are not read; an illegal one gives a row that is
+            DONE and emits padding.
     """
     op = "new_state"
     check_machine(op, machine)
@@ -61,8 +60,8 @@ def new_state(
     budgets = _budgets(op, rows, machine)
     phase = _phases(op, budgets, starts_in_thinking, phase)
     used = _used(op, budgets, thinking_used)
-    # What is still on the host is made there, where the op checks the values, and copied over: on one path
-    # for machines on CPU and GPU, so that a CPU's tests run what a GPU gets.
+    # Where all values are still on the host, the op checks them and makes the states there, and the result is
+    # copied to the machine's device: one path for CPU and GPU, so that tests on a CPU run it.
     given = [budgets, phase, *([] if used is None else [used])]
     on_host = all(tensor.device.type == "cpu" for tensor in given)
     tables = machine.tables.cpu() if on_host else machine.tables
@@ -127,7 +126,7 @@ def end_thinking_(state: Tensor, rows: Sequence[int] | Sequence[bool] | Tensor) 
     Raises:
         TypeError: a wrong type or dtype.
         ValueError: a wrong shape, device or layout; on the CPU an index outside 0 .. B - 1, before anything
-            is written. Indices on a GPU are not read back: such a one is left out.
+            is written. Indices on a GPU are not read back: one out of range is left out.
     """
     op = "end_thinking_"
     check_tensor(op, "state", state, state)
@@ -156,8 +155,8 @@ def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Ten
     Raises:
         TypeError: a wrong type or dtype.
         ValueError: a wrong shape, device or layout; on the CPU a state that no row under this machine can be
-            in, naming row and field, before anything is written. States on a GPU are not read back: such a
-            row becomes DONE and emits padding, under the first budget if its own does not exist.
+            in, naming row and field, before anything is written. States on a GPU are not read back: a row
+            with such a state becomes DONE and emits padding, the first budget's if its own does not exist.
     """
     op = "budget_step_"
     check_tensor(op, "tokens", tokens, tokens)
@@ -169,11 +168,12 @@ def budget_step_(tokens: Tensor, state: Tensor, machine: Machine, *, active: Ten
 
 
 def force_logits_(logits: Tensor, state: Tensor, machine: Machine) -> None:
-    """Makes sampling give what the budget will emit anyway, in place.
+    """Changes logits in place so that sampling gives the token that the budget will emit.
 
-    Rows that will be forced, and finished rows, get -inf everywhere but 0 at that id. Rows that may not
-    reopen thinking (R8, "forbid") get -inf at the tokens that would complete the start marker, those that may
-    not close it again (R20) at the tokens that would complete an end. Other rows are not touched.
+    Rows whose next token is forced, and finished rows, get 0 at that token's id and -inf everywhere else.
+    Rows that may not reopen thinking (R8, "forbid") get -inf at the tokens that would complete the start
+    marker, rows that may not close it again (R20) at the tokens that would complete an end. Other rows are
+    not touched.
 
     Not differentiable: logits that require grad, and views of a tensor that does, are refused unless
     gradients are off. A backward that saved the logits raises torch's own error.
@@ -214,11 +214,10 @@ def replay(
     source: Tensor | None = None,
     ended: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Reads token histories back: what each token was, and the state a live row would be in behind them
-    (R10).
+    """Reads token histories back (R10): what each token was, and the state of a live row behind them.
 
     Args:
-        tokens: [R, T] integers, padded at the end. Any strides, as everything that is only read.
+        tokens: [R, T] integers, padded at the end. Any strides, as for every argument that is only read.
         lengths: [R] integers, tokens of each row, at most T.
         state: [R, 8] int32 from `new_state`, or any later state to go on from; unchanged.
         machine: compiled budgets, on the tokens' device.
@@ -252,7 +251,7 @@ def replay(
 
 
 def forced_next(state: Tensor, machine: Machine) -> Tensor:
-    """[B] int32, the id that the row emits next whatever is sampled; -1: it is free, padding: it is done.
+    """[B] int32, the id that each row emits next whatever is sampled; -1: it is free, padding: it is done.
 
     Raises as `budget_step_` does; a state on a GPU that no row under this machine can be in reads as done.
     """

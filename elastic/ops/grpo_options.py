@@ -1,4 +1,4 @@
-"""The options of the GRPO losses: names and types, what each is read with, and the checks of one call."""
+"""The options of the GRPO losses: names, types, what each one needs beside it, and the checks of a call."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from elastic.reference.loss import grpo_loss as reference_loss
 class GrpoOptions(TypedDict, total=False):
     """Keywords of both GRPO losses; `elastic.ops.grpo_loss` says what each does.
 
-    Defaults are those of `elastic.reference.grpo_loss`. An option that may be None is not given where it is.
+    Defaults are those of `elastic.reference.grpo_loss`. None stands for an option that is not given.
     """
 
     rewards: Tensor | None
@@ -59,7 +59,7 @@ class _Rule(NamedTuple):
 
 
 _CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo")
-# Every option but tensors and the temperature, which may be one.
+# Every option but the tensors and the temperature, which may be a tensor.
 _RULES = {
     "advantage": _Rule(one_of(*KINDS), "rewards"),
     "advantage_eps": _Rule(number, "rewards", "advantage", KINDS_WITH_EPS),

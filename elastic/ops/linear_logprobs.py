@@ -23,10 +23,10 @@ def linear_token_logprobs(
     """`token_logprobs(hidden @ weight.T + bias, ...)` in chunks of tokens, forward and backward.
 
     Memory besides the results is one chunk of logits, `chunk_tokens` x V, whatever N is; backward() computes
-    a chunk's logits again and takes a second one for their gradient (and [V, H] float32 where 16-bit chunks
-    add up to the weight's gradient). One matrix product forward; one backward, and one for each of hidden
-    states and weight that needs a gradient. Operands keep their dtype; products accumulate in float32, and so
-    does the weight's gradient across chunks (on the CPU each 16-bit chunk is rounded once).
+    a chunk's logits again and takes a second chunk for their gradient (and [V, H] float32 where the weight's
+    gradient is summed over 16-bit chunks). Forward takes one matrix product; backward takes one, and one more
+    for each of hidden states and weight that needs a gradient. Operands keep their dtype; products accumulate
+    in float32, and so does the weight's gradient over chunks (on the CPU each 16-bit chunk is rounded once).
 
     The host never waits. Results do not depend on `chunk_tokens` beyond rounding. Deterministic where torch's
     matrix products are.
@@ -40,7 +40,7 @@ def linear_token_logprobs(
         temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         bias: [V] in hidden's dtype; any stride.
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
-        chunk_tokens: tokens a chunk, at least 1: less is less memory, more is faster products. None: 4096.
+        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more are faster. None: 4096.
 
     Returns:
         logprobs [N] and entropy [N], as `token_logprobs`; both differentiable in hidden, weight and bias.

@@ -30,23 +30,22 @@ def linear_grpo_loss(
     gather: bool = True,
     **options: "Unpack[GrpoOptions]",
 ) -> GrpoOutput:
-    """`grpo_loss(hidden @ weight.T + bias, ...)` in chunks of tokens; every gradient is computed on the way.
+    """`grpo_loss(hidden @ weight.T + bias, ...)` in chunks of tokens; every gradient is computed in forward.
 
-    A chunk's logits are turned into their gradient in place and multiplied on at once, so memory besides the
-    outputs is one chunk of logits, `chunk_tokens` x V, whatever N is (and [V, H] float32 where 16-bit chunks
-    add up to the weight's gradient). torch's product of a 16-bit chunk takes scratch beside it on some CPUs,
-    which grows with the chunk. Three matrix products an element; `gspo` makes the first one twice, except for
-    its last chunk. Operands keep their dtype; products accumulate in float32, and so does the weight's
-    gradient across chunks (on the CPU each 16-bit chunk is rounded once). A gradient that is not needed (a
-    frozen head, say) is not computed.
+    A chunk's logits are overwritten by their gradient, which is multiplied on at once, so memory besides the
+    outputs is one chunk of logits, `chunk_tokens` x V, whatever N is (and [V, H] float32 where the weight's
+    gradient is summed over 16-bit chunks). On some CPUs torch's product of a 16-bit chunk takes scratch
+    memory too, which grows with the chunk. Every token passes through three matrix products; `gspo` computes
+    the first one twice, except for its last chunk. Operands keep their dtype; products accumulate in float32,
+    and so does the weight's gradient across chunks (on the CPU each 16-bit chunk is rounded once). A gradient
+    that is not needed (a frozen head, say) is not computed.
 
-    Masked tokens leave the products, and tokens that cannot have a gradient (A = 0 without KL and entropy
-    bonus) all but the first one, which their logprob needs; `skip_zero_advantage` takes that away too. For
-    this the host waits for two counts of tokens. Results do not depend on `chunk_tokens` beyond rounding.
-    Deterministic where torch's matrix products are.
+    Masked tokens are left out of all products. Tokens that cannot have a gradient (A = 0 without KL and
+    entropy bonus) take part in the first one only, for their logprob, and with `skip_zero_advantage` in none.
+    To leave tokens out, the host waits for two counts of tokens. Results do not depend on `chunk_tokens`
+    beyond rounding. Deterministic where torch's matrix products are.
 
-    backward() hands the stored gradients out as `grpo_loss` does. In float16 logit gradients below 6e-8 are
-    0.
+    backward() returns the stored gradients as `grpo_loss` does. In float16, logit gradients below 6e-8 are 0.
 
     Args:
         hidden: [N, H] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); any strides. Row t
@@ -55,9 +54,9 @@ def linear_grpo_loss(
             float64 stays.
         targets, old_logprobs, row_offsets, advantages: as in `grpo_loss`.
         bias: [V] in hidden's dtype; any stride.
-        chunk_tokens: tokens a chunk, at least 1: less is less memory, more is faster products.
-        gather: False: every token goes through every product, and the host never waits (CUDA graphs). Then
-            hidden states of masked tokens must be finite: their zero gradient is multiplied with them.
+        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more make faster products.
+        gather: whether tokens are left out of products. False: none is, and the host never waits (CUDA
+            graphs); hidden states of masked tokens must then be finite, as they are multiplied by 0.
         rewards and so on: as in `grpo_loss`.
 
     Returns:

@@ -18,8 +18,7 @@ def token_logprobs(
     logsumexp(z), entropy = -sum p log p in nats. An id of probability zero (logit -inf and no softcap) adds
     nothing. Everything is relative to the row's largest logit, so that neither an offset nor the size of
     finite logits costs digits. Logits are read once forward, and once backward, which writes the gradient in
-    their dtype.
-    Computed in float32 (float64 for float64), never above 0; deterministic.
+    their dtype. Computed in float32 (float64 for float64 logits); logprobs are never above 0; deterministic.
 
     Args:
         logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU). Rows may be
@@ -35,8 +34,8 @@ def token_logprobs(
     Raises:
         TypeError: a wrong type or dtype.
         ValueError: wrong shape, stride or device, temperature or softcap outside [1e-30, 1e30], or (CPU) an
-            id out of range. On CUDA contents are not read back: an id out of range makes the logprob NaN, a
-            temperature out of range all of its row.
+            id out of range. On CUDA contents are not read back: an id out of range makes its logprob NaN, a
+            temperature out of range its logprob and entropy.
         RuntimeError: a derivative that does not exist: second, forward-mode, torch.func but vmap.
     """
     op = "token_logprobs"

@@ -26,7 +26,7 @@ def grpo_loss(
     inplace: bool = False,
     **options: "Unpack[GrpoOptions]",
 ) -> GrpoOutput:
-    """Policy loss of a packed batch of completions; its gradient on the logits is computed along with it.
+    """Policy loss of a packed batch of completions; the gradient on the logits is computed in the same call.
 
     With l the target's logprob, d = l - old, rho = exp(d), A the row's advantage, m the mask, n a row's
     number of unmasked tokens (SPEC section 5):
@@ -53,12 +53,12 @@ def grpo_loss(
     (`truncate`) or zeroed outside (`mask`), per token or, with engine_level="row", from the sum over the
     row's unmasked tokens.
 
-    Infinities: what counts for nothing (masked, A = 0, w = 0, a KL with kl_coef = 0) adds exactly 0, however
+    Infinities: a term with factor 0 (masked, A = 0, w = 0, a KL with kl_coef = 0) adds exactly 0, however
     large its ratio. A target of probability 0 has rho = 0 and the limit of its term: cispo's rho l is 0, and
-    so is rho KL, but for k3, whose limit is exp(ref - old) (infinite for gspo). An infinite rho times a KL of
-    0 is 0. Where no limit is finite (an infinite rho that no clip bounds, an infinite KL that is not
-    weighted, ref = -inf) the loss is infinite, or NaN where infinities meet, and the token's gradient is of
-    no use. A NaN always goes on to the loss, unless it is masked.
+    so is rho KL, except for k3, whose limit is exp(ref - old) (infinite for gspo). An infinite rho times a KL
+    of 0 is 0. Where no limit is finite (an infinite rho that no clip bounds, an infinite KL that is not
+    weighted, ref = -inf) the loss is infinite, or NaN where infinities of both signs are added, and the
+    token's gradient is meaningless. A NaN always reaches the loss, unless it is masked.
 
     Masked tokens (forced ones: pass `source == SAMPLED`) are never read: they get no loss, ratio, KL or
     entropy and a gradient of exact zeros, whatever they hold. A row with no unmasked token still counts among
@@ -67,12 +67,12 @@ def grpo_loss(
     still count in every denominator. The result does not depend on the number of threads; sums run in index
     order.
 
-    Advantages, counts and factors are computed in the same call, on the logits' device. On the CPU logits
-    are read once and the gradient written once (twice read for gspo or an entropy bonus).
-    If gradients are off or the logits need none, nothing is written. backward() multiplies the stored
-    gradient by the incoming one and hands it out, in place, which a factor of 1 costs nothing. Where the
-    graph is kept (retain_graph=True) it hands out a copy instead, so that any number of backwards is right
-    and nothing handed out is written later. Second and forward-mode derivatives and torch.func raise.
+    Advantages, counts and factors are computed in the same call, on the logits' device. On the CPU logits are
+    read once (twice for gspo or an entropy bonus) and the gradient is written once. If gradients are off or
+    the logits need none, nothing is written. backward() multiplies the stored gradient in place by the
+    incoming one and returns it; a factor of 1 costs nothing. Where the graph is kept (retain_graph=True) it
+    returns a copy instead, so that any number of backwards is right and nothing that was returned is written
+    later. Second and forward-mode derivatives and torch.func raise.
 
     An option that would do nothing (`pass_k` beside `advantages`, `tau_positive` for grpo, `kl` without
     `ref_logprobs`, ...) is an error unless it is None. `num_tokens` and `num_rows` may always be given: every
@@ -81,7 +81,8 @@ def grpo_loss(
     Args:
         logits: [N, V] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); rows may be
             strided, the last stride must be 1. N and V below 2^31, their product as large as memory. Row
-            t predicts targets[t]. In float16 gradients below 6e-8 are 0: a GradScaler's factor comes later.
+            t predicts targets[t]. In float16, gradients below 6e-8 are 0: a GradScaler's factor comes too
+            late for them.
         targets: [N] int64; unmasked ones in [0, V).
         old_logprobs: [N] float, logprobs under the policy that sampled, at the same temperature.
         row_offsets: [R + 1] int64, from 0 to N; row r holds tokens row_offsets[r] up to row_offsets[r + 1].
@@ -89,7 +90,7 @@ def grpo_loss(
         rewards, group_offsets, advantage, advantage_eps, pass_k: see `group_advantage`; None: group, 1e-4, 4.
         mask: [N] bool, True where a token counts; None: all do.
         ref_logprobs: [N] float, needed where kl_coef is not 0.
-        engine_logprobs: [N] float, the sampling engine's own; old_logprobs are then the trainer's.
+        engine_logprobs: [N] float, those of the engine that sampled; old_logprobs are then the trainer's.
         engine_mode, engine_level, engine_low, engine_high: None: truncate, token, 0, 2.
         clip_low, clip_high: None: 0.2.
         tau_positive, tau_negative: None: 1, 1.05.
@@ -97,11 +98,11 @@ def grpo_loss(
         temperature: of the softmax, above 0; a number or a tensor without dimensions, [N] or [R] numbers
             (where R is N, it is a token's).
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
-        num_tokens: dapo, cispo: unmasked tokens of the whole optimizer step, over micro-batches and
+        num_tokens: for dapo and cispo: unmasked tokens of the whole optimizer step, over micro-batches and
             processes; default this call's. 0 counts as 1.
-        num_rows: grpo, gspo, sapo, dr_grpo: rows of the whole optimizer step; default this call's R. 0 counts
-            as 1.
-        max_length: dr_grpo's fixed length, which it needs.
+        num_rows: for grpo, gspo, sapo and dr_grpo: rows of the whole optimizer step; default this call's R.
+            0 counts as 1.
+        max_length: the fixed length that dr_grpo divides by; required for it.
         skip_zero_advantage: do not read tokens that can have no gradient.
         inplace: write the gradient over `logits`, whose contents are lost; no second [N, V] tensor is
             allocated, unless the graph is kept. Refused for leaves and views of them. If another op saved
@@ -140,12 +141,12 @@ def grpo_loss(
 
 
 class _Loss(torch.autograd.Function):
-    """`grpo_loss` outside the compiler, and in place, where the gradient takes the logits' place.
+    """`grpo_loss` outside the compiler, and `grpo_loss` in place, whose gradient overwrites the logits.
 
-    In place a Function and not a formula registered on the op, because the op is not functional: autograd
-    takes note of where the logits came from before forward() runs, so that overwriting them (also through a
-    view of a larger tensor) leaves their history alone. The other op has a formula, for the compiler's sake;
-    calls outside spare it, because torch looks up each of the op's arguments before it, 0.4 ms a call.
+    In place it must be a Function: a formula can only be registered on a functional op. autograd notes where
+    the logits came from before forward() runs, so overwriting them (also through a view of a larger tensor)
+    leaves their history alone. The op that writes elsewhere has a registered formula for the compiler; calls
+    outside the compiler avoid it, because torch looks up each of the op's arguments first, 0.4 ms per call.
     """
 
     @staticmethod

@@ -1,8 +1,8 @@
 """Readers of the budget machine's state. B rows.
 
-They need no machine and are made of tensor operations, so that no step reads device memory on the host (R16).
-They return new tensors, which later steps leave alone, and raise TypeError or ValueError unless the state is
-[B, 8] int32.
+They need no machine. They are tensor operations, so no step reads device memory on the host (R16). They
+return new tensors, which later steps do not change, and raise TypeError or ValueError unless the state is [B,
+8] int32.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ ENDED_MASK, ENDED_THINKING = 3 << 22 | 1 << 13 | 15, 1 << 13 | int(Phase.THINKIN
 
 
 def state_phase(state: Tensor) -> Tensor:
-    """[B] int32, phase of the token emitted next (`Phase`); CLOSING once thinking was ended from outside,
-    unless a notice or a whole character comes first (R21, R22)."""
+    """[B] int32 of `Phase`, of the token emitted next.
+
+    CLOSING once thinking was ended from outside, unless a notice or a whole character comes first (R21, R22).
+    """
     status = _column("state_phase", state, STATUS)
     return torch.where((status & ENDED_MASK) == ENDED_THINKING, int(Phase.CLOSING), status & 15)
 
@@ -40,8 +42,7 @@ def finish_reason(state: Tensor) -> Tensor:
 
 
 def thinking_cut(state: Tensor) -> Tensor:
-    """[B] bool, whether closing tokens were forced: by the budget (R1), in place of an EOS (R6), from outside
-    (R22)."""
+    """[B] bool, whether closing tokens were forced: at a limit (R1), for an EOS (R6), or by a call (R22)."""
     return (_column("thinking_cut", state, STATUS) >> 12 & 1).bool()
 
 
@@ -51,14 +52,18 @@ def is_done(state: Tensor) -> Tensor:
 
 
 def thinking_used(state: Tensor) -> Tensor:
-    """[B] int32, thinking tokens sampled so far and those given to `new_state`; those of a natural end count
-    until it completes."""
+    """[B] int32, thinking tokens sampled so far, and those given to `new_state`.
+
+    Tokens of a natural end count until it completes.
+    """
     return _column("thinking_used", state, THINKING_USED).clone()
 
 
 def solution_used(state: Tensor) -> Tensor:
-    """[B] int32, solution tokens sampled, with EOS and an end that opens something (R18); in OPENING those of
-    a start marker in progress."""
+    """[B] int32, solution tokens sampled, EOS and an end that opens something (R18) included.
+
+    In OPENING it counts the tokens of a start marker in progress.
+    """
     return _column("solution_used", state, SOLUTION_USED).clone()
 
 

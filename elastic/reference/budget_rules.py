@@ -48,7 +48,7 @@ class Rules:
         row = Row(budget, phase, phase)
         if phase in (Phase.OPENING, Phase.DONE):
             return row
-        # R19: counted as a row that thought them itself would count them.
+        # R19: counted as if the row had sampled them.
         limit = self[Column.THINKING_LIMIT]
         most = limit + self[Column.GRACE] if limit else 0
         row.thinking = min(used, most, self[Column.TOTAL_LIMIT], UNLIMITED - 1)
@@ -120,7 +120,7 @@ class Rules:
         return token, Source.SAMPLED
 
     def goes_on_opening(self, row: Row, begun: Spelled, tokens: int, flags: int) -> bool:
-        """Moves a row on that a token leaves in OPENING or leads to THINKING."""
+        """Moves the row on if the token keeps it in OPENING or leads to THINKING; whether it does."""
 
         def space_before(kept: int) -> int | None:
             """White space passed once only the last `kept` tokens may belong to a start marker."""
@@ -208,7 +208,7 @@ class Rules:
         return early and row.extensions < self[Column.MAX_EXTENSIONS] and not row.ended and not row.waited
 
     def enter_thinking(self, row: Row, begun: int = 0) -> None:
-        """`begun`: the places of an end that the token which opens thinking begins."""
+        """`begun`: places of an end that begins in the very token that opens thinking."""
         row.match, row.solution = begun, 0
         if row.thinking >= self[Column.THINKING_LIMIT]:  # R9, R19
             self.cut_thinking(row)
@@ -241,7 +241,7 @@ class Rules:
             self.begin_closing(row)
 
     def begin_closing(self, row: Row) -> None:
-        """R1, R3: F, or what is left of it behind a marker in progress, whose tokens are given back."""
+        """R1, R3: F, or its rest behind a marker in progress, whose tokens then count as no thinking."""
         spelled, begun = longest([s for s in self.ends if s.at], row.match)
         give_back(row, begun)
         row.forced = spelled.at + begun if begun else self[Column.CLOSING_AT]

@@ -40,6 +40,7 @@ class Row:
 
     @classmethod
     def load(cls, state: list[int]) -> Row:
+        """The row of 8 int32."""
         budget, bits, thinking, solution, match, texts, reclose, forced = state
         return cls(
             budget,
@@ -61,6 +62,7 @@ class Row:
         )
 
     def store(self) -> list[int]:
+        """The row as 8 int32."""
         bits = self.phase | self.last_phase << 4 | self.finish << 8 | self.cut << 12 | self.ended << 13
         bits |= self.pending << 14 | self.whitespace << 16 | self.waited << 22
         texts = self.extensions | self.notices << 16
@@ -99,7 +101,7 @@ def longest(spellings: list[Spelled], match: int) -> tuple[Spelled, int]:
 
 
 def give_back(row: Row, tokens: int) -> None:
-    """R2, R3: a marker's tokens are no thinking."""
+    """R2, R3: takes a marker's tokens out of the count of thinking tokens."""
     row.thinking = max(0, row.thinking - tokens)
 
 
@@ -150,7 +152,7 @@ def _ranges(row: Row, table: list[int]) -> dict[str, tuple[int, int]]:
     }
     if row.forced and tail < extension - 1:
         texts[Phase.SOLUTION] = (tail, extension - 2)
-    # Thinking goes on, or the solution does: the last token of a budget would have ended it.
+    # In these phases the budget is not spent: its last token would have ended the phase.
     thinks, solves = row.phase in (Phase.THINKING, Phase.NOTICE), row.phase == Phase.SOLUTION
     # An end that opens the solution may be longer than its budget.
     over = LONGEST_MARKER if row.phase == Phase.DONE or row.waited else 0

@@ -1,10 +1,8 @@
-"""The loss ops in plain PyTorch: SPEC section 5 as code, differentiable by autograd, the baseline of the
-benches.
+"""The loss ops in plain PyTorch: SPEC section 5 as code, differentiable by autograd, baseline of benchmarks.
 
 Dimensions: N tokens of a packed batch, R rows (completions), K groups, V vocabulary. Same arguments and
 results as `elastic.ops`, but everything is computed in the dtype it comes in (16-bit logits in float32,
-rewards in float64), and nothing is checked: this is the readable statement that the fused ops are held to.
-Hand-written values guard it in turn.
+rewards in float64), and nothing is checked. Tests compare the fused ops with it; hand-written values test it.
 """
 
 import math
@@ -52,7 +50,7 @@ def _one_group(group: Tensor, batch: Tensor, kind: str, eps: float, pass_k: int)
     n = len(group)
     if n == 0 or bool((group == group[0]).all()):
         return torch.zeros_like(group)
-    # In units of a power of two near the largest reward, sums and squares stay within the doubles.
+    # In units of a power of two near the largest reward, sums and squares stay within a double's range.
     largest = (batch if kind == "batch" else group).abs().max()
     unit = 2.0 ** torch.frexp(largest).exponent.clamp(-1000, 1000).double()
     scaled = group / unit
@@ -134,7 +132,7 @@ def grpo_loss(
     skip_zero_advantage: bool = False,
     inplace: bool = False,
 ) -> GrpoOutput:
-    """See `elastic.ops.grpo_loss`, whose options mean these values where they are None.
+    """See `elastic.ops.grpo_loss`; an option that is None there has the default written here.
 
     `inplace` changes nothing here: autograd owns the gradient.
     """
@@ -193,7 +191,7 @@ def grpo_loss(
     else:
         term = clipped_term(ratio, a, clip_low, clip_high, delta, dual_clip)
         clipped = ((ratio < 1 - clip_low) & (a < 0)) | ((ratio > 1 + clip_high) & (a > 0))
-    # what counts for nothing adds nothing, however large its ratio; a NaN that comes in goes on
+    # a term with factor 0 adds 0, however large its ratio; a NaN in the input stays NaN
     nothing = torch.where(log_ratio.isnan() | weight.isnan(), torch.nan, 0.0).to(term)
     term = torch.where((a == 0) | (weight == 0), nothing, weight * term)
 
@@ -209,7 +207,7 @@ def grpo_loss(
             divergence = weighted_kl(kl, x, ratio, ref - old)
 
     x = term
-    if kl_coef != 0:  # a KL that is only watched may be infinite
+    if kl_coef != 0:  # a KL that is only reported may be infinite
         x = x + kl_coef * divergence
     x = masked(x - entropy_coef * entropy)
     row_count = max(rows if num_rows is None else num_rows, 1)
@@ -265,7 +263,7 @@ def linear_token_logprobs(
 
 
 def ratio_of(log_ratio: Tensor) -> Tensor:
-    """exp(log_ratio). Where it overflows autograd sees a constant: no gradient comes back, not 0 * inf."""
+    """exp(log_ratio). Where it overflows, autograd sees a constant, so that no gradient is 0 * inf."""
     over = log_ratio > math.log(torch.finfo(log_ratio.dtype).max)
     return torch.where(over, torch.inf, torch.where(over, 0.0, log_ratio).exp())
 
@@ -295,7 +293,7 @@ def weighted_kl(kind: str, x: Tensor, ratio: Tensor, log_ref_ratio: Tensor) -> T
     """rho KL, with log_ref_ratio = log(rho exp(-x)), which is ref - old where the ratio is the token's own.
 
     At a logprob of -inf it is the limit: 0 for k1 and k2, exp(ref - old) for k3. An infinite ratio times a KL
-    of 0 is 0. What is replaced is replaced before it is multiplied, for autograd's sake.
+    of 0 is 0. Factors are replaced before they are multiplied, so that autograd meets no inf * 0.
     """
     far = (x < -1) & (ratio <= 1) if kind == "k3" else x == -torch.inf
     near = kl_estimate(kind, torch.where(far, 0.0, x))

@@ -157,8 +157,8 @@ def sample(
         seeds: [B] int64 row seeds.
         positions: [B] int64, tokens the row's completion holds so far.
         temperature, top_k, top_p, min_p: as in `elastic.ops.sample`, one for all rows.
-        masked: ids that may not be drawn; full logprobs leave that aside.
-        state, machine, active, broken: as in `elastic.ops.sample`, but that a broken row never raises.
+        masked: ids that may not be drawn; full logprobs ignore the mask.
+        state, machine, active, broken: as in `elastic.ops.sample`, except that a broken row never raises.
     """
     settings = (temperature, top_k, top_p, min_p)
     rows = [] if state is None or machine is None else load_rows(state, machine)
@@ -193,7 +193,7 @@ def _emit_row(
     masked: list[int],
     budget: tuple[Rules, Row] | None,
 ) -> tuple[int, float, float, int, int]:
-    """Token, logprobs, source and phase; the row moves on, unless it had to be drawn and could not be."""
+    """Token, logprobs, source and phase; moves the row on, unless it had to be drawn from unusable logits."""
     if budget is None:
         return *_sample_row(logits, random, *settings, masked), Source.SAMPLED, Phase.SOLUTION
     rules, row = budget

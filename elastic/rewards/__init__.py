@@ -1,4 +1,4 @@
-"""Rewards: functions (response text, reference answer) -> float, or None where they cannot tell."""
+"""Rewards: functions (response text, reference answer) -> float, or None for a row that they cannot judge."""
 
 from collections.abc import Callable
 

@@ -49,7 +49,7 @@ def _same(left: Shape, right: Shape) -> bool:
     if len({name.split("_")[0] for name in names[0] | names[1]}) > 1:
         return False  # several names are needed to tell their values apart
     if {left.kind, right.kind} == {"list", "union"}:
-        # `(1,2) or (3,4)` may be points as well; `x>1, x<3` means both, not either.
+        # `(1,2) or (3,4)` may be points, not intervals; `x>1, x<3` means both, not either.
         return not any(names) and "or" in (left.text, right.text) and _matched(left.parts, right.parts)
     left, right = _bare(left), _bare(right)
     if "list" in (left.kind, right.kind) or left.text == right.text == "{}":
@@ -72,7 +72,7 @@ def _both(left: Shape, right: Shape) -> tuple[tuple[Shape, Shape], tuple[Shape, 
 
 
 def _names(shape: Shape) -> set[str]:
-    """What an answer gives values to."""
+    """The names that an answer gives values to."""
     parts = shape.parts if shape.kind == "list" else (shape,)
     return {part.text for part in parts if part.kind == "assignment"}
 
@@ -88,7 +88,7 @@ def _bare(shape: Shape) -> Shape:
 
 
 def _same_members(left: Shape, right: Shape) -> bool:
-    """Lists without brackets and sets: values in any order, words (a ranking, say) in theirs."""
+    """Compares sets and lists without brackets: values in any order, words (a ranking, say) in order."""
     parts = [shape.parts if _unordered(shape) else (shape,) for shape in (left, right)]
     ranking = all(part.kind == "value" and words(part.text) is not None for part in parts[1])
     if ranking and left.kind == right.kind == "list":
@@ -109,7 +109,7 @@ def _matched(left: tuple[Shape, ...], right: tuple[Shape, ...]) -> bool:
         return False
     rest = list(right)
     for part in left:
-        # What is the same text needs no judge.
+        # Parts with the same text need no further comparison.
         found = next((other for other in rest if other == part), None)
         found = found or next((other for other in rest if _same(part, other)), None)
         if found is None:
@@ -124,7 +124,7 @@ def _same_relations(left: Shape, right: Shape) -> bool:
 
 
 def _written(shape: Shape) -> str | None:
-    """An equation as text; None of what is none."""
+    """An equation as text; None for anything else."""
     if shape.kind == "relation":
         return shape.text
     if shape.kind == "assignment" and shape.parts[0].kind == "value":
@@ -158,7 +158,7 @@ def _same_values(left: str, right: str) -> bool:
 
 
 def _for_the_judge(amount: Amount) -> str:
-    """Without what math-verify reads otherwise: percent and degrees, mixed numbers of improper fractions."""
+    """The value without what math-verify misreads: percent, degrees, mixed numbers of improper fractions."""
     text = _FRACTION_BEHIND_NUMBER.sub(_mixed_or_product, amount.value)
     text = _DEGREES.sub(r"{(\\frac{\1\\pi}{180})}", text)
     return f"\\frac{{{text}}}{{100}}" if amount.percent else text
@@ -172,10 +172,11 @@ def _mixed_or_product(match: re.Match[str]) -> str:
 
 
 def _same_numbers(stated: tuple[Fraction, bool], answer: tuple[Fraction, bool]) -> bool:
-    """Exactly. A percent sign divides by 100, except against a reference that leaves it to its question.
+    """Exact comparison of (number, whether a percent sign stood behind it).
 
-    "What percent ...?" has references like 50, and `50%` says just that. Up to 1 the reference may be the
-    share itself, so that 0.5% must not be 0.5. A reference with the sign is a share: 50 is not 50%.
+    A percent sign divides by 100, except against a reference above 1 without the sign: "What percent ...?"
+    has references like 50, which `50%` answers. A reference up to 1 may be a share: 0.5% is not 0.5. A
+    reference with the sign is a share: 50 is not 50%.
     """
     values = [value / 100 if percent else value for value, percent in (stated, answer)]
     if stated[1] and not answer[1] and abs(answer[0]) > 1 and stated[0] == answer[0]:

@@ -1,4 +1,4 @@
-"""Grades completions by the one rule of training, evaluation and reports.
+"""Grades completions, by the same rule in training, evaluation and reports.
 
 Import it by its full name: it needs the rollout record, and with it torch, which rewards of texts do not.
 """
@@ -21,7 +21,7 @@ def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -
 
     Args:
         batch: R rows, with a tokenizer.
-        answers: one a prompt of the batch.
+        answers: one per prompt of the batch.
         reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`; None for
             a row that it cannot judge.
 

@@ -1,8 +1,8 @@
 """math-verify behind limits of time and memory that hold in any thread: in a process of its own.
 
-A signal handler, which math-verify's own limit is, works in the main thread only, and never while one huge
+math-verify's own limit is a signal handler, which works in the main thread only, and never while one huge
 power is computed. The process is started when the first pair needs it, answers one pair after the other, and
-is replaced when a pair has ended it.
+is replaced when a pair goes beyond the limits and ends it.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from elastic.rewards.verify import BEYOND_LIMITS
 
 _log = logging.getLogger(__name__)
 
-SECONDS = 2.0  # of processor time a pair
+SECONDS = 2.0  # of processor time per pair
 MEMORY_BYTES = 1 << 30
 _MAX_CHARACTERS = 300
 _START_SECONDS = 120.0  # of a busy machine
@@ -37,7 +37,7 @@ serve(float(sys.argv[1]), int(sys.argv[2]))
 
 
 class Worker:
-    """A process that judges, and what starts it again. Any number of threads may ask."""
+    """A process that judges pairs; started and restarted when needed. Any number of threads may ask."""
 
     def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> None:
         self._limits = [str(seconds), str(memory_bytes)]
@@ -45,7 +45,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def same(self, stated: str, answer: str) -> bool:
-        """False too for a pair beyond the limits.
+        """Whether math-verify takes the two as equal; False for a pair beyond the limits.
 
         Raises:
             RuntimeError: the process cannot be started.
@@ -62,7 +62,7 @@ class Worker:
             self._stop()
 
     def _ask(self, stated: str, answer: str) -> bytes | None:
-        """What the process says; nothing if the pair went beyond the limits, None if it ended otherwise."""
+        """The process's answer; b"" if the pair went beyond the limits, None if it ended otherwise."""
         line = b""
         try:
             process = self._process or self._start()
@@ -72,7 +72,7 @@ class Worker:
                 process.stdin.flush()
                 line = self._line(process, _WALL_SECONDS)
         finally:
-            if not line:  # or interrupted: the answer to this pair must not become the next one's
+            if not line:  # ended or interrupted: this pair's answer must not be read as the next one's
                 self._stop()
         return line if line or process.returncode in BEYOND_LIMITS else None
 

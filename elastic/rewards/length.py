@@ -10,7 +10,7 @@ def l1_exact(correct: float, target_tokens: int, used_tokens: int, alpha: float 
         correct: 1.0 or 0.0.
         target_tokens: the length the prompt asked for.
         used_tokens: sampled tokens of the whole response, thinking and solution.
-        alpha: reward lost a token.
+        alpha: reward lost per token of difference.
 
     Raises:
         ValueError: a negative count or ``alpha``.
@@ -41,7 +41,7 @@ def l1_prompt(kind: str, target_tokens: int) -> str:
 def user_message(
     question: str, *, suffix: str = "", length: str = "none", target_tokens: int | None = None
 ) -> str:
-    """What the user asks: the same in training, in its evaluations and in sweeps.
+    """The user's message, built in the same way in training, in its evaluations and in sweeps.
 
     Args:
         question: of the problem.

@@ -1,4 +1,4 @@
-"""The reward for mathematics: is the final answer of a solution the right one?"""
+"""The reward for mathematics: whether a solution's final answer is right."""
 
 from elastic.rewards.equal import equal_answers
 from elastic.rewards.response import END_MARKER, solution_text
@@ -20,16 +20,16 @@ def math_reward(
     one, what follows the last "answer is", "Final Answer:" or "####". A number somewhere in a solution that
     was cut is no answer.
 
-    Equal text and equal numbers are settled here. Expressions go to the library math-verify where it is
-    installed (``elastic[train]``, ``elastic[eval]``), within 2 s of processor time and 1 GiB a pair; without
-    it such pairs count as different, and a warning says so once. docs/grading.md has the rules.
+    Equal text and equal numbers are decided here. Expressions go to the library math-verify where it is
+    installed (``elastic[train]``, ``elastic[eval]``), within 2 s of processor time and 1 GiB per pair;
+    without it such pairs count as different, and a warning says so once. docs/grading.md has the rules.
 
     Args:
         response: decoded text of a completion, without the prompt.
         answer: the reference answer, LaTeX or a number.
         end_marker: None grades the whole response.
         boxes: ``all`` takes the different boxes as a list, see `elastic.rewards.stated.final_answer`.
-        answer_tags: whether a last ``<answer>...</answer>`` goes first.
+        answer_tags: whether a last ``<answer>...</answer>`` has precedence over boxes and phrases.
 
     Raises:
         ValueError: an empty ``end_marker``, an unknown ``boxes``.

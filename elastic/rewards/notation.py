@@ -1,4 +1,4 @@
-"""One notation for answers: Unicode and the many ways of LaTeX become few; no meaning is decided here."""
+"""One notation for answers: Unicode and LaTeX variants become one spelling; meaning is decided elsewhere."""
 
 import re
 import unicodedata
@@ -90,11 +90,11 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def one_notation(text: str) -> str:
-    """An answer as LaTeX with one command for each thing, and single spaces."""
+    """An answer as LaTeX with one command per symbol, and single spaces."""
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda run: f"_{{{run[0].translate(_LOWERED)}}}", text)
     text = text.translate(_TABLE)
-    # Full-width digits and their like; last, since it would make "2" of a raised one.
+    # Full-width digits and the like; last, since NFKC would turn a superscript 2 into a plain one.
     text = unicodedata.normalize("NFKC", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -104,7 +104,7 @@ def one_notation(text: str) -> str:
 
 def _braced(text: str) -> str:
     """`\\frac12` as `\\frac{1}{2}`, `\\sqrt2` as `\\sqrt{2}`."""
-    # From the right: arguments inside others are whole when those are looked at.
+    # From the right: inner arguments have their braces before the outer ones are looked at.
     for match in reversed(list(_WITH_ARGUMENTS.finditer(text))):
         at = match.end()
         for _ in range(2 if match[1] == "frac" else 1):
@@ -132,5 +132,5 @@ def closing(text: str, start: int) -> int:
 
 
 def squeezed(text: str) -> str:
-    """Without its spaces, but for those that end a command's name."""
+    """The text without its spaces, except those that end a command's name."""
     return re.sub(r"(\\[a-zA-Z]+) (?=[a-zA-Z])|\s+", lambda m: f"{m[1]} " if m[1] else "", text)

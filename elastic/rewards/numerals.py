@@ -21,7 +21,7 @@ _BASES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def exact_number(text: str) -> Fraction | None:
-    """The value of a numeral in `one_notation`, None of anything else."""
+    """The value of a numeral in `one_notation`, None for anything else."""
     if len(text) > _MAX_CHARACTERS:
         return None
     sign, text = _signed(text.strip())
@@ -64,7 +64,7 @@ def _power(value: Fraction, exponent: str) -> Fraction | None:
 
 
 def based_number(text: str) -> tuple[str, int] | None:
-    """Digits and base of ``52_8``; None of anything else, an indexed variable among it."""
+    """Digits and base of ``52_8``; None for anything else, also for an indexed variable."""
     match = _BASED.fullmatch(squeezed(text))
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What of a response is graded."""
+"""Which part of a response is graded."""
 
 END_MARKER = "</think>"
 
@@ -24,11 +24,11 @@ def solution_text(response: str, end_marker: str | None = END_MARKER) -> str | N
 
 
 def graded_response(solution: str | None) -> str:
-    """What a reward function is shown of a completion whose phases are known, in training and evaluation.
+    """The response that a reward function gets for a completion whose phases are known.
 
-    The decoder knows where the solution starts; a text does not. A thought may spell the marker with other
+    Only the decoder knows where the solution starts. In the text, a thought may spell the marker with other
     tokens, a row that answered at once has no marker, and a model may have markers of its own. So the
-    response is rebuilt: `END_MARKER`, then the solution; nothing at all for a thought that never ended.
+    response is rebuilt: `END_MARKER`, then the solution; empty for a thought that never ended.
 
     Args:
         solution: text behind the end marker; None if the row never came that far.

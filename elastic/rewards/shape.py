@@ -19,7 +19,7 @@ _ONE_NAME = (
     r"[a-zA-Z]+(?: [a-zA-Z]+)*|\|[A-Z]+\|)"
     r"(?:_(?:\w|\{[^{}]*\}))?'*(?:\^\{-1\}(?= ?\())?(?: ?\(\w+(?: ?, ?\w+)*\)| [a-z])?"
 )
-# A point, `(x,y) = (1,2)`, a probability of whatever, or what has a name.
+# What may stand before an equals sign: a name, a point (`(x,y) = (1,2)`), a probability or a function value.
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?: ?, ?{_ONE_NAME})+\)|(?:P|Pr|\\Pr|E|f|g|h) ?\([^()]*\)")
 _VARIABLE = re.compile(r"(?:[a-zA-Z]|\\(?!pi|infty)[a-zA-Z]+)(?:_(?:\w|\{[^{}]*\}))?")
 _JOIN = re.compile(r",? (or|and) |,? ?\\text\{ ?(or|and) ?\} ?")
@@ -38,9 +38,9 @@ class Shape:
         kind: ``value``, ``list`` (no brackets), ``group`` (a tuple, a set or an interval, by its brackets),
             ``union``, ``matrix``, ``assignment`` (of a value, a list, an interval to a name), ``relation``
             (other equations and inequalities).
-        text: of a value or relation; the two brackets of a group; the name in an assignment; "or" or "and"
-            of a list or union joined by it.
-        parts: in it; of a relation the number that it says a sum of names is.
+        text: the text of a value or relation; the two brackets of a group; the name in an assignment; "or" or
+            "and" where such a word joins a list or union.
+        parts: the answers inside; for a relation such as `m + n = 25`, the number.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def _shape(text: str) -> Shape:
 
 
 def _without_thousands(text: str) -> str:
-    """Without the commas of thousands; inside brackets (LaTeX's braces are none) every comma separates."""
+    """Removes commas of thousands. Inside brackets (LaTeX's braces are none) every comma separates values."""
     found = [match.span() for match in _THOUSANDS.finditer(text)]
     inside = depths(re.sub(r"(?<!\\)[{}]", " ", text))
     for start, end in reversed(found):
@@ -142,7 +142,7 @@ def _listed(text: str) -> Shape | None:
 
 
 def flat(parts: Iterable[Shape]) -> tuple[Shape, ...]:
-    """Parts, those of lists instead of the lists."""
+    """The parts, with each list replaced by its own parts."""
     return tuple(inner for part in parts for inner in (part.parts if part.kind == "list" else (part,)))
 
 
@@ -152,7 +152,7 @@ def _related(text: str) -> Shape | None:
     if not signs or not all(sides):
         return None
     if "approx" in signs:
-        # What stands before it is exact, unless it is the name of what is asked.
+        # The side before the sign is the exact one, unless it is only the name of what is asked.
         at = signs.index("approx")
         exact = "=".join(sides[: at + 1]) if set(signs[:at]) <= {"="} else ""
         return _shape(sides[-1] if _NAME.fullmatch(exact) else exact) if exact else Shape("relation", text)

@@ -23,8 +23,8 @@ def final_answer(solution: str, *, boxes: Boxes = "last", answer_tags: bool = Fa
         solution: text behind the end marker.
         boxes: ``last`` takes the last ``\\boxed{...}``; ``all`` makes a list of the different ones, for
             solutions that box each of several values.
-        answer_tags: the last ``<answer>...</answer>`` that is not empty goes first: its box, or else all of
-            its text. Without such a tag the solution is read as without this option.
+        answer_tags: whether the last ``<answer>...</answer>`` that is not empty has precedence: its box, or
+            else all of its text. Without such a tag the solution is read as without this option.
 
     Raises:
         ValueError: an unknown ``boxes``.

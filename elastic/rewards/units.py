@@ -32,7 +32,7 @@ _LETTER = re.compile(rf"[a-zA-Z°{_CURRENCIES}¢]")
 _UNIT = re.compile(rf"(?:\\text\{{)? ?(.*?) ?\}}?({_POWER})")
 _PLURAL = re.compile(r"(?<=ch|sh)es$|(?<=x)es$|(?<=[a-z]{2})(?<!s)s$")
 _SQUARE = re.compile(r"(square|sq\.?|cubic|cu\.?) (.+)")
-# What changes the value, as in "3 tenths", or says something else of it, as in "5 or more".
+# Words that are no unit: they change the value ("3 tenths") or qualify it ("5 or more").
 _NO_UNIT = re.compile(
     r"[^a-z .°/¢$€£¥₹₽₩^\d-]|\b(?:or|and|not|no|more|less|than|to|at|least|most|over|under|below|above|mod|"
     r"wrong|negative|minus|plus|times|false|dozen|half|halves|squared|cubed|factorial|percent|quarters?|base|"
@@ -46,7 +46,7 @@ class Amount(NamedTuple):
 
     Attributes:
         value: what is left.
-        unit: in one spelling, empty if none is named.
+        unit: its normal spelling, empty if none is named.
         percent: whether a percent sign stood behind it.
     """
 

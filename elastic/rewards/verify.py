@@ -14,7 +14,7 @@ _EXACT = 1e-30
 _DIGITS = 50
 _OUT_OF_MEMORY = 3
 BEYOND_LIMITS = (-signal.SIGPROF, _OUT_OF_MEMORY)  # return codes of a process that a pair ended
-# Variables get values that no usual answer makes special, twice: what agrees by chance does so once.
+# Variables get two sets of unusual values: expressions that agree at one by chance differ at the other.
 _POINTS = (lambda i: (12 * i + 17, 2 * i + 13)), (lambda i: (2 * i + 5, 10 * i + 23))
 
 
@@ -49,7 +49,7 @@ def _parsed(text: str) -> Any:
 
 
 def _close(gold: Any, target: Any) -> bool | None:
-    """Whether two expressions have relatively the same values; None where they have no finite ones."""
+    """Whether two expressions have the same values up to a relative error; None without finite values."""
     from sympy import Float, Rational
 
     rounded = gold.has(Float) or target.has(Float)
@@ -79,8 +79,8 @@ def _close(gold: Any, target: Any) -> bool | None:
 def serve(seconds: float, memory_bytes: int) -> None:
     """Answers lines of JSON `[stated, answer]` on stdin with `true` or `false` on stdout, until stdin ends.
 
-    A pair that takes more than `seconds` of processor time ends the process, by a signal that the kernel
-    carries out itself: Python runs no handler while one huge power is computed. Nor does that need a parent.
+    A pair that takes more than `seconds` of processor time ends the process, by a signal whose default action
+    the kernel carries out: Python runs no handler while one huge power is computed. No parent is needed.
     """
     results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no result
@@ -88,7 +88,7 @@ def serve(seconds: float, memory_bytes: int) -> None:
     limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # They go to the whole group but are for the parent, which may have a step to finish; its end ends stdin.
+    # A terminal sends these to the whole group, but the parent decides; when it ends, stdin does.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -103,7 +103,7 @@ def serve(seconds: float, memory_bytes: int) -> None:
         try:
             equal = same(*json.loads(line))
         except MemoryError:
-            os._exit(_OUT_OF_MEMORY)  # nothing is sure any more
+            os._exit(_OUT_OF_MEMORY)  # after this, libraries may be in any state
         except Exception:
             equal = False  # the libraries raise whatever they like on text that is no mathematics
         signal.setitimer(signal.ITIMER_PROF, 0)

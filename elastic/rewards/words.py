@@ -27,7 +27,7 @@ def words(text: str) -> str | None:
 
 
 def same_words(left: str, right: str) -> bool:
-    """Equal text. Capital first letters do not count, nor all capitals in three letters and more."""
+    """Whether two texts are equal, ignoring capital first letters, and all capitals from three letters on."""
     left, right = (re.sub(r"\\text\{ ?([^{}]*?) ?\}", r"\1", text) for text in (left, right))
     if squeezed(left) == squeezed(right):
         return True

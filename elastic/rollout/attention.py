@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 
 from elastic.rollout.attend import attend
 from elastic.rollout.flash import find_flash, flash_obstacle
+from elastic.rollout.flex import flex_obstacle
 from elastic.rollout.masked import length_mask, masked_attention
 from elastic.rollout.serving import attention_set, masked_implementation, prompt_implementation
 
@@ -172,19 +173,17 @@ def candidates(model: Any, wanted: str, device: torch.device) -> list[SlotAttent
         raise TypeError(f"attention: expected one of {', '.join(CHOICES)}, got {wanted!r}")
     if wanted not in CHOICES:
         raise ValueError(f"attention: expected one of {', '.join(CHOICES)}, got {wanted!r}")
-    obstacle = "" if wanted in ("flex", "sdpa") else flash_obstacle(device, _dtype(model), _width(model))
-    if wanted == "flash" and obstacle:
-        raise ValueError(f"attention: 'flash' was asked for, but {obstacle}")
-    why = obstacle or "flash-attn does not serve this model"
-    if wanted in ("flash", "flex"):
+    no_flash = flash_obstacle(device, _dtype(model), _width(model))
+    no_flex = flex_obstacle(device)
+    if obstacle := {"flash": no_flash, "flex": no_flex}.get(wanted):
+        raise ValueError(f"attention: {wanted!r} was asked for, but {obstacle}")
+    if wanted != "auto":
         found = [(wanted, "asked for")]
-    elif wanted == "sdpa":
-        found = [("sdpa", "asked for")]
-    elif device.type != "cuda":
-        found = [("sdpa", "the device is no GPU")]
     else:
-        found = [] if obstacle else [("flash", find_flash(device)[1])]
-        found += [("flex", why), ("sdpa", why)]
+        why = no_flash or "flash-attn does not serve this model"
+        found = [] if no_flash else [("flash", find_flash(device)[1])]
+        found += [] if no_flex else [("flex", why)]
+        found += [("sdpa", why)]
     prompts = prompt_implementation(model)
     tried = [SlotAttention(backend, reason, prompts=prompts) for backend, reason in found]
     if tried[-1].backend == "sdpa":

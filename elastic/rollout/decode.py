@@ -17,10 +17,12 @@ from elastic import ops
 from elastic.budget import Phase, Source
 from elastic.rollout.attention import MASKED, SlotAttention
 from elastic.rollout.buffer import RecordBuffer
-from elastic.rollout.cache import Prefix, SlotCache, prefill
+from elastic.rollout.cache import NoRoom, Prefix, SlotCache, prefill
 from elastic.rollout.limits import Limits
+from elastic.rollout.memory import KVMemory
 from elastic.rollout.plan import Plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pools import Pool
 from elastic.rollout.schedule import Schedule
 from elastic.rollout.step import WINDOW, Slots, done_state, emit, forward, new_slots
 
@@ -38,6 +40,7 @@ class Decoder:
     Args:
         plan: the rows.
         schedule: of the plan's rows, at its start.
+        memory: of the model on the device.
         poll: when and how completion is looked at.
         on_token: called for every emitted token; needs a poll every step.
         bar: progress over rows.
@@ -54,6 +57,7 @@ class Decoder:
         schedule: Schedule,
         limits: Limits,
         device: torch.device,
+        memory: KVMemory,
         poll: Poll,
         on_token: OnToken | None,
         bar: tqdm,
@@ -62,7 +66,8 @@ class Decoder:
         rows, slots = len(plan.most), schedule.used
         self.ended_at = [-1] * rows
         self._model, self._plan, self._schedule, self._device = model, plan, schedule, device
-        self._poll, self._on_token, self._bar, self._attention = poll, on_token, bar, attention
+        self._memory, self._poll, self._on_token, self._bar = memory, poll, on_token, bar
+        self._attention = attention
         self._machine = plan.machine.to(device)
         self._slots: Slots = new_slots(slots, limits.vocab, self._machine, device)
         self._cache: SlotCache | None = None
@@ -108,8 +113,30 @@ class Decoder:
         assert self._cache is not None
         columns, most = self._schedule.columns, self._schedule.most_columns
         if columns > self._cache.capacity:
-            self._cache.grow(min(2 * columns, most))
+            self._grow(min(2 * columns, most))
         forward(self._model, self._cache, self._slots, self._schedule.used, columns, self._attention)
+
+    # Memory of the slots
+
+    def _allocated(self, like: Prefix) -> SlotCache:
+        needs, pools = self._plan.needs, self._schedule.pools
+        self._memory.check(needs, pools)
+        try:
+            return SlotCache(like, pools)
+        except NoRoom as error:
+            raise self._memory.error(needs, pools, error.given) from error
+
+    def _grow(self, columns: int) -> None:
+        """Gives the slots of the last pool more columns: for rows without a budget, which lie there."""
+        assert self._cache is not None
+        pools = [*self._schedule.pools[:-1], Pool(self._schedule.pools[-1].slots, columns)]
+        needs, held = self._plan.needs.grown(columns), self._cache.bytes
+        # Old and new keys of a layer are there together while they are copied.
+        self._memory.check(needs, pools, held - held // len(self._cache.slot_layers) // 2)
+        try:
+            self._cache.grow(columns)
+        except NoRoom as error:
+            raise self._memory.error(needs, pools, error.given) from error
 
     # Slots change hands
 
@@ -131,7 +158,7 @@ class Decoder:
         for k, into in by_prompt.items():
             prefix = fresh[k] if k in fresh else self._prefixes[k]
             if self._cache is None:
-                self._cache = SlotCache(prefix, len(self._schedule.row), self._schedule.first_columns)
+                self._cache = self._allocated(prefix)
             index = torch.tensor(into, device=self._device)
             self._cache.insert(index, prefix)
             self._slots.logits[index] = prefix.logits
@@ -168,9 +195,10 @@ class Decoder:
 
     def _compact(self) -> None:
         sources, targets = self._schedule.compact()
-        if sources and self._cache is not None:
+        assert self._cache is not None
+        self._cache.move(sources, targets, self._schedule.counts)
+        if sources:
             source, target = torch.tensor([sources, targets], device=self._device)
-            self._cache.move(source, target)
             s = self._slots
             for tensor in (s.logits, s.positions, s.state, s.seeds, s.emitted):
                 tensor[target] = tensor[source]

@@ -23,6 +23,7 @@ from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.limits import model_limits
 from elastic.rollout.plan import Plan, make_plan
 from elastic.rollout.poll import Poll
+from elastic.rollout.pooling import Pooling
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.servable import check_servable
@@ -49,7 +50,8 @@ class RolloutEngine:
         markers: thinking markers; by default those that `default_markers` finds: `<think>` and `</think>`, or
             another well-known pair that this vocabulary has in their place (with a warning), and tool calls
             that end thinking.
-        max_rows: most rows decoded together, S. The KV cache takes max_rows times the longest row.
+        max_rows: most rows decoded together, S. The KV cache has as many slots, of up to four lengths, as the
+            rows' budgets ask for (`kv_bytes`).
         device: by default the model's.
         eos_ids: tokens that end a row; by default those of the model's generation config and the tokenizer.
             An empty list is none: rows end at their budgets, `max_new_tokens` or the context alone.
@@ -111,6 +113,7 @@ class RolloutEngine:
         choices = candidates(model, attention, self.device)
         with serving(model):
             self._attention = prove_decoding(model, self.limits.context, choices)
+        self._pooling = Pooling(model, self.device, self._attention.backend != "mask")
         if on_gpu or attention != "auto":
             print(f"elastic: rollouts: attention {self.attention}", file=sys.stderr)
 
@@ -165,7 +168,8 @@ class RolloutEngine:
         Raises:
             TypeError, ValueError: bad arguments, before anything is computed. `OutOfContext`, a ValueError,
                 where a prompt or its budget does not fit the model's context.
-            MemoryError: the KV cache does not fit; lower max_rows.
+            MemoryError: the KV cache does not fit; names the max_rows that would. It comes before anything is
+                computed, unless rows without a bounded budget made the cache grow.
             RuntimeError: the logits of a row hold NaN; names row and prompt.
         """
         special = self.add_special_tokens if add_special_tokens is None else add_special_tokens
@@ -187,13 +191,16 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
+        with serving(self.model):
+            memory, pools = self._pooling.fitting(plan.needs, slots)
         with serving(self.model), self._attention.stepping(self.model), self._bar(rows, shown) as bar:
             decoder = Decoder(
                 self.model,
                 plan,
-                plan.schedule(slots, self.refill_rows or -(-slots // 8)),
+                plan.schedule(pools, self.refill_rows or -(-slots // 8)),
                 self.limits,
                 self.device,
+                memory,
                 Poll(1, False) if on_token else Poll(self.poll_every, self._lagged),
                 on_token,
                 bar,
@@ -203,6 +210,40 @@ class RolloutEngine:
         batch = self._batch(plan, fields, state, decoder.ended_at)
         self._warn_of_thinking(batch, plan)
         return batch
+
+    def kv_bytes(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        budget: Budget | Sequence[Budget] | None = None,
+        samples_per_prompt: int = 1,
+        max_new_tokens: int | None = None,
+    ) -> int:
+        """Bytes of the KV cache that `generate` begins with for these arguments. Decodes nothing.
+
+        Slots come in up to four lengths, by the budgets of the rows. Rows without a bounded budget begin with
+        512 tokens of a completion, and those that need more double the cache they are in.
+
+        Args:
+            prompts, budget, samples_per_prompt, max_new_tokens: as for `generate`.
+
+        Raises:
+            TypeError, ValueError: as by `generate`.
+        """
+        plan = make_plan(
+            prompts,
+            budget,
+            samples_per_prompt,
+            Sampling(),
+            max_new_tokens,
+            None,
+            tokenizer=self.tokenizer,
+            markers=self.markers,
+            limits=self.limits,
+            add_special_tokens=self.add_special_tokens,
+        )
+        with serving(self.model):
+            memory, pools = self._pooling.plan(plan.needs, min(self.max_rows, len(plan.most)))
+        return memory.bytes(pools)
 
     def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
         """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""

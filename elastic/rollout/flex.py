@@ -25,6 +25,12 @@ def compiled() -> Callable[..., Any]:
     return torch.compile(flex_attention)
 
 
+def flex_obstacle(device: torch.device) -> str:
+    """Why it cannot serve; empty if it can, as far as can be told without a call."""
+    # The C++ kernel that torch 2.13 writes for a CPU does not compile once a size has changed.
+    return "" if device.type == "cuda" else f"flex_attention needs a CUDA device, this is {device.type}"
+
+
 def length_blocks(lengths: Tensor, columns: int, window: int, queries: int) -> BlockMask:
     """Blocks of columns that each row reads, and which columns of them.
 

@@ -16,6 +16,8 @@ from elastic.budget.machine import Machine, compile_budgets
 from elastic.budget.markers import Markers
 from elastic.rollout.encoding import encode_prompts
 from elastic.rollout.limits import Limits
+from elastic.rollout.needs import Needs
+from elastic.rollout.pools import Pool, class_of_rows
 from elastic.rollout.schedule import Schedule
 from elastic.rollout.starts import PhaseName, Start, read_starts
 from elastic.sampling import Sampling, row_seeds
@@ -59,10 +61,17 @@ class Plan:
     run_seed: int | None
     sampling: Sampling
 
-    def schedule(self, slots: int, refill: int) -> Schedule:
+    @property
+    def needs(self) -> Needs:
+        """Of these rows."""
+        lengths = [len(self.prompts[k]) for k in self.prompt_index]
+        return Needs.of(lengths, self.most, self.bounded)
+
+    def schedule(self, pools: Sequence[Pool], refill: int) -> Schedule:
         """Of these rows, none of which has begun."""
-        lengths = [len(prompt) for prompt in self.prompts]
-        return Schedule(self.prompt_index, lengths, self.most, self.bounded, slots, refill)
+        lengths, needs = [len(prompt) for prompt in self.prompts], self.needs
+        row_pool = class_of_rows(pools, needs)
+        return Schedule(self.prompt_index, lengths, self.most, needs, pools, row_pool, refill)
 
 
 def make_plan(

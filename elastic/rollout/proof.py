@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from elastic.models import probe
 from elastic.rollout.attention import SlotAttention
 from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pools import Pool
 from elastic.rollout.step import forward
 from elastic.rollout.windows import SLIDING, declared_windows, narrowed
 
@@ -66,7 +67,8 @@ def prove_decoding(model: Any, context: int | None, attentions: Sequence[SlotAtt
         if not found:
             return attention
     hint = f"; its configuration declares {declared}" if declared else ""
-    raise ValueError(f"model: {config.model_type} cannot be decoded in slots: {found}{hint}")
+    kind = f" with attention={attentions[0].backend!r}" if len(attentions) == 1 else ""
+    raise ValueError(f"model: {config.model_type} cannot be decoded in slots{kind}: {found}{hint}")
 
 
 def _failure(model: Any, short: int, long: int, attention: SlotAttention, narrow: bool) -> str:
@@ -111,7 +113,9 @@ def _decode(model: Any, rows: list[list[int]], attention: SlotAttention) -> list
     device = next(model.parameters()).device
     prompts = [row[:-_STEPS] for row in rows]
     prefixes = prefill(model, prompts, device)
-    cache = SlotCache(prefixes[0], len(rows), max(map(len, rows)))
+    # In pools of their own, where the attention takes several: one pool is the simpler case.
+    apart = [Pool(1, len(row)) for row in rows]
+    cache = SlotCache(prefixes[0], [Pool(2, len(rows[1]))] if attention.backend == "mask" else apart)
     for slot, prefix in enumerate(prefixes):
         cache.insert(torch.tensor([slot], device=device), prefix)
     logits = torch.stack([prefix.logits for prefix in prefixes])

@@ -1,14 +1,21 @@
 """Which row decodes in which slot, and until when: the half of the decode loop that asks no device.
 
 R rows, K prompts, S slots of which the first n are in use.
+
+Slots lie in pools by length (`pools.py`). Those in use are numbered pool by pool: the first n_0 are in pool
+0, the next n_1 in pool 1, and so on; they are the first ones of their pool.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
-FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled when they need more
+if TYPE_CHECKING:
+    from elastic.rollout.needs import Needs
+    from elastic.rollout.pools import Pool
 
 
 class Schedule:
@@ -21,19 +28,19 @@ class Schedule:
         prompt_index: of each row, its prompt.
         prompt_tokens: of each prompt, its length.
         most: of each row, the most tokens it emits.
-        bounded: of each row, whether `most` is a bound of its own. What such a row may need is there from the
-            start (SPEC R5); the others get more as they go.
-        slots: S.
+        needs: of the rows.
+        pools: of S slots together, shortest first.
+        row_pool: of each row, the shortest pool whose slots hold it.
         refill: free slots that start a refill, or a compaction once the queue is empty.
 
     Attributes:
-        used: n.
+        counts: n_p of each pool.
         row: of each slot, -1 for none; a finished row stays until the slot is reused.
         live: of each slot, whether its row still emits.
-        alive: how many are live.
         start: of each slot, the step at which its row emits its first token.
         step: steps taken.
-        first_tokens, first_columns: tokens of a completion, and cache columns, to begin with.
+        pools: as given; the last one's columns are those it begins with.
+        first_tokens: of a completion, to begin with.
         most_tokens, most_columns: that the longest row may need.
     """
 
@@ -42,33 +49,47 @@ class Schedule:
         prompt_index: Sequence[int],
         prompt_tokens: Sequence[int],
         most: Sequence[int],
-        bounded: Sequence[bool],
-        slots: int,
+        needs: Needs,
+        pools: Sequence[Pool],
+        row_pool: Sequence[int],
         refill: int,
     ):
         self._prompt_index, self._most, self._refill = prompt_index, most, refill
         self._prompt_tokens = [prompt_tokens[k] for k in prompt_index]
-        self._queue = deque(_longest_first(most, prompt_index))
+        self._queues: list[deque[int]] = [deque() for _ in pools]
+        for row in _longest_first(most, prompt_index):
+            self._queues[row_pool[row]].append(row)
         self._waiting = [0] * len(prompt_tokens)
         for k in prompt_index:
             self._waiting[k] += 1
-        self.used = slots
+        self.pools = tuple(pools)
+        self.counts = [pool.slots for pool in pools]
+        slots = self.used
+        self._refills = [-(-refill * pool.slots // slots) for pool in pools]
         self.row = [-1] * slots
         self.live = [False] * slots
-        self.alive = 0
+        self._alive = [0] * len(self.pools)
         self.start = [0] * slots
         self.step = 0
         self._next_end = 0  # earliest step at which a row in flight has emitted all it may
         self._columns_ahead = 0  # columns needed at a step, minus the step
-        firsts = [n if own else min(n, FIRST_COLUMNS) for n, own in zip(most, bounded, strict=True)]
-        self.first_tokens, self.most_tokens = max(firsts), max(most)
-        self.first_columns = max(p + n for p, n in zip(self._prompt_tokens, firsts, strict=True))
-        self.most_columns = max(p + n for p, n in zip(self._prompt_tokens, most, strict=True))
+        self.first_tokens, self.most_tokens = max(needs.tokens), max(most)
+        self.most_columns = max(needs.most_columns)
+
+    @property
+    def used(self) -> int:
+        """n."""
+        return sum(self.counts)
+
+    @property
+    def alive(self) -> int:
+        """How many slots are live."""
+        return sum(self._alive)
 
     @property
     def busy(self) -> bool:
         """Whether any row waits or emits."""
-        return bool(self._queue) or self.alive > 0
+        return self.alive > 0 or any(self._queues)
 
     @property
     def columns(self) -> int:
@@ -78,23 +99,30 @@ class Schedule:
     @property
     def sparse(self) -> bool:
         """Whether so many slots are free, and no row waits for them, that a compaction is worth it."""
-        free = self.used - self.alive
-        return not self._queue and free >= min(self._refill, max(1, self.used // 8))
+        if self.used == self.alive:
+            return False
+        free = sum(self._free(p) for p in range(len(self.pools)) if not self._rows_for(p))
+        return free >= min(self._refill, max(1, self.used // 8))
 
     def refill(self) -> list[int]:
         """The slots to `admit` rows to now; none where too few are free."""
-        free = self.used - self.alive
-        if not self._queue or (self.alive and free < min(self._refill, len(self._queue))):
-            return []
-        return [s for s in range(self.used) if not self.live[s]][: len(self._queue)]
+        taken: list[int] = []
+        if self.used > self.alive and any(self._ready(p) for p in range(len(self.pools))):
+            for p, slots in enumerate(self._slots()):
+                free = [s for s in slots if not self.live[s]]
+                taken += free[: self._rows_for(p) - len(taken)]
+        return taken
 
     def admit(self, slots: Sequence[int]) -> list[int]:
-        """The next rows of the queue, which these slots take."""
-        rows = [self._queue.popleft() for _ in slots]
-        for row, slot in zip(rows, slots, strict=True):
+        """The next rows of the queue, which these slots, in ascending order, take."""
+        rows = []
+        for slot in slots:
+            pool = self._pool(slot)
+            row = self._next_row(pool)
+            self._alive[pool] += 1
             self.row[slot], self.live[slot], self.start[slot] = row, True, self.step
             self._waiting[self._prompt_index[row]] -= 1
-        self.alive += len(rows)
+            rows.append(row)
         self._look_ahead()
         return rows
 
@@ -103,15 +131,31 @@ class Schedule:
         return self._waiting[prompt] > 0
 
     def compact(self) -> tuple[list[int], list[int]]:
-        """Moves rows in flight to the front, so that a step computes fewer slots: from where, to where."""
-        alive = self._live_slots()
-        targets = [s for s in range(len(alive)) if not self.live[s]]
-        sources = alive[len(alive) - len(targets) :]
-        for old, new in zip(sources, targets, strict=True):
-            self.row[new], self.live[new], self.start[new] = self.row[old], True, self.start[old]
-            self.row[old], self.live[old] = -1, False
-        self.used = len(alive)
-        return sources, targets
+        """Moves rows in flight to the front of their pools, so that a step computes fewer slots.
+
+        A pool that rows wait for keeps its slots.
+
+        Returns:
+            From which slots, by their numbers before, to which, by those after. Where a pool in front has
+            shrunk, rows get another number that keep their place in their pool.
+        """
+        order: list[int] = []
+        for p, slots in enumerate(self._slots()):
+            kept = list(slots)
+            if not self._rows_for(p):
+                alive = [s for s in slots if self.live[s]]
+                kept = kept[: len(alive)]
+                gaps = [i for i, s in enumerate(kept) if not self.live[s]]
+                for i, s in zip(gaps, alive[len(alive) - len(gaps) :], strict=True):
+                    kept[i] = s
+            self.counts[p] = len(kept)
+            order += kept
+        left = len(self.row) - len(order)
+        self.row = [self.row[s] for s in order] + [-1] * left
+        self.live = [self.live[s] for s in order] + [False] * left
+        self.start = [self.start[s] for s in order] + [0] * left
+        moved = [(old, new) for new, old in enumerate(order) if old != new]
+        return [old for old, _ in moved], [new for _, new in moved]
 
     def spent(self) -> list[int]:
         """Live slots whose rows have emitted all they may."""
@@ -127,7 +171,7 @@ class Schedule:
         """The rows of these live slots emit nothing from here on."""
         for slot in slots:
             self.live[slot] = False
-        self.alive -= len(slots)
+            self._alive[self._pool(slot)] -= 1
         self._look_ahead()
 
     def emitted(self, slot: int) -> int:
@@ -151,6 +195,31 @@ class Schedule:
 
     def _end(self, slot: int) -> int:
         return self.start[slot] + self._most[self.row[slot]]
+
+    # Pools
+
+    def _slots(self) -> list[range]:
+        """The slots in use of each pool."""
+        ends = list(accumulate(self.counts))
+        return [range(end - count, end) for end, count in zip(ends, self.counts, strict=True)]
+
+    def _free(self, pool: int) -> int:
+        return self.counts[pool] - self._alive[pool]
+
+    def _pool(self, slot: int) -> int:
+        return next(p for p, slots in enumerate(self._slots()) if slot in slots)
+
+    def _rows_for(self, pool: int) -> int:
+        """Rows that wait and that the pool's slots hold: its own and those of shorter pools."""
+        return sum(len(queue) for queue in self._queues[: pool + 1])
+
+    def _next_row(self, pool: int) -> int:
+        return next(queue for queue in reversed(self._queues[: pool + 1]) if queue).popleft()
+
+    def _ready(self, pool: int) -> bool:
+        """Whether enough of the pool's slots are free for a refill."""
+        rows, free = self._rows_for(pool), self._free(pool)
+        return rows > 0 and free > 0 and (not self._alive[pool] or free >= min(self._refills[pool], rows))
 
 
 def _longest_first(most: Sequence[int], prompt_index: Sequence[int]) -> list[int]:

@@ -122,13 +122,13 @@ def forward(
 
     Args:
         columns: cache columns that are read: one more than the largest write column of a row in flight.
-            Rows that are done may stand beyond; they are held back at the last column. An attention by
-            lengths is given all columns, so that their number does not change from step to step.
+            Rows that are done may stand beyond; the cursor holds them back at the last column. An attention
+            by lengths is given all columns, so that their number does not change from step to step.
         attention: of the rows over their slots; the model is within its `stepping`.
     """
     if attention.by_lengths:
         columns = cache.capacity
-    positions = slots.positions[:rows].clamp_(max=columns - 1)
+    positions = slots.positions[:rows]
     cache.cursor.move(positions, columns)
     reads = SlotReads(attention, positions + 1, columns, cache.dtype)
     out = model(

@@ -31,7 +31,7 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     dataset, eval_dataset = _datasets(config)
     config = config.for_problems(len(dataset), len(eval_dataset) or None)
     check_output(config)
-    # Only now: a mistake found so far costs no wait for transformers and accelerate.
+    # Imported only now: mistakes found so far are reported without loading transformers and accelerate.
     from elastic.train.run.accelerator import build_accelerator
     from elastic.train.trainer import Trainer
 

@@ -1,7 +1,7 @@
 """GRPO with budget-constrained rollouts (Elastic Reasoning, arXiv 2505.05315).
 
 A step: draw problems and budgets, generate under them, grade, turn rewards into advantages (`collect`);
-then one or more optimizer steps on what was sampled (`step`). What a budget forced is context, never loss.
+then one or more optimizer steps on the sampled tokens (`update.step`). Forced tokens are only context.
 """
 
 import copy
@@ -49,7 +49,7 @@ class Trainer:
     """Trains a model in place.
 
     Args:
-        config: checked already; `TrainConfig.preflight` is the caller's.
+        config: its values are checked; calling `TrainConfig.preflight` is up to the caller.
         model: the starting model, a Hugging Face causal language model; docs/models.md says which.
         tokenizer: its tokenizer.
         dataset: training problems.
@@ -91,7 +91,7 @@ class Trainer:
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
-        packs(model)  # or a refusal, before the first rollout
+        packs(model)  # refuses, before the first rollout, a model that cannot be trained
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
         engine = RolloutEngine(
             self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
@@ -138,10 +138,10 @@ class Trainer:
         """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
 
         A failure in a reward function or an update leaves the rollouts of the step in ``failed/`` and a
-        checkpoint of the state before it, whatever ``train.save_every`` says; so does an interruption (and
-        SIGTERM) leave a checkpoint, but within the updates of a step, whose state no run could go on from.
-        Started again, by a new Trainer or by calling this again, the run goes on as if nothing had happened.
-        A finished run does nothing.
+        checkpoint of the state before it, whatever ``train.save_every`` says. An interruption (Ctrl-C,
+        SIGTERM) leaves a checkpoint too, except during the updates of a step, from whose state no run could
+        continue. Started again, by a new Trainer or another call, the run continues with the same results. A
+        finished run does nothing.
 
         Returns:
             Where the run stands: all steps done.
@@ -160,7 +160,7 @@ class Trainer:
             log = MetricsLog(
                 Path(self.config.train.output_dir),
                 steps=self.config.train.steps,
-                # Without a checkpoint nothing of an earlier attempt counts, not its evaluation of step 0.
+                # Without a checkpoint nothing of an earlier attempt counts, nor its evaluation of step 0.
                 done=progress.step if progress.step else -1,
                 console_every=self.config.logging.console_every,
                 progress=self.config.logging.progress,
@@ -259,7 +259,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.zero_grad()
         self._policy.backward(part, num_tokens, num_rows, stats)
-        # Infinity: the norm alone, nothing is scaled.
+        # With infinity the norm is only measured, nothing is scaled.
         limit = self.config.optim.max_grad_norm or math.inf
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(norm):

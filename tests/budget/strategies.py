@@ -17,9 +17,8 @@ from elastic.budget import Budget, Phase
 from elastic.budget.machine import Machine
 from elastic.budget.markers import Markers, NaturalEnd
 from elastic.budget.pattern import Spelling
-
-from . import oracle
-from .helpers import BYTES, PAD, CharacterTokenizer, Run, machine_for, run
+from tests.budget import oracle
+from tests.budget.helpers import BYTES, PAD, CharacterTokenizer, Run, machine_for, run
 
 MARKER_TOKENS = st.integers(2, 5)
 TEXT_TOKENS = st.integers(6, 9)

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from elastic import ops, reference
 from elastic.budget import Phase
-
-from . import oracle
-from .helpers import CharacterTokenizer, compiled, run
-from .strategies import cases, cases_and_streams, streams
+from tests.budget import oracle
+from tests.budget.helpers import CharacterTokenizer, compiled, run
+from tests.budget.strategies import cases, cases_and_streams, streams
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

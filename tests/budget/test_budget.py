@@ -11,9 +11,8 @@ from elastic.budget import CLOSINGS
 from elastic.budget.eos import eos_tuple
 from elastic.budget.machine import compile_budgets
 from elastic.budget.table import Column
-
-from .helpers import EOS, ListTokenizer, machine_for, run
-from .tokenizers import bpe, words
+from tests.budget.helpers import EOS, ListTokenizer, machine_for, run
+from tests.budget.tokenizers import bpe, words
 
 START, END = 2, 3
 ONE = Markers((START,), (END,))

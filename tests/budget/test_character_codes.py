@@ -6,9 +6,8 @@ from unicodedata import normalize
 import pytest
 
 from elastic.budget.token_text import character_codes, token_bytes
-
-from .tokenizers import bpe, byte_fallback, byte_level, pieces, words
-from .vocabularies import REAL, needs_shared, real
+from tests.budget.tokenizers import bpe, byte_fallback, byte_level, pieces, words
+from tests.budget.vocabularies import REAL, needs_shared, real
 
 TEXT = (
     "plain, é ß ﬁ, 数学の答えは四十二です。龘𠮷🙂👩\u200d👩\u200d👧🏳\ufe0f\u200d🌈 e\u0301 a\u0308\u0323 "

@@ -4,8 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from elastic import ops
-
-from .strategies import cases_and_streams
+from tests.budget.strategies import cases_and_streams
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops, replay
-
-from .helpers import EOS, PAD, machine_for, run
-from .tokenizers import bpe, chat
+from tests.budget.helpers import EOS, PAD, machine_for, run
+from tests.budget.tokenizers import bpe, chat
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

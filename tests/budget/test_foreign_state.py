@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from elastic.ops.state import (
     THINKING_USED,
 )
 from elastic.reference.budget_state import Row, misfit
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 X, PAD, VOCAB = 6, 9, 24
 # Markers of three tokens; an extension and two notices stand between F and the start markers.

@@ -8,8 +8,7 @@ import torch
 
 from elastic import Budget, Markers, Phase, ops
 from elastic.budget.machine import compile_budgets
-
-from .test_calls import READERS
+from tests.budget.test_calls import READERS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

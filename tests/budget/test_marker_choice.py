@@ -8,8 +8,7 @@ from elastic import Markers, Phase
 from elastic.budget.marker_text import bare_end, closes, thinking_tokens
 from elastic.budget.markers import MarkerWarning, NaturalEnd
 from elastic.budget.pattern import Spelling
-
-from .tokenizers import bpe, words
+from tests.budget.tokenizers import bpe, words
 
 TURNS = ["<|user|>", "<|assistant|>"]
 CLI = ("--start-marker", "--end-marker", "--end")
@@ -146,6 +145,19 @@ def test_errors_name_the_flags_or_keys_of_the_place_where_the_markers_were_given
         Markers.from_tokenizer(known, "1", ends=["<call>"], names=CLI)
     with pytest.raises(ValueError, match=r"^start: .* with Markers\.from_tokenizer\(tokenizer, start=\.\.\."):
         Markers.from_tokenizer(known)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "ends", "flag"),
+    [
+        ("<think>so", "so", (), "--start-marker"),
+        ("<think>", "<think>so", (), "--end-marker"),
+        ("<think>", "</think>", ("<think>so",), "--end"),
+    ],
+)
+def test_the_marker_that_holds_another_is_called_by_its_own_flag(start, end, ends, flag):
+    with pytest.raises(ValueError, match=rf"^{flag}: the ids .* told apart; .* with --start-marker and"):
+        Markers.from_tokenizer(tokenizer("<think>", "</think>"), start, end, ends, names=CLI)
 
 
 @pytest.mark.parametrize(

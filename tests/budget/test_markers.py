@@ -6,9 +6,8 @@ import pytest
 
 from elastic import Budget, Markers, Phase
 from elastic.budget.pattern import Spelling
-
-from .helpers import machine_for, run
-from .tokenizers import bpe, chat, pieces, word_pieces, words
+from tests.budget.helpers import machine_for, run
+from tests.budget.tokenizers import bpe, chat, pieces, word_pieces, words
 
 TRACES = ["a </b> <p>x.</p>\n\n answer.</think>\n\n <think>\nfoo </think>\nbar x</think> y"] * 5
 

@@ -5,8 +5,7 @@ import torch
 
 from elastic import Budget, Markers, Phase, ops, reference
 from elastic.budget.machine import compile_budgets
-
-from .helpers import EOS, PAD, machine_for
+from tests.budget.helpers import EOS, PAD, machine_for
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -7,8 +7,7 @@ from functools import cache
 import pytest
 
 from elastic import Markers
-
-from .vocabularies import REAL, math_texts, needs_shared, places, real
+from tests.budget.vocabularies import REAL, math_texts, needs_shared, places, real
 
 pytestmark = [needs_shared, pytest.mark.filterwarnings("ignore::elastic.budget.markers.MarkerWarning")]
 

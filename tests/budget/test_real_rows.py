@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, Markers, Phase, ops
-
-from .helpers import compiled, run
-from .vocabularies import needs_shared, real
+from tests.budget.helpers import compiled, run
+from tests.budget.vocabularies import needs_shared, real
 
 CUTS = range(1, 14)
 CLOSING = "\nTime is up.\n{end}\n\nAnswer:"

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, replay
-
-from .helpers import EOS, machine_for, run
-from .tokenizers import bpe
+from tests.budget.helpers import EOS, machine_for, run
+from tests.budget.tokenizers import bpe
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

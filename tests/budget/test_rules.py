@@ -6,8 +6,7 @@ import torch
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
 from elastic.budget.machine import OPENING_WHITESPACE_LIMIT
 from elastic.budget.pattern import Spelling
-
-from .helpers import EOS, ListTokenizer, machine_for, run
+from tests.budget.helpers import EOS, ListTokenizer, machine_for, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -7,8 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops
 from elastic.budget.machine import compile_budgets
-
-from .helpers import EOS, PAD, ListTokenizer, machine_for, run
+from tests.budget.helpers import EOS, PAD, ListTokenizer, machine_for, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

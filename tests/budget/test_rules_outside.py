@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, Source, ops, reference
-
-from .helpers import EOS, CharacterTokenizer, compiled, machine_for, run
+from tests.budget.helpers import EOS, CharacterTokenizer, compiled, machine_for, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

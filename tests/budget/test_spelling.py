@@ -10,9 +10,8 @@ from elastic import Markers
 from elastic.budget.pattern import Pattern
 from elastic.budget.spelling import Learned, fit, learn
 from elastic.budget.token_text import token_texts
-
-from .tokenizers import bpe, byte_fallback
-from .vocabularies import places
+from tests.budget.tokenizers import bpe, byte_fallback
+from tests.budget.vocabularies import places
 
 PARTS = [
     "<",

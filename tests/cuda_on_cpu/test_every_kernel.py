@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .kernels import executed, in_sources
+from tests.cuda_on_cpu.kernels import executed, in_sources
 
 pytestmark = pytest.mark.whole_suite
 PAGE = Path(__file__).parent.parent.parent / "docs" / "kernels.md"

@@ -5,14 +5,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from loss.batches import LOSSES, fitting, loss_and_gradient, offsets, random_batch
-from loss.heads import random_head
-from loss.heads import run as run_head
 
 from elastic import Budget, Markers, ops
 from elastic.budget.machine import compile_budgets
-
-from .redirect import op_names, poisoned_outputs, redirected
+from tests.cuda_on_cpu.redirect import op_names, poisoned_outputs, redirected
+from tests.loss.batches import LOSSES, fitting, loss_and_gradient, offsets, random_batch
+from tests.loss.heads import random_head
+from tests.loss.heads import run as run_head
 
 SEEDS = range(8)
 

@@ -263,7 +263,7 @@ def test_cuda_tests_are_found_by_their_fixture_and_what_they_lack_is_named():
     found, missing = steps.cuda_test_files()
     assert "tests/budget/test_cuda.py" in found
     assert "tests/loss/test_cuda_loss.py" in found
-    assert "tests/test_files.py" not in found
+    assert "tests/data/test_files.py" not in found
     assert missing == {}  # everything is installed where this runs
     assert steps.imports("import a.b\nfrom c.d import e\nfrom . import f\ndef g():\n    import h\n") == {
         "a",

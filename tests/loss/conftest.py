@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import running
 
 import elastic.ops
 import elastic.reference
+from tests.cuda_on_cpu.redirect import running
 
 
 @dataclass(frozen=True)

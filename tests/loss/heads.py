@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .batches import VALUE_ERROR, Batch, assert_gradient_near, assert_near, fitting, random_batch
+from tests.loss.batches import VALUE_ERROR, Batch, assert_gradient_near, assert_near, fitting, random_batch
 
 LENGTHS = (3, 0, 7, 4, 5)
 

@@ -5,8 +5,7 @@ import torch
 
 import elastic.ops
 import elastic.reference
-
-from .batches import assert_near, offsets
+from tests.loss.batches import assert_near, offsets
 
 KINDS = ("group", "none", "batch", "rloo", "maxrl", "passk")
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .heads import random_head, run
-from .test_linear_loss_autograd import call
+from tests.loss.heads import random_head, run
+from tests.loss.test_linear_loss_autograd import call
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

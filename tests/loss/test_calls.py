@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from elastic import ops, reference
-
-from .batches import LOSSES, fitting, offsets, random_batch
-from .calls import GOOD, LOSS_OPS, REWARDS, H, N, V, call
+from tests.loss.batches import LOSSES, fitting, offsets, random_batch
+from tests.loss.calls import GOOD, LOSS_OPS, REWARDS, H, N, V, call
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

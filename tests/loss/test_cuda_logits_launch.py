@@ -1,17 +1,13 @@
 """The logits pass of the CUDA kernels, run on the CPU, in every launch shape (resident on 1 to 16 blocks,
 streamed) and on rows of any length, stride and alignment."""
 
-from collections.abc import Callable, Iterator
-from types import ModuleType
-
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 from torch import Tensor
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.cuda_on_cpu.launch_shapes import TABLE, Shape
+from tests.loss.batches import (
     GRADIENT_ERROR,
     LOSSES,
     Batch,
@@ -23,8 +19,6 @@ from .batches import (
     random_batch,
 )
 
-Shape = tuple[int, int]
-TABLE: Shape = (-1, 0)
 STREAMED: Shape = (0, 256)
 # Warps: more than a block has units (16 x 512), as many, fewer; one warp.
 # (0, 32) has room for 4 KB of a streamed row.
@@ -33,20 +27,6 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OUTPUTS = ("loss", "logprobs", "entropy", "advantages", "clip_fraction", "kl", "gradient")
 # One logit; no whole vector; fewer vectors than units; one warp's lanes and one more; every unit has some.
 VOCABULARIES = (1, 7, 31, 32, 33, 301, 4_097)
-
-
-@pytest.fixture
-def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
-    """Ops run on the CUDA kernels, in the launch shape last asked for."""
-
-    def choose(shape: Shape) -> None:
-        assert shim.set_logits_launch(*shape)
-
-    shim.set_seed(0)
-    with poisoned_outputs(), redirected():
-        yield choose
-    shim.set_logits_launch(*TABLE)
-    shim.set_device()
 
 
 def outputs(batch: Batch, logits: Tensor, **options) -> list[Tensor]:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import (
+from tests.loss.batches import (
     LOSSES,
     Batch,
     assert_gradient_near,
@@ -17,7 +16,7 @@ from .batches import (
     offsets,
     random_batch,
 )
-from .test_grpo_autograd import OPTIONS
+from tests.loss.test_grpo_autograd import OPTIONS
 
 # Both sides compute in float32, in different orders; 16-bit gradients may round to neighbours.
 ERROR = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}

@@ -13,9 +13,8 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from elastic import ops, reference
-
-from .batches import assert_gradient_near, random_batch
-from .heads import random_head
+from tests.loss.batches import assert_gradient_near, random_batch
+from tests.loss.heads import random_head
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

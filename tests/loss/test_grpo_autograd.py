@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import DTYPES, GRADIENT_ERROR, LOSSES, assert_gradient_near, fitting, random_batch
+from tests.loss.batches import DTYPES, GRADIENT_ERROR, LOSSES, assert_gradient_near, fitting, random_batch
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

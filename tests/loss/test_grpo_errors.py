@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import computed
+from tests.loss.batches import computed
 
 N, V, R = 6, 37, 2
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.loss.batches import (
     DTYPES,
     LOSSES,
     assert_gradient_near,

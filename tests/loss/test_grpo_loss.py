@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.loss.batches import (
     DTYPES,
     GRADIENT_ERROR,
     LOSSES,

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import (
+from tests.loss.batches import (
     DTYPES,
     LOSSES,
     assert_matches_reference,
@@ -14,7 +13,7 @@ from .batches import (
     loss_and_gradient,
     random_batch,
 )
-from .heads import random_head, run
+from tests.loss.heads import random_head, run
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

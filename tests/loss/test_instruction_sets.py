@@ -9,19 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from instruction_sets import SETS, built, processors_best
+
+from tests.instruction_sets import SETS, built, processors_best
 
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import sys
 import torch
-sys.path[:0] = sys.argv[1:]
-from loss.batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
-from loss.batches import loss_and_gradient, random_batch
-from loss.test_odd_rows import test_grpo_loss_of_odd_rows_matches_float64 as assert_loss_of_odd_rows
-from loss.test_odd_rows import test_token_logprobs_of_odd_rows_match_float64 as assert_logprobs_of_odd_rows
 from elastic import ops, reference
+from tests.loss import test_odd_rows
+from tests.loss.batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
+from tests.loss.batches import loss_and_gradient, random_batch
 
 torch.set_num_threads(1)
 for dtype in DTYPES:
@@ -44,16 +42,16 @@ for dtype in DTYPES:
             assert ops.token_logprobs(batch.logits, batch.targets)[0][1].isnan()
     for vocab in (301, 4199):
         for options in ({}, {"softcap": 30.0, "temperature": 0.1}):
-            assert_logprobs_of_odd_rows(dtype, vocab, options)
-            assert_loss_of_odd_rows(dtype, vocab, options, {})
+            test_odd_rows.test_token_logprobs_of_odd_rows_match_float64(dtype, vocab, options)
+            test_odd_rows.test_grpo_loss_of_odd_rows_matches_float64(dtype, vocab, options, {})
 print(ops._extension._C.cpu_isa())
 """
 
 
 def run(isa: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ELASTIC_CPU_ISA": isa.lower(), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(ROOT), str(ROOT / "tests")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", PROGRAM]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("isa", built())

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import assert_gradient_near, assert_near, computed, random_batch
+from tests.loss.batches import assert_gradient_near, assert_near, computed, random_batch
 
 STRIDE = 2**31 // 4 + 7  # elements between rows: the fifth row lies beyond 2^31
 TOKENS, VOCAB = 6, 301

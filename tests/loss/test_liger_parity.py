@@ -12,8 +12,7 @@ import torch
 from liger_kernel.chunked_loss.grpo_loss import LigerFusedLinearGRPOFunction
 
 from elastic import ops
-
-from .batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
+from tests.loss.batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
 
 LENGTHS = (3, 1, 7, 4)
 LONGEST = 9

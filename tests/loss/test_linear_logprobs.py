@@ -5,10 +5,9 @@ import torch
 from torch.nn.functional import linear
 
 from elastic import ops, reference
-
-from .batches import DTYPES, assert_gradient_near, assert_near
-from .heads import HEAD_ERROR, random_head, value_error
-from .memory import peak_bytes
+from tests.loss.batches import DTYPES, assert_gradient_near, assert_near
+from tests.loss.heads import HEAD_ERROR, random_head, value_error
+from tests.loss.memory import peak_bytes
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

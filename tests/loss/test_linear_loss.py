@@ -5,9 +5,8 @@ import torch
 from torch.nn.functional import linear
 
 from elastic import ops, reference
-
-from .batches import DTYPES, LOSSES, fitting
-from .heads import HEAD_ERROR, assert_same_results, random_head, run, value_error
+from tests.loss.batches import DTYPES, LOSSES, fitting
+from tests.loss.heads import HEAD_ERROR, assert_same_results, random_head, run, value_error
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

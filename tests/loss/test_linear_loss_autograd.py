@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from elastic import ops
-
-from .batches import DTYPES, assert_gradient_near, fitting
-from .heads import random_head, run
-from .memory import peak_bytes, scratch_of_products
-from .test_grpo_autograd import OPTIONS
+from tests.loss.batches import DTYPES, assert_gradient_near, fitting
+from tests.loss.heads import random_head, run
+from tests.loss.memory import peak_bytes, scratch_of_products
+from tests.loss.test_grpo_autograd import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -6,10 +6,9 @@ from liger_kernel.chunked_loss.grpo_loss import LigerFusedLinearGRPOFunction
 from torch.nn.functional import linear_cross_entropy
 
 from elastic import ops
-
-from .batches import assert_gradient_near, fitting
-from .heads import random_head
-from .test_liger_parity import LENGTHS, LONGEST, padded
+from tests.loss.batches import assert_gradient_near, fitting
+from tests.loss.heads import random_head
+from tests.loss.test_liger_parity import LENGTHS, LONGEST, padded
 
 
 def padded_hidden(hidden: torch.Tensor, batch) -> torch.Tensor:

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from .batches import LOSSES, fitting, loss_and_gradient, offsets
+from tests.loss.batches import LOSSES, fitting, loss_and_gradient, offsets
 
 LN_03 = math.log(0.3)
 ROW = [math.log(p) for p in (1, 2, 3, 4)]  # probabilities 0.1, 0.2, 0.3, 0.4; the target is the third

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .batches import loss_and_gradient
+from tests.loss.batches import loss_and_gradient
 
 LOGITS = [math.log(p) for p in (1, 2, 3, 4)]
 PROBABILITIES = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)

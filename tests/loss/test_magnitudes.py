@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import elastic.ops
-
-from .batches import DTYPES, assert_near, loss_and_gradient, offsets
+from tests.loss.batches import DTYPES, assert_near, loss_and_gradient, offsets
 
 LOGITS = [math.log(p) for p in (1, 2, 3, 4)]
 LN_02, ENTROPY = -1.6094379124341003, 1.2798542258336676  # of 0.1, 0.2, 0.3, 0.4

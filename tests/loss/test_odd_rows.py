@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops, reference
-
-from .batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, fitting, offsets
+from tests.loss.batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, fitting, offsets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
-
-from .batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
+from tests.loss.batches import DTYPES, GRADIENT_ERROR, VALUE_ERROR, assert_gradient_near, assert_near
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -22,8 +22,7 @@ import torch
 from trl import GRPOTrainer
 
 from elastic import ops
-
-from .batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
+from tests.loss.batches import Batch, assert_gradient_near, fitting, loss_and_gradient, random_batch
 
 LENGTHS = (3, 1, 7, 4)
 LONGEST = 9  # one more than any: TRL also sees a column of padding only

@@ -11,9 +11,8 @@ import torch
 from elastic import ops, reference
 from elastic.ops.grpo_options import GrpoOptions
 from elastic.train.config.updates import LossConfig
-
-from .batches import LOSSES
-from .calls import GOOD, META, REWARDS, N, R, V, call
+from tests.loss.batches import LOSSES
+from tests.loss.calls import GOOD, META, REWARDS, N, R, V, call
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

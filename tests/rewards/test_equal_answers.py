@@ -1,11 +1,11 @@
 """Which answers are the same: a table for each rule in same_answers.py and different_answers.py."""
 
 import pytest
-from different_answers import DIFFERENT
-from same_answers import SAME
 
 from elastic.rewards import equal
 from elastic.rewards.equal import equal_answers
+from tests.rewards.different_answers import DIFFERENT
+from tests.rewards.same_answers import SAME
 
 # What needs no mathematics, so that it holds without math-verify too.
 BY_TEXT = (

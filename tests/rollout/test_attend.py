@@ -7,12 +7,14 @@ import sys
 
 import pytest
 import torch
-from attention_oracle import FlashStandIn, oracle
 from torch.nn.attention.flex_attention import flex_attention
 
 from elastic.rollout import flash, flex
 from elastic.rollout.attend import attend
 from elastic.rollout.masked import length_mask, masked_attention
+from tests.rollout.attention_oracle import FlashStandIn, oracle
+
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 WIDTH, VALUE_WIDTH = 8, 8
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}

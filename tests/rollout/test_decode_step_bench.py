@@ -1,11 +1,6 @@
 """The profile of a decode step."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench import decode_step
 

@@ -3,11 +3,11 @@
 import warnings
 
 import pytest
-from scripted import TOOLS, byte_tokenizer, play, scripted_engine
 
 from elastic import Budget, Markers
 from elastic.budget.markers import MarkerWarning
 from elastic.rollout.default_markers import PAIRS, TOOL_CALLS, default_markers
+from tests.rollout.scripted import TOOLS, byte_tokenizer, play, scripted_engine
 
 
 def quiet(tokenizer) -> Markers:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import make_model
 
 from bench.ops.baselines import Request, hf_generate, two_calls
 from elastic import Budget, RolloutEngine, Sampling
+from tests.rollout.small_models import make_model
 
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>", "zz<think>", "k=4<think>"]
 GREEDY = Sampling(temperature=0.0)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from transformers import BartConfig, Llama4TextConfig, MambaConfig
 from transformers.models.bart.modeling_bart import BartForCausalLM
 from transformers.models.llama4.modeling_llama4 import Llama4ForCausalLM
@@ -11,6 +10,8 @@ from transformers.models.mamba.modeling_mamba import MambaForCausalLM
 import elastic.rollout.cache
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pools import Pool
+from tests.rollout.small_models import VOCAB, make_model
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -44,9 +45,9 @@ def test_a_shared_prefix_equals_one_prefill_a_row_bit_for_bit(model):
     """A group of 8 decodes from one prefill: as if every row had run the same prefill on its own."""
     prompt = [5, 6, 7, 8, 9, 2]
     with torch.no_grad():
-        shared = SlotCache(prefill(model, [prompt], CPU)[0], 8, 16)
+        shared = SlotCache(prefill(model, [prompt], CPU)[0], [Pool(8, 16)])
         shared.insert(torch.arange(8), prefill(model, [prompt], CPU)[0])
-        own = SlotCache(prefill(model, [prompt], CPU)[0], 8, 16)
+        own = SlotCache(prefill(model, [prompt], CPU)[0], [Pool(8, 16)])
         logits = []
         for slot in range(8):
             prefix = prefill(model, [prompt], CPU)[0]
@@ -56,7 +57,7 @@ def test_a_shared_prefix_equals_one_prefill_a_row_bit_for_bit(model):
     for one, other in zip(shared.slot_layers, own.slot_layers, strict=True):
         assert torch.equal(one.keys, other.keys)
         assert torch.equal(one.values, other.values)
-        assert one.keys[:, :, :6].abs().sum() > 0
+        assert one.keys.view(8, 2, 16, 8)[:, :, :6].abs().sum() > 0
 
 
 def test_a_group_is_prefilled_once_also_when_its_rows_start_at_different_times(model, tokenizer, monkeypatch):
@@ -116,11 +117,3 @@ def test_a_model_whose_cache_has_no_slots_is_refused(make, tokenizer):
     model, message = make()
     with pytest.raises(ValueError, match=message):
         RolloutEngine(model, tokenizer)
-
-
-def test_a_cache_that_does_not_fit_names_the_sizes_before_it_allocates(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(elastic.rollout.cache, "_free_bytes", lambda device: 50_000)
-    engine = RolloutEngine(model, tokenizer, max_rows=32)
-    with pytest.raises(MemoryError, match=r"KV cache: 32 rows of 203 tokens need .* GiB.* lower max_rows"):
-        engine.generate(["ab<think>"], Budget(150, 49), 40)
-    assert len(RolloutEngine(model, tokenizer, max_rows=2).generate(["ab<think>"], Budget(20, 9), 40)) == 40

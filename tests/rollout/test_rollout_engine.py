@@ -4,10 +4,10 @@ import random
 
 import pytest
 import torch
-from small_models import ANNOTATION, biased, make_model, mixed_budgets
 
-import elastic.rollout.schedule
+import elastic.rollout.needs
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
+from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
 
 FIELDS = ["tokens", *ANNOTATION, "seeds", "prompt_index"]
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
@@ -129,7 +129,7 @@ def test_cache_and_record_grow_for_rows_without_a_bound(tokenizer, monkeypatch):
 
     expected = run(4)
     assert expected.lengths[:2].tolist() == [150] * 2
-    monkeypatch.setattr(elastic.rollout.schedule, "FIRST_COLUMNS", 10)  # grows four times
+    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 10)  # grows four times
     assert_same(run(4), expected)
     assert_same(run(1), expected)
 

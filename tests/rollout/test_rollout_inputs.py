@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_models import VOCAB, make_model, make_tokenizer
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.rollout import OutOfContext
+from tests.rollout.small_models import VOCAB, make_model, make_tokenizer
 
 CONTEXT = 64
 

@@ -1,10 +1,10 @@
 """Prompts through a chat template."""
 
 import pytest
-from small_models import make_tokenizer
 
 from elastic.data import Problem
 from elastic.rollout import chat_prompts
+from tests.rollout.small_models import make_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}"

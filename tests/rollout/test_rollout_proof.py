@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from transformers import BertConfig, BertLMHeadModel, GPTNeoConfig, GPTNeoForCausalLM, Qwen2Config
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.windows import declared_windows
+from tests.rollout.small_models import VOCAB, make_model
 
 
 def gpt_neo(kinds, *, window=40, context=256):

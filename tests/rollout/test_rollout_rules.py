@@ -4,8 +4,6 @@ import random
 
 import pytest
 import torch
-from scripted import THINK, TOOLS, byte_tokenizer, play, scripted_engine
-from small_models import ANNOTATION, biased, make_tokenizer, mixed_budgets
 
 from elastic import (
     Budget,
@@ -20,6 +18,8 @@ from elastic import (
 )
 from elastic.budget.markers import NaturalEnd
 from elastic.budget.pattern import Spelling
+from tests.rollout.scripted import THINK, TOOLS, byte_tokenizer, play, scripted_engine
+from tests.rollout.small_models import ANNOTATION, biased, make_tokenizer, mixed_budgets
 
 SPECIAL = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]"))
 PLAIN = byte_tokenizer(special=())

@@ -6,12 +6,12 @@ import weakref
 
 import pytest
 import torch
-from small_models import FAMILIES, make_model
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.serving import exclusive, serving
 from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
+from tests.rollout.small_models import FAMILIES, make_model
 
 BUDGET, SAMPLING = Budget(4, 3), Sampling(temperature=1.0, seed=8)
 

@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from scripted import byte_tokenizer, play, scripted_engine
-from small_models import biased, make_model, make_tokenizer
 
 from elastic import Budget, FinishReason, Markers, Phase, RolloutBatch, RolloutEngine, Sampling, replay
 from elastic.rollout import ChatPrompt, OutOfContext, chat_prompts
+from tests.rollout.scripted import byte_tokenizer, play, scripted_engine
+from tests.rollout.small_models import biased, make_model, make_tokenizer
 
 OPENING, T, S = Phase.OPENING, Phase.THINKING, Phase.SOLUTION
 HOT = Sampling(temperature=1.0, seed=3)

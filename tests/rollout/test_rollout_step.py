@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.budget.machine import compile_budgets
 from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pools import Pool
 from elastic.rollout.step import Slots, emit, forward, new_slots
+from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32
 MARKERS = Markers((2,), (3,), "<think>", "</think>")
@@ -26,7 +27,7 @@ def in_flight(model, masks: bool):
     machine, index = compile_budgets([budget], MARKERS, None, (1,), pad_id=0)
     slots = new_slots(ROWS, VOCAB, machine, torch.device("cpu"))
     prefix = prefill(model, [[6, 7, 2]], torch.device("cpu"))[0]
-    cache = SlotCache(prefix, ROWS, COLUMNS)
+    cache = SlotCache(prefix, [Pool(ROWS, COLUMNS)])
     cache.insert(torch.arange(ROWS), prefix)
     slots.logits[:] = prefix.logits
     slots.positions[:] = 3

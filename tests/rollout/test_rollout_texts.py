@@ -1,15 +1,16 @@
-"""Thinking and solution as texts, where several ends, spellings and character pieces meet."""
+"""Thinking and solution as texts, also where several ends, spellings and character pieces meet."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from scripted import THINK, TOOLS, byte_tokenizer
-from test_rollout_record import hand_made
 
 from elastic import FinishReason, Markers, RolloutBatch
 from elastic.budget.markers import NaturalEnd
 from elastic.budget.pattern import Spelling
+from tests.rollout.records import hand_made
+from tests.rollout.scripted import THINK, TOOLS, byte_tokenizer
+from tests.rollout.small_models import make_tokenizer
 
 TOKENIZER = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]", "<br></think>", "</think>."))
 IDS = TOKENIZER.get_added_vocab()
@@ -122,3 +123,39 @@ def test_records_say_how_rows_began_and_ended():
     batch = replace(batch, initial_thinking=torch.tensor([7]), ended_at=torch.tensor([2]))
     (record,) = batch.to_records()
     assert (record["initial_phase"], record["initial_thinking"], record["ended_at"]) == ("thinking", 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "phases", "reason", "thinking", "solution"),
+    [
+        ("ab</think>c<eos>", "tttss", "STOP", "ab", "c"),
+        ("ab</think>c", "ttts", "SOLUTION_BUDGET", "ab", "c"),
+        # the solution repeats the marker: `split("</think>")[1]` would lose the answer
+        ("a</think>b</think>c<eos>", "ttssss", "STOP", "a", "b</think>c"),
+        ("a</think><think>b</think>c", "ttssss", "SOLUTION_BUDGET", "a", "<think>b</think>c"),
+        ("abx\n</think>ok", "tttccss", "SOLUTION_BUDGET", "abx\n", "ok"),
+        ("ab?cd</think>e", "ttnttts", "SOLUTION_BUDGET", "ab?cd", "e"),
+        ("abc", "ttt", "TOTAL_BUDGET", "abc", ""),
+        ("ab<eos>", "ttt", "STOP", "ab", ""),
+        ("ab</think>", "ttt", "LENGTH", "ab", ""),
+        ("</think><eos>", "ts", "STOP", "", ""),
+        ("\n<think>a</think>b", "ootts", "SOLUTION_BUDGET", "a", "b"),
+        ("\n abc<eos>", "oossss", "STOP", "", "\n abc"),
+        ("abc", "sss", "SOLUTION_BUDGET", "", "abc"),
+        ("\n<think>", "oo", "LENGTH", "", ""),
+        ("", "", "LENGTH", "", ""),
+    ],
+)
+def test_texts_are_cut_at_the_first_end_marker(tokenizer, text, phases, reason, thinking, solution):
+    batch = hand_made(tokenizer.encode(text), phases, FinishReason[reason], tokenizer)
+    assert batch.text(0) == text.removesuffix("<eos>")
+    assert (batch.thinking(0), batch.solution(0)) == (thinking, solution)
+
+
+def test_a_token_that_holds_the_marker_and_more_is_split():
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["</think>\n\n"])
+    merged = len(tokenizer) - 1
+    batch = hand_made([6, 7, merged, 8, 9], "tttss", FinishReason.LENGTH, tokenizer)
+    assert batch.text(0) == "ab</think>\n\ncd"
+    assert (batch.thinking(0), batch.solution(0)) == ("ab", "\n\ncd")

@@ -4,14 +4,18 @@ import subprocess
 import sys
 
 from elastic.rollout import schedule as schedule_file
-from elastic.rollout.schedule import FIRST_COLUMNS, Schedule
+from elastic.rollout.needs import FIRST_COLUMNS, Needs
+from elastic.rollout.pools import Pool, class_of_rows
+from elastic.rollout.schedule import Schedule
 
 
 def of(most, slots, refill=1, prompts=None, lengths=None, bounded=None):
     """A schedule of rows that are all samples of one prompt of 4 tokens, unless said otherwise."""
     prompts = prompts or [0] * len(most)
     lengths = lengths or [4] * (max(prompts) + 1)
-    return Schedule(prompts, lengths, most, bounded or [True] * len(most), slots, refill)
+    needs = Needs.of([lengths[k] for k in prompts], most, bounded or [True] * len(most))
+    pools = [Pool(slots, max(needs.columns))]
+    return Schedule(prompts, lengths, most, needs, pools, class_of_rows(pools, needs), refill)
 
 
 def begun(*arguments, **options):
@@ -111,7 +115,7 @@ def test_a_moved_row_ends_at_its_own_step():
 
 def test_columns_follow_the_row_in_flight_that_is_farthest():
     schedule = of([3, 3, 3], slots=2, prompts=[0, 1, 2], lengths=[10, 4, 6])
-    assert (schedule.first_columns, schedule.most_columns) == (13, 13)
+    assert (schedule.pools[0].columns, schedule.most_columns) == (13, 13)
     schedule.admit([0, 1])
     schedule.step = 1  # each has a token: prompts of 10 and 4 and one more
     assert schedule.columns == 11
@@ -131,14 +135,14 @@ def test_columns_stay_within_what_the_longest_row_may_need():
 def test_a_bounded_row_has_all_its_columns_from_the_start_and_others_some():
     long = 4 * FIRST_COLUMNS
     bounded = of([long, 3], slots=2, bounded=[True, True])
-    assert (bounded.first_tokens, bounded.first_columns) == (long, long + 4)
+    assert (bounded.first_tokens, bounded.pools[0].columns) == (long, long + 4)
     unbounded = of([long, 3], slots=2, bounded=[False, True])
-    assert (unbounded.first_tokens, unbounded.first_columns) == (FIRST_COLUMNS, FIRST_COLUMNS + 4)
+    assert (unbounded.first_tokens, unbounded.pools[0].columns) == (FIRST_COLUMNS, FIRST_COLUMNS + 4)
     assert (unbounded.most_tokens, unbounded.most_columns) == (long, long + 4)
     mixed = of([long, 700], slots=2, bounded=[False, True], prompts=[0, 1], lengths=[4, 9])
-    assert (mixed.first_tokens, mixed.first_columns) == (700, 709)
+    assert (mixed.first_tokens, mixed.pools[0].columns) == (700, 709)
     short = of([7], slots=1, bounded=[False])
-    assert (short.first_tokens, short.first_columns) == (7, 11)
+    assert (short.first_tokens, short.pools[0].columns) == (7, 11)
 
 
 def test_a_late_report_says_nothing_of_a_slot_that_changed_hands():
@@ -163,3 +167,58 @@ def test_a_record_is_as_wide_as_the_longest_row_in_the_slots():
     schedule.admit([0])
     schedule.step = 7  # three steps, of which the row's limit takes two
     assert schedule.longest() == 2
+
+
+def pooled(most, pools, refill=1, prompts=None):
+    """A schedule of rows in pools."""
+    prompts = prompts or [0] * len(most)
+    needs = Needs.of([4] * len(most), most, [True] * len(most))
+    row_pool = class_of_rows(pools, needs)
+    return Schedule(prompts, [4] * (max(prompts) + 1), most, needs, pools, row_pool, refill)
+
+
+def test_a_row_takes_a_slot_of_its_length_or_a_longer_one_never_a_shorter():
+    # Rows 0, 3 and 4 need the long pool, slots 2 and 3.
+    schedule = pooled([90, 5, 6, 80, 70, 4], [Pool(2, 10), Pool(2, 94)])
+    assert schedule.refill() == [0, 1, 2, 3]
+    assert schedule.admit([0, 1, 2, 3]) == [2, 1, 0, 3]
+    schedule.step = 5
+    schedule.finish([1])
+    assert schedule.refill() == [1]
+    assert schedule.admit([1]) == [5]  # row 4 is longer and waits
+    schedule.finish([0, 1])
+    assert schedule.refill() == []
+    schedule.finish([2, 3])
+    assert schedule.refill() == [2]
+    assert schedule.admit([2]) == [4]
+    schedule = pooled([90, 5, 6], [Pool(1, 10), Pool(2, 94)])
+    assert schedule.admit(schedule.refill()) == [2, 0, 1]  # a short row in a long slot that no long row wants
+
+
+def test_each_pool_waits_for_its_own_share_of_free_slots():
+    schedule = pooled([90] * 4 + [5] * 40, [Pool(12, 10), Pool(4, 94)], refill=4)
+    schedule.admit(schedule.refill())
+    schedule.finish([0, 1])
+    assert schedule.refill() == []  # 3 of the short pool's 12
+    schedule.finish([12])
+    assert schedule.refill() == [0, 1, 12]  # 1 of the long pool's 4; who is free goes along
+
+
+def test_a_compaction_keeps_pools_that_rows_wait_for_and_numbers_slots_anew():
+    schedule = pooled([5, 6, 4, 90, 80, 70], [Pool(3, 10), Pool(2, 94)], refill=2)
+    assert schedule.admit(schedule.refill()) == [1, 0, 2, 3, 4]
+    schedule.step = 4
+    schedule.finish([0])
+    assert schedule.sparse  # row 5 waits, but for a long slot
+    assert schedule.compact() == ([2, 3, 4], [0, 2, 3])
+    assert (schedule.counts, schedule.used, schedule.alive) == ([2, 2], 4, 4)
+    assert (schedule.row[:4], schedule.live[:4]) == ([2, 0, 3, 4], [True] * 4)
+    assert not schedule.sparse
+    schedule.finish([0, 1])
+    assert schedule.compact() == ([2, 3], [0, 1])
+    assert (schedule.counts, schedule.row[:2]) == ([0, 2], [3, 4])
+    schedule.step = 80
+    schedule.finish([1])
+    assert schedule.refill() == [1]
+    assert schedule.admit([1]) == [5]
+    assert not schedule.awaited(0)

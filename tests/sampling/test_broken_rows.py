@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import redirected
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
 from elastic.budget.machine import compile_budgets
-
-from .draws import DTYPES, SETTINGS, batch
+from tests.cuda_on_cpu.redirect import redirected
+from tests.sampling.draws import DTYPES, SETTINGS, batch
 
 PAD, START, END, EOS, X = 9, 2, 3, 0, 6  # id 0 ends a row: a broken row that counted as 0 would be done
 VOCAB, INF = 12, float("inf")

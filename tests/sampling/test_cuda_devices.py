@@ -1,15 +1,12 @@
 """Sampling on devices with less shared memory than sm_90: every launch fits and draws the same bits."""
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 from elastic import ops
-
-from .draws import DTYPES, assert_like_reference, assert_same, batch
+from tests.sampling.draws import DTYPES, assert_like_reference, assert_same, batch
 
 # Compute capability, KB of shared memory that a block may have, KB of an SM.
 DEVICES = {
@@ -26,12 +23,9 @@ FILTERS = [{}, {"top_k": 50, "top_p": 0.9, "min_p": 0.01}]
 
 
 @pytest.fixture
-def pretend(shim: ModuleType) -> Iterator[ModuleType]:
+def pretend(launch: object, shim: ModuleType) -> ModuleType:
     """Ops run on the CUDA kernels, on the device last asked for."""
-    shim.set_seed(0)
-    with poisoned_outputs(), redirected():
-        yield shim
-    shim.set_device()
+    return shim
 
 
 @pytest.mark.parametrize("settings", FILTERS, ids=["unfiltered", "filtered"])
@@ -56,26 +50,23 @@ def test_every_vocabulary_is_launched_on_a_small_device(pretend, device, vocab):
         assert_same(ops.sample(*call, **settings), want)
 
 
-def test_the_pretended_device_refuses_more_than_it_has(pretend):
+def test_the_pretended_device_refuses_more_than_it_has(launch, pretend):
     """Without this the tests above could not fail."""
     logits, targets = torch.zeros(1, 40_000), torch.zeros(1, dtype=torch.int64)
-    try:
-        assert pretend.set_logits_launch(1, 64)  # 160,000 bytes in one block
+    launch((1, 64))  # 160,000 bytes in one block
+    ops.token_logprobs(logits, targets)
+    pretend.set_device(8, 99, 100)
+    with pytest.raises(RuntimeError, match=r"launch failed for .* invalid argument"):
         ops.token_logprobs(logits, targets)
-        pretend.set_device(8, 99, 100)
-        with pytest.raises(RuntimeError, match=r"launch failed for .* invalid argument"):
-            ops.token_logprobs(logits, targets)
-        for capability, largest in ((8, 1), (10, 16), (12, 8)):
-            pretend.set_device(capability)
-            for cluster in (2, 8, 16):
-                assert pretend.set_logits_launch(cluster, 64)
-                if cluster <= largest:
+    for capability, largest in ((8, 1), (10, 16), (12, 8)):
+        pretend.set_device(capability)
+        for cluster in (2, 8, 16):
+            launch((cluster, 64))
+            if cluster <= largest:
+                ops.token_logprobs(logits, targets)
+            else:
+                with pytest.raises(RuntimeError, match=r"launch failed for .* invalid configuration"):
                     ops.token_logprobs(logits, targets)
-                else:
-                    with pytest.raises(RuntimeError, match=r"launch failed for .* invalid configuration"):
-                        ops.token_logprobs(logits, targets)
-    finally:
-        pretend.set_logits_launch(-1, 0)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -5,8 +5,7 @@ import torch
 
 from elastic import Budget, Markers, ops
 from elastic.budget.machine import compile_budgets
-
-from .draws import DTYPES, SETTINGS, assert_same, batch
+from tests.sampling.draws import DTYPES, SETTINGS, assert_same, batch
 
 
 @pytest.mark.parametrize("vocab", [1, 31, 5000, 151_936, 262_144])

@@ -1,34 +1,15 @@
 """The sampling kernels of CUDA, run on the CPU: the reference's tokens in every launch shape, on rows of any
 length and alignment, from every schedule."""
 
-from collections.abc import Callable, Iterator
-from types import ModuleType
-
 import pytest
 import torch
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
 from elastic import ops
+from tests.cuda_on_cpu.launch_shapes import Shape
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
 
-from .draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
-
-Shape = tuple[int, int]
-TABLE: Shape = (-1, 0)
 SHAPES: list[Shape] = [(0, 64), (0, 512), (1, 32), (2, 96), (8, 64), (16, 32)]
 INF = float("inf")
-
-
-@pytest.fixture
-def launch(shim: ModuleType) -> Iterator[Callable[[Shape], None]]:
-    """Ops run on the CUDA kernels, in the launch shape last asked for."""
-
-    def choose(shape: Shape) -> None:
-        assert shim.set_logits_launch(*shape)
-
-    shim.set_seed(0)
-    with poisoned_outputs(), redirected():
-        yield choose
-    shim.set_logits_launch(*TABLE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

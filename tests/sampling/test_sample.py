@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic import ops
-
-from .draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, assert_same, batch
 
 INF = float("inf")
 

@@ -5,8 +5,7 @@ import torch
 
 from elastic import ops
 from elastic.reference.sampling import distribution
-
-from .draws import DTYPES
+from tests.sampling.draws import DTYPES
 
 INF = float("inf")
 DRAWS = 20_000

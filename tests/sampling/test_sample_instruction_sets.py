@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from instruction_sets import SETS, built, processors_best
+
+from tests.instruction_sets import SETS, built, processors_best
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,9 +18,8 @@ PROGRAM = """
 import hashlib
 import sys
 import torch
-sys.path[:0] = sys.argv[2:]
-from sampling.draws import DTYPES, SETTINGS, assert_like_reference, batch
 from elastic import ops
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, batch
 
 torch.set_num_threads(int(sys.argv[1]))
 digest = hashlib.sha256()
@@ -38,8 +38,8 @@ print(ops._extension._C.cpu_isa(), digest.hexdigest())
 
 def run(isa: str, threads: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ELASTIC_CPU_ISA": isa.lower(), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-c", PROGRAM, str(threads), str(ROOT), str(ROOT / "tests")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", PROGRAM, str(threads)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_every_instruction_set_and_thread_count_gives_the_same_bits():

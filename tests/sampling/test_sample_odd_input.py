@@ -5,8 +5,7 @@ import torch
 
 from elastic import Budget, Markers, ops
 from elastic.budget.machine import compile_budgets
-
-from .draws import DTYPES, SETTINGS, assert_like_reference, batch
+from tests.sampling.draws import DTYPES, SETTINGS, assert_like_reference, batch
 
 INF = float("inf")
 

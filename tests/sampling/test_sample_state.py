@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from elastic import Budget, Markers, Phase, Source, ops, reference
 from elastic.budget.machine import compile_budgets
-
-from .draws import DTYPES, assert_like_reference, batch
+from tests.sampling.draws import DTYPES, assert_like_reference, batch
 
 PAD, EOS, START, END = 0, 1, 2, 3
 VOCAB = 24

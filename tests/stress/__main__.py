@@ -11,11 +11,11 @@ import time
 from contextlib import ExitStack
 
 import torch
-from cuda_on_cpu.build import load
-from cuda_on_cpu.redirect import poisoned_outputs, redirected
 
-from .call import Fault
-from .cases import check
+from tests.cuda_on_cpu.build import load
+from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
+from tests.stress.call import Fault
+from tests.stress.cases import check
 
 KERNELS = ("cpu", "cuda_on_cpu")
 
@@ -30,7 +30,7 @@ def main() -> int:
     kernels = args.kernels or ("cpu" if args.case is not None else None)
     if kernels is not None:
         return run(args.seed, kernels, args.case, args.minutes)
-    command = [sys.executable, "-m", "stress", f"--seed={args.seed}", f"--minutes={args.minutes}"]
+    command = [sys.executable, "-m", "tests.stress", f"--seed={args.seed}", f"--minutes={args.minutes}"]
     both = [subprocess.Popen([*command, f"--kernels={k}"]) for k in KERNELS]
     return max(process.wait() for process in both)
 

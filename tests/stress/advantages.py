@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from elastic import reference
-
-from .call import Call
-from .compare import MOVED, UNIT, check_near
-from .draw import Draw, laid_out, offsets
+from tests.stress.call import Call
+from tests.stress.compare import MOVED, UNIT, check_near
+from tests.stress.draw import Draw, laid_out, offsets
 
 KINDS = ("group", "none", "batch", "rloo", "maxrl", "passk")
 

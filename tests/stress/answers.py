@@ -10,11 +10,19 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from elastic import reference
-
-from .call import Call
-from .compare import SMALLEST, UNIT, check_near, compute_dtype
-from .draw import Draw
-from .moved import Move, as_float, as_read, exact_logits, moved_beside, moved_logits, moves, ranks_of
+from tests.stress.call import Call
+from tests.stress.compare import SMALLEST, UNIT, check_near, compute_dtype
+from tests.stress.draw import Draw
+from tests.stress.moved import (
+    Move,
+    as_float,
+    as_read,
+    exact_logits,
+    moved_beside,
+    moved_logits,
+    moves,
+    ranks_of,
+)
 
 OUTPUTS = ("loss", "logprobs", "entropy", "advantages", "clip_fraction", "kl")
 LOGPROBS = ("old_logprobs", "ref_logprobs", "engine_logprobs")

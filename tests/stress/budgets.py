@@ -7,12 +7,11 @@ from torch import Tensor
 
 from elastic import reference
 from elastic.budget import Phase, Source
-
-from .call import Call, Expression, same
-from .draw import Draw, laid_out
-from .machines import VOCAB, machine_of, stream_of
-from .sampling import check_sample, dtype_of
-from .values import logits_of
+from tests.stress.call import Call, Expression, same
+from tests.stress.draw import Draw, laid_out
+from tests.stress.machines import VOCAB, machine_of, stream_of
+from tests.stress.sampling import check_sample, dtype_of
+from tests.stress.values import logits_of
 
 INT32 = torch.int32
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-
-from .draw import copy, storage_of
+from tests.stress.draw import copy, storage_of
 
 LONGEST_TEXT = 60_000
 PREAMBLE = """\
@@ -18,7 +17,7 @@ from math import inf, nan
 from elastic import Budget, Markers, ops
 from elastic.budget.markers import NaturalEnd
 from elastic.budget.pattern import Spelling
-from stress.machines import Texts, compile_budgets
+from tests.stress.machines import Texts, compile_budgets
 """
 
 

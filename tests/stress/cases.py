@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import advantages, budgets, losses, sampling
-from .draw import Draw
+from tests.stress import advantages, budgets, losses, sampling
+from tests.stress.draw import Draw
 
 # As often as their weight: what can go wrong in most ways most often.
 OPS: dict[Callable[[Draw], None], int] = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .call import Call, Fault
+from tests.stress.call import Call, Fault
 
 # float64's is larger: the reference is rounded as often as the op, and more often where it sums long rows.
 UNIT = {torch.float64: 2**-44, torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}

@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from elastic import reference
-
-from .advantages import KINDS
-from .answers import check_head_logprobs, check_logprobs, check_loss
-from .call import Call
-from .compare import compute_dtype
-from .draw import Draw, laid_out, offsets
-from .moved import as_float, exact_logits
-from .values import (
+from tests.stress.advantages import KINDS
+from tests.stress.answers import check_head_logprobs, check_logprobs, check_loss
+from tests.stress.call import Call
+from tests.stress.compare import compute_dtype
+from tests.stress.draw import Draw, laid_out, offsets
+from tests.stress.moved import as_float, exact_logits
+from tests.stress.values import (
     NEAR,
     largest_of,
     logits_of,

@@ -15,9 +15,8 @@ import elastic.budget.machine
 import elastic.budget.markers
 from elastic.budget import token_text
 from elastic.budget.pattern import Spelling
-
-from .call import Expression
-from .draw import Draw
+from tests.stress.call import Expression
+from tests.stress.draw import Draw
 
 PAD, VOCAB = 99, 100
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .compare import MOVED, UNIT, compute_dtype
-from .draw import Draw
+from tests.stress.compare import MOVED, UNIT, compute_dtype
+from tests.stress.draw import Draw
 
 
 class Move:

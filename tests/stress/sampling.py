@@ -9,10 +9,9 @@ from torch import Tensor
 
 from elastic import reference
 from elastic.budget import Phase
-
-from .call import Call, Expression, Fault, same
-from .draw import Draw, laid_out
-from .values import logits_of
+from tests.stress.call import Call, Expression, Fault, same
+from tests.stress.draw import Draw, laid_out
+from tests.stress.values import logits_of
 
 INT32 = torch.int32
 

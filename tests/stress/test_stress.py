@@ -3,7 +3,6 @@
 `make stress SEED=0 CASE=number KERNELS=kernels` makes one of them alone.
 """
 
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,11 +13,10 @@ import torch
 
 from elastic import ops
 from elastic.budget import Phase
-
-from . import advantages, budgets, losses, sampling
-from .call import Call, Fault
-from .cases import check
-from .draw import Draw
+from tests.stress import advantages, budgets, losses, sampling
+from tests.stress.call import Call, Fault
+from tests.stress.cases import check
+from tests.stress.draw import Draw
 
 CASES, TESTS = 500, 10
 ROOT = Path(__file__).parent.parent.parent
@@ -176,7 +174,6 @@ def test_a_printed_call_makes_the_same_outputs_and_gradients(monkeypatch, make):
 
 
 def test_one_case_is_repeated_by_seed_and_number():
-    command = [sys.executable, "-m", "stress", "--seed=3", "--case=17"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "tests.stress", "--seed=3", "--case=17"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "stress: cpu: 1 case of seed 3: as the reference\n"

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .draw import Draw, laid_out
+from tests.stress.draw import Draw, laid_out
 
 OFFSETS = (1e2, 1e4, 1e5, 1e7, 1e10, 1e30)
 # exp overflows float32 at 88 and float64 at 709. Between the two the dtypes differ by right; differences of

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import build_config, build_model
 
 from elastic.models.tiny.vocabulary import build_tokenizer
+from tests.train.tiny_run import build_config, build_model
 
 _MODEL = build_model()
 

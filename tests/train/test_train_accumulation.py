@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from tiny_run import build_config, nines, run
 
 from elastic.train.collect.experience import Experience
 from elastic.train.update.step import minibatches
+from tests.train.tiny_run import build_config, nines, run
 
 # Adam divides by the gradient's own size, so where that is rounding noise (key biases) its direction is
 # noise too; a larger eps keeps such entries still. The rest of the comparison is untouched by it.

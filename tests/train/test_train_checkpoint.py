@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_run import build_config, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from elastic.models.tiny.vocabulary import build_tokenizer
@@ -18,6 +17,7 @@ from elastic.train.run.checkpoint import (
     write_directory,
 )
 from elastic.train.run.progress import Progress
+from tests.train.tiny_run import build_config, run
 
 
 def write(directory):

@@ -4,13 +4,13 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from tiny_run import build_config, build_model, run
 
 from elastic.data import Problem
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
 from elastic.train import Trainer
+from tests.train.tiny_run import build_config, build_model, run
 
 TRAINED, EVALUATED = problems(6), problems(6, split="test")
 

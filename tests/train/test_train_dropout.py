@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from tiny_run import build_config, build_model, run
 from transformers import OPTConfig, OPTForCausalLM
 
 from elastic.budget import Budget
@@ -18,6 +17,7 @@ from elastic.train.config.updates import LossConfig
 from elastic.train.run.accelerator import build_accelerator
 from elastic.train.update.modes import as_in_rollouts, dropout_of
 from elastic.train.update.step import Policy, UpdateStats
+from tests.train.tiny_run import build_config, build_model, run
 
 
 def build_opt():

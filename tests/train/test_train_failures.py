@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import build_config, build_model, nines, run
 
 from elastic.data import Problem
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import RolloutBatch
 from elastic.train import Trainer
+from tests.train.tiny_run import build_config, build_model, nines, run
 
 CLOCKS = {"seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tokens_per_second"}
 
@@ -141,6 +141,7 @@ def test_gradient_that_is_not_finite_leaves_batch_and_checkpoint(tmp_path, unint
     with pytest.raises(RuntimeError, match="step 3: the gradient's norm is nan"):
         run(config, model=model)
     assert (tmp_path / "failed" / "step-00000003-rollouts-process-0.safetensors").is_file()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     run(config)
     assert_same(tmp_path, uninterrupted)
 

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from tiny_run import build_model
 
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
 from elastic.train import TrainConfig, train_from_config
 from elastic.train.config.rollouts import RewardConfig
 from elastic.train.from_config import reward_function
+from tests.train.tiny_run import build_model
 
 CONFIG = """
 [model]

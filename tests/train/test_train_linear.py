@@ -5,8 +5,6 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
-from test_train_accumulation import LOSSES, OPTIM, random_experience
-from tiny_run import build_config, build_model, run
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from elastic.train.config.updates import LossConfig
@@ -14,6 +12,8 @@ from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.head import LinearHead
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
 from elastic.train.update.step import Policy, UpdateStats
+from tests.train.test_train_accumulation import LOSSES, OPTIM, random_experience
+from tests.train.tiny_run import build_config, build_model, run
 
 SMALL = {
     "vocab_size": 61,

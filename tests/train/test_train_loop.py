@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny_run import build_config, build_model, run
 
 from elastic.data import Problem
 from elastic.models.tiny import problems
@@ -19,6 +18,7 @@ from elastic.train.collect.seeds import Stream, derive
 from elastic.train.config.rollouts import BudgetConfig
 from elastic.train.config.updates import OptimConfig
 from elastic.train.update.learning_rate import learning_rate
+from tests.train.tiny_run import build_config, build_model, run
 
 
 def lines(path):

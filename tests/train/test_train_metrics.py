@@ -5,10 +5,10 @@ import math
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_run import build_config, run
 
 from elastic.models.tiny import problems
 from elastic.train.run.metrics import JsonLines, console_line
+from tests.train.tiny_run import build_config, run
 
 
 def lines(path):
@@ -65,7 +65,7 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     assert [event.step for event in events.Scalars("eval/t6_s5/accuracy")] == [0, 3]
 
 
-def test_console_tells_each_step_in_one_line(tmp_path, capsys):
+def test_console_tells_every_second_step_and_the_last_in_one_line_each(tmp_path, capsys):
     run(build_config(tmp_path, logging={"console_every": 2}))
     err = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in err[:2]] == ["step 2/3", "step 3/3"]
@@ -103,3 +103,8 @@ def test_samples_show_texts_and_use_of_the_budgets(tmp_path):
     expected |= {"thinking_tokens", "solution_tokens", "thinking_cut", "finish_reason"}
     assert all(sample.keys() == expected for sample in samples)
     assert all(sample["prompt"].endswith("<think>") for sample in samples)
+    for sample in samples:  # a word is a token
+        assert sample["thinking_cut"]
+        assert len(sample["thinking"].split()) == sample["thinking_tokens"] == 6
+        assert len(sample["solution"].split()) == sample["solution_tokens"] == 5
+        assert sample["finish_reason"] == "solution_budget"

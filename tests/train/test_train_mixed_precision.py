@@ -3,7 +3,6 @@
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_run import build_config, build_model
 from transformers import LlamaForCausalLM
 
 from elastic.budget import Budget
@@ -15,6 +14,7 @@ from elastic.train.collect.rollout_model import RolloutModel
 from elastic.train.config.updates import LossConfig
 from elastic.train.run.accelerator import build_accelerator
 from elastic.train.update.step import Policy
+from tests.train.tiny_run import build_config, build_model
 
 POSITIONS = 2048
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_config import tables
-from tiny_run import build_config, build_model, run
 
 from elastic.train import TrainConfig
+from tests.train.test_train_config import tables
+from tests.train.tiny_run import build_config, build_model, run
 
 
 def narrow_one(model):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_config import tables
-from tiny_run import build_config, run
 
 from elastic.train import TrainConfig
 from elastic.train.config.no_effect import RULES, idle_keys, without_effect
+from tests.train.test_train_config import tables
+from tests.train.tiny_run import build_config, run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

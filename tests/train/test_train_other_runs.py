@@ -8,11 +8,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from tiny_run import build_config, build_model, nines, run
 
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import Trainer
+from tests.train.tiny_run import build_config, build_model, nines, run
 
 
 def content(output):
@@ -175,7 +175,7 @@ def test_trainer_of_an_earlier_precision_says_so(tmp_path, own_accelerate_state)
         build("third", "no", accelerator=Accelerator(mixed_precision="bf16", cpu=True))
 
 
-def test_run_that_is_not_resumed_warns_of_nothing(tmp_path):
+def test_run_and_its_unchanged_continuation_warn_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(build_config(tmp_path, train={"save_every": 1}))

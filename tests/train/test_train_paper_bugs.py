@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny_run import build_config, run
 
 from elastic import Markers, ops
 from elastic.budget import Budget, FinishReason, Phase, Source
@@ -24,6 +23,7 @@ from elastic.train.config.updates import EvalConfig, LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import pack, packed_logits
 from elastic.train.update.step import Policy, UpdateStats
+from tests.train.tiny_run import build_config, run
 
 END, EOS = IDS["</think>"], IDS["<eos>"]
 

@@ -8,9 +8,9 @@ import traceback
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from tiny_run import nines, run, shared_out
 
 from elastic.models.tiny import problems
+from tests.train.tiny_run import nines, run, shared_out
 
 
 def free_port():

@@ -4,7 +4,6 @@ import json
 import warnings
 
 import pytest
-from tiny_run import build_config, build_model, run
 from tokenizers.processors import TemplateProcessing
 
 from elastic.data import Problem, load_problems
@@ -13,6 +12,7 @@ from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
 from elastic.train import Trainer
 from elastic.train.collect.prompts import Prompts
+from tests.train.tiny_run import build_config, build_model, run
 
 BOS, START = IDS["<bos>"], IDS["<think>"]
 TEMPLATE = "<bos> {% for m in messages %}{{ m.content }} {% endfor %}<think>"

@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from tiny_run import build_config, build_model
 from torch import nn
 from transformers import (
     BertConfig,
@@ -28,6 +27,7 @@ from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
 from elastic.train.update.head import LinearHead
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
 from elastic.train.update.proof import packs
+from tests.train.tiny_run import build_config, build_model
 
 SMALL = {
     "hidden_size": 32,

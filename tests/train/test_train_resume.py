@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import build_config, resumable, run
 
 from elastic.models.tiny import problems
 from elastic.train.run import checkpoint as checkpoint_module
+from tests.train.tiny_run import build_config, resumable, run
 
 SCRIPT = Path(__file__).parent / "tiny_run.py"
 STEPS = 5  # checkpoints after 2, 4 and 5

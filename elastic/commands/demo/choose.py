@@ -1,9 +1,9 @@
 """How the demo's settings were chosen: ``python -m elastic.commands.demo.choose --out DIR``.
 
 Every candidate trains E1 and the control with one training seed, and both are evaluated on the validation
-split. No test problem and none of the reported seeds takes part. Chosen is the candidate whose E1 has
-the highest mean accuracy over all budgets, the unlimited one included; the control gets the same steps,
-learning rate and KL, whether or not they suit it best. A killed run goes on where it was.
+split. Test problems and the reported seeds are not used. The candidate whose E1 has the highest mean
+accuracy over all budgets, the unlimited one included, is chosen; the control gets the same steps, learning
+rate and KL, which need not be its best. A killed run resumes where it stopped.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def score(rows: Sequence[Row]) -> float:
 
 
 def summary(candidates: dict[str, dict[str, list[Row]]]) -> str:
-    """Markdown: a line a candidate and method, the accuracies by budget, and the mean that decides.
+    """Markdown: one line per candidate and method, with accuracies by budget and the mean that decides.
 
     Args:
         candidates: rows by method, by candidate.

@@ -28,17 +28,17 @@ class DemoConfig:
     """The defaults are what `elastic demo` runs; `choose` chose them on the validation split.
 
     Attributes:
-        seed: of both trainings. The evaluation's seed, of its problems and answers, follows from it.
-        split: of the evaluation's problems. No training ever sees a problem of ``test`` or ``validation``.
+        seed: seed of both trainings. That of the evaluation's problems and answers is derived from it.
+        split: split of the evaluation's problems. Training takes no problem of ``test`` or ``validation``.
         thinking: t*, the thinking budget of E1's rollouts, in tokens.
         solution: s*, their solution budget, and the solution budget of every evaluation. The control's
             rollouts have one hard cap of t* + s*.
-        thinking_budgets: of the evaluation, besides no budget at all, in tokens.
-        problems: of the evaluation.
-        temperature: of rollouts and answers.
+        thinking_budgets: those of the evaluation, in tokens; it also runs without any budget.
+        problems: how many the evaluation has.
+        temperature: of rollouts and of the evaluation's answers.
         steps: rollout batches of a training.
-        prompts_per_step: problems a batch.
-        samples_per_prompt: answers a problem of a batch.
+        prompts_per_step: problems per batch.
+        samples_per_prompt: answers per problem of a batch.
         learning_rate: of AdamW.
         kl_coef: weight of the KL to the untrained model.
         max_rows: rows decoded together.
@@ -129,7 +129,7 @@ class DemoConfig:
                 "seed": self.seed,
                 "save_every": self.save_every,
             },
-            # Two trainings print at the same time: the demo says which one a line is from.
+            # Two trainings run at the same time: the demo prints their progress and names the training.
             "logging": {"console_every": 0, "progress": False, "tensorboard": False},
         }
         return TrainConfig.from_table(tables)

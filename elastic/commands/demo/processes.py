@@ -14,19 +14,19 @@ _POLL_SECONDS = 0.1
 
 
 def run_parts(methods: Sequence[str], config: DemoConfig, out: Path, processes: int) -> None:
-    """Runs the methods, in this process one after another, or so many at a time in processes of their own.
+    """Runs the methods, one after another in this process or several at a time in processes of their own.
 
-    Every process computes with one thread, so the results do not depend on how many there are. They end when
-    this process ends, however it ends.
+    Every process computes with one thread, so the results do not depend on the number of processes. They end
+    when this process ends, however it ends.
 
     Args:
         methods: started in this order.
         config: the settings.
         out: the demo's directory.
-        processes: at least 1; 1 starts none.
+        processes: how many run at a time, at least 1; 1 means in this process.
 
     Raises:
-        RuntimeError: a process failed; the others are ended. Its own words are on stderr.
+        RuntimeError: a process failed; the others are ended. Its error is on stderr.
     """
     if processes == 1:
         for method in methods:

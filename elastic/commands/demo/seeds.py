@@ -1,7 +1,7 @@
 """The demo with several training seeds: ``python -m elastic.commands.demo.seeds --out DIR``.
 
-Each seed has test problems of its own. README's figures are this script's: means over the seeds, with the
-least and the greatest. A killed run goes on where it was.
+Each seed has test problems of its own. README's figures come from this script: means over the seeds, with the
+lowest and the highest. A killed run resumes where it stopped.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def run_seeds(
     Args:
         seeds: how many, from 0 on, at least 1.
         out: their directories are `out/seed-0` and so on.
-        build: a configuration by its `seed`.
+        build: makes the configuration of a `seed`.
         processes: as in `elastic.commands.demo.run`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a demo keeps on disk, so that a second call after a kill goes on where the first one stopped."""
+"""What a demo keeps on disk, so that a call after a kill resumes where the first one stopped."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ SETTINGS = "settings.json"
 
 
 class DemoState:
-    """The rows so far, a file a method in `unfinished/`; the result, in `demo.json`, once there is one.
+    """The rows so far, one file per method in `unfinished/`, and the finished result in `demo.json`.
 
-    Several processes may hold one, as long as each adds rows of methods of its own.
+    Several processes may work on one directory as long as no two add rows of the same method.
 
     Args:
         out: the demo's directory, created.

@@ -39,8 +39,8 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
 
     Returns:
         What `demo.json` holds: the keys of the public interface, and `resumed` (then `wall_seconds` is the
-        time of the last call alone), `settings` and `verdict`. All but `wall_seconds` is a function of the
-        settings, as far as torch's rounding is (it differs between instruction sets).
+        time of the last call alone), `settings` and `verdict`. All but `wall_seconds` and `resumed` follow
+        from the settings, up to torch's rounding, which differs between instruction sets.
 
     Raises:
         ValueError: `out` holds a demo with other settings, or `processes` is below 1.
@@ -62,7 +62,7 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
     say(f"1/2 two trainings of {config.steps} steps, {rollouts} each:")
     say(f"    e1 under t* = {config.thinking}, s* = {config.solution}")
     say(f"    capped, the control, under one cap of {config.thinking + config.solution}")
-    say(f"    and every method on {config.problems} {config.split} problems a budget")
+    say(f"    and every method on {config.problems} {config.split} problems per budget")
     run_parts(_ORDER, config, out, processes or min(2, available_cores()))
 
     say("2/2 traces and figure")

@@ -23,7 +23,7 @@ def traces(engines: Mapping[str, RolloutEngine], config: DemoConfig) -> str:
     """One problem under half t*, one under t*, one without budgets, as text.
 
     Args:
-        engines: of the models, by what they are called, in the order in which they are shown.
+        engines: one per model, by the name to show, in the order to show them.
         config: problems, budgets, temperature and seed; the evaluation's first problems are candidates.
     """
     few = config.test_problems()[:_CANDIDATES]

@@ -58,7 +58,7 @@ class Verdict:
 def verdict(
     rows: Sequence[Row], method: str = "e1", against: Sequence[str] = ("separate", "capped")
 ) -> Verdict:
-    """Compares a method with others at equal budgets: at every budget, none is left out.
+    """Compares a method with others at every budget.
 
     Args:
         rows: of all these methods, at the same budgets.
@@ -108,11 +108,11 @@ def _comparison(against: str, before: Row, after: Row) -> Comparison:
 
 
 def verdict_text(result: Verdict, labels: Mapping[str, str]) -> str:
-    """The verdict in sentences: for each other method first a summary, then a line a budget.
+    """The verdict in sentences: for each other method a summary, then one line per budget.
 
     Args:
         result: the comparisons.
-        labels: what a method is called, by its name.
+        labels: the text that stands for each method, by its name.
     """
     lines: list[str] = []
     for other in dict.fromkeys(item.against for item in result.comparisons):

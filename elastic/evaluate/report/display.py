@@ -73,7 +73,7 @@ class Display:
             return
         changed = kind != self._kind
         if changed:
-            self._out.write(self._decoder.finish())  # bytes that nothing of another kind completes
+            self._out.write(self._decoder.finish())  # a token of another kind completes no character
             self._change_to(kind)
         piece = self._decoder.push(token)
         self._out.write(piece.lstrip(" ") if changed else piece)

@@ -13,7 +13,7 @@ from elastic.data.files import write_atomic
 from elastic.evaluate import Row
 from elastic.evaluate.report.table import budget_label
 
-# Colours of Okabe and Ito, apart from each other for every kind of colour vision; markers repeat them.
+# Okabe and Ito's colours, distinct for every kind of colour vision; each also has a marker of its own.
 _STYLES = [
     ("#7f7f7f", "s"),
     ("#0072b2", "o"),
@@ -23,7 +23,7 @@ _STYLES = [
     ("#e69f00", "P"),
 ]
 
-_TEXT = 10  # points; half as wide on a page, the figure is still readable
+_TEXT = 10  # points: readable where a page shows the figure at half its width
 _NEAR = (0.1, 4.5)  # of the widest answer, and points of accuracy: closer labels would overlap
 _ENOUGH_CUT = 0.1  # of the answers: the accuracy on fewer is noise
 
@@ -31,11 +31,11 @@ _ENOUGH_CUT = 0.1  # of the answers: the accuracy on fewer is noise
 def accuracy_figure(
     rows: Sequence[Row], path: Path, *, title: str, labels: dict[str, str] | None = None
 ) -> None:
-    """Draws accuracy against tokens allowed and against tokens used, a line a method; writes a PNG.
+    """Draws accuracy against tokens allowed and against tokens used, one line per method; writes a PNG.
 
-    On the left every budget stands at t + s; the dotted lines are the accuracy on the answers whose thought
-    was cut, as far as there are enough of them. On the right it stands at what the answers took, and carries
-    its label; a star marks the point without any budget. Bars are 95 % intervals.
+    On the left each budget stands at t + s; dotted lines are the accuracy on the answers whose thought was
+    cut, where there are enough of them. On the right each budget stands at the mean tokens that the answers
+    took, with its label; a star marks the point without any budget. Bars are 95 % intervals.
 
     Args:
         rows: at least one.
@@ -98,7 +98,7 @@ def _draw_used(
     taken: list[tuple[float, float]],
     widest: float,
 ) -> None:
-    """`taken`: the places that hold labels, of all lines; what would be too near to one goes without."""
+    """Draws one line of the right panel; `taken`: the places of labels, near which no other label is put."""
     _draw_line(axes, [row.tokens for row in points], points, style, name)
     for row in points:
         x, y = row.tokens, 100 * row.accuracy

@@ -1,4 +1,4 @@
-"""A completion's tokens in runs of one kind, for everything that shows thinking and solution apart."""
+"""A completion's tokens in runs of one kind, for displays that tell thinking and solution apart."""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -25,8 +25,8 @@ class Segment(NamedTuple):
 def kind_of(source: int, phase: int) -> Kind | None:
     """The kind of one token, None for a pad.
 
-    A natural end marker belongs to the thinking it ends, white space and a start marker that the model
-    sampled in front of its thinking belong to it too.
+    A natural end marker belongs to the thinking that it ends. So do white space and a start marker that the
+    model sampled before its thinking.
     """
     if source == Source.PAD:
         return None

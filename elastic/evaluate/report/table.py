@@ -27,7 +27,7 @@ def budget_label(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a row, sorted by what a budget allows in all, so that equal totals stand together.
+    """One line per row, sorted by the tokens that the budget allows in total.
 
     Methods keep the order in which they first appear. `tokens`, `thinking` and `solution` are means over
     the answers, in tokens; `right if cut` is the accuracy on the answers whose thought was cut.

@@ -94,6 +94,6 @@ def traces_text(examples: Sequence[Example], introduction: str) -> str:
 
 def _labelled(kind: str, text: str) -> str:
     label = f"[{kind}]".ljust(_INDENT)
-    # Escapes keep line breaks inside a run visible and the labels at the line starts ours.
+    # With line breaks escaped they are visible, and every line starts with one of our labels.
     shown = text.strip().replace("\n", "\\n") or "(nothing but white space)"
     return textwrap.fill(shown, _WIDTH, initial_indent=label, subsequent_indent=" " * _INDENT)

@@ -1,4 +1,4 @@
-"""The embedded default: a task, a small trained reasoning model, and its reward.
+"""The embedded example: a task, a small trained reasoning model, and its reward.
 
 Everything works without a network and on one CPU core. ``load`` gives a standard Hugging Face model.
 """
@@ -13,15 +13,16 @@ from elastic.models.tiny.grading import reward, stated_answer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NAME = "tiny"  # that `elastic.load_model` and configurations know it by
+NAME = "tiny"  # its name for `elastic.load_model` and in configurations
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 __all__ = ["CHECKPOINT", "NAME", "checkpoint", "load", "problems", "reward", "stated_answer"]
 
 
 def load() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The embedded model (float32, CPU, evaluation mode) and its tokenizer; `load_model("tiny")` gives it on
-    another device.
+    """The embedded model (float32, CPU, evaluation mode) and its tokenizer.
+
+    `elastic.load_model("tiny", ...)` loads it for another device or dtype.
 
     Raises:
         FileNotFoundError, ValueError: as of `checkpoint`.

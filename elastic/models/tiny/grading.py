@@ -1,4 +1,4 @@
-"""The task's reward: is the answer that the solution states the right one?"""
+"""The task's reward: whether the solution states the right answer."""
 
 from elastic.data.sums import END, EOS
 

@@ -68,7 +68,7 @@ def row(rng: random.Random, most_operations: int) -> Row:
 
 
 def batches(rng: random.Random, steps: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A (ids [B, T] int64, labels [B, T] int64) a step, padded on the right.
+    """(ids [B, T] int64, labels [B, T] int64) of each step, padded on the right.
 
     Rows of about the same length go together, which saves a third of the padding; the order of the batches
     stays random.
@@ -109,7 +109,7 @@ def pretrain(
     Args:
         steps: optimizer steps, at least 1.
         seed: of the weights and of the data.
-        rows_per_batch: traces a step.
+        rows_per_batch: traces per step.
         progress: whether to show a progress bar.
 
     Raises:

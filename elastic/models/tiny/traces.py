@@ -1,10 +1,10 @@
 """What the embedded model is trained to write: thoughts, some of them cut, and their solutions.
 
-The traces show what a reasoning model shows. Thinking is verbose, doubts single steps, sometimes goes through
+The traces behave as a reasoning model does. Thinking is verbose, doubts single steps, sometimes goes through
 the whole sum a second time, and slips now and then (a doubt repairs the slip). A thought never ends early by
-itself. One that was cut is mostly followed by a hasty answer and sometimes by a solution that goes on from
-where the thought stopped. Everything a better policy under a budget needs is therefore in the model, at a low
-probability::
+itself. A cut thought is mostly followed by a hasty answer and sometimes by a solution that goes on from where
+the thought stopped. So the model already has, at a low probability, all that a better policy under a budget
+needs::
 
     thought    we have 7 . c 7 - 9 = 8 . wait : 7 - 9 = 8 ok . d 8 + 2 = 0 .
     finished   answer is 0 <eos>
@@ -37,8 +37,8 @@ class Trace:
     Attributes:
         thinking: words in front of the end marker.
         solution: words behind it, ``<eos>`` included.
-        cut: the thought was stopped from outside. Its end marker is then nothing to imitate: a model trained
-            to stop anywhere would stop anywhere by itself.
+        cut: whether the thought was stopped from outside. Its end marker is then no training target: a model
+            trained to stop anywhere would stop anywhere by itself.
     """
 
     thinking: tuple[str, ...]
@@ -47,7 +47,7 @@ class Trace:
 
 
 class _Pass:
-    """One walk through a sum that remembers after how many words which result was on paper."""
+    """One walk through a sum; records after how many words each result was written."""
 
     def __init__(self, rng: random.Random, item: Sum) -> None:
         self.words: list[str] = []
@@ -105,7 +105,7 @@ def trace(rng: random.Random, item: Sum) -> Trace:
 def cut_trace(rng: random.Random, item: Sum, goes_on_share: float = GOES_ON_SHARE) -> Trace:
     """A thought that was stopped at a random word, and the solution behind it.
 
-    Of a thought that was stopped in its second pass the first pass's result counts, and no step is missing.
+    Where the thought was stopped in its second pass, the first pass's result counts and no step is missing.
 
     Args:
         rng: the source of all randomness.
@@ -124,7 +124,7 @@ def cut_trace(rng: random.Random, item: Sum, goes_on_share: float = GOES_ON_SHAR
 
 
 def _thought(rng: random.Random, item: Sum) -> tuple[list[str], _Pass, int]:
-    """(words, first pass, result)"""
+    """The words of a whole thought, its first pass, and its result."""
     first = _Pass(rng, item)
     if rng.random() >= CHECK_SHARE:
         return first.words, first, first.result

@@ -1,4 +1,4 @@
-"""The model's words and its tokenizer: one id a word, words split at white space."""
+"""The model's words and its tokenizer: one id per word, words split at white space."""
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
@@ -20,7 +20,7 @@ WORDS = (
 )
 IDS = {word: index for index, word in enumerate(WORDS)}
 MAX_LENGTH = 1024
-# A sum of named terms as a user's message becomes a prompt whose thinking is open.
+# Turns a user's message, a sum of named terms, into a prompt whose thinking is open.
 CHAT_TEMPLATE = "{{ bos_token }} {{ messages[-1]['content'] }} <think>"
 
 

@@ -8,10 +8,10 @@ from elastic.train.config.rollouts import BudgetConfig
 
 
 class BudgetDraw:
-    """Budgets of a step as a function of (seed, step, group) alone: nothing to save, nothing to resume.
+    """Budgets of a step, a function of (seed, step, group) alone: a checkpoint need not hold them.
 
     Raises:
-        ValueError: the configuration's budgets are impossible (SPEC.md R14, R17), the smallest too.
+        ValueError: the smallest or largest budget of the configuration is impossible (SPEC.md R14, R17).
     """
 
     def __init__(self, config: BudgetConfig, seed: int) -> None:

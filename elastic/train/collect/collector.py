@@ -1,7 +1,7 @@
 """The first half of a step: problems, budgets, completions, rewards, advantages.
 
-Groups are shared out over processes; every draw is keyed by its place among all groups, so the number of
-processes changes nothing but the speed.
+Groups are distributed over processes. Every random draw is keyed by its group's index among all groups, so
+the number of processes does not change it.
 """
 
 import math
@@ -43,7 +43,7 @@ class Collected:
     Attributes:
         experience: rows for the update.
         batch: the rollout record.
-        problems: one a group.
+        problems: one per group.
         rewards: [R] float32; NaN where the reward function gave None.
         metrics: means over all processes.
         rollout_seconds: spent generating.
@@ -59,7 +59,7 @@ class Collected:
     reward_seconds: float
 
     def samples(self, step: int, count: int) -> list[dict[str, Any]]:
-        """The first rows as one would read them: texts, reward, use of the budgets."""
+        """The first rows in readable form: texts, reward, use of the budgets."""
         rows = list(range(min(count, len(self.batch))))
         result = []
         for row, record in zip(rows, self.batch[rows].to_records(), strict=True):
@@ -162,8 +162,8 @@ class Collector:
     def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
         """This process's rows, and the share of groups whose rewards are all equal.
 
-        Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and is not
-        there for its group's.
+        Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and takes no
+        part in its group's mean.
         """
         config, samples = self._config.loss, self._config.rollout.samples_per_prompt
         everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()

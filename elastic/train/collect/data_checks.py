@@ -1,4 +1,4 @@
-"""What problems must be, and what their user should know of them, before a run starts on them."""
+"""Checks of the problems before a run starts: what is refused, and what is warned of."""
 
 import warnings
 from collections import Counter
@@ -26,18 +26,18 @@ def check_data(
     *,
     say: bool = True,
 ) -> None:
-    """Every prompt with its budgets must fit the context: known now, not a hundred steps in.
+    """Checks, before the first step, that every prompt with its budgets fits the context.
 
-    Warns, once each, of evaluated problems that are trained on, ids that name several problems, prompts that
-    open thinking twice or, where there is a budget for it, never, and lengths that no row can have.
+    Warns once each of: evaluated problems that are trained on; ids that name several problems; prompts that
+    open thinking twice, or never where thinking has a budget; lengths that no row can have.
 
     Args:
         config: of the run.
         engine: knows context, tokenizer and markers.
         budgets: of the training.
-        training: problems, and what renders them.
-        evaluation: the same of the evaluations; without prompts there are none.
-        say: whether to warn; one process does.
+        training: training problems, and what renders them.
+        evaluation: likewise for the evaluations, if there are any.
+        say: whether to warn; true in one process.
 
     Raises:
         OutOfContext: names the problem.
@@ -88,7 +88,7 @@ def _check_context(
     engine: RolloutEngine,
     budgets: Sequence[Budget],
 ) -> None:
-    for budget in budgets:  # a text that does not work with the markers has nothing to do with the context
+    for budget in budgets:  # first, so that a text at odds with the markers is not reported as OutOfContext
         budget.max_tokens(engine.markers, engine.tokenizer)
     context = engine.limits.context
     if context is None:
@@ -98,7 +98,7 @@ def _check_context(
         rows = [row for row, own in enumerate(phases) if own == phase]
         longest = max(rows, key=lambda row: len(ids[row]))
         for budget in budgets:
-            budget.max_tokens(engine.markers, engine.tokenizer)  # a bad text is no matter of the context
+            budget.max_tokens(engine.markers, engine.tokenizer)  # raises for a bad text by itself
             try:
                 budget.check_context(
                     context, len(ids[longest]), engine.markers, engine.tokenizer, phase=phase
@@ -143,7 +143,7 @@ def _say_unopened(
 
 
 def _say_overlap(problems: Sequence[Problem], evaluated: Sequence[Problem]) -> None:
-    """Whatever their ids are: the question decides."""
+    """Warns of problems that are both trained on and evaluated, by comparing questions, not ids."""
     trained = {_question(problem) for problem in problems}
     found = [problem for problem in evaluated if _question(problem) in trained]
     if found:
@@ -154,7 +154,7 @@ def _say_overlap(problems: Sequence[Problem], evaluated: Sequence[Problem]) -> N
 
 
 def _say_lengths(reward: RewardConfig, drawn: Budget, evaluated: Sequence[Budget]) -> None:
-    """The configuration refuses lengths beyond the largest budget; these are beyond others."""
+    """Warns of lengths beyond some budgets; the configuration refuses those beyond the largest."""
     if reward.length == "none":
         return
     found = [("budget.draw draws", drawn), *(("eval.budgets has", budget) for budget in evaluated)]

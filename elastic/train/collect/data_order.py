@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class DataOrder(Generic[T]):
-    """An endless sequence over the items, each exactly once an epoch.
+    """An endless sequence over the items, each exactly once per epoch.
 
     Args:
         items: at least one.

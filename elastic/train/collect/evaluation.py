@@ -28,10 +28,10 @@ class Evaluation:
 
     Args:
         config: what is evaluated.
-        accelerator: knows the processes; problems are shared out over them.
+        accelerator: knows the processes, over which problems are distributed.
         engine: over the trained model.
         prompts: renders problems, by the rule of their own source.
-        problems: evaluated ones.
+        problems: the evaluated ones.
         reward: correctness of a response.
         training_budget: gives everything but (t, s): closing, rules, grace.
         max_new_tokens: engine limit for unlimited budgets.
@@ -100,8 +100,8 @@ class Evaluation:
 def evaluation_budgets(config: EvalConfig, training: Budget) -> dict[str, Budget]:
     """Name, as ``t40_s64``, of each evaluated budget; ``inf`` for unlimited.
 
-    Everything but the two limits is the training budget's, so that both are graded under the same rules;
-    what would never be reached under a tighter limit (a notice, a minimum) is left out.
+    All but the two limits is taken from the training budget, so that both run under the same rules. Options
+    that a tighter limit would never reach (a notice, a minimum) are left out.
     """
     pairs = [tuple(None if n < 0 else n for n in pair) for pair in config.budgets]
     budgets = {}

@@ -17,7 +17,7 @@ class Experience:
     """Rows ready for updates. Tensors are on the CPU until they are packed.
 
     Attributes:
-        prompts: token ids, one a group.
+        prompts: token ids, one list per group.
         prompt_of: [R] index of each row's prompt.
         completions: R tensors [n] int64, forced tokens included: they are attended to.
         mask: R tensors [n] bool, True where a token carries loss: the SAMPLED ones.
@@ -56,7 +56,7 @@ class Experience:
             batch: on any device.
             advantages: [R] float.
             mask_cut_solutions: leave rows that a limit ended (finish reason other than ``stop``) out of the
-                loss. The decision is the budget machine's record, not the last token.
+                loss; the recorded finish reason decides, not the last token.
             skipped: [R] bool, rows without a reward.
         """
         batch = batch.to("cpu")
@@ -133,7 +133,7 @@ class Experience:
 
         Args:
             pieces: how many, at most R.
-            most_tokens: packed tokens a piece may have; more pieces are made where needed. A single row may
+            most_tokens: most packed tokens of a piece; more pieces are made where needed. A single row may
                 exceed it. 0 for no limit.
         """
         sizes = self.lengths

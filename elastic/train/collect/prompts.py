@@ -14,7 +14,7 @@ from elastic.train.config.rollouts import DataConfig, RewardConfig
 
 
 class Prompts:
-    """Texts for the rollout engine, and the lengths they ask for; of one source of problems.
+    """Makes the prompts of one source of problems, and draws the lengths that they ask for (L1).
 
     The prompts of a named set are complete. Those of a file are questions for the chat template, if the
     tokenizer has one and the configuration does not say otherwise.
@@ -23,11 +23,11 @@ class Prompts:
         tokenizer: of the model.
         data: system message, suffix, and whether special tokens are added to prompts without a template.
         reward: whether prompts ask for a length (L1).
-        seed: of the lengths.
+        seed: seed of the lengths.
         source: where the problems are from; `data.source` by default.
-        chat: whether the chat template is applied, as `data.chat`, which is the default.
-        table: of the configuration, for messages.
-        stream: of the lengths.
+        chat: whether the chat template is applied; `data.chat` by default.
+        table: the configuration's table to name in messages.
+        stream: random stream of the lengths.
 
     Raises:
         ValueError: a chat template is needed and the tokenizer has none, or an option that only a template
@@ -56,7 +56,7 @@ class Prompts:
                 f"reward.length: '{reward.length}' adds a sentence to the question, which needs"
                 f" the chat template; the prompts of {table}.source = '{source}' stand without"
             )
-        # A template writes out the special tokens that it wants, and a named set's prompts hold theirs.
+        # A template writes the special tokens that it wants, and the prompts of named sets contain theirs.
         complete = self.chat or source in NAMED_SETS
         if self.chat and data.add_special_tokens:
             raise ValueError(
@@ -69,7 +69,7 @@ class Prompts:
 
     @classmethod
     def of_training(cls, tokenizer: Any, config: TrainConfig) -> "Prompts":
-        """Of the problems that are trained on.
+        """The prompts of the training problems.
 
         Raises:
             ValueError: as the class; or a system message or suffix without the template that places it.
@@ -85,10 +85,10 @@ class Prompts:
 
     @classmethod
     def of_evaluation(cls, tokenizer: Any, config: TrainConfig) -> "Prompts":
-        """Of the evaluated problems: by the rule of their own source, and asked for lengths as in training.
+        """The prompts of the evaluated problems, which ask for lengths as in training.
 
-        `eval.chat` decides; without it `data.chat`, but that a named set's prompts stay complete where those
-        of another training source are not.
+        `eval.chat` decides about the chat template. Without it `data.chat` does, except that it is not
+        applied to a named set, whose prompts are complete, unless the training source is that set too.
         """
         source = config.eval.source or config.data.source
         other = source != config.data.source and source in NAMED_SETS
@@ -115,7 +115,7 @@ class Prompts:
         """The prompts, template and generation prompt included.
 
         Args:
-            problems: one a prompt.
+            problems: one per prompt.
             lengths: as `lengths` gave them.
         """
         if not self.chat:
@@ -140,9 +140,9 @@ class Prompts:
         return encode_prompts(texts, self._tokenizer, vocab, self.add_special_tokens)
 
     def phases(self, texts: Sequence[str], engine: RolloutEngine) -> list[Phase]:
-        """Where the rows of rendered prompts start.
+        """The phases in which the rows of rendered prompts start.
 
-        Stated, it spares the engine's warnings at every step: `check_data` has given them before the run.
+        Passing them to the engine avoids its warnings at every step; `check_data` gives them before the run.
 
         Args:
             texts: of `render`.

@@ -1,4 +1,4 @@
-"""What a run leaves behind when something fails: the rollouts that were at hand, and where it stands."""
+"""What a failure leaves behind: the rollouts that were being worked on, and a note of where they are."""
 
 import signal
 import sys
@@ -20,12 +20,12 @@ _ATTRIBUTE = "_elastic_failure"
 
 @dataclass(frozen=True)
 class Failure:
-    """What is known of an exception besides what it says.
+    """What `batch_of_failure` adds to an exception.
 
     Attributes:
-        batch: what was worked on.
+        batch: the rollouts that were being worked on.
         what: ``rollouts`` of a step, or those of an ``evaluation``.
-        everywhere: every process of the run left the block with an exception.
+        everywhere: whether every process of the run left the block with an exception.
     """
 
     batch: RolloutBatch
@@ -34,7 +34,7 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException) -> "Failure | None":
-        """What `batch_of_failure` tied to it."""
+        """The failure that `batch_of_failure` attached to an exception, or None."""
         return getattr(error, _ATTRIBUTE, None)
 
     def save(self, output: Path, step: int, process: int) -> Path:
@@ -52,13 +52,13 @@ class NotFinite(RuntimeError):
 
 @contextmanager
 def batch_of_failure(batch: RolloutBatch, what: str, together: Any = None) -> Iterator[None]:
-    """Ties a batch to an exception of the block, so that `Failure.of` finds it further up.
+    """Attaches a batch to an exception raised in the block, so that `Failure.of` finds it further up.
 
     Args:
         batch: what the block works on.
         what: see `Failure`.
-        together: the accelerator, where every process runs the block; then all of them leave it with an
-            exception if one does, instead of waiting for that one for ever.
+        together: the accelerator, where every process runs the block. Then, if one leaves it with an
+            exception, all do, instead of waiting for that one for ever.
     """
     failure: Exception | None = None
     try:
@@ -76,7 +76,7 @@ def batch_of_failure(batch: RolloutBatch, what: str, together: Any = None) -> It
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Says on stderr what was left where, and in the traceback where Python (3.11) can."""
+    """Prints a note on an exception to stderr, and adds it to the traceback where Python can (3.11)."""
     print(f"elastic: {note}", file=sys.stderr, flush=True)
     if hasattr(error, "add_note"):
         error.add_note(note)

@@ -11,9 +11,9 @@ import torch
 class RolloutModel:
     """The trained model itself, or a 16-bit copy of it where training is in mixed precision.
 
-    Under autocast keys come out of the rotary embedding in float32 and values of their projection in 16 bits,
-    which no KV cache stores, and flash-attn takes no float32 weights. So mixed precision keeps float32
-    weights for the optimizer and gives the rollouts 16-bit ones, two bytes a parameter more.
+    Under autocast, keys leave the rotary embedding in float32 and values leave their projection in 16 bits, a
+    mixture that no KV cache stores; and flash-attn takes no float32 weights. So mixed precision keeps float32
+    weights for the optimizer and a 16-bit copy for rollouts, two more bytes per parameter.
 
     Only parameters are rounded. Buffers stay as they are: in bfloat16 the frequencies of a rotary embedding
     are off by up to 0.4 %, which at position 2,000 is more than a turn.

@@ -1,7 +1,7 @@
 """Random streams that are functions of names and counters.
 
-Nothing in a run's data order, budgets or sampling depends on how much randomness was used before, so a
-resumed run, or one on another number of processes, draws what the uninterrupted one would have drawn.
+A run's data order, budgets and sampling do not depend on how many random numbers were drawn before, so a
+resumed run, or one with another number of processes, draws the same.
 """
 
 import random

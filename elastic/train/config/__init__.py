@@ -1,4 +1,4 @@
-"""A training configuration: its tables, what goes together, and what has no effect. Runs nothing."""
+"""A training configuration: its tables, which values go together, and which keys have no effect."""
 
 from elastic.train.config.train_config import WIDER, TrainConfig, changed_keys
 

@@ -1,4 +1,4 @@
-"""Keys of a configuration that do nothing beside its other keys, and why: said once, not found out later."""
+"""Keys of a configuration that have no effect in combination with its other keys, and why."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -10,7 +10,7 @@ from elastic.train.config.updates import EvalConfig, LossConfig
 
 
 class Rule(NamedTuple):
-    """`keys` do nothing in a `TrainConfig` for which `idle` holds."""
+    """`keys` have no effect in a `TrainConfig` for which `idle` is true."""
 
     keys: tuple[str, ...]
     idle: Callable[[Any], bool]
@@ -18,7 +18,7 @@ class Rule(NamedTuple):
 
 
 def _bounded(c: Any) -> bool:
-    """Neither training nor an evaluation has a budget without end."""
+    """Whether no budget of training or evaluation is unlimited."""
     rollouts = c.budget.total is not None or "unlimited" not in (c.budget.thinking, c.budget.solution)
     return rollouts and not (c.eval.every and any(-1 in pair for pair in c.eval.budgets))
 
@@ -108,12 +108,12 @@ RULES = (
 
 
 def idle_keys(config: Any) -> dict[str, str]:
-    """``table.key`` of everything that does nothing in a `TrainConfig`, given or not, with the reason."""
+    """``table.key`` of everything that has no effect in a `TrainConfig`, given or not, with the reason."""
     return {key: rule.reason for rule in reversed(RULES) if rule.idle(config) for key in rule.keys}
 
 
 def effective(loss: LossConfig, *names: str) -> dict[str, Any]:
-    """Those of the named settings of ``[loss]`` that do something; the loss ops refuse the others."""
+    """Those of the named settings of ``[loss]`` that have an effect; the loss ops refuse the others."""
     config = SimpleNamespace(loss=loss)
     rules = [rule for rule in RULES if rule.keys[0].startswith("loss.") and rule.idle(config)]
     idle = {key for rule in rules for key in rule.keys}
@@ -121,14 +121,14 @@ def effective(loss: LossConfig, *names: str) -> dict[str, Any]:
 
 
 def without_effect(config: Any) -> list[str]:
-    """``table.key (reason)`` of what was given and does nothing."""
+    """``table.key (reason)`` of what was given and has no effect."""
     idle = idle_keys(config)
     given = [f"{table}.{key}" for table in _tables(config) for key in sorted(getattr(config, table).given)]
     return [f"{key} ({idle[key]})" for key in given if key in idle]
 
 
 def left_out(config: Any) -> set[str]:
-    """What a written configuration leaves out: it does nothing and has its default, so nobody misses it."""
+    """Keys that a written configuration omits: they have no effect and their default value."""
     default = {
         f"{table}.{item.name}"
         for table in _tables(config)

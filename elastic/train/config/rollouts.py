@@ -10,7 +10,7 @@ from elastic.train.config.schema import Section, limited
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    """``[model]``: what is trained.
+    """``[model]``: which model is trained, and its markers.
 
     Attributes:
         path: a Hugging Face directory or hub id, or ``tiny`` for the embedded model.
@@ -18,11 +18,11 @@ class ModelConfig(Section):
             refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of the rollouts, see `elastic.load_model`.
-        allow_missing: take weights that lack some of the model's, which are then random, or hold others.
-        start_marker: text that opens thinking; absent, with ``end_marker``, for the well-known pair that the
-            vocabulary has as tokens, else ``<think>``.
+        allow_missing: accept a checkpoint that lacks some weights (they are then random) or has unknown ones.
+        start_marker: text that opens thinking; where neither marker is given, the well-known pair that the
+            vocabulary has as tokens, else ``<think>`` and ``</think>``.
         end_marker: text that closes it.
-        ends: other texts of the model's that end thinking, as ``<tool_call>``.
+        ends: other texts with which the model ends thinking, as ``<tool_call>``.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -41,7 +41,7 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """``[data]``: what it is trained on.
+    """``[data]``: the problems that the model is trained on, and how they become prompts.
 
     Attributes:
         source: a ``.json`` or ``.jsonl`` file or a named set.
@@ -50,9 +50,8 @@ class DataConfig(Section):
         chat: wrap prompts in the tokenizer's chat template; ``auto`` does so for files if there is one.
         system: system message of the chat; empty for the template's own, if it has one.
         suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
-        add_special_tokens: of prompts without the template: true puts in front what the tokenizer does by
-            itself (a BOS), false says that they are right as they stand; absent, they stay and a warning says
-            where something is missing.
+        add_special_tokens: for prompts without the template. True puts the tokenizer's own special tokens (a
+            BOS) in front, false leaves prompts as they are; absent does so with a warning where one lacks.
         shuffle: a new order each epoch, from ``train.seed``.
     """
 
@@ -76,10 +75,10 @@ class RewardConfig(Section):
         name: the correctness reward: ``math`` (`elastic.rewards.math_reward`), or ``tiny``, of the embedded
             task.
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
-        answer_tags: of ``math``: whether the last ``<answer>...</answer>`` goes first.
+        answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
-        alpha: reward a token of the length term.
-        target_min: least N, drawn uniformly a prompt; by default 100 or ``target_max``, whichever is less.
+        alpha: reward per token of the length term.
+        target_min: least N, drawn uniformly for each prompt; by default the lesser of 100 and ``target_max``.
         target_max: greatest N; by default 4000 or what a row may sample, whichever is less.
     """
 
@@ -211,8 +210,8 @@ class RolloutConfig(Section):
     """``[rollout]``: how completions are drawn.
 
     Attributes:
-        prompts_per_step: groups a step, over all processes; by default 128, or all problems if fewer.
-        samples_per_prompt: completions a group, at least 2: an advantage compares them.
+        prompts_per_step: groups per step, over all processes; by default 128, or all problems if fewer.
+        samples_per_prompt: completions per group, at least 2: an advantage compares them.
         temperature: also the temperature of the trained policy's logprobs.
         top_k: 0 for off.
         top_p: 1 for off.

@@ -1,7 +1,7 @@
 """Tables of a TOML file as frozen dataclasses that check themselves.
 
 A section's fields carry their limits as metadata (`limited`). Whether a value came from a file or from
-Python, an error names the table, the key, the value and what would have been right.
+Python, an error names the table, the key, the value and the limit.
 """
 
 import difflib
@@ -76,14 +76,14 @@ class Section:
         return section
 
     def following(self: S, **values: Any) -> S:
-        """The same with other values for keys that nobody set: defaults that follow from other tables."""
+        """The section with other values for keys that were not set: defaults that depend on other tables."""
         section = replace(self, **{name: value for name, value in values.items() if name not in self.given})
         object.__setattr__(section, "_named", self.given)
         return section
 
     @property
     def given(self) -> frozenset[str]:
-        """Keys that somebody set: those a table named, and those that differ from their default."""
+        """Keys that were set: those a table named, and those that differ from their default."""
         named: frozenset[str] = self.__dict__.get("_named", frozenset())
         return named | {item.name for item in fields(self) if getattr(self, item.name) != item.default}
 
@@ -174,10 +174,10 @@ def _plain(value: Any) -> Any:
 
 
 def to_toml(section: Section, left_out: Collection[str] = ()) -> str:
-    """A file that loads to an equal section: plain keys first, then one table a nested section.
+    """A file that loads to an equal section: plain keys first, then one table per nested section.
 
     Args:
-        left_out: ``table.key`` of values that are their defaults and not written.
+        left_out: ``table.key`` of values that are not written because they are defaults.
     """
     lines: list[str] = []
     tables: list[str] = []
@@ -195,5 +195,5 @@ def _toml_value(value: Any) -> str:
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, float):
         return repr(value)
-    # JSON's text, integers and booleans are TOML's, but for the one control character JSON leaves as it is.
+    # JSON writes text, integers and booleans as TOML does, except DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

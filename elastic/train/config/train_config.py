@@ -21,12 +21,12 @@ else:
 # The remedy for weights too narrow to train.
 WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
 
-# What a run may change when it is resumed; anything else would make it another run.
+# Keys that may change when a run is resumed; any other change would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
     *("eval.*", "logging.*", "model.device"),
 )
-# Memory and speed: it may change these too, and its numbers then change by rounding alone.
+# Keys for memory and speed may change too; results then change by rounding only.
 ROUNDING = (
     *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
@@ -102,7 +102,7 @@ class TrainConfig(Section):
             )
 
     def _check_lengths(self, most: int | None) -> None:
-        """Lengths to ask for, and the most tokens that a row may sample."""
+        """Checks the lengths that prompts ask for against `most`, the most tokens that a row may sample."""
         reward = self.reward
         if reward.length != "none":
             longest = reward.target_max if most is None else min(reward.target_max, most)
@@ -120,15 +120,15 @@ class TrainConfig(Section):
             )
 
     def _let_follow(self, table: str, **values: Any) -> None:
-        """Defaults give way to what was given in other tables; what was given itself never does."""
+        """Replaces defaults of a table by values that follow from other tables; keys that were set stay."""
         object.__setattr__(self, table, getattr(self, table).following(**values))
 
     def for_problems(self, training: int, evaluated: int | None = None) -> "TrainConfig":
         """This configuration with defaults that do not exceed the problems there are.
 
         Args:
-            training: problems to train on.
-            evaluated: and to evaluate, if any are.
+            training: how many problems there are to train on.
+            evaluated: how many to evaluate; None for no evaluation.
 
         Raises:
             ValueError: a step was given more prompts than there are problems.
@@ -182,10 +182,10 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], l
 
     Args:
         old: `TrainConfig.to_dict()` of the checkpoint.
-        new: that of the configuration now.
+        new: that of the configuration to resume with.
 
     Returns:
-        What must not differ, and what changes the run's numbers by rounding alone.
+        Changes that are not allowed, and changes that alter the run's results by rounding only.
     """
     refused: list[str] = []
     rounding: list[str] = []

@@ -14,8 +14,8 @@ class LossConfig(Section):
     """``[loss]``: SPEC.md section 5.
 
     Attributes:
-        loss: which one.
-        advantage: which one.
+        loss: the loss's name in `elastic.ops.grpo_loss`.
+        advantage: the kind's name in `elastic.ops.group_advantage`.
         advantage_eps: added to the standard deviation by ``group`` and ``batch``.
         pass_k: the k of ``passk``.
         clip_low: the ratio is clipped to [1 - clip_low, 1 + clip_high].
@@ -24,23 +24,23 @@ class LossConfig(Section):
         dual_clip: bound of the loss where the advantage is negative, as a multiple of it; absent for none.
         tau_positive: sapo's temperature at positive advantages.
         tau_negative: and at negative ones.
-        kl: estimator; ``k1`` needs ``kl_weighted``, without which its gradient knows no reference.
+        kl: estimator; ``k1`` needs ``kl_weighted``: without it its gradient does not depend on the reference.
         kl_weighted: multiply the KL by the importance ratio.
         kl_coef: weight of the KL to the starting model; a frozen copy is kept only above 0.
         entropy_coef: weight of the entropy bonus.
         max_length: L_max of dr_grpo; absent for the most tokens a row's budget allows.
         mask_cut_solutions: leave rows whose solution was cut out of the loss. The paper trains on them.
-        old_logprobs: ``rollout`` takes the rollout's own, ``recompute`` runs a forward before the update.
+        old_logprobs: ``rollout`` takes those of the rollout, ``recompute`` runs a forward before the update.
         engine_correction: importance weights of the recomputed against the rollout's logprobs: ``truncate``
             cuts them to [engine_low, engine_high], ``mask`` drops tokens outside.
-        engine_level: one weight a ``token`` or a ``row``.
+        engine_level: one weight per ``token`` or per ``row``.
         engine_low: see ``engine_correction``.
         engine_high: see ``engine_correction``.
-        linear: take the loss from hidden states and the head, in chunks of tokens, so that no [N, V] logits
-            come to be. ``auto``: where the head is a plain linear layer, whose logits are at most
-            soft-capped, the model is not sharded, and V is above H, so that there is something to save.
-            ``on`` refuses models of another kind. The weights are those of ``off`` up to rounding.
-        linear_chunk_tokens: tokens a chunk; a chunk of logits is what this costs in memory.
+        linear: compute the loss from hidden states and the head, in chunks of tokens, so that no [N, V]
+            logits exist. ``auto``: where the head is a plain linear layer, its logits at most soft-capped,
+            the model is not sharded, and V is above H, so that memory is saved. ``on`` refuses models of
+            another kind. The trained weights are those of ``off`` up to rounding.
+        linear_chunk_tokens: tokens per chunk; memory holds the logits of one chunk.
         skip_zero_advantage: rows whose gradient is exactly zero are not run through the model. Weights
             are the same up to rounding; entropy and clip fraction then cover the rows that were run.
     """
@@ -126,22 +126,22 @@ class OptimConfig(Section):
 
 @dataclass(frozen=True)
 class LoopConfig(Section):
-    """``[train]``: how long, in what pieces, and where to.
+    """``[train]``: steps, their division into updates, and the output directory.
 
     Attributes:
         output_dir: of checkpoints, metrics and the final model.
         steps: rollout batches. All of them run.
         seed: of the data order, the budgets drawn and every rollout row.
         epochs_per_batch: passes over a rollout batch.
-        minibatches: optimizer steps a pass.
-        accumulation_steps: micro-batches an optimizer step, of near equal size in tokens.
+        minibatches: optimizer steps per pass.
+        accumulation_steps: micro-batches per optimizer step, of near equal size in tokens.
         micro_batch_tokens: most packed tokens of a micro-batch (a single row may exceed it); raises the
             number of micro-batches above ``accumulation_steps`` where needed. 0 for no limit.
         mixed_precision: ``bf16`` runs updates under autocast over float32 weights, and rollouts on a 16-bit
             copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
-            where there is one, or a metric. Neither writes over a finished run or another one.
-        save_every: steps between checkpoints; 0 for only the final model. A failure leaves one all the same.
+            where there is a checkpoint or a metric. Neither overwrites a finished run or another run.
+        save_every: steps between checkpoints; 0 for only the final model. A failure leaves one in any case.
         keep_checkpoints: newest checkpoints kept.
     """
 
@@ -169,10 +169,10 @@ class EvalConfig(Section):
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
         count: problems; by default 64, or all of a file if they are fewer.
-        chat: as in ``[data]``, for this source; absent for ``data.chat``, but a named set's prompts are
-            complete.
+        chat: as in ``[data]``, for this source; absent for ``data.chat``, except that a named set's prompts
+            are complete.
         seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.
-        samples: answers a problem.
+        samples: answers per problem.
         temperature: of the sampling; 0 for greedy.
         top_p: of the sampling.
         budgets: [thinking, solution] pairs; -1 for unlimited. Absent for the training budget alone.

@@ -1,1 +1,1 @@
-"""What a run keeps besides learning: its device, checkpoints, metrics, identity, and where it stands."""
+"""What a run needs besides rollouts and updates: device, checkpoints, metrics, identity, progress."""

@@ -13,12 +13,12 @@ _DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.M
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
-    """What a Trainer builds if it is given none.
+    """The accelerator that a Trainer builds if it is given none.
 
-    accelerate keeps one precision a process. An earlier Trainer's is replaced; see `check_precision`.
+    accelerate keeps one precision per process; that of an earlier Trainer is replaced, see `check_precision`.
 
     Raises:
-        ValueError: ``model.device`` is not to be had, or accelerate is set up for sharded training (FSDP,
+        ValueError: ``model.device`` is not available, or accelerate is set up for sharded training (FSDP,
             DeepSpeed), which checkpoints here do not cover.
     """
     precision = config.train.mixed_precision
@@ -54,11 +54,11 @@ def _device(name: str) -> torch.device | None:
 
 
 def check_precision(accelerator: Any, config: TrainConfig) -> None:
-    """The precision that accelerate computes in must be the configuration's.
+    """Checks that accelerate computes in the configuration's precision.
 
     Raises:
-        ValueError: it is another: that of an accelerator made elsewhere or, as accelerate keeps one a
-            process, that of a Trainer made later.
+        ValueError: it is another one: of an accelerator made elsewhere, or of a Trainer made later, since
+            accelerate keeps one precision per process.
     """
     if accelerator.mixed_precision != config.train.mixed_precision:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and hold all that a run needs to go on exactly.
+"""Checkpoints: complete or absent, and holding all that a run needs to resume exactly.
 
     checkpoints/step-00000050/model/...       Hugging Face directory with its tokenizer
     checkpoints/step-00000050/optimizer.pt    optimizer state
@@ -48,7 +48,7 @@ class Checkpoint:
         return self.path / "model"
 
     def load_tensors(self, name: str) -> Any:
-        """What `save_checkpoint`'s writer stored with `torch.save` under that name, on the CPU."""
+        """What was stored under that name with `torch.save`, on the CPU."""
         return torch.load(self.path / name, map_location="cpu", weights_only=True)
 
 

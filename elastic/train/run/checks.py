@@ -1,4 +1,4 @@
-"""What must be right before a run starts, and what its user must be told then."""
+"""Checks and warnings before a run starts."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 def check_shares(config: TrainConfig, processes: int) -> None:
-    """Every process needs whole groups, and every minibatch one of them.
+    """Checks that every process gets whole groups, and every minibatch at least one.
 
     Raises:
         ValueError: names the option, its value and the limit.
@@ -31,10 +31,10 @@ def check_shares(config: TrainConfig, processes: int) -> None:
 
 
 def check_weights(model: Any, lr: float) -> None:
-    """Refuses to train 16-bit weights: there is no wider copy that could take up small updates.
+    """Refuses to train 16-bit weights, in which small updates are lost.
 
     AdamW moves a weight by about lr. In bfloat16 a weight of 0.02 moves by 1.2e-4 or not at all: at lr = 1e-6
-    one in a hundred does. Float32 weights under ``train.mixed_precision`` take no more memory than 16-bit
+    one in a hundred moves. Float32 weights under ``train.mixed_precision`` take no more memory than 16-bit
     weights with a float32 copy of each would.
 
     Args:
@@ -57,14 +57,14 @@ def check_weights(model: Any, lr: float) -> None:
 
 
 def say_no_effect(config: TrainConfig) -> None:
-    """One warning that names every key which was set and does nothing."""
+    """Gives one warning that names every key which was set and has no effect."""
     found = without_effect(config)
     if found:
         warnings.warn(f"settings that have no effect in this run: {'; '.join(found)}", stacklevel=3)
 
 
 def say_dropout(model: Any) -> None:
-    """One warning where the model has dropout, which no update applies."""
+    """Gives one warning where the model has dropout, which no update applies."""
     rates = dropout_of(model)
     if rates:
         shown = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())

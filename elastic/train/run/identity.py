@@ -1,7 +1,7 @@
 """Fingerprints of what a run works on, so that it is not resumed on something else.
 
-A configuration names files and models; what is in them may change, and a `Trainer` is given objects of which
-the configuration says nothing.
+The configuration alone is not enough: the content of the files and models that it names may change, and a
+`Trainer` is given objects that it does not name.
 """
 
 import hashlib
@@ -25,10 +25,9 @@ TRAINING, EVALUATION, TOKENIZER, REFERENCE = (
 def identity(
     dataset: Sequence[Problem], eval_dataset: Sequence[Problem], tokenizer: Any, reference: nn.Module | None
 ) -> dict[str, str]:
-    """SHA-256 digests by name of what must be the same after a resumption.
+    """SHA-256 digests, by name, of what must be the same after a resumption.
 
-    The starting model counts where it stays, as the reference of the KL: other weights come from the
-    checkpoint.
+    The starting model is among it only as the reference of the KL: trained weights come from the checkpoint.
 
     Args:
         dataset: training problems, in order.
@@ -47,7 +46,7 @@ def identity(
 def _digest(parts: Iterable[bytes]) -> str:
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(len(part).to_bytes(8, "little"))  # or "a", "bc" would be "ab", "c"
+        sha.update(len(part).to_bytes(8, "little"))  # else ("a", "bc") and ("ab", "c") would be the same
         sha.update(part)
     return sha.hexdigest()
 

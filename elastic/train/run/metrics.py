@@ -1,4 +1,4 @@
-"""Where a step's numbers go: one JSON line, one console line, TensorBoard.
+"""Logging of a step's metrics: one JSON line, one console line, TensorBoard.
 
 The JSONL file is the record. It is appended to, and cut back to the checkpoint's step when a run is
 resumed, so that every step is in it exactly once.
@@ -42,7 +42,7 @@ class JsonLines:
 
     Args:
         path: created if absent.
-        last_step: lines of later steps are dropped, and a last line that a kill cut short.
+        last_step: lines of later steps are dropped, and so is a last line that a kill cut short.
 
     Raises:
         ValueError: a line in the middle of the file is no JSON object with a step.
@@ -65,6 +65,7 @@ class JsonLines:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -112,7 +113,7 @@ class MetricsLog:
         self._samples_path, self._done = output / SAMPLES_FILE, done
         self._samples: JsonLines | None = None
         self._steps, self._console_every = steps, console_every
-        # Without a terminal a bar is noise; the printed lines tell the same.
+        # Without a terminal the printed lines replace the bar.
         self._bar = tqdm(
             total=steps, initial=done, desc="training", unit="step", dynamic_ncols=True,
             disable=not (progress and sys.stderr.isatty()),
@@ -156,7 +157,7 @@ class MetricsLog:
             self._samples.write(record)
 
     def say(self, line: str) -> None:
-        """A console line that does not tear the progress bar; nothing where ``console_every`` is 0."""
+        """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""
         if self._console_every:
             self._bar.write(line, file=sys.stderr)
 
@@ -169,6 +170,7 @@ class MetricsLog:
             self._events.flush()
 
     def close(self) -> None:
+        """Ends the progress bar and closes all files."""
         self._bar.close()
         self._jsonl.close()
         if self._samples is not None:

@@ -11,14 +11,14 @@ CONFIG_FILE = "config.toml"
 
 
 def check_output(config: TrainConfig) -> None:
-    """Refuses what would write over another run, or over a finished one. Reads names and a configuration.
+    """Refuses to overwrite another run or a finished one. Reads file names and the saved configuration.
 
-    Without a checkpoint a run starts from the beginning and replaces what is there. That is right for one
-    that was stopped before its first checkpoint, and for nothing else.
+    Without a checkpoint a run starts from the beginning and replaces what is there. That is right only for a
+    run that was stopped before its first checkpoint.
 
     Raises:
         ValueError: the directory holds another run, or a finished one without checkpoints; or it holds any
-            and ``train.resume`` is ``never``.
+            run and ``train.resume`` is ``never``.
     """
     output = Path(config.train.output_dir)
     never = config.train.resume == "never"

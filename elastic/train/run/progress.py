@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""How far a run has come."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ class Progress:
     """Counters of what is done.
 
     Attributes:
-        step: rollout batches.
-        update: optimizer steps.
+        step: rollout batches done.
+        update: optimizer steps done.
         position: problems taken from the data order.
         evaluated: whether the evaluation that is due after the step, if any, is done too.
     """

@@ -1,4 +1,4 @@
-"""Where a run stands in memory: what a failure leaves behind, and what a second call goes on from."""
+"""The state of a run in memory: what a failure saves, and what a second `train()` continues from."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from elastic.train.run.state import RunState
 
 
 class Standing:
-    """The last moment between two steps, and whether model and optimizer are still as they were then.
+    """The progress at the last step's end, and whether model and optimizer are still in that state.
 
     Args:
         run: what is on the disk.
@@ -25,15 +25,15 @@ class Standing:
         self.finished: Progress | None = None
 
     def at(self, progress: Progress) -> None:
-        """All that came before is in model, optimizer and log, and nothing else is."""
+        """Call between steps, when model, optimizer and log hold exactly this progress."""
         self._progress, self._generators, self._untouched = progress, rng_state(), True
 
     def touch(self) -> None:
-        """Model or optimizer are about to change; until the next `at` no run could go on from them."""
+        """Call before model or optimizer change; until the next `at`, no run can continue from them."""
         self._untouched = False
 
     def go_on(self) -> Progress:
-        """Where to start: the state in memory, if one can go on from it, or that on the disk."""
+        """The progress to continue from: the state in memory if it is usable, else the newest checkpoint."""
         if self._progress is None:
             progress = self._run.resume()
         elif self._untouched:
@@ -45,11 +45,11 @@ class Standing:
         return progress
 
     def rescue(self, error: BaseException, log: MetricsLog | None) -> None:
-        """Leaves the failed step's completions, if there are any, and a checkpoint, if the state is one.
+        """Saves the failed step's completions, if there are any, and a checkpoint, if the state is usable.
 
         Args:
-            error: gets a note of what is where.
-            log: put on the disk before a checkpoint says that its steps are done.
+            error: gets a note that names the files.
+            log: synced to the disk before a checkpoint says that its steps are done.
         """
         progress, failure = self._progress, Failure.of(error)
         assert progress is not None
@@ -61,7 +61,7 @@ class Standing:
             except Exception as second:
                 add_note(error, f"the completions of the failed step could not be saved: {second!r}")
         try:
-            # Processes write a checkpoint together, so all of them must have come here.
+            # Processes write a checkpoint together, so all of them must have failed.
             together = self._accelerator.num_processes == 1 or (failure is not None and failure.everywhere)
             worth = progress.step > 0 or failure is not None
             if self._untouched and together and worth and self._run.saved != progress:

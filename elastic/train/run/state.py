@@ -1,7 +1,7 @@
-"""All that a run must save to go on exactly: weights, optimizer, generators, counters.
+"""All that a run must save to resume exactly: weights, optimizer, generators, counters.
 
-Data order, budgets, sampling seeds and the learning rate are functions of the counters (`seeds`,
-`schedule`), so there is nothing of them to save.
+Data order, budgets, sampling seeds and the learning rate are functions of the counters (`collect.seeds`,
+`update.learning_rate`), so they need no saving.
 """
 
 import json
@@ -91,13 +91,13 @@ class RunState:
         if checkpoint is not None:
             self._check(checkpoint)
             self._load(checkpoint)
-        self._accelerator.wait_for_everyone()  # none may find what the main process writes from here on
+        self._accelerator.wait_for_everyone()  # all have read the directory before the main process writes
         if self._accelerator.is_main_process:
             write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
         return Progress() if checkpoint is None else checkpoint.progress
 
     def reload(self) -> Progress:
-        """Goes back to the newest checkpoint of this very run.
+        """Goes back to the newest checkpoint that this run has written or loaded.
 
         Raises:
             RuntimeError: there is none.
@@ -141,8 +141,8 @@ class RunState:
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        # Through the model's own loader: it undoes what its saver did to names, shards and tied weights. In
-        # the widest type: parts of a model may differ, and a narrower one would round them.
+        # The model's own loader undoes what its saver did to names, shards and tied weights. Loaded in the
+        # widest dtype, since parts of a model may differ and a narrower one would round them.
         dtypes = {parameter.dtype for parameter in self._model.parameters()}
         widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
         with quiet_transformers():

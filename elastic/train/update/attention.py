@@ -1,4 +1,4 @@
-"""The attention that training runs under: that of packed rows, where the model is proven for it."""
+"""The attention that training runs under: tree attention over packed rows where the model allows it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ def tree_attention_of(model: nn.Module) -> Iterator[None]:
     """Within the block, `packed_logits` and `packed_hidden` give every row what it would get alone.
 
     Sets `model`'s attention implementation to the tree attention, or leaves its own where rows have to be
-    padded; which of the two is found out the first time (`proof.packs`). The block must enclose the backward
-    pass too: gradient checkpointing runs the forward again there. The model is this thread's alone meanwhile,
-    and has its own implementation again afterwards.
+    padded; the first call finds out which (`proof.packs`). The block must enclose the backward pass too:
+    gradient checkpointing runs the forward again there. Within the block other threads cannot use the model;
+    behind it the model has its own implementation again.
 
     Args:
         model: unwrapped.

@@ -1,8 +1,8 @@
 """The language-model head of a causal model, taken apart from its body.
 
-`linear_grpo_loss` wants hidden states and the head's weight, not logits. Unmodified Hugging Face models give
-logits; a hook on the head catches what it is given and hands it no token at all, so that nothing of the size
-of the logits comes to be and whatever the model does behind its head does it to an empty tensor.
+`linear_grpo_loss` takes hidden states and the head's weight, but Hugging Face models return logits. So a hook
+on the head keeps the head's input and passes on a tensor without tokens: no tensor of the size of the logits
+is made, and whatever the model does behind its head is done to an empty one.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ class LinearHead:
 
     @classmethod
     def of(cls, model: Any, *, required: bool = False) -> "LinearHead | None":
-        """The head of a causal model, or None where logits are not what a plain head gives.
+        """The head of a causal model, or None where the logits are not those of a plain head.
 
-        Checked by running the model on two tokens: scaled or otherwise finished logits are noticed whatever
-        their model calls it, and so is an adapter that adds nothing yet, by its parameters in the graph.
+        Checked by running the model on two tokens, which reveals logits that are scaled or changed in another
+        way. An adapter that adds nothing yet shows by its parameters in the graph.
 
         Args:
             model: unwrapped, on its device, its parameters whole (not sharded).
@@ -57,7 +57,7 @@ class LinearHead:
         return None
 
     def _difference(self, model: Any) -> str:
-        """What the model's logits are made of beside this head; empty for nothing."""
+        """How the model's logits differ from this head's, in words; empty where they agree."""
         ids = torch.arange(2, device=self.linear.weight.device)[None] % self.linear.out_features
         seen: list[Tensor] = []
 
@@ -85,11 +85,11 @@ class LinearHead:
         return "" if same else "its logits are not those of the head's weight, bias and soft cap"
 
     def hidden(self, model: nn.Module, **inputs: Any) -> Tensor:
-        """What the model would give to its head.
+        """The hidden states that the model gives to its head.
 
         Args:
-            model: the one this head is of, or a wrapper of it.
-            **inputs: of its forward.
+            model: the model of this head, or a wrapper of it.
+            **inputs: the arguments of its forward.
 
         Returns:
             [1, N, H], in the autograd graph of the model's body.
@@ -119,17 +119,17 @@ class LinearHead:
 
 
 def _obstacle_at(model: nn.Module, linear: Any) -> str:
-    """Why the head's module may compute more than its weight says, or will be told; empty for nothing."""
+    """Why the head's module may compute more than a product with its weight; empty for no reason."""
     if type(linear) is not nn.Linear:  # a subclass (LoRA, quantised, parametrised) computes something else
         return f"its head is of type {type(linear).__name__}, not torch.nn.Linear"
     if "forward" in vars(linear):
         return "the forward method of its head was replaced"
-    # The caught forward calls them too, but what they set (weight norm's weight) is not what is trained.
+    # The forward under the hook calls them too, but what they set (weight norm's weight) is not trained.
     if linear._forward_pre_hooks or nn.modules.module._global_forward_pre_hooks:
         return "its head has forward pre-hooks"
     if linear._backward_hooks or linear._backward_pre_hooks:
         return "its head has backward hooks"
-    # Those of a module around the head would be handed the logits.
+    # Hooks of a module around the head would be given the logits.
     around = [module for module in model.modules() if any(child is linear for child in module.modules())]
     if nn.modules.module._global_forward_hooks or any(module._forward_hooks for module in around):
         return "its head, or a module that the head is part of, has forward hooks"

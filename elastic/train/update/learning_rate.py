@@ -1,4 +1,4 @@
-"""The learning rate as a function of the update alone, so that nothing of it needs saving."""
+"""The learning rate, a function of the update's number alone, so that it needs no saving."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Updates run the function that sampled: no dropout, whatever mode the model was left in."""
+"""Updates run the model as rollouts did, without dropout, whatever mode the model was left in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from elastic.rollout.serving import modes_kept
 def as_in_rollouts(model: nn.Module) -> Iterator[None]:
     """The model as rollouts run it, in eval mode, with gradient checkpointing where that is switched on.
 
-    Completions were drawn without dropout. With it the ratio to the policy that drew them, and the KL to the
-    reference, would be those of another network: of two equal ones, too. Layers that checkpoint do so in
-    training mode alone, so they stay in it, without their children, and their rates of dropout are 0.
+    Completions were drawn without dropout. With it, the ratio to the policy that drew them and the KL to the
+    reference would not be 1 and 0 even for equal weights. Layers with gradient checkpointing use it in
+    training mode only. So they stay in that mode, without their children, and their dropout rates are 0.
 
     The block must enclose the backward pass: gradient checkpointing runs the forward again there. Every
     module gets its own mode back, also one that was put into eval mode among others that train.

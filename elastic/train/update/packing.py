@@ -1,15 +1,15 @@
 """Completions packed into one sequence without padding, prompts shared (a tree per prompt).
 
-Models whose attention cannot be told who sees whom get the same rows padded: `packed_logits` has both.
+Models whose attention cannot be given that layout get the same rows padded; `packed_logits` does both.
 
 A group of G completions of one prompt p_0..p_{P-1} becomes ::
 
     p_0 .. p_{P-2} | p_{P-1} a_0 .. a_{n-2} | p_{P-1} b_0 .. b_{m-2} | ...
 
-The prompt's tokens but the last are there once. Every completion starts with its own copy of the prompt's
-last token and drops its own last token, which predicts nothing. So the tokens behind the prompts are one
-to one the predictors of the completions' tokens, in order: the model's last N logits are the wanted ones,
-no position is gathered twice, and the backward needs no scatter-add whose order could vary.
+The prompt's tokens except the last are there once. Every completion starts with its own copy of the prompt's
+last token and drops its own last token, which predicts nothing. So each token behind the prompts predicts one
+completion token, in order: the model's last N logits are the wanted ones, no position is gathered twice, and
+the backward needs no scatter-add, whose order could vary.
 """
 
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ def packed_logits(model: nn.Module, packed: PackedBatch) -> Tensor:
 
 
 def packed_hidden(model: nn.Module, head: LinearHead, packed: PackedBatch) -> Tensor:
-    """The hidden states [N, H] that those logits are made of; as `packed_logits`."""
+    """The hidden states [N, H] that `packed_logits` would give to the head; call it in the same block."""
     if not is_switched(model):
         inputs, index = _padded_inputs(packed)
         return head.hidden(model, **inputs).flatten(0, 1).index_select(0, index)
@@ -142,7 +142,7 @@ def _inputs(packed: PackedBatch) -> dict[str, Any]:
 def _padded_inputs(packed: PackedBatch) -> tuple[dict[str, Any], Tensor]:
     """Every row with its own prompt, padded on the right, and where the N predictors are in the output.
 
-    No position ids: models that make no use of them do not take them, the others count from 0 as here.
+    No position ids: some models do not take them, and the others count from 0 by themselves.
     """
     device = packed.targets.device
     ids = nn.utils.rnn.pad_sequence(list(packed.rows), batch_first=True)

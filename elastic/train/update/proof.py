@@ -1,8 +1,8 @@
-"""Which forward pass a model's training rows can take: proven on the model itself, before the first rollout.
+"""Whether a model's training rows can be packed or must be padded; tried before the first rollout.
 
 A packed batch is right only where every layer's attention goes through transformers' attention interface and
-does nothing that `tree_attention` does not know. Architectures are many, so none is named here: a few tokens
-are run packed, padded and one row after the other, and must agree.
+does nothing that `tree_attention` does not support. No list of architectures decides that: a few tokens are
+run packed, padded and one row after the other, and must agree.
 """
 
 import warnings
@@ -24,14 +24,14 @@ _PACKS: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 
 def packs(model: Any) -> bool:
-    """Whether a model's rows may be packed; False: they must be padded. Proven once a model, and remembered.
+    """Whether a model's rows may be packed; else they must be padded. Tried once per model and remembered.
 
     Args:
         model: unwrapped, on its device. A dozen forward passes of at most 22 tokens are run; modes of its
             modules, generators and gradients are left as they are.
 
     Raises:
-        ValueError: neither gives the model's own logits; says what was found.
+        ValueError: neither packed nor padded rows give the model's own logits; says what was found.
     """
     if model not in _PACKS:
         _PACKS[model] = _prove(model)
@@ -71,7 +71,7 @@ def _prove(model: Any) -> bool:
 
 
 class _Rows:
-    """A few rows, and what the model says of each alone."""
+    """A few rows, with the model's logits of each row alone."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -102,7 +102,7 @@ class _Rows:
         if packed and (missing := self._unseen(len(batch.layout.seen_by))):
             return missing
         together, beside = (part.split(list(_COMPLETIONS)) for part in (logits, changed))
-        # The same shapes: no rounding but that of experts, which get other numbers of tokens.
+        # The shapes are the same, so only experts, which get other numbers of tokens, round differently.
         if probe.difference(beside[1:], together[1:]) > self.scale.rounding:
             return "completions of one batch see each other"
         if (found := probe.difference(together, self.alone)) > self.scale.tolerance:

@@ -25,8 +25,8 @@ from elastic.train.update.head import LinearHead
 from elastic.train.update.modes import as_in_rollouts
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
 
-# Settings that are an option of the losses by the same name. Advantages come ready, and rows without a
-# gradient are left out before.
+# Settings that are passed to the losses under the same name; not those of advantages, which are computed
+# before, nor `skip_zero_advantage`, whose rows are left out before.
 LOSS_OPTIONS = tuple(
     item.name
     for item in fields(LossConfig)
@@ -59,16 +59,16 @@ class UpdateStats:
 
 
 class Policy:
-    """The trained model with its loss; knows packing, not rollouts.
+    """The trained model with its loss, on packed rows.
 
     Args:
         model: as `accelerator.prepare` returned it.
         accelerator: an `accelerate.Accelerator`.
         config: of the loss.
-        temperature: of the sampling; logprobs are the tempered policy's.
+        temperature: of the sampling; logprobs are those of the policy at this temperature.
         max_length: dr_grpo's L_max.
-        accumulation_steps: micro-batches an optimizer step.
-        micro_batch_tokens: most packed tokens a forward pass; 0 for no limit.
+        accumulation_steps: micro-batches per optimizer step.
+        micro_batch_tokens: most packed tokens of a forward pass; 0 for no limit.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class Policy:
         """
         config = self._config
         if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
-            # One row stays: with none this process would have no gradient to average with the others', and
-            # an optimizer skips parameters without one where a zero gradient would still apply its momentum.
+            # One row stays. Without any, this process would have no gradient to average with the others', and
+            # the optimizer would skip parameters without one, where a zero gradient still applies momentum.
             experience = experience.select(experience.rows_with_gradient() or [0])
         parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
         world = self._accelerator.num_processes
@@ -162,7 +162,7 @@ class Policy:
                     packed = self._pack(part)
                     with threads_for(self.model, packed.input_ids.numel()):
                         output = self._loss(packed, part, num_tokens, num_rows)
-                        # Data-parallel training averages over processes what must be summed.
+                        # Data-parallel training averages gradients over processes; they must be summed.
                         self._accelerator.backward(output.loss * world if world > 1 else output.loss)
                 tokens = part.loss_tokens
                 stats.loss += output.loss.item()
@@ -187,7 +187,7 @@ class Policy:
             "ref_logprobs": flat(part.ref_logprobs),
             "engine_logprobs": flat(part.rollout_logprobs) if corrected else None,
             "engine_mode": config.engine_correction if corrected else None,
-            # The op's bnpo divides by its own call's tokens; with the minibatch's it is dapo.
+            # The op's bnpo divides by the tokens of one call; divided by the minibatch's tokens it is dapo.
             "loss": "dapo" if config.loss == "bnpo" else config.loss,
             "num_tokens": num_tokens,
             "num_rows": num_rows,
@@ -197,7 +197,7 @@ class Policy:
             logits = packed_logits(self.model, packed)
             return ops.grpo_loss(logits, *arguments, temperature=self._temperature, inplace=True, **options)
         hidden = packed_hidden(self.model, self._head, packed)
-        with self._accelerator.autocast():  # as the model's own head would run
+        with self._accelerator.autocast():  # as for the model's own head
             weight = self._head.linear.weight
             options |= self._head_options(self._head)
             return ops.linear_grpo_loss(hidden, weight, *arguments, **options)
@@ -207,7 +207,7 @@ class Policy:
 
     @contextmanager
     def _packed(self, model: nn.Module) -> Iterator[None]:
-        """The model as it takes packed batches and as it sampled."""
+        """A block in which the model takes packed batches and runs as in rollouts, without dropout."""
         inner = self._accelerator.unwrap_model(model)
         with tree_attention_of(inner), as_in_rollouts(inner):
             yield
@@ -221,7 +221,7 @@ def minibatches(
     Args:
         experience: K groups.
         count: at most K.
-        shuffle: in place, of the groups' order; None for the order they have.
+        shuffle: shuffles a list in place, here the groups; None keeps their order.
     """
     if count == 1:
         return [experience]

@@ -1,9 +1,9 @@
 """Attention over a packed batch of prompt trees, for unmodified Hugging Face models.
 
 A packed batch is one sequence: every prompt once, then every completion. A completion attends to its own
-prompt and, causally, to itself; a prompt attends causally to itself. `TreeLayout` says who is who. The
-function below is registered under the name `TREE_ATTENTION`; a model whose attention implementation is
-set to that name calls it with the layout that the forward call was given as `tree=`.
+prompt and, causally, to itself; a prompt attends causally to itself. `TreeLayout` holds which token belongs
+where. The function below is registered under the name `TREE_ATTENTION`; a model whose attention
+implementation is set to that name calls it with the layout that the forward call was given as `tree=`.
 """
 
 from collections.abc import Iterator

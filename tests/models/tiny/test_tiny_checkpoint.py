@@ -168,7 +168,9 @@ def test_batches_hold_rows_of_about_one_length_in_random_order() -> None:
 
 
 def test_padding_has_no_label() -> None:
-    for ids, labels in pretrain.batches(random.Random(1), 4, 8):
+    batches = list(pretrain.batches(random.Random(1), 4, 8))
+    assert any((ids == IDS["<pad>"]).any() for ids, _ in batches)
+    for ids, labels in batches:
         assert (labels[ids == IDS["<pad>"]] == -100).all()
         assert (ids[labels >= 0] == labels[labels >= 0]).all()
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_demo import CONFIG
 
 from elastic.commands.demo import choose, seeds
 from elastic.commands.demo.config import DemoConfig
 from elastic.evaluate import Row
+from tests.commands.test_demo import CONFIG
 
 
 def row(

@@ -72,7 +72,10 @@ def test_a_prompts_file_that_is_no_text_is_refused(elastic, tmp_path: Path) -> N
     assert "not UTF-8" in one_line(outcome.err)
 
 
-def test_a_config_with_an_unknown_key_is_refused_before_anything_loads(elastic, tmp_path: Path) -> None:
+def test_a_config_with_an_unknown_key_is_refused_before_anything_loads(
+    elastic, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("elastic.train.train_from_config", lambda config: pytest.fail("ran"))
     path = tmp_path / "train.toml"
     path.write_text(
         '[model]\npath = "tiny"\nsise = 3\n[data]\nsource = "tiny"\ncount = 4\n[train]\noutput_dir = "x"\n'
@@ -129,16 +132,22 @@ def test_interrupting_gives_one_line_and_the_shells_status(elastic, monkeypatch)
 
 
 def test_no_command_and_an_unknown_one_are_usage_errors(elastic) -> None:
-    assert elastic().status == 2
-    assert elastic("evaluate").status == 2
+    for outcome in (elastic(), elastic("evaluate")):
+        assert outcome.status == 2
+        assert one_line(outcome.err).endswith("; see elastic --help")
 
 
 def test_version_and_help_need_no_torch() -> None:
     code = "import sys; from elastic.commands.cli import main\n"
-    code += "try: main(['--version'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("elastic ")
+    code += "try: main(sys.argv[1:])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    for arguments, shown in (
+        (["--version"], "elastic "),
+        (["--help"], "usage: "),
+        (["train", "--help"], "usage: "),
+    ):
+        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(shown)
 
 
 def test_the_package_runs_as_a_module() -> None:

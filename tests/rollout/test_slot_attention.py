@@ -1,0 +1,303 @@
+"""Which attention decodes, on which models, and that rows get what the model's plain forward says."""
+
+import sys
+from copy import deepcopy
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention.flex_attention import flex_attention
+from transformers.models.mistral import modeling_mistral
+
+from elastic import Budget, Markers, RolloutEngine, Sampling
+from elastic.budget.machine import compile_budgets
+from elastic.rollout import attention, flash, flex
+from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention
+from elastic.rollout.cache import SlotCache, prefill
+from elastic.rollout.pools import Pool
+from elastic.rollout.step import Slots, forward, new_slots
+from elastic.rollout.windows import narrowed
+from tests.rollout.attention_oracle import FlashStandIn
+from tests.rollout.small_models import VOCAB, make_model
+from tests.rollout.windowed_models import OPTIONS, WINDOW, windowed
+
+CPU = torch.device("cpu")
+UNCOMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+PROMPTS = [[7, 8, 9, 2], [*range(6, 20), 2], [30, 2], [*range(40, 46), *range(10, 33), 2]]
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """flash-attn that takes a CPU's tensors in float32."""
+    found = FlashStandIn()
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
+    monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
+    flash.find_flash.cache_clear()
+    yield found
+    flash.find_flash.cache_clear()
+
+
+def check_rescored(model, batch):
+    """Every sampled token's logprob is that of the row alone, in one plain forward."""
+    assert int(batch.lengths.min()) > WINDOW + 4
+    for row in range(len(batch)):
+        prompt, length = batch.prompt(row), int(batch.lengths[row])
+        tokens = batch.tokens[row, :length]
+        with torch.no_grad():
+            ids = torch.cat([torch.tensor(prompt), tokens])[None]
+            logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        scored = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        sampled = batch.sampled[row, :length]
+        torch.testing.assert_close(
+            batch.full_logprobs[row, :length][sampled], scored[sampled], atol=1e-5, rtol=0
+        )
+
+
+def decode(engine, rows_a_prompt=2):
+    sampling = Sampling(temperature=1.0, seed=4)
+    return engine.generate(PROMPTS, Budget.unlimited(), rows_a_prompt, sampling, max_new_tokens=24)
+
+
+CASES = [
+    *((kind, choice) for kind in OPTIONS for choice in ("sdpa", "flash")),
+    *((kind, "flex") for kind in ("gemma2", "gpt_oss")),
+]
+
+
+@UNCOMPILED
+@pytest.mark.parametrize(("kind", "choice"), CASES)
+def test_rows_get_the_logprobs_of_a_plain_forward(kind, choice, tokenizer, stand_in, monkeypatch):
+    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    model = windowed(kind)
+    engine = RolloutEngine(model, tokenizer, max_rows=3, eos_ids=[], attention=choice)
+    assert engine.attention == f"{choice} (asked for)"
+    check_rescored(model, decode(engine))
+
+
+@UNCOMPILED
+def test_full_attention_is_served_by_every_choice_alike(tokenizer, stand_in, monkeypatch):
+    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    model = make_model()
+    batches = [
+        decode(RolloutEngine(model, tokenizer, max_rows=5, eos_ids=[], attention=c))
+        for c in ("sdpa", "flash", "flex")
+    ]
+    check_rescored(model, batches[0])
+    assert all(torch.equal(batch.tokens, batches[0].tokens) for batch in batches)
+
+
+def test_flash_is_given_all_columns_and_the_lengths_of_the_rows(tokenizer, stand_in):
+    model = windowed("gemma3_text")
+    engine = RolloutEngine(model, tokenizer, attention="flash")
+    stand_in.calls.clear()
+    engine.generate([[7, 8, 2], [9, 2]], Budget(6, 5), sampling=Sampling(temperature=0))
+    capacity = stand_in.calls[0][0][1]
+    assert {call[0] for call in stand_in.calls} == {(2, capacity, 2, 8)}
+    assert [call[2] for call in stand_in.calls[:4]] == [[4, 3], [4, 3], [5, 4], [5, 4]]
+    assert [call[3] for call in stand_in.calls[:2]] == [(WINDOW - 1, 0), (-1, -1)]
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_a_window_too_long_to_be_tried_is_tried_narrowed(kind, tokenizer):
+    model = windowed(kind, context=4096, sliding_window=2000)
+    longest = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: longest.append(kwargs.get("input_ids", args[0] if args else None).shape[1]),
+        with_kwargs=True,
+    )
+    RolloutEngine(model, tokenizer)
+    hook.remove()
+    assert 16 < max(longest) < 64
+    assert model.config.sliding_window == 2000
+    windows = {getattr(layer.self_attn, "sliding_window", None) for layer in model.model.layers}
+    assert windows <= {2000, None}
+
+
+def test_narrowing_is_undone_after_an_error():
+    model = windowed("gemma2")
+    own = [model.config, *(layer.self_attn for layer in model.model.layers)]
+
+    def windows():
+        return [owner.sliding_window for owner in own]
+
+    def fail():
+        assert windows() == [4, 4, None]
+        raise KeyError
+
+    with pytest.raises(KeyError), narrowed(model, 4):
+        fail()
+    assert windows() == [WINDOW, WINDOW, None]
+
+
+@pytest.mark.parametrize("size", [WINDOW, 2000])
+def test_a_window_that_the_layers_do_not_tell_is_refused(size, tokenizer, monkeypatch):
+    """Also where it is too long to be tried."""
+
+    def untold(*args, **kwargs):
+        return plain(*args, **kwargs | {"sliding_window": None})
+
+    plain = attention.slot_attention
+    attention.AttentionInterface.register(SLOT_ATTENTION, untold)
+    try:
+        with pytest.raises(ValueError, match=rf"a long row .* declares sliding_window={size}"):
+            RolloutEngine(windowed("mistral", context=4096, sliding_window=size), tokenizer)
+    finally:
+        attention.AttentionInterface.register(SLOT_ATTENTION, plain)
+
+
+def test_a_window_that_cannot_be_narrowed_is_refused_where_it_is_too_long(tokenizer, monkeypatch):
+    """Narrowed, nothing changes: so nothing is proven."""
+    model = windowed("mistral", context=4096, sliding_window=2000)
+    kept, make = deepcopy(model.config), modeling_mistral.create_sliding_window_causal_mask
+    monkeypatch.setattr(
+        modeling_mistral, "create_sliding_window_causal_mask", lambda config, **given: make(kept, **given)
+    )
+    with pytest.raises(ValueError, match="is not where it could be narrowed"):
+        RolloutEngine(model, tokenizer)
+
+
+def test_a_model_that_passes_nothing_on_decodes_by_its_own_attention(tokenizer):
+    model = make_model()
+    for layer in model.model.layers:
+        plain = layer.self_attn.forward
+        layer.self_attn.forward = lambda *args, plain=plain, slot_reads=None, **kwargs: plain(*args, **kwargs)
+    engine = RolloutEngine(model, tokenizer, eos_ids=[])
+    assert engine.attention.startswith("mask (")
+    check_rescored(model, decode(engine))
+
+
+def test_an_explicit_choice_that_the_model_does_not_take_is_refused(tokenizer, stand_in):
+    model = make_model()
+    for layer in model.model.layers:
+        plain = layer.self_attn.forward
+        layer.self_attn.forward = lambda *args, plain=plain, slot_reads=None, **kwargs: plain(*args, **kwargs)
+    with pytest.raises(
+        ValueError, match=r"decoded in slots with attention='flash': .*needs what the rows may"
+    ):
+        RolloutEngine(model, tokenizer, attention="flash")
+
+
+def test_what_a_gpu_is_offered_and_why(stand_in, monkeypatch):
+    """In order; the last is the model's own, which every model has."""
+    model, cuda = make_model().to(torch.bfloat16), torch.device("cuda")
+    kinds = [one.backend for one in attention.candidates(model, "auto", cuda)]
+    assert kinds == ["flash", "flex", "sdpa", "mask"]
+    assert attention.candidates(model, "auto", cuda)[0].reason == "FlashAttention 3 is installed"
+    monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "it is not")
+    found = attention.candidates(model, "auto", cuda)
+    assert [one.backend for one in found] == ["flex", "sdpa", "mask"]
+    assert {one.reason for one in found[:2]} == {"it is not"}
+
+
+def test_a_cpu_takes_masks(model):
+    found = attention.candidates(model, "auto", CPU)
+    assert [one.backend for one in found] == ["sdpa", "mask"]
+    assert found[0].reason == "flash-attn needs a CUDA device, this is cpu"
+    with pytest.raises(ValueError, match="'flex' was asked for, but flex_attention needs a CUDA device"):
+        attention.candidates(model, "flex", CPU)
+
+
+def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no kernel for this head dimension")
+
+    stand_in.flash_attn_with_kvcache = fails
+    choices = [SlotAttention("flash", "installed"), SlotAttention("sdpa", "next")]
+    monkeypatch.setattr("elastic.rollout.engine.candidates", lambda *_: choices)
+    assert RolloutEngine(make_model(), tokenizer).attention == "sdpa (next)"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "device", "message"),
+    [
+        (torch.bfloat16, 8, "cpu", "flash-attn needs a CUDA device, this is cpu"),
+        (torch.float32, 8, "cuda", "flash-attn needs bfloat16 or float16, the model is float32"),
+        (torch.bfloat16, 12, "cuda", r"needs head dimensions of 8, 16, ..., 256, the model's is 12"),
+        (torch.bfloat16, 320, "cuda", "the model's is 320"),
+        (
+            torch.bfloat16,
+            8,
+            "cuda",
+            "flash_attn_interface cannot be imported .*; flash_attn cannot be imported",
+        ),
+    ],
+)
+def test_flash_that_cannot_run_names_what_is_missing(dtype, width, device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    flash.find_flash.cache_clear()
+    model = make_model().to(dtype)
+    model.config.head_dim = width
+    with pytest.raises(ValueError, match=f"attention: 'flash' was asked for, but .*{message}"):
+        attention.candidates(model, "flash", torch.device(device))
+    flash.find_flash.cache_clear()
+
+
+def test_a_package_without_kernels_for_the_device_is_passed_over(monkeypatch):
+    two = FlashStandIn()
+    for package in ("flash_attn_interface", "flash_attn"):
+        monkeypatch.setitem(sys.modules, package, FlashStandIn() if package != "flash_attn" else two)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+    flash.find_flash.cache_clear()
+    assert flash.find_flash(torch.device("cuda")) == (
+        two.flash_attn_with_kvcache,
+        "FlashAttention 2 is installed",
+    )
+    flash.find_flash.cache_clear()
+
+
+@pytest.mark.parametrize(("choice", "error"), [("eager", ValueError), ("FLASH", ValueError), (3, TypeError)])
+def test_an_unknown_choice_is_refused(choice, error, model, tokenizer):
+    with pytest.raises(error, match="attention: expected one of auto, flash, flex, sdpa, got"):
+        RolloutEngine(model, tokenizer, attention=choice)
+
+
+def test_the_choice_is_said_once_and_that_of_a_cpu_is_not(model, tokenizer, capsys):
+    RolloutEngine(model, tokenizer)
+    assert capsys.readouterr().err == ""
+    engine = RolloutEngine(model, tokenizer, attention="sdpa")
+    assert capsys.readouterr().err == "elastic: rollouts: attention sdpa (asked for)\n"
+    assert engine.attention == "sdpa (asked for)"
+
+
+def in_flight(model):
+    machine, _ = compile_budgets(
+        [Budget(6, 6)], Markers((2,), (3,), "<think>", "</think>"), None, (1,), pad_id=0
+    )
+    slots = new_slots(3, VOCAB, machine, CPU)
+    prefix = prefill(model, [[6, 7, 2]], CPU)[0]
+    cache = SlotCache(prefix, [Pool(3, 20)])
+    cache.insert(torch.arange(3), prefix)
+    slots.positions.copy_(torch.tensor([3, 7, 15]))
+    slots.tokens.copy_(torch.tensor([9, 10, 11]))
+    return slots, cache
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("backend", ["sdpa", "flash"])
+def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
+    model = windowed(kind)
+    if kind == "gpt_oss":  # how experts are called is the model's own affair
+        model.config._experts_implementation = "batched_mm"
+    chosen = SlotAttention(backend)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad():
+        slots, cache = in_flight(model)
+        slots = Slots(**{name: mode.from_tensor(value) for name, value in vars(slots).items()})
+        for layer in cache.slot_layers:
+            layer.keys, layer.values = map(mode.from_tensor, layer.stores)
+        with mode, chosen.stepping(model):
+            forward(model, cache, slots, 3, 16, chosen)
+
+
+def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
+    model, chosen = make_model("llama"), SlotAttention("flash")
+    found = []
+    for call in (model, torch.compile(model.forward, fullgraph=True, backend="aot_eager")):
+        with torch.no_grad():
+            slots, cache = in_flight(model)
+            with chosen.stepping(model):
+                forward(call, cache, slots, 3, 16, chosen)
+            found.append(slots.logits)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
