@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bench.harness import compare, forwards, random_models
-from bench.harness.case import run_case
 from bench.harness.compare import Timing
 from bench.harness.device import Device
+from bench.harness.run import run_case
 from bench.ops import alike, decode, traffic
 from bench.ops.decode import AT_ONCE, Steps
 from bench.ops.engines import CAPTURED, COMPILED, UNCAPTURED, as_asked, engine_of

@@ -7,10 +7,11 @@ import torch
 
 from bench import __main__ as command
 from bench import cases, suite
-from bench.harness import case as harness
 from bench.harness import memory
-from bench.harness.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
+from bench.harness import run as harness
+from bench.harness.case import CEILING, COMPILED, COMPILER, Case, Variant, available
 from bench.harness.device import Device
+from bench.harness.run import Outcome, run_case
 from bench.output import tables
 from bench.output.results import ROW
 
@@ -212,9 +213,9 @@ def test_further_values_of_a_row_may_depend_on_every_variants_times(monkeypatch)
 
 def test_a_compiler_is_looked_for_where_torch_will_look(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not harness.available(harness.COMPILER)
-    assert not harness.available("no-such-package")
-    assert harness.available("torch")
+    assert not available(COMPILER)
+    assert not available("no-such-package")
+    assert available("torch")
 
 
 @pytest.mark.parametrize(("again", "spread"), [(4, 0.0), (lambda round_s: 4, 0.0), (0, 50.0)])

@@ -13,8 +13,9 @@ from bench.gpu.launches import Choice, best, lines
 from bench.gpu.measure import jobs
 from bench.gpu.report import TARGETS
 from bench.gpu.tune import CHOICES, sweep
-from bench.harness.case import COMPILED, Case, Variant, run_case
+from bench.harness.case import COMPILED, Case, Variant
 from bench.harness.device import Device
+from bench.harness.run import run_case
 from bench.ops import training_step
 from bench.ops.inputs import Exact, Inputs, assert_near
 from bench.output import decode
@@ -170,7 +171,7 @@ def test_triton_peers_are_right():
     code = """
 import torch
 from bench.ops import grpo_loss, token_logprobs
-from bench.harness.case import run_case
+from bench.harness.run import run_case
 from bench.harness.device import Device
 
 class Pretended(Device):  # offers what only a GPU is offered, and computes on the CPU
