@@ -189,7 +189,12 @@ class RolloutEngine:
         rows = len(plan.most)
         slots = min(self.max_rows, rows)
         shown = self.progress if progress is None else progress
-        with serving(self.model), self._stepper.lend() as stepper, self._bar(rows, shown) as bar:
+        with (
+            serving(self.model),
+            self._stepper.lend() as stepper,
+            stepper.no_gradients(),
+            self._bar(rows, shown) as bar,
+        ):
             decoder = Decoder(
                 self.model,
                 plan,
