@@ -117,6 +117,7 @@ class Decoder:
         self._flush()
         if self._poll.broken(self._slots):
             self._raise_broken()
+        self._stepper.finish()
         return self._record.fields(), self._final_state
 
     def _grown_cache(self) -> SlotCache:

@@ -212,6 +212,7 @@ class RolloutEngine:
             serving(self.model),
             self._attention.stepping(self.model),
             self._stepper.lend() as stepper,
+            stepper.no_gradients(),
             self._bar(rows, shown) as bar,
         ):
             decoder = Decoder(

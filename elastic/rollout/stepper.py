@@ -76,7 +76,7 @@ class Stepper:
         self._recordings: dict[tuple, Work | None] = {}  # None: ran once as it is
         self._made_for: signature.Signature = ()  # the model, buffers and modes that the recordings know
         self._call: _Call | None = None
-        self._lent = False
+        self._lent = self._finished = False
 
     @property
     def plain(self) -> bool:
@@ -98,19 +98,28 @@ class Stepper:
         if self._lent:
             yield Stepper(self._model, attention=self._attention)
             return
-        self._lent = True
+        self._lent, self._finished = True, False
         try:
-            # torch.compile, and buffers that outlive the call, need ordinary tensors.
-            with torch.inference_mode(self.plain), torch.no_grad():
-                yield self
-        except BaseException:
-            self.release()  # nothing is known of what the buffers hold
-            raise
-        else:
-            if self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes:
-                self.release()  # the memory may be meant for a training step
+            yield self
         finally:
+            # Nobody knows what buffers of a failed call hold, and large ones may be in the way of training.
+            if not self._finished or self._takes_much():
+                self.release()
             self._lent, self._call = False, None
+
+    @contextmanager
+    def no_gradients(self) -> Iterator[None]:
+        """What steps, and whatever makes their tensors, run under."""
+        # torch.compile, and buffers that outlive the call, need ordinary tensors.
+        with torch.inference_mode(self.plain), torch.no_grad():
+            yield
+
+    def finish(self) -> None:
+        """The call has come to its end: what it leaves can be used again."""
+        self._finished = True
+
+    def _takes_much(self) -> bool:
+        return self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes
 
     def release(self) -> None:
         """Frees the buffers and the recordings; the next call makes them again."""
@@ -148,7 +157,7 @@ class Stepper:
         if self.records:
             tables = signature.addresses([machine.tables, machine.token_flags])
             drawing = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-            self._call.key = (tables, drawing)
+            self._call.key = (tables, *(signature.of_value(value) for value in drawing))
             self._call.model = (signature.of_model(self._model), signature.of_process(device))
         return self._call.slots, machine
 
