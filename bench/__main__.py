@@ -63,8 +63,9 @@ def measure(args: argparse.Namespace) -> int:
     import torch
 
     from bench import cases, suite
-    from bench.harness.case import COMPILED, Outcome
+    from bench.harness.case import COMPILED
     from bench.harness.device import Device, default_device
+    from bench.harness.run import Outcome
     from bench.output import tables
     from bench.output.results import facts, file_name, write
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from bench.harness import random_models
-from bench.harness.case import run_case
 from bench.harness.device import Device
+from bench.harness.run import run_case
 from bench.ops import rollout
 from bench.output import tables
 

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.cases import Entry
-from bench.harness.case import Case, Outcome, error_of, run_case
+from bench.harness.case import Case
 from bench.harness.device import Device
+from bench.harness.run import Outcome, error_of, run_case
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 31
 FIRST_SHARE = 0.6  # of an entry's time; the rest is for measuring again what was unsteady

@@ -10,8 +10,9 @@ import functools
 import pytest
 
 from bench import cases
-from bench.harness.case import Case, Outcome, run_case
+from bench.harness.case import Case
 from bench.harness.device import Device, default_device
+from bench.harness.run import Outcome, run_case
 
 ROUNDS = 5
 

@@ -19,9 +19,10 @@ from bench import cases
 from bench.gpu import tune
 from bench.gpu.launches import TABLE, Choice
 from bench.gpu.steps import DONE, JOB
-from bench.harness.case import COMPILED, Case, error_of, name_of, run_case
+from bench.harness.case import COMPILED, Case, name_of
 from bench.harness.device import Device
 from bench.harness.models import LLAMA, MODELS
+from bench.harness.run import error_of, run_case
 from bench.output.results import write
 from elastic.ops import _extension
 

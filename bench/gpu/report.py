@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.gpu.launches import Choice, best, lines
-from bench.output.tables import cases, cell, table
+from bench.output import decode
+from bench.output.tables import cell, table
 
 # Milliseconds on an H200, by op, start of the shape, dtype and variant: the target, and the floor it was set
 # from: bytes at 4.3 TB/s, or matrix products at 790 TFLOP/s.
@@ -21,7 +22,6 @@ TARGETS = {
     ("decode", "1.5B B=256 columns=1024", "bfloat16", "elastic flash, compiled"): (5.2, 1.75),
     ("decode", "1.5B B=1 columns=1024", "bfloat16", "elastic flash, captured"): (1.6, 0.73),
 }
-LEAST_SPEED, MOST_OUTSIDE = 8.0, 0.10  # of a decode step of 64 rows: times `generate`, share not the model's
 
 
 def bench_table(results: Sequence[dict[str, Any]]) -> str:
@@ -72,27 +72,6 @@ def ceiling_line(results: Sequence[dict[str, Any]]) -> str:
     return f"ceiling: {max(rates):.2f} TB/s of bytes read and written" if rates else "ceiling: not measured"
 
 
-def decode_lines(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The fastest decode step of each shape in words: its share of the bound, and what it should reach."""
-    found = []
-    for rows in cases([row for row in results if row["op"] == "decode"]):
-        ours = [row for row in rows if row["kind"] == "ours"]
-        if not ours:
-            continue
-        row = min(ours, key=lambda row: row["median_ms"])
-        aims = f" (aim: at least {LEAST_SPEED:g})", f" (aim: at most {MOST_OUTSIDE:.0%})"
-        speed, share = aims if row["items"] == 64 else ("", "")
-        parts = [
-            f"{row['median_ms']:.3f} ms",
-            f"{row['items'] / row['median_ms'] * 1e3:,.0f} tok/s",
-            f"{cell(row['ceiling_share'], '.0%')} of the bound",
-            f"{cell(row['ratio_to_eager'], '.1f')} x generate{speed}",
-            f"{cell(row.get('outside'), '.0%')} outside the model{share}",
-        ]
-        found.append(f"decode {row['shape']}, {row['variant']}: {', '.join(parts)}")
-    return found
-
-
 def tuning_text(tuning: Sequence[dict[str, Any]]) -> str:
     """Every launch, the fastest of each op and size, and lines for a table in C++."""
     choices = [Choice(**entry) for entry in tuning]
@@ -128,7 +107,7 @@ def text(run: dict[str, Any]) -> str:
         parts.append(tuning_text(run["tuning"]))
     if run["results"]:
         parts += [ceiling_line(run["results"]), bench_table(run["results"])]
-        parts += ["\n".join(decode_lines(run["results"]))]
+        parts += ["\n".join(decode.lines(run["results"]))]
     for note in run["skipped"]:
         parts.append(f"skipped {note['op']} {note['shape']}, {note['variant']}: {note['why']}")
     for error in run["errors"]:

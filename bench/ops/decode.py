@@ -8,9 +8,10 @@ processor; the engine's steps are
     captured      a CUDA graph each
     compiled      that, with the model's forward through torch.compile
 
-with each attention that is found. The ceiling is what a step must read at the rate of a copy: the weights and
-the keys and values that are there. `outside` is the share of a step that is not the model's: what a step
-takes on a model that has next to nothing to do.
+with each attention that is found; uncaptured with the first alone, since launches bound it whatever attends.
+The ceiling is what a step must read at the rate of a copy: the weights, and the keys and values that are
+there. `outside` is the share of a step that is not the model's: what a step takes on a model that has next to
+nothing to do, launched likewise.
 
 Before anything is timed, captured and compiled steps are held to uncaptured ones (`bench.ops.alike`).
 """
@@ -34,7 +35,7 @@ from bench.ops.traffic import step_bytes
 from elastic import Budget, Sampling
 
 ATTENTIONS = ("flash", "flex", "sdpa")  # in the order of their worth
-NEXT_TO_NOTHING = "all but the model"
+NEXT_TO_NOTHING, NARROW = "all but the model", ", narrow"
 COMPILE_S = 50.0  # 30-35 were measured on an H200, and then the case must still be timed
 AT_ONCE, NEVER = 60.0, -1e4  # logits that make a token certain or impossible
 
@@ -90,13 +91,28 @@ class Job:
     make: EngineOf
     engines: dict[tuple[str, str], Any] = field(default_factory=dict)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Or with engines that stand in for those of one."""
+        return self.device.is_cuda or self.make is not engine_of
+
     def engine(self, attention: str, mode: str) -> Any:
         key = attention, mode
         if key not in self.engines:
-            model = next_to_nothing(self.model) if attention == NEXT_TO_NOTHING else self.model
-            backend = "sdpa" if attention == NEXT_TO_NOTHING else attention
-            self.engines[key] = self.make(model, self.rows, backend, mode)
+            name, _, narrow = attention.partition(NARROW)
+            model = next_to_nothing(self.model) if narrow else self.model
+            self.engines[key] = self.make(model, self.rows, name, mode)
         return self.engines[key]
+
+    def lacks(self, attention: str) -> str:
+        """Why an attention cannot be had here; empty where it can."""
+        if attention == "flex" and not self.on_gpu:
+            return "is compiled for a GPU"
+        try:
+            self.engine(attention, UNCAPTURED)
+        except (ValueError, ImportError) as error:  # it says what the device or its packages lack
+            return str(error).split("\n")[0]
+        return ""
 
     never = NEVER  # logit of a token that is not drawn
 
@@ -150,18 +166,17 @@ def case(
     fast, slow = Steps.of(columns, steps), Steps.of(columns, max(1, steps // 4))
     variants, found = [by_generate(job, slow)], []
     for attention in ATTENTIONS:
-        try:
-            job.engine(attention, UNCAPTURED)
-        except (ValueError, ImportError) as error:  # it says what this device or its packages lack
-            variants.append(Variant(f"elastic {attention}", skip=str(error).split("\n")[0]))
+        if why := job.lacks(attention):
+            variants.append(Variant(f"elastic {attention}", skip=why))
             continue
+        if not found:
+            variants.append(by_engine(job, attention, UNCAPTURED, slow))
         found.append(attention)
-        variants.append(by_engine(job, attention, UNCAPTURED, slow))
         # A mask makes it copy keys and values for every head.
         variants.append(by_engine(job, attention, CAPTURED, slow if attention == "sdpa" else fast))
     if compiled and found:
         variants.append(by_engine(job, found[0], COMPILED, fast))
-    variants.append(all_but_the_model(job, fast))
+    variants.append(all_but_the_model(job, found[0], fast))
     return Case(
         "decode",
         f"{size} B={rows} columns={columns}",
@@ -214,7 +229,6 @@ def by_engine(job: Job, attention: str, mode: str, steps: Steps) -> Variant:
         if mode != UNCAPTURED:
             alike.hold(job, attention, mode)
 
-    graphs = job.device.is_cuda or job.make is not engine_of
     return Variant(
         f"elastic {attention}, {mode}",
         lambda: engine_call(job, attention, mode, steps, steps.many),
@@ -222,7 +236,7 @@ def by_engine(job: Job, attention: str, mode: str, steps: Steps) -> Variant:
         lambda _: job.set_eos(AT_ONCE),
         repeats=steps.counted,
         lead=lambda: engine_call(job, attention, mode, steps, steps.few),
-        skip="" if graphs or mode == UNCAPTURED else "needs CUDA graphs",
+        skip="" if job.on_gpu or mode == UNCAPTURED else "needs CUDA graphs",
         takes_s=COMPILE_S if mode == COMPILED else 0.0,
     )
 
@@ -238,15 +252,15 @@ def engine_call(job: Job, attention: str, mode: str, steps: Steps, tokens: int) 
     return run
 
 
-def all_but_the_model(job: Job, steps: Steps) -> Variant:
+def all_but_the_model(job: Job, attention: str, steps: Steps) -> Variant:
     """The engine on a model that has next to nothing to do, captured where steps are."""
-    mode = CAPTURED if job.device.is_cuda else UNCAPTURED
+    mode, narrow = CAPTURED if job.device.is_cuda else UNCAPTURED, attention + NARROW
     return Variant(
         f"{NEXT_TO_NOTHING}, {mode}",
-        lambda: engine_call(job, NEXT_TO_NOTHING, mode, steps, steps.many),
+        lambda: engine_call(job, narrow, mode, steps, steps.many),
         prepare=lambda _: job.set_eos(AT_ONCE),
         repeats=steps.counted,
         bytes=0,
         floor=True,
-        lead=lambda: engine_call(job, NEXT_TO_NOTHING, mode, steps, steps.few),
+        lead=lambda: engine_call(job, narrow, mode, steps, steps.few),
     )

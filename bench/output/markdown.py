@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bench.output import scaling, tables
+from bench.output import decode, scaling, tables
 from bench.output.results import ROOT, read
 from bench.output.tables import Row
 
@@ -12,6 +12,7 @@ PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- made by python -m bench.report --markdown -->", "<!-- end -->"
 NO_GPU = "Not measured yet: `make gpu`."
+NO_MODELS = "Decode steps and a training step of a 1.5B model: not measured yet by this command."
 NOTHING = "Not measured yet on an idle machine: `make bench`."
 PICTURE = "![speed of every op over each baseline, and scaling curves](benchmarks.png)"
 BARS = "![five ops beside the fastest other way, on a CPU and on a GPU](docs/speed.png)"
@@ -48,6 +49,7 @@ def gpu_tables(path: Path | None) -> str:
     parts = [
         "\n".join([*steps, *failures]),
         f"Ceiling: {max(rates):.2f} TB/s read and written." if rates else "",
+        "\n".join(f"- {line}" for line in decode.lines(run["results"])) or NO_MODELS,
     ]
     return "\n\n".join([*filter(None, parts), tables.duels(run["results"]), of_run(path.name, run)])
 

@@ -81,7 +81,7 @@ class Call:
 
     def begin(self, to: Lent) -> Decoder:
         """The decoder of all rows, at its start."""
-        schedule = self.plan.schedule(to.pools, self.refill)
+        schedule = self.plan.schedule(to.pools, self.refill, to.stepper.rows)
         return Decoder(
             *(self.model, self.plan, schedule, self.limits, self.device, to.memory, to.stepper),
             *(self.poll, self.watch, to.bar, self.attention),

@@ -114,6 +114,7 @@ class Decoder:
         if self._poll.broken(self._slots):
             self._raise_broken()
         self._take_back()
+        self._stepper.finish()
         yield self._news()
 
     def end_thinking(self, row: int) -> None:

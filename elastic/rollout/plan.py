@@ -4,8 +4,9 @@ R rows (completions), K prompts.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -70,17 +71,17 @@ class Plan:
     stop: tuple[str, ...]
     dropped: dict[int, str]
 
-    @property
+    @cached_property
     def needs(self) -> Needs:
         """Of these rows."""
         lengths = [len(self.prompts[k]) for k in self.prompt_index]
         return Needs.of(lengths, self.most, self.bounded)
 
-    def schedule(self, pools: Sequence[Pool], refill: int) -> Schedule:
+    def schedule(self, pools: Sequence[Pool], refill: int, bucket: Callable[[int], int] = int) -> Schedule:
         """Of these rows, none of which has begun."""
         lengths, needs = [len(prompt) for prompt in self.prompts], self.needs
         row_pool = class_of_rows(pools, needs)
-        return Schedule(self.prompt_index, lengths, self.most, needs, pools, row_pool, refill)
+        return Schedule(self.prompt_index, lengths, self.most, needs, pools, row_pool, refill, bucket)
 
 
 def make_plan(

@@ -9,7 +9,7 @@ Slots lie in pools by length (`pools.py`). Those in use are numbered pool by poo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ class Schedule:
         pools: of S slots together, shortest first.
         row_pool: of each row, the shortest pool whose slots hold it.
         refill: free slots that start a refill, or a compaction once the queue is empty.
+        bucket: rounds up how many slots of a pool a compaction leaves in use for so many rows, where steps
+            are made for few numbers of slots. Those left over are free.
 
     Attributes:
         counts: n_p of each pool.
@@ -53,8 +55,9 @@ class Schedule:
         pools: Sequence[Pool],
         row_pool: Sequence[int],
         refill: int,
+        bucket: Callable[[int], int] = int,
     ):
-        self._prompt_index, self._most, self._refill = prompt_index, most, refill
+        self._prompt_index, self._most, self._refill, self._bucket = prompt_index, most, refill, bucket
         self._prompt_tokens = [prompt_tokens[k] for k in prompt_index]
         self._queues: list[deque[int]] = [deque() for _ in pools]
         # In one slot the order costs nothing, so rows come as they were submitted.
@@ -103,7 +106,7 @@ class Schedule:
         """Whether so many slots are free, and no row waits for them, that a compaction is worth it."""
         if self.used == self.alive:
             return False
-        free = sum(self._free(p) for p in range(len(self.pools)) if not self._rows_for(p))
+        free = sum(count - self._kept(p) for p, count in enumerate(self.counts))
         return free >= min(self._refill, max(1, self.used // 8))
 
     def refill(self) -> list[int]:
@@ -160,15 +163,12 @@ class Schedule:
         """
         order: list[int] = []
         for p, slots in enumerate(self._slots()):
-            kept = list(slots)
-            if not self._rows_for(p):
-                alive = [s for s in slots if self.live[s]]
-                kept = kept[: len(alive)]
-                gaps = [i for i, s in enumerate(kept) if not self.live[s]]
-                for i, s in zip(gaps, alive[len(alive) - len(gaps) :], strict=True):
-                    kept[i] = s
-            self.counts[p] = len(kept)
-            order += kept
+            front, behind = list(slots[: self._kept(p)]), slots[self._kept(p) :]
+            gaps = [i for i, s in enumerate(front) if not self.live[s]]
+            for i, s in zip(gaps, (s for s in behind if self.live[s]), strict=False):
+                front[i] = s
+            self.counts[p] = len(front)
+            order += front
         left = len(self.row) - len(order)
         self.row = [self.row[s] for s in order] + [-1] * left
         self.live = [self.live[s] for s in order] + [False] * left
@@ -231,6 +231,12 @@ class Schedule:
     def _rows_for(self, pool: int) -> int:
         """Rows that wait and that the pool's slots hold: its own and those of shorter pools."""
         return sum(len(queue) for queue in self._queues[: pool + 1])
+
+    def _kept(self, pool: int) -> int:
+        """Slots that a compaction leaves a pool."""
+        if self._rows_for(pool):
+            return self.counts[pool]
+        return min(self._bucket(self._alive[pool]), self.counts[pool])
 
     def _next_row(self, pool: int) -> int:
         return next(queue for queue in reversed(self._queues[: pool + 1]) if queue).popleft()

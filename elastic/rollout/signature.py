@@ -21,6 +21,11 @@ def addresses(tensors: Iterable[Tensor]) -> Signature:
     return tuple((t.data_ptr(), t.dtype, tuple(t.shape), t.stride()) for t in tensors)
 
 
+def of_value(value: Tensor | float) -> Signature:
+    """Of an argument: a number is recorded, a tensor is read."""
+    return addresses([value]) if isinstance(value, Tensor) else (value,)
+
+
 def of_model(model: Any) -> Signature:
     """Weights and buffers by address; hooks and plain attributes, such as the active adapter, by value."""
     modules = tuple(

@@ -54,13 +54,6 @@ class SlotSampling:
         top_k = self.top_k[:rows] if isinstance(self.top_k, Tensor) else self.top_k
         return front(self.temperature), top_k, front(self.top_p), front(self.min_p)
 
-    @property
-    def key(self) -> tuple[float, ...]:
-        """What a recorded step knows of it: numbers, and where tensors lie."""
-        values = (self.temperature, self.top_k, self.top_p, self.min_p)
-        known = [(1, v.data_ptr()) if isinstance(v, Tensor) else (0, v) for v in values]
-        return tuple(part for pair in known for part in pair)
-
     def admit(self, slots: Tensor, rows: Tensor) -> None:
         """Rows take slots, both [k] int64."""
         for name, values in self._of_rows.items():

@@ -77,7 +77,7 @@ class Stepper:
         self._recordings: dict[tuple, Work | None] = {}  # None: ran once as it is
         self._made_for: signature.Signature = ()  # the model, buffers and modes that the recordings know
         self._call: _Call | None = None
-        self._lent = False
+        self._lent = self._finished = False
 
     @property
     def plain(self) -> bool:
@@ -89,31 +89,38 @@ class Stepper:
         """Whether a step is taken as a whole, by `step`, not as `emit` and `forward`."""
         return self._graphs is not None
 
+    def rows(self, live: int) -> int:
+        """Rows that a step of so many live ones computes, where slots behind them are free."""
+        return bucket(live, live * 2) if self.records else live
+
     @contextmanager
     def lend(self) -> Iterator[Stepper]:
         """For one call. A call inside a call, say from a callback, gets one that shares nothing."""
         if self._lent:
             yield Stepper(self._model, attention=self._attention)
             return
-        self._lent = True
+        self._lent, self._finished = True, False
         try:
             yield self
-        except BaseException:
-            self.release()  # nothing is known of what the buffers hold
-            raise
-        else:
-            if self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes:
-                self.release()  # the memory may be meant for a training step
         finally:
+            # Nobody knows what buffers of a failed call hold, and large ones may be in the way of training.
+            if not self._finished or self._takes_much():
+                self.release()
             self._lent, self._call = False, None
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Around everything that a call computes: no gradients."""
-        # torch.compile, and buffers that outlive the call, need ordinary tensors. Else inference_mode saves a
-        # tenth of a tiny model's step over no_grad.
+    def no_gradients(self) -> Iterator[None]:
+        """What steps, and whatever makes their tensors, run under."""
+        # torch.compile, and buffers that outlive the call, need ordinary tensors.
         with torch.inference_mode(self.plain), torch.no_grad():
             yield
+
+    def finish(self) -> None:
+        """The call has come to its end: what it leaves can be used again."""
+        self._finished = True
+
+    def _takes_much(self) -> bool:
+        return self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes
 
     def release(self) -> None:
         """Frees the buffers and the recordings; the next call makes them again."""
@@ -153,7 +160,8 @@ class Stepper:
         self._call = _Call(free, machine, sampling)
         if self.records:
             tables = signature.addresses([machine.tables, machine.token_flags])
-            self._call.key = (tables, sampling.key)
+            drawing = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+            self._call.key = (tables, *(signature.of_value(value) for value in drawing))
             self._call.model = (signature.of_model(self._model), signature.of_process(device))
         return free, machine, sampling
 
@@ -178,7 +186,6 @@ class Stepper:
         if self._compiled.off:
             return forward(self._model, cache, self._now.slots, used, columns, self._attention)
         rows, columns, shape = self._sizes(cache, used, columns)
-        cache.prepare(rows)
         self._forward(cache, rows, columns, shape)
 
     def step(self, cache: SlotCache, used: int, columns: int) -> None:
@@ -189,8 +196,8 @@ class Stepper:
         call = self._now
         self._follow(call, cache)
         rows, columns, shape = self._sizes(cache, used, columns)
-        cache.prepare(rows)
-        key = (tuple(cache.cursor.counts), columns, shape, call.key)
+        pools = cache.cursor.counts if len(cache.cursor.pools) > 1 else [rows]
+        key = (tuple(pools), columns, shape, call.key)
 
         def work() -> None:
             emit(call.slots, call.machine, call.sampling, rows)

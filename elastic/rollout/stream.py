@@ -155,7 +155,7 @@ class Stream:
         self._state = "open"
         with ExitStack() as entered:
             to = entered.enter_context(self._call.lend())
-            self._computing = to.stepper.computing
+            self._computing = to.stepper.no_gradients
             with self._computing():
                 self._decoder = self._call.begin(to)
             self._lending = entered.pop_all()

@@ -7,10 +7,12 @@ import torch
 
 from bench import __main__ as command
 from bench import cases, suite
-from bench.harness import case as harness
 from bench.harness import memory
-from bench.harness.case import CEILING, COMPILED, Case, Outcome, Variant, run_case
+from bench.harness import run as harness
+from bench.harness.case import CEILING, COMPILED, COMPILER, Case, Variant, available
 from bench.harness.device import Device
+from bench.harness.run import Outcome, run_case
+from bench.output import tables
 from bench.output.results import ROW
 
 CPU = Device("cpu")
@@ -177,11 +179,43 @@ def test_peak_memory_is_what_a_call_touches_and_not_what_was_there():
     assert twice is None or (64 << 20) * 0.9 < twice < (64 << 20) * 1.2
 
 
+def test_what_cannot_be_had_or_made_in_time_is_skipped_by_name(monkeypatch):
+    monkeypatch.setattr(harness.time, "monotonic", lambda: 100.0)
+    fixed_clock(monkeypatch, eager=40.0)
+    variants = [
+        Variant("flash", skip="needs a GPU"),
+        named("eager", "eager"),
+        named("compiled", "eager", takes_s=30.0),
+        named("later", "eager", takes_s=20.0),
+    ]
+    outcome = run_case(Case("x", "", "", variants), CPU, 1, until=120.0)
+    assert [row["variant"] for row in outcome.rows] == ["eager", "later"]
+    assert {note["variant"]: note["why"] for note in outcome.skipped} == {
+        "flash": "needs a GPU",
+        "compiled": "no time left, making it takes about 30 s",
+    }
+    late = run_case(Case("x", "", "", variants[1:2]), CPU, 1, until=99.0)
+    assert (late.rows, late.skipped[0]["why"]) == ([], "time was up")
+
+
+def test_further_values_of_a_row_may_depend_on_every_variants_times(monkeypatch):
+    fixed_clock(monkeypatch, eager=40.0, ours=10.0)
+
+    def share(name, timings):
+        return {"steps": 5, "outside": timings["elastic"].wall_ms[0] / timings[name].wall_ms[0]}
+
+    variants = [named("eager", "eager"), named("elastic", "ours")]
+    outcome = run_case(Case("x", "", "", variants, items=3, extra=share), CPU, 2)
+    assert [(row["steps"], row["outside"]) for row in outcome.rows] == [(5, 0.25), (5, 1.0)]
+    lines = tables.comparison(outcome.rows).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[-3:-1]] == ["8.00", "25.0%"]
+
+
 def test_a_compiler_is_looked_for_where_torch_will_look(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not harness.available(harness.COMPILER)
-    assert not harness.available("no-such-package")
-    assert harness.available("torch")
+    assert not available(COMPILER)
+    assert not available("no-such-package")
+    assert available("torch")
 
 
 @pytest.mark.parametrize(("again", "spread"), [(4, 0.0), (lambda round_s: 4, 0.0), (0, 50.0)])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -73,6 +74,27 @@ def test_each_step_is_on_disk_before_the_next_begins_and_no_failure_stops_the_re
     printed = capsys.readouterr().out
     assert "FAILED x" in printed
     assert "not here" in printed
+
+
+def test_steps_that_time_nothing_run_side_by_side_and_the_file_has_both(tmp_path, monkeypatch):
+    meet = threading.Barrier(2, timeout=30)  # broken where one runs after the other
+
+    def step(name):
+        def run(context, limit_s):
+            context.keep({"skipped": [{"op": name, "shape": "", "variant": "all", "why": "half"}]})
+            meet.wait()
+            return {"status": "passed", "detail": "", "errors": [], "skipped": []}
+
+        return run
+
+    monkeypatch.setattr(command, "STEPS", {name: (step(name), 60) for name in ("test", "sanitize")})
+    assert command.main([*TINY, "--steps", "test", "sanitize", "--out", str(tmp_path)]) == 0
+    run = results(tmp_path)
+    assert {name: step["status"] for name, step in run["steps"].items()} == {
+        "test": "passed",
+        "sanitize": "passed",
+    }
+    assert run["skipped"] == []
 
 
 def test_steps_that_there_is_no_time_for_are_named(tmp_path, monkeypatch):

@@ -13,9 +13,12 @@ from bench.gpu.launches import Choice, best, lines
 from bench.gpu.measure import jobs
 from bench.gpu.report import TARGETS
 from bench.gpu.tune import CHOICES, sweep
-from bench.harness.case import COMPILED, Case, Variant, run_case
+from bench.harness.case import COMPILED, Case, Variant
 from bench.harness.device import Device
+from bench.harness.run import run_case
+from bench.ops import training_step
 from bench.ops.inputs import Exact, Inputs, assert_near
+from bench.output import decode
 from bench.output.results import ROOT, ROW, row
 
 CPU = Device("cpu")
@@ -98,6 +101,54 @@ def test_the_cpu_runs_every_job_without_an_error():
     } <= ops_and_variants
 
 
+def test_whole_models_get_few_rounds_and_one_in_any_case(monkeypatch):
+    monkeypatch.setattr(measure.time, "monotonic", lambda: 100.0)
+    assert measure.few_rounds(11, until=1000.0)(2.0) == measure.MODEL_ROUNDS
+    assert measure.few_rounds(1, until=1000.0)(2.0) == 1
+    assert measure.few_rounds(11, until=105.0)(2.0) == 2
+    assert measure.few_rounds(11, until=90.0)(2.0) == 1
+    assert measure.few_rounds(11, until=float("inf"))(0.0) == measure.MODEL_ROUNDS
+
+
+def test_whole_models_refer_to_a_ceiling_of_their_own_process_and_do_not_list_it_twice():
+    kept = {"results": [], "errors": [], "skipped": [], "bytes_per_ms": None}
+    assert measure.measure_one("models", "copy", CPU, 1, True, kept)
+    assert kept["results"] == []
+    assert kept["bytes_per_ms"] > 0
+    assert measure.measure_one("models", "decode B=1", CPU, 1, True, kept)
+    shares = {row["variant"]: row["ceiling_share"] for row in kept["results"]}
+    assert shares["generate + budget processor"] > 0
+    assert "elastic flash" in {note["variant"] for note in kept["skipped"]}
+
+
+def test_a_step_whose_gradient_or_loss_is_another_is_refused():
+    loss, gradient = torch.tensor(0.5), [torch.ones(3), torch.full((2,), 2.0)]
+    right = training_step.Agreement()
+    right.check((loss, gradient))
+    right.check((loss + 1e-3, [part * (1 + 1e-4) for part in gradient]))
+    with pytest.raises(AssertionError, match="loss off by"):
+        right.check((loss + 0.02, gradient))
+    with pytest.raises(AssertionError, match="gradient off by"):
+        right.check((loss, [gradient[0], gradient[1] * 1.01]))
+    with pytest.raises(AssertionError, match="gradient off by nan"):
+        right.check((loss, [gradient[0] * torch.nan, gradient[1]]))
+
+
+def test_a_decode_step_is_told_with_its_share_of_the_bound_and_no_failure():
+    def step(variant, ms, kind="ours", **more):
+        sizes = {"op": "decode", "shape": "1.5B B=64 columns=1024", "dtype": "bfloat16", "items": 64}
+        return row(**sizes, variant=variant, kind=kind, median_ms=ms, **more)
+
+    slow = step("elastic sdpa, captured", 20.0)
+    fast = step("elastic flash, compiled", 4.0, ratio_to_eager=7.25, ceiling_share=0.245, outside=0.12)
+    others = [step("all but the model, captured", 0.4, "floor"), step("generate", 29.0, "baseline")]
+    assert decode.lines([slow, fast, *others]) == [
+        "decode 1.5B B=64 columns=1024, elastic flash, compiled: 4.000 ms, 16,000 tok/s, 24% of the bound, "
+        "7.2 x generate (aim: at least 8), 12% outside the model (aim: at most 10%)"
+    ]
+    assert decode.lines(others) == []
+
+
 def test_a_gradient_that_is_wrong_in_one_token_or_nowhere_finite_is_refused():
     inputs = Inputs.random(16, 301, torch.float32, CPU, seed=1)
     exact = Exact.of(inputs)
@@ -120,7 +171,7 @@ def test_triton_peers_are_right():
     code = """
 import torch
 from bench.ops import grpo_loss, token_logprobs
-from bench.harness.case import run_case
+from bench.harness.run import run_case
 from bench.harness.device import Device
 
 class Pretended(Device):  # offers what only a GPU is offered, and computes on the CPU

@@ -61,9 +61,9 @@ def test_longer_rows_get_slots_by_their_share_of_all_tokens():
 
 def test_pools_that_would_take_more_steps_are_not_made():
     # By shares, 4 of 5 slots would be long: their 5 rows would take two rounds instead of one and a bit.
-    needs = of([100] * 5 + [30] * 4)
-    assert steps_of(needs, [Pool(1, 30), Pool(4, 100)]) == 200
-    assert steps_of(needs, length_classes(needs, 5)) == steps_of(needs, [Pool(5, 100)]) == 130
+    needs = of([100] * 5 + [32] * 4)
+    assert steps_of(needs, [Pool(1, 32), Pool(4, 100)]) == 200
+    assert steps_of(needs, length_classes(needs, 5)) == steps_of(needs, [Pool(5, 100)]) == 132
 
 
 def test_a_further_pool_saves_a_sixteenth_and_the_least_asked_for():
@@ -82,6 +82,8 @@ def test_rows_that_grow_are_in_the_last_pool_whatever_they_begin_with():
     assert class_of_rows(pools, needs) == [0] * 6 + [1] * 2
     needs = Needs.of([0] * 8, [50] * 6 + [long] + [2000], [True] * 6 + [False, True])
     assert length_classes(needs, 8) == [Pool(6, 50), Pool(2, 2000)]
+    needs = Needs.of([0] * 3, [FIRST_COLUMNS + 9, long, 2000], [True, False, True])
+    assert class_of_rows([Pool(1, FIRST_COLUMNS + 9), Pool(2, 2000)], needs) == [0, 1, 1]
     # A limit within what it begins with is as good as a budget.
     assert not any(of([FIRST_COLUMNS] * 3, bounded=False).grows)
 

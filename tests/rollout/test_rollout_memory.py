@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import elastic.rollout.cache
-import elastic.rollout.decode
 import elastic.rollout.memory
+import elastic.rollout.stepper
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.cache import NoRoom, SlotCache
 from elastic.rollout.memory import KVMemory, column_bytes
@@ -43,7 +43,7 @@ def made(monkeypatch):
             super().__init__(like, pools)
             seen.append((list(pools), self.bytes))
 
-    monkeypatch.setattr(elastic.rollout.decode, "SlotCache", Noted)
+    monkeypatch.setattr(elastic.rollout.stepper, "SlotCache", Noted)
     return seen
 
 

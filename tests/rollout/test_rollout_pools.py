@@ -4,16 +4,17 @@ import random
 
 import pytest
 import torch
+from transformers import DiffLlamaConfig, DiffLlamaForCausalLM
 
-import elastic.rollout.decode
 import elastic.rollout.memory
 import elastic.rollout.needs
+import elastic.rollout.stepper
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.attention import MASKED
 from elastic.rollout.cache import SlotCache
 from elastic.rollout.pools import Pool
 from elastic.rollout.prefill import prefill
-from tests.rollout.small_models import ANNOTATION, biased, make_model
+from tests.rollout.small_models import ANNOTATION, VOCAB, biased, make_model
 
 CPU = torch.device("cpu")
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
@@ -47,7 +48,7 @@ def split(monkeypatch):
             self.moves.append(list(counts))
             super().move(sources, targets, counts)
 
-    monkeypatch.setattr(elastic.rollout.decode, "SlotCache", Noted)
+    monkeypatch.setattr(elastic.rollout.stepper, "SlotCache", Noted)
     return caches
 
 
@@ -113,6 +114,16 @@ def test_a_model_that_keeps_its_own_attention_is_in_one_pool_and_is_told_why(tok
     assert len(said) == 1
     assert [len(cache.cursor.pools) for cache in split] == [1, 1]
     assert torch.equal(batches[0].tokens, batches[1].tokens)
+
+
+def test_a_model_that_works_on_its_keys_itself_is_in_one_pool(tokenizer, split):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = DiffLlamaConfig(**sizes, num_key_value_heads=2, vocab_size=VOCAB, eos_token_id=1)
+    engine = RolloutEngine(DiffLlamaForCausalLM(config).eval(), tokenizer, max_rows=4)
+    with pytest.warns(UserWarning, match="the KV memory of the longest.*attention interface"):
+        engine.generate(PROMPTS, [Budget(1, 1)] * 5 + [Budget(20, 9)], sampling=WARM)
+    assert [len(cache.cursor.pools) for cache in split] == [1]
 
 
 def filled(model, pools):

@@ -222,3 +222,18 @@ def test_a_compaction_keeps_pools_that_rows_wait_for_and_numbers_slots_anew():
     assert schedule.refill() == [1]
     assert schedule.admit([1]) == [5]
     assert not schedule.awaited(0)
+
+
+def test_a_compaction_leaves_as_many_slots_as_its_bucket():
+    needs = Needs.of([4] * 8, [9] * 8, [True] * 8)
+    pools = [Pool(8, 13)]
+    schedule = Schedule([0] * 8, [4], [9] * 8, needs, pools, [0] * 8, 1, lambda n: -(-n // 4) * 4)
+    schedule.admit(schedule.refill())
+    schedule.finish([0, 2, 5])
+    assert not schedule.sparse  # five rows have a bucket of eight
+    schedule.finish([1, 6])
+    assert schedule.sparse
+    assert schedule.compact() == ([4, 7], [0, 1])
+    assert (schedule.counts, schedule.alive) == ([4], 3)
+    assert (schedule.row[:4], schedule.live[:4]) == ([4, 7, 2, 3], [True, True, False, True])
+    assert not schedule.sparse
