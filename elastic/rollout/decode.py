@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from elastic import ops
@@ -20,6 +19,7 @@ from elastic.rollout.buffer import RecordBuffer
 from elastic.rollout.cache import NoRoom, Prefix, SlotCache
 from elastic.rollout.compiled import expected_steps
 from elastic.rollout.limits import Limits
+from elastic.rollout.log import Log
 from elastic.rollout.memory import KVMemory
 from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan import Plan
@@ -68,7 +68,6 @@ class Decoder:
         opened = stepper.open(slots, limits.vocab, plan.machine, plan.samplings, device, steps)
         self._slots, self._machine, self._sampling = opened
         self._cache: SlotCache | None = None
-        self._flushed = self._posted = 0  # steps whose log is in the record, and was shown to the watch
         self._prefixes: dict[int, Prefix] = {}
         phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
         used = plan.thinking_used.to(device)
@@ -77,6 +76,7 @@ class Decoder:
         self._done_state = self._final_state[:1].clone()
         self._seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
         self._record = RecordBuffer(rows, schedule.first_tokens, schedule.most_tokens, limits.pad_id, device)
+        self._log = Log(self._slots, schedule, self._record, watch)
         self._wishes: deque[tuple[Callable[[int], None], int]] = deque()
         self._ended_at = [-1] * rows
         self._reasons: dict[int, FinishReason] = {}  # of rows that were ended from outside
@@ -107,8 +107,8 @@ class Decoder:
             if schedule.alive and not whole:
                 self._stepper.forward(self._grown_cache(), schedule.used, schedule.columns)
             if schedule.step % WINDOW == 0:
-                self._flush()
-        self._flush()
+                self._log.flush()
+        self._log.flush()
         if self._watch is not None:
             self._look(self._watch, rest=True)
         if self._poll.broken(self._slots):
@@ -172,10 +172,10 @@ class Decoder:
     def _change_slots(self) -> None:
         slots = self._schedule.refill()
         if slots:
-            self._flush()
+            self._log.flush()
             self._admit(slots)
         elif self._schedule.sparse:
-            self._flush()
+            self._log.flush()
             self._compact()
 
     def _admit(self, slots: list[int]) -> None:
@@ -228,7 +228,7 @@ class Decoder:
         report = self._poll.look(self._slots, schedule.used, schedule.step, schedule.alive, schedule.row)
         if report is not None:
             if report.broken:
-                self._flush()
+                self._log.flush()
                 self._raise_broken()
             self._finish(schedule.still(report.done, report.row))
         self._finish(schedule.spent())
@@ -251,7 +251,7 @@ class Decoder:
 
     def _look(self, watch: Watch, *, rest: bool = False) -> None:
         """Reads what rows emitted, and ends those that wrote a stop string."""
-        self._post(watch)
+        self._log.show()
         self._tokens += watch.look(rest=rest)
         for row in watch.stopped():
             self._reasons[row] = FinishReason.STOP
@@ -278,7 +278,7 @@ class Decoder:
 
     def _news(self) -> Step:
         if self._ended and self._watch is not None:
-            self._flush()  # whoever follows may ask for their record
+            self._log.flush()  # whoever follows may ask for their record
         step = Step(self._tokens, self._ended)
         self._tokens, self._ended = [], []
         return step
@@ -317,27 +317,3 @@ class Decoder:
             f"row {row} (prompt {self._plan.prompt_index[row]}): the model's logits of its token {token} "
             "hold NaN or +inf, or nothing but -inf"
         )
-
-    # Record
-
-    def _flush(self) -> None:
-        """Moves the log of the steps since the last flush into the record, before slots change hands."""
-        first, self._flushed = self._flushed, self._schedule.step
-        if self._watch is not None:
-            self._post(self._watch)
-        if first < self._flushed:
-            self._record.write(*self._logged(first), self._schedule.longest())
-
-    def _post(self, watch: Watch) -> None:
-        """Shows the log of the steps since the last post to the watch."""
-        first, self._posted = self._posted, self._schedule.step
-        if first < self._posted:
-            watch.post(*self._logged(first))
-
-    def _logged(self, first: int) -> tuple[list[Tensor], list[int], list[int]]:
-        """The log from a step on, [steps, n]; each slot's row, and the column of its first token there."""
-        schedule = self._schedule
-        entries = slice(first % WINDOW, (schedule.step - 1) % WINDOW + 1)
-        log = [part[entries, : schedule.used] for part in self._slots.log]
-        begins = [first - start for start in schedule.start[: schedule.used]]
-        return log, schedule.row[: schedule.used], begins
