@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,25 +17,24 @@ from elastic.rollout.attention import candidates
 from elastic.rollout.call import Call, progress_bar
 from elastic.rollout.compiled import MODES
 from elastic.rollout.default_markers import default_markers
-from elastic.rollout.encoding import special_token_warnings
 from elastic.rollout.graphs import graphs_for
 from elastic.rollout.limits import model_limits
 from elastic.rollout.on_token import OnToken, report
 from elastic.rollout.plan import OverContext, Plan, make_plan
 from elastic.rollout.poll import Poll
 from elastic.rollout.pooling import Pooling
+from elastic.rollout.prompt_warnings import PromptWarnings
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record import RolloutBatch
 from elastic.rollout.servable import check_servable
 from elastic.rollout.serving import serving
-from elastic.rollout.starts import PhaseName, ambiguous_prompts
+from elastic.rollout.starts import PhaseName
 from elastic.rollout.stepper import Stepper
 from elastic.rollout.stream import Stream
 from elastic.rollout.watch import Watch
 from elastic.sampling import Sampling
 
 _POLL_STEPS_ON_GPU = 8
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 
 
 class RolloutEngine:
@@ -104,15 +102,7 @@ class RolloutEngine:
                 raise ValueError(f"{name}: expected an integer from 1, got {value!r}")
         if compile not in MODES:
             raise ValueError(f"compile: expected one of {', '.join(map(repr, MODES))}, got {compile!r}")
-        if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
-            raise TypeError(
-                f"model: expected a Hugging Face causal language model, got {type(model).__name__}"
-            )
         check_servable(model)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside an adapter
-        missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(base.forward).parameters]
-        if missing:
-            raise ValueError(f"model: {type(base).__name__}.forward takes no {', '.join(missing)}")
         self.model, self.tokenizer = model, tokenizer
         self.markers = default_markers(tokenizer) if markers is None else markers
         self.max_rows, self.refill_rows, self.progress = max_rows, refill_rows, progress
@@ -122,7 +112,7 @@ class RolloutEngine:
         self.poll_every = poll_every or (_POLL_STEPS_ON_GPU if on_gpu else 1)
         self._lagged = on_gpu
         self.add_special_tokens = add_special_tokens
-        self._said: set[str] = set()  # kinds of warnings
+        self._warnings = PromptWarnings(tokenizer, self.markers)
         choices = candidates(model, attention, self.device)
         with serving(model):
             self._attention = prove_decoding(model, self.limits.context, choices)
@@ -173,8 +163,7 @@ class RolloutEngine:
             seeds: [R] a seed for each row, instead of those derived from `sampling.seed` and the row.
             progress: overrides the engine's.
             on_token: called as on_token(row, token, phase, source) for every token as it is emitted. It may
-                return "end_thinking": the row's thinking ends with the next token (R22). `stream` can do
-                more.
+                return "end_thinking": the row's thinking ends with the next token (R22).
             add_special_tokens: overrides the engine's.
             phase: where the rows start (R19): "opening" (they may open thinking themselves), "thinking" (the
                 prompt ends inside a thought) or "solution"; one for all, or one a prompt. None reads it from
@@ -241,16 +230,9 @@ class RolloutEngine:
                         print(event.record.solution(0))
             batch = stream.batch
 
-        Args:
-            prompts: as all others, of `generate`; the rows emit the same tokens. With `max_rows=1` they come
-                one after the other, in order of submission.
-
-        Returns:
-            Stream, to be used in a `with`, or an `async with`.
-
-        Raises:
-            TypeError, ValueError, MemoryError, RuntimeError: as `generate`; bad arguments here, the others
-                from the iteration.
+        Arguments and errors are those of `generate`, and so are the tokens of the rows. With `max_rows=1`
+        rows come one after the other, in order of submission. The stream is used in a `with`, or an
+        `async with`.
         """
         plan = self._plan(
             *(prompts, add_special_tokens, budget, samples_per_prompt, sampling, max_new_tokens, seeds),
@@ -272,7 +254,7 @@ class RolloutEngine:
             add_special_tokens=special,
             **named,
         )
-        self._warn_of_prompts(prompts, plan, special)
+        self._warnings.say(prompts, plan, special)
         return plan
 
     def _stream(self, plan: Plan, progress: bool | None, *, followed: bool, texts: bool) -> Stream:
@@ -321,12 +303,7 @@ class RolloutEngine:
             TypeError, ValueError: as by `generate`.
         """
         plan = make_plan(
-            prompts,
-            budget,
-            samples_per_prompt,
-            Sampling(),
-            max_new_tokens,
-            None,
+            *(prompts, budget, samples_per_prompt, None, max_new_tokens, None),
             tokenizer=self.tokenizer,
             markers=self.markers,
             limits=self.limits,
@@ -339,15 +316,3 @@ class RolloutEngine:
     def release(self) -> None:
         """Frees what is kept between calls on a GPU: KV cache, logits, CUDA graphs. A later call makes it."""
         self._stepper.release()
-
-    def _warn_of_prompts(self, prompts: Sequence[Any], plan: Plan, special: bool | None) -> None:
-        """Of starts once a call, of special tokens once an engine: a training run has thousands of calls."""
-        ambiguous = ambiguous_prompts(plan.prompts, plan.starts, self.markers, plan.dropped)
-        if ambiguous:
-            warnings.warn(ambiguous, stacklevel=4)
-        if len(self._said) == 2:
-            return
-        for kind, message in special_token_warnings(prompts, plan.prompts, self.tokenizer, special).items():
-            if kind not in self._said:
-                self._said.add(kind)
-                warnings.warn(message, stacklevel=4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from transformers.cache_utils import get_layer_types_and_kwargs
 
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 _SERVED = {"full_attention", "sliding_attention"}
 
 
@@ -15,8 +17,11 @@ def check_servable(model: Any) -> None:
     A layer with a sliding window keeps all its columns, as one with full attention does.
 
     Raises:
-        ValueError: naming what the slot cache cannot hold.
+        TypeError: no causal language model.
+        ValueError: naming what the slot cache cannot hold, or an argument that the model's forward lacks.
     """
+    if not hasattr(model, "config") or not callable(getattr(model, "forward", None)):
+        raise TypeError(f"model: expected a Hugging Face causal language model, got {type(model).__name__}")
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
@@ -33,3 +38,7 @@ def check_servable(model: Any) -> None:
             f"model: {config.model_type} has {', '.join(other)} layers; "
             "the slot cache serves full_attention and sliding_attention layers only"
         )
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside an adapter
+    missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(base.forward).parameters]
+    if missing:
+        raise ValueError(f"model: {type(base).__name__}.forward takes no {', '.join(missing)}")
