@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from attention_oracle import FlashStandIn
+from attention_oracle import FlashStandIn, oracle
 from small_models import VOCAB, make_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
@@ -15,7 +15,7 @@ from windowed_models import OPTIONS, WINDOW, windowed
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.machine import compile_budgets
 from elastic.rollout import attention, flash, flex
-from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention
+from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention, SlotReads, slot_attention
 from elastic.rollout.cache import SlotCache, prefill
 from elastic.rollout.step import Slots, forward, new_slots
 from elastic.rollout.windows import narrowed
@@ -33,9 +33,9 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
     monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
-    flash.find_flash.cache_clear()
+    flash.kernel.cache_clear()
     yield found
-    flash.find_flash.cache_clear()
+    flash.kernel.cache_clear()
 
 
 def check_rescored(model, batch):
@@ -181,7 +181,7 @@ def test_an_explicit_choice_that_the_model_does_not_take_is_refused(tokenizer, s
 def test_what_a_gpu_is_offered_and_why(stand_in, monkeypatch):
     """In order; the last is the model's own, which every model has."""
     model, cuda = make_model().to(torch.bfloat16), torch.device("cuda")
-    kinds = [one.backend for one in attention.candidates(model, "auto", cuda)]
+    kinds = [one.kind for one in attention.candidates(model, "auto", cuda)]
     assert kinds == ["flash", "flex", "sdpa", "mask"]
     assert attention.candidates(model, "auto", cuda)[0].reason == "FlashAttention 3 is installed"
     monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "it is not")
@@ -203,7 +203,7 @@ def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in
         raise RuntimeError("no kernel for this head dimension")
 
     stand_in.flash_attn_with_kvcache = fails
-    choices = [SlotAttention("flash", "installed"), SlotAttention("sdpa", "next")]
+    choices = [SlotAttention("flash:flash_attn_interface", "installed"), SlotAttention("sdpa", "next")]
     monkeypatch.setattr("elastic.rollout.engine.candidates", lambda *_: choices)
     assert RolloutEngine(make_model(), tokenizer).attention == "sdpa (next)"
 
@@ -225,25 +225,25 @@ def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in
 )
 def test_flash_that_cannot_run_names_what_is_missing(dtype, width, device, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    flash.find_flash.cache_clear()
+    flash.kernel.cache_clear()
     model = make_model().to(dtype)
     model.config.head_dim = width
     with pytest.raises(ValueError, match=f"attention: 'flash' was asked for, but .*{message}"):
         attention.candidates(model, "flash", torch.device(device))
-    flash.find_flash.cache_clear()
+    flash.kernel.cache_clear()
 
 
-def test_a_package_without_kernels_for_the_device_is_passed_over(monkeypatch):
-    two = FlashStandIn()
-    for package in ("flash_attn_interface", "flash_attn"):
-        monkeypatch.setitem(sys.modules, package, FlashStandIn() if package != "flash_attn" else two)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
-    flash.find_flash.cache_clear()
-    assert flash.find_flash(torch.device("cuda")) == (
-        two.flash_attn_with_kvcache,
-        "FlashAttention 2 is installed",
-    )
-    flash.find_flash.cache_clear()
+def test_packages_are_tried_in_turn_and_one_without_kernels_for_the_device_is_not(monkeypatch):
+    modules = ("flash_attn_interface", "fa3_fwd_interface", "flash_attn")
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, FlashStandIn())
+    flash.kernel.cache_clear()
+    for major, expected in ((9, modules), (12, modules[2:]), (7, ())):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, major=major: (major, 0))
+        found, wrong = flash.flash_packages(torch.device("cuda"))
+        assert tuple(found) == expected
+        assert wrong.count(f"no kernels for compute capability {major}") == 3 - len(expected)
+    flash.kernel.cache_clear()
 
 
 @pytest.mark.parametrize(("choice", "error"), [("eager", ValueError), ("FLASH", ValueError), (3, TypeError)])
@@ -274,7 +274,7 @@ def in_flight(model):
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
-@pytest.mark.parametrize("backend", ["sdpa", "flash"])
+@pytest.mark.parametrize("backend", ["sdpa", "flash:flash_attn_interface"])
 def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
     model = windowed(kind)
     if kind == "gpt_oss":  # how experts are called is the model's own affair
@@ -291,7 +291,7 @@ def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
 
 
 def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
-    model, chosen = make_model("llama"), SlotAttention("flash")
+    model, chosen = make_model("llama"), SlotAttention("flash:flash_attn_interface")
     found = []
     for call in (model, torch.compile(model.forward, fullgraph=True, backend="aot_eager")):
         with torch.no_grad():
@@ -300,3 +300,33 @@ def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
                 forward(call, cache, slots, 3, 16, chosen)
             found.append(slots.logits)
     torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flash:flash_attn_interface"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_slots_may_lie_in_several_pools(backend, window, stand_in):
+    torch.manual_seed(0)
+    keys, values = ([torch.randn(n, 2, columns, 8) for n, columns in ((2, 5), (3, 12))] for _ in range(2))
+    lengths, query = torch.tensor([5, 2, 12, 1, 7]), torch.randn(5, 4, 1, 8)
+    reads = SlotReads(SlotAttention(backend), lengths, 12, torch.float32)
+    mask = reads.arguments()["attention_mask"]
+    got, _ = slot_attention(
+        torch.nn.Module(), query, keys, values, mask, slot_reads=reads, sliding_window=window, softcap=1.5
+    )
+    expected, _ = oracle(query, keys, values, lengths, 8**-0.5, window or 0, 1.5)
+    torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"slot_reads": None}, "needs what the rows may read as slot_reads="),
+        ({"position_bias": torch.zeros(1)}, "position biases are not supported"),
+        ({"attention_mask": torch.zeros(5, 1, 1, 12), "sliding_window": 3}, "has a mask of its own"),
+    ],
+)
+def test_what_the_attention_does_not_know_is_refused(given, message):
+    reads = SlotReads(SlotAttention("sdpa"), torch.ones(5, dtype=torch.int64), 12, torch.float32)
+    x = torch.zeros(5, 1, 12, 8)
+    with pytest.raises(ValueError, match=message):
+        slot_attention(torch.nn.Module(), x[:, :, :1], x, x, **({"slot_reads": reads} | given))
