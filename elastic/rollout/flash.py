@@ -21,7 +21,7 @@ _MOST_WIDTH = 256  # head dimension
 # Module: what it is called, and major compute capabilities that it has kernels for; preferred ones first.
 _PACKAGES = {
     "flash_attn_interface": ("FlashAttention 3", range(8, 10)),
-    "fa3_fwd_interface": ("FlashAttention 3, forward only", range(8, 10)),
+    "fa3_fwd_interface": ("FlashAttention 3 (forward only)", range(8, 10)),
     "flash_attn": ("FlashAttention 2", range(8, 100)),
 }
 

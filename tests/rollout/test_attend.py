@@ -16,7 +16,7 @@ from elastic.rollout.masked import length_mask, masked_attention
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
-FLASH = "flash:flash_attn_interface"
+FLASH = "flash:fa3_fwd_interface"
 WIDTH, VALUE_WIDTH = 8, 8
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # pools as (rows, columns), with the lengths of their rows
@@ -30,7 +30,7 @@ POOLS = {
 @pytest.fixture
 def stand_in(monkeypatch):
     found = FlashStandIn()
-    monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
+    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", found)
     flash.kernel.cache_clear()
     yield found
     flash.kernel.cache_clear()

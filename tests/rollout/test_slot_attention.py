@@ -29,7 +29,7 @@ PROMPTS = [[7, 8, 9, 2], [*range(6, 20), 2], [30, 2], [*range(40, 46), *range(10
 def stand_in(monkeypatch):
     """flash-attn that takes a CPU's tensors in float32."""
     found = FlashStandIn()
-    monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
+    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", found)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
     monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
@@ -183,7 +183,9 @@ def test_what_a_gpu_is_offered_and_why(stand_in, monkeypatch):
     model, cuda = make_model().to(torch.bfloat16), torch.device("cuda")
     kinds = [one.kind for one in attention.candidates(model, "auto", cuda)]
     assert kinds == ["flash", "flex", "sdpa", "mask"]
-    assert attention.candidates(model, "auto", cuda)[0].reason == "FlashAttention 3 is installed"
+    assert (
+        attention.candidates(model, "auto", cuda)[0].reason == "FlashAttention 3 (forward only) is installed"
+    )
     monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "it is not")
     found = attention.candidates(model, "auto", cuda)
     assert [one.backend for one in found] == ["flex", "sdpa", "mask"]
@@ -203,7 +205,7 @@ def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in
         raise RuntimeError("no kernel for this head dimension")
 
     stand_in.flash_attn_with_kvcache = fails
-    choices = [SlotAttention("flash:flash_attn_interface", "installed"), SlotAttention("sdpa", "next")]
+    choices = [SlotAttention("flash:fa3_fwd_interface", "installed"), SlotAttention("sdpa", "next")]
     monkeypatch.setattr("elastic.rollout.engine.candidates", lambda *_: choices)
     assert RolloutEngine(make_model(), tokenizer).attention == "sdpa (next)"
 
@@ -274,7 +276,7 @@ def in_flight(model):
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
-@pytest.mark.parametrize("backend", ["sdpa", "flash:flash_attn_interface"])
+@pytest.mark.parametrize("backend", ["sdpa", "flash:fa3_fwd_interface"])
 def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
     model = windowed(kind)
     if kind == "gpt_oss":  # how experts are called is the model's own affair
@@ -291,7 +293,7 @@ def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
 
 
 def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
-    model, chosen = make_model("llama"), SlotAttention("flash:flash_attn_interface")
+    model, chosen = make_model("llama"), SlotAttention("flash:fa3_fwd_interface")
     found = []
     for call in (model, torch.compile(model.forward, fullgraph=True, backend="aot_eager")):
         with torch.no_grad():
@@ -302,7 +304,7 @@ def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
     torch.testing.assert_close(*found, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "flash:flash_attn_interface"])
+@pytest.mark.parametrize("backend", ["sdpa", "flash:fa3_fwd_interface"])
 @pytest.mark.parametrize("window", [None, 3])
 def test_slots_may_lie_in_several_pools(backend, window, stand_in):
     torch.manual_seed(0)
