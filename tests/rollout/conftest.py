@@ -1,7 +1,13 @@
 """Fixtures of the rollout tests."""
 
+import sys
+
 import pytest
+import torch
+from attention_oracle import FlashStandIn
 from small_models import make_model, make_tokenizer
+
+from elastic.rollout import attention, flash
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +18,16 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def model():
     return make_model()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """flash-attn that takes a CPU's tensors in float32."""
+    found = FlashStandIn()
+    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
+    monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
+    flash.kernel.cache_clear()
+    yield found
+    flash.kernel.cache_clear()

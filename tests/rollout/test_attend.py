@@ -3,14 +3,12 @@
 flash-attn is a stand-in that checks its arguments; flex_attention runs uncompiled.
 """
 
-import sys
-
 import pytest
 import torch
-from attention_oracle import FlashStandIn, oracle
+from attention_oracle import oracle
 from torch.nn.attention.flex_attention import flex_attention
 
-from elastic.rollout import flash, flex
+from elastic.rollout import flex
 from elastic.rollout.attend import attend
 from elastic.rollout.masked import length_mask, masked_attention
 
@@ -25,15 +23,6 @@ POOLS = {
     "one row": [(1, 5, [3])],
     "three pools, one of them unused": [(2, 4, [4, 1]), (0, 9, []), (3, 300, [300, 129, 128])],
 }
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    found = FlashStandIn()
-    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", found)
-    flash.kernel.cache_clear()
-    yield found
-    flash.kernel.cache_clear()
 
 
 @pytest.fixture(params=["sdpa", FLASH, "flex"])
