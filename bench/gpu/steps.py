@@ -104,7 +104,6 @@ def cuda_test_files() -> tuple[list[str], dict[str, list[str]]]:
             continue
         name = str(path.relative_to(ROOT))
         absent = [package for package in sorted(imports(text)) if importlib.util.find_spec(package) is None]
-        absent = [package for package in absent if not (path.parent / f"{package}.py").exists()]
         if absent:
             missing[name] = absent
         else:

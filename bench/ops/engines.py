@@ -1,6 +1,5 @@
 """Engines for the benches, by attention and by how a step is launched."""
 
-import inspect
 import io
 import sys
 import warnings
@@ -28,10 +27,8 @@ def engine_of(model: Any, rows: int, attention: str, mode: str) -> RolloutEngine
         ValueError: an attention that cannot run here; says what is missing.
     """
     tokenizer = make_tokenizer(model.config.vocab_size)
-    options: dict[str, Any] = {"attention": attention}
-    if "compile" in inspect.signature(RolloutEngine).parameters:
-        options["compile"] = "on" if mode == COMPILED else "off"
-    no_graphs = mock.patch.object(module, "graphs_for", return_value=None, create=True)
+    options: dict[str, Any] = {"attention": attention, "compile": "on" if mode == COMPILED else "off"}
+    no_graphs = mock.patch.object(module, "graphs_for", return_value=None)
     with no_graphs if mode == UNCAPTURED else nullcontext():
         return RolloutEngine(model, tokenizer, MARKERS, rows, eos_ids=EOS, progress=False, **options)
 

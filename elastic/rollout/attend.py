@@ -7,7 +7,8 @@ One opaque op, so that torch.compile has no reason to break the graph: the kerne
 extensions, or compiled on their own. Lengths stay on the device, so a captured step serves every step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,16 @@ def _by_mask(
     return masked_attention(query, key, value, mask, scale, softcap, sinks)
 
 
-_BACKENDS = {"flash": flash_attention, "flex": flex_by_lengths, "sdpa": _by_mask}
+def _run(backend: str) -> Callable[..., Tensor]:
+    kind, _, module = backend.partition(":")
+    found: dict[str, Callable[..., Tensor]] = {
+        "flash": partial(flash_attention, module=module),
+        "flex": flex_by_lengths,
+        "sdpa": _by_mask,
+    }
+    if kind not in found or bool(module) != (kind == "flash"):
+        raise ValueError(f"backend: expected flash:MODULE, flex or sdpa, got {backend!r}")
+    return found[kind]
 
 
 @torch.library.custom_op("elastic_rollout::attend", mutates_args=())
@@ -59,22 +69,22 @@ def attend(
         window: a row reads only the last so many of its columns; 0 for all.
         softcap: scores become softcap * tanh(score / softcap); 0 for none.
         sinks: [Hq] scores of a column without a value that every row attends to besides, or None.
-        backend: "flash", "flex" or "sdpa"; the last builds a mask in every call.
+        backend: "flash:" and the module of its kernel, "flex" or "sdpa"; the last makes a mask in each call.
 
     Returns:
         [n, 1, Hq, D'] contiguous, of the query's dtype.
 
     Raises:
         ValueError: shapes that do not fit, or another backend.
-        RuntimeError: flash without its package.
+        ImportError: flash whose module is not installed.
     """
-    _check(query, keys, values, lengths, backend)
+    _check(query, keys, values, lengths)
+    run = _run(backend)
     parts, begin = [], 0
     for key, value in zip(keys, values, strict=True):
         rows = slice(begin, begin + key.shape[0])
         begin = rows.stop
         if key.shape[0]:
-            run = _BACKENDS[backend]
             parts.append(run(query[rows], key, value, lengths[rows], scale, window, softcap, sinks))
     if not parts:
         return _out(query, values)
@@ -93,7 +103,7 @@ def _(
     sinks: Tensor | None,
     backend: str,
 ) -> Tensor:
-    _check(query, keys, values, lengths, backend)
+    _check(query, keys, values, lengths)
     return _out(query, values)
 
 
@@ -101,11 +111,7 @@ def _out(query: Tensor, values: Sequence[Tensor]) -> Tensor:
     return query.new_empty(query.shape[0], 1, query.shape[1], values[0].shape[3])
 
 
-def _check(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Tensor, backend: str
-) -> None:
-    if backend not in _BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
+def _check(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Tensor) -> None:
     if query.ndim != 4 or query.shape[2] != 1:
         raise ValueError(f"query: expected [n, heads, 1, width], one token a row, got {list(query.shape)}")
     rows, heads, _, width = query.shape

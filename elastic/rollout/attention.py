@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from elastic.rollout.attend import attend
-from elastic.rollout.flash import find_flash, flash_obstacle
+from elastic.rollout.flash import flash_obstacle, flash_packages
 from elastic.rollout.flex import flex_obstacle
 from elastic.rollout.masked import length_mask, masked_attention
 from elastic.rollout.serving import attention_set, masked_implementation, prompt_implementation
@@ -32,8 +32,8 @@ class SlotAttention:
     """How a model's rows attend in a decode step.
 
     Attributes:
-        backend: "flash" or "flex", which go by lengths; "sdpa", under a mask, windows, caps and sinks known;
-            "mask": the model's own attention under a mask, as every model has it.
+        backend: as of `attend`, "flash:MODULE" or "flex", which go by lengths, or "sdpa", under a mask; or
+            "mask", the model's own attention under a mask, which knows no windows.
         reason: for it, in words.
         implementation: that the model's configuration is set to for steps; None leaves what it is.
         prompts: that it is set to for prompts, likewise.
@@ -47,9 +47,14 @@ class SlotAttention:
     seen: list[nn.Module] | None = None
 
     @property
+    def kind(self) -> str:
+        """The backend without its module."""
+        return self.backend.partition(":")[0]
+
+    @property
     def by_lengths(self) -> bool:
         """Whether a step reads what its rows' lengths say, whatever the columns of the cache."""
-        return self.backend in ("flash", "flex")
+        return self.kind in ("flash", "flex")
 
     def stepping(self, model: Any) -> AbstractContextManager[None]:
         """The model as steps need it; for many steps, as a switch takes as long as a tiny layer."""
@@ -68,7 +73,7 @@ class SlotReads:
     """What the rows of one step may read.
 
     Attributes:
-        lengths: [n] int64 columns of each row, its new token's included.
+        lengths: [n] int32 or int64 columns of each row, its new token's included.
         columns: L of the widest pool.
         dtype: of the masks.
         made: the step's masks, by window.
@@ -177,13 +182,13 @@ def candidates(model: Any, wanted: str, device: torch.device) -> list[SlotAttent
     no_flex = flex_obstacle(device)
     if obstacle := {"flash": no_flash, "flex": no_flex}.get(wanted):
         raise ValueError(f"attention: {wanted!r} was asked for, but {obstacle}")
+    modules = {} if no_flash else flash_packages(device)[0]
+    why = no_flash or f"{', '.join(modules.values())} does not serve this model"
+    found = [(f"flash:{module}", f"{name} is installed") for module, name in modules.items()]
+    found += [] if no_flex else [("flex", why)]
+    found += [("sdpa", why)]
     if wanted != "auto":
-        found = [(wanted, "asked for")]
-    else:
-        why = no_flash or "flash-attn does not serve this model"
-        found = [] if no_flash else [("flash", find_flash(device)[1])]
-        found += [] if no_flex else [("flex", why)]
-        found += [("sdpa", why)]
+        found = [(backend, "asked for") for backend, _ in found if backend.partition(":")[0] == wanted]
     prompts = prompt_implementation(model)
     tried = [SlotAttention(backend, reason, prompts=prompts) for backend, reason in found]
     if tried[-1].backend == "sdpa":

@@ -125,7 +125,7 @@ class RolloutEngine:
     @property
     def attention(self) -> str:
         """Which attention rows decode with, and why: "flash (FlashAttention 3 is installed)", say."""
-        return f"{self._attention.backend} ({self._attention.reason})"
+        return f"{self._attention.kind} ({self._attention.reason})"
 
     def generate(
         self,

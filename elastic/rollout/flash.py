@@ -18,40 +18,55 @@ import torch
 from torch import Tensor
 
 _MOST_WIDTH = 256  # head dimension
-# Package, what it is called, and major compute capabilities that it has kernels for; preferred ones first.
-_PACKAGES = (
-    ("flash_attn_interface", "FlashAttention 3", range(8, 10)),
-    ("flash_attn", "FlashAttention 2", range(8, 100)),
-)
+# Module: what it is called, and major compute capabilities that it has kernels for; preferred ones first.
+_PACKAGES = {
+    "flash_attn_interface": ("FlashAttention 3", range(8, 10)),
+    "fa3_fwd_interface": ("FlashAttention 3 (forward only)", range(8, 10)),
+    "flash_attn": ("FlashAttention 2", range(8, 100)),
+}
 
 
-@cache
-def find_flash(device: torch.device) -> tuple[Callable[..., Any] | None, str]:
-    """`flash_attn_with_kvcache` of an installed package for this device, and what it is; or None, and why.
+def flash_packages(device: torch.device) -> tuple[dict[str, str], str]:
+    """Installed modules with `flash_attn_with_kvcache` for this device, best first.
+
+    A build may still lack what a model needs: windows, soft caps, its head dimension.
 
     Args:
         device: a CUDA device.
+
+    Returns:
+        What each is called, by module; and what is wrong with the others.
     """
     major = torch.cuda.get_device_capability(device)[0]
-    found = []
-    for package, name, majors in _PACKAGES:
+    found, wrong = {}, []
+    for module, (name, majors) in _PACKAGES.items():
         try:
-            function = getattr(import_module(package), "flash_attn_with_kvcache", None)
-        except ImportError as error:  # OSError of a library is one, too: built against another torch
-            found.append(f"{package} cannot be imported ({error})")
-            continue
-        if function is not None and major in majors:
-            return function, f"{name} is installed"
-        found.append(
-            f"{package} has no flash_attn_with_kvcache"
-            if function is None
-            else f"{name} has no kernels for compute capability {major}"
-        )
-    return None, "; ".join(found)
+            kernel(module)
+        except ImportError as error:
+            wrong.append(f"{module} cannot be imported ({error})")
+        except AttributeError:
+            wrong.append(f"{module} has no flash_attn_with_kvcache")
+        else:
+            if major in majors:
+                found[module] = name
+            else:
+                wrong.append(f"{name} has no kernels for compute capability {major}")
+    return found, "; ".join(wrong)
+
+
+@cache
+def kernel(module: str) -> Callable[..., Any]:
+    """Its `flash_attn_with_kvcache`.
+
+    Raises:
+        ImportError: not installed, or built against another torch.
+        AttributeError: it has none.
+    """
+    return import_module(module).flash_attn_with_kvcache
 
 
 def flash_obstacle(device: torch.device, dtype: torch.dtype, width: int | None) -> str:
-    """Why the kernel cannot serve; empty if it can, as far as can be told without a call.
+    """Why no kernel can serve; empty if one can, as far as can be told without a call.
 
     Args:
         dtype: of keys and values.
@@ -63,8 +78,8 @@ def flash_obstacle(device: torch.device, dtype: torch.dtype, width: int | None) 
         return f"flash-attn needs bfloat16 or float16, the model is {str(dtype).removeprefix('torch.')}"
     if width is not None and (width > _MOST_WIDTH or width % 8):
         return f"flash-attn needs head dimensions of 8, 16, ..., {_MOST_WIDTH}, the model's is {width}"
-    function, said = find_flash(device)
-    return "" if function else said
+    found, wrong = flash_packages(device)
+    return "" if found else wrong
 
 
 def flash_attention(
@@ -76,16 +91,14 @@ def flash_attention(
     window: int,
     softcap: float,
     sinks: Tensor | None,
+    module: str,
 ) -> Tensor:
-    """See `attend`, for one pool.
+    """See `attend`, for one pool. Args: module: whose kernel.
 
     Raises:
-        RuntimeError: no package for this device.
+        ImportError, AttributeError: as `kernel`.
     """
-    function, said = find_flash(query.device)
-    if function is None:
-        raise RuntimeError(f"attention: flash: {said}")
-    out = function(
+    out = kernel(module)(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),

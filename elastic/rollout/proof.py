@@ -68,7 +68,7 @@ def prove_decoding(model: Any, context: int | None, attentions: Sequence[SlotAtt
         if not found:
             return attention
     hint = f"; its configuration declares {declared}" if declared else ""
-    kind = f" with attention={attentions[0].backend!r}" if len(attentions) == 1 else ""
+    kind = f" with attention={attention.kind!r}" if attention.by_lengths else ""
     raise ValueError(f"model: {config.model_type} cannot be decoded in slots{kind}: {found}{hint}")
 
 

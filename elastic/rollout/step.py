@@ -135,7 +135,8 @@ def forward(
         columns = cache.capacity
     positions = slots.positions[:rows]
     cache.cursor.move(positions, columns)
-    reads = SlotReads(attention, positions + 1, columns, cache.dtype)
+    lengths = positions + 1
+    reads = SlotReads(attention, lengths.int() if attention.by_lengths else lengths, columns, cache.dtype)
     out = model(
         slots.tokens[:rows, None],
         position_ids=positions[:, None],

@@ -3,19 +3,18 @@
 flash-attn is a stand-in that checks its arguments; flex_attention runs uncompiled.
 """
 
-import sys
-
 import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from elastic.rollout import flash, flex
+from elastic.rollout import flex
 from elastic.rollout.attend import attend
 from elastic.rollout.masked import length_mask, masked_attention
-from tests.rollout.attention_oracle import FlashStandIn, oracle
+from tests.rollout.attention_oracle import oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
+FLASH = "flash:fa3_fwd_interface"
 WIDTH, VALUE_WIDTH = 8, 8
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # pools as (rows, columns), with the lengths of their rows
@@ -26,18 +25,7 @@ POOLS = {
 }
 
 
-@pytest.fixture
-def stand_in(monkeypatch):
-    """flash-attn on a GPU of compute capability 9."""
-    found = FlashStandIn()
-    monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    flash.find_flash.cache_clear()
-    yield found
-    flash.find_flash.cache_clear()
-
-
-@pytest.fixture(params=["sdpa", "flash", "flex"])
+@pytest.fixture(params=["sdpa", FLASH, "flex"])
 def backend(request, stand_in, monkeypatch):
     monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
     return request.param
@@ -98,8 +86,8 @@ def test_values_may_be_narrower_than_keys(backend):
 def test_flash_is_given_the_slots_without_a_copy(stand_in):
     pools = POOLS["three pools, one of them unused"]
     query, keys, values, lengths, _ = inputs(pools, 4, 2)
-    attend(query, keys, values, lengths, 0.3, 5, 0.0, None, "flash")
-    attend(query, keys, values, lengths, 0.3, 0, 0.0, None, "flash")
+    attend(query, keys, values, lengths, 0.3, 5, 0.0, None, FLASH)
+    attend(query, keys, values, lengths, 0.3, 0, 0.0, None, FLASH)
     shapes = [(2, 4, 2, WIDTH), (3, 300, 2, WIDTH)]
     assert [call[0] for call in stand_in.calls] == 2 * shapes
     assert [call[1] for call in stand_in.calls] == 2 * [keys[0].data_ptr(), keys[2].data_ptr()]
@@ -150,7 +138,8 @@ def test_no_rows_are_no_error():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "eager"}, "backend: expected one of flash, flex, sdpa, got 'eager'"),
+        ({"backend": "flash"}, "backend: expected flash:MODULE, flex or sdpa, got 'flash'"),
+        ({"backend": "eager"}, "backend: expected flash:MODULE, flex or sdpa, got 'eager'"),
         ({"query": torch.zeros(4, 4, 2, WIDTH)}, r"query: expected .* one token a row, got \[4, 4, 2, 8\]"),
         ({"query": torch.zeros(4, 3, 1, WIDTH)}, "query: expected a multiple of the 2 key heads, got 3"),
         ({"values": []}, "keys, values: expected one of each a pool, got 1 and 0"),

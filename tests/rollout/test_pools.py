@@ -69,6 +69,9 @@ def test_pools_that_would_take_more_steps_are_not_made():
 def test_a_further_pool_saves_a_sixteenth_and_the_least_asked_for():
     needs = of([100, 100, 100, 100, 106, 106, 106, 106])
     assert length_classes(needs, 8) == [Pool(8, 106)]  # 24 of 848 cells
+    # A third pool for the rows of 10 would save 360 of 7,000 cells.
+    assert length_classes(of([10] * 4 + [100] * 2 + [1000]), 7) == [Pool(6, 100), Pool(1, 1000)]
+    assert length_classes(of([10] * 6 + [100] * 2 + [700]), 9) == [Pool(6, 10), Pool(2, 100), Pool(1, 700)]
     needs = of([100, 100, 100, 100, 150, 150, 150, 150])
     assert length_classes(needs, 8, least_cells=199) == [Pool(4, 100), Pool(4, 150)]
     assert length_classes(needs, 8, least_cells=201) == [Pool(8, 150)]

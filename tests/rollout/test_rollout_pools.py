@@ -83,14 +83,14 @@ def test_rows_are_the_same_in_pools_when_looks_lag_behind(model, tokenizer, requ
 
 
 def test_only_the_pool_of_rows_without_a_budget_grows(tokenizer, request, monkeypatch):
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 40)
     engine = RolloutEngine(biased(0, 1, -100.0), tokenizer, max_rows=8)  # never EOS
     budgets = [Budget(3, 5)] * 9 + [Budget(None, None)] * 3
 
     def run():
         return engine.generate(["ab<think>", "c<think>"], budgets * 2, 12, WARM, max_new_tokens=150)
 
-    expected = run()
+    expected = run()  # in one pool that need not grow
+    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 40)
     caches = request.getfixturevalue("split")
     batch = run()
     assert torch.equal(batch.tokens, expected.tokens)
@@ -133,6 +133,21 @@ def filled(model, pools):
         for slot in range(sum(pool.slots for pool in pools)):
             cache.insert(torch.tensor([slot]), prefixes[slot % 2])
     return cache, prefixes
+
+
+def test_a_cache_that_grows_keeps_what_every_pool_holds(model):
+    cache, prefixes = filled(model, [Pool(2, 4), Pool(2, 9)])
+    cache.grow(16)
+    cache.cursor.move(torch.tensor([3, 3, 15, 15]), 16)
+    empty = torch.zeros(4, 2, 1, 8)
+    for keys_or_values in range(2):
+        views = cache.slot_layers[1].update(empty, empty)[keys_or_values]
+        assert [view.shape[2] for view in views] == [4, 16]
+        for slot, view in enumerate((*views[0], *views[1])):
+            prefix = prefixes[slot % 2]
+            own = (prefix.keys, prefix.values)[keys_or_values][1]
+            assert torch.equal(view[:, : own.shape[1]], own)
+            assert not view[:, own.shape[1] :].any()
 
 
 def test_a_token_is_written_into_its_own_slot_of_its_own_pool(model):

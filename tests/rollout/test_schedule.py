@@ -191,6 +191,8 @@ def test_a_row_takes_a_slot_of_its_length_or_a_longer_one_never_a_shorter():
     schedule.finish([2, 3])
     assert schedule.refill() == [2]
     assert schedule.admit([2]) == [4]
+    schedule = pooled([90, 5], [Pool(2, 10), Pool(2, 94)])
+    assert schedule.refill() == [0, 2]  # one slot for each row
     schedule = pooled([90, 5, 6], [Pool(1, 10), Pool(2, 94)])
     assert schedule.admit(schedule.refill()) == [2, 0, 1]  # a short row in a long slot that no long row wants
 

@@ -1,6 +1,5 @@
-"""Which attention decodes, on which models, and that rows get what the model's plain forward says."""
+"""The attention of a step's rows over their slots: what they get is what the model's plain forward says."""
 
-import sys
 from copy import deepcopy
 
 import pytest
@@ -11,54 +10,19 @@ from transformers.models.mistral import modeling_mistral
 
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.budget.machine import compile_budgets
-from elastic.rollout import attention, flash, flex
-from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention
+from elastic.rollout import attention, flex
+from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention, SlotReads, slot_attention
 from elastic.rollout.cache import SlotCache
 from elastic.rollout.pools import Pool
 from elastic.rollout.prefill import prefill
 from elastic.rollout.step import Slots, forward, new_slots
 from elastic.rollout.windows import narrowed
-from tests.rollout.attention_oracle import FlashStandIn
+from tests.rollout.attention_oracle import oracle
 from tests.rollout.small_models import VOCAB, make_model
-from tests.rollout.windowed_models import OPTIONS, WINDOW, windowed
+from tests.rollout.windowed_models import OPTIONS, WINDOW, check_rescored, decode, windowed
 
 CPU = torch.device("cpu")
 UNCOMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-PROMPTS = [[7, 8, 9, 2], [*range(6, 20), 2], [30, 2], [*range(40, 46), *range(10, 33), 2]]
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """flash-attn that takes a CPU's tensors in float32."""
-    found = FlashStandIn()
-    monkeypatch.setitem(sys.modules, "flash_attn_interface", found)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "")
-    monkeypatch.setattr(attention, "flex_obstacle", lambda *_: "")
-    flash.find_flash.cache_clear()
-    yield found
-    flash.find_flash.cache_clear()
-
-
-def check_rescored(model, batch):
-    """Every sampled token's logprob is that of the row alone, in one plain forward."""
-    assert int(batch.lengths.min()) > WINDOW + 4
-    for row in range(len(batch)):
-        prompt, length = batch.prompt(row), int(batch.lengths[row])
-        tokens = batch.tokens[row, :length]
-        with torch.no_grad():
-            ids = torch.cat([torch.tensor(prompt), tokens])[None]
-            logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-        scored = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        sampled = batch.sampled[row, :length]
-        torch.testing.assert_close(
-            batch.full_logprobs[row, :length][sampled], scored[sampled], atol=1e-5, rtol=0
-        )
-
-
-def decode(engine, rows_a_prompt=2):
-    sampling = Sampling(temperature=1.0, seed=4)
-    return engine.generate(PROMPTS, Budget.unlimited(), rows_a_prompt, sampling, max_new_tokens=24)
 
 
 CASES = [
@@ -159,109 +123,6 @@ def test_a_window_that_cannot_be_narrowed_is_refused_where_it_is_too_long(tokeni
         RolloutEngine(model, tokenizer)
 
 
-def test_a_model_that_passes_nothing_on_decodes_by_its_own_attention(tokenizer):
-    model = make_model()
-    for layer in model.model.layers:
-        plain = layer.self_attn.forward
-        layer.self_attn.forward = lambda *args, plain=plain, slot_reads=None, **kwargs: plain(*args, **kwargs)
-    engine = RolloutEngine(model, tokenizer, eos_ids=[])
-    assert engine.attention.startswith("mask (")
-    check_rescored(model, decode(engine))
-
-
-def test_an_explicit_choice_that_the_model_does_not_take_is_refused(tokenizer, stand_in):
-    model = make_model()
-    for layer in model.model.layers:
-        plain = layer.self_attn.forward
-        layer.self_attn.forward = lambda *args, plain=plain, slot_reads=None, **kwargs: plain(*args, **kwargs)
-    with pytest.raises(
-        ValueError, match=r"decoded in slots with attention='flash': .*needs what the rows may"
-    ):
-        RolloutEngine(model, tokenizer, attention="flash")
-
-
-def test_what_a_gpu_is_offered_and_why(stand_in, monkeypatch):
-    """In order; the last is the model's own, which every model has."""
-    model, cuda = make_model().to(torch.bfloat16), torch.device("cuda")
-    kinds = [one.backend for one in attention.candidates(model, "auto", cuda)]
-    assert kinds == ["flash", "flex", "sdpa", "mask"]
-    assert attention.candidates(model, "auto", cuda)[0].reason == "FlashAttention 3 is installed"
-    monkeypatch.setattr(attention, "flash_obstacle", lambda *_: "it is not")
-    found = attention.candidates(model, "auto", cuda)
-    assert [one.backend for one in found] == ["flex", "sdpa", "mask"]
-    assert {one.reason for one in found[:2]} == {"it is not"}
-
-
-def test_a_cpu_takes_masks(model):
-    found = attention.candidates(model, "auto", CPU)
-    assert [one.backend for one in found] == ["sdpa", "mask"]
-    assert found[0].reason == "flash-attn needs a CUDA device, this is cpu"
-    with pytest.raises(ValueError, match="'flex' was asked for, but flex_attention needs a CUDA device"):
-        attention.candidates(model, "flex", CPU)
-
-
-def test_flash_that_fails_on_the_model_gives_way_to_the_next(tokenizer, stand_in, monkeypatch):
-    def fails(*args, **kwargs):
-        raise RuntimeError("no kernel for this head dimension")
-
-    stand_in.flash_attn_with_kvcache = fails
-    choices = [SlotAttention("flash", "installed"), SlotAttention("sdpa", "next")]
-    monkeypatch.setattr("elastic.rollout.engine.candidates", lambda *_: choices)
-    assert RolloutEngine(make_model(), tokenizer).attention == "sdpa (next)"
-
-
-@pytest.mark.parametrize(
-    ("dtype", "width", "device", "message"),
-    [
-        (torch.bfloat16, 8, "cpu", "flash-attn needs a CUDA device, this is cpu"),
-        (torch.float32, 8, "cuda", "flash-attn needs bfloat16 or float16, the model is float32"),
-        (torch.bfloat16, 12, "cuda", r"needs head dimensions of 8, 16, ..., 256, the model's is 12"),
-        (torch.bfloat16, 320, "cuda", "the model's is 320"),
-        (
-            torch.bfloat16,
-            8,
-            "cuda",
-            "flash_attn_interface cannot be imported .*; flash_attn cannot be imported",
-        ),
-    ],
-)
-def test_flash_that_cannot_run_names_what_is_missing(dtype, width, device, message, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    flash.find_flash.cache_clear()
-    model = make_model().to(dtype)
-    model.config.head_dim = width
-    with pytest.raises(ValueError, match=f"attention: 'flash' was asked for, but .*{message}"):
-        attention.candidates(model, "flash", torch.device(device))
-    flash.find_flash.cache_clear()
-
-
-def test_a_package_without_kernels_for_the_device_is_passed_over(monkeypatch):
-    two = FlashStandIn()
-    for package in ("flash_attn_interface", "flash_attn"):
-        monkeypatch.setitem(sys.modules, package, FlashStandIn() if package != "flash_attn" else two)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
-    flash.find_flash.cache_clear()
-    assert flash.find_flash(torch.device("cuda")) == (
-        two.flash_attn_with_kvcache,
-        "FlashAttention 2 is installed",
-    )
-    flash.find_flash.cache_clear()
-
-
-@pytest.mark.parametrize(("choice", "error"), [("eager", ValueError), ("FLASH", ValueError), (3, TypeError)])
-def test_an_unknown_choice_is_refused(choice, error, model, tokenizer):
-    with pytest.raises(error, match="attention: expected one of auto, flash, flex, sdpa, got"):
-        RolloutEngine(model, tokenizer, attention=choice)
-
-
-def test_the_choice_is_said_once_and_that_of_a_cpu_is_not(model, tokenizer, capsys):
-    RolloutEngine(model, tokenizer)
-    assert capsys.readouterr().err == ""
-    engine = RolloutEngine(model, tokenizer, attention="sdpa")
-    assert capsys.readouterr().err == "elastic: rollouts: attention sdpa (asked for)\n"
-    assert engine.attention == "sdpa (asked for)"
-
-
 def in_flight(model):
     machine, _ = compile_budgets(
         [Budget(6, 6)], Markers((2,), (3,), "<think>", "</think>"), None, (1,), pad_id=0
@@ -276,7 +137,7 @@ def in_flight(model):
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
-@pytest.mark.parametrize("backend", ["sdpa", "flash"])
+@pytest.mark.parametrize("backend", ["sdpa", "flash:fa3_fwd_interface"])
 def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
     model = windowed(kind)
     if kind == "gpt_oss":  # how experts are called is the model's own affair
@@ -293,7 +154,7 @@ def test_no_step_reads_device_memory_on_the_host(kind, backend, stand_in):
 
 
 def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
-    model, chosen = make_model("llama"), SlotAttention("flash")
+    model, chosen = make_model("llama"), SlotAttention("flash:fa3_fwd_interface")
     found = []
     for call in (model, torch.compile(model.forward, fullgraph=True, backend="aot_eager")):
         with torch.no_grad():
@@ -302,3 +163,33 @@ def test_a_model_compiles_into_one_graph_around_the_op(stand_in):
                 forward(call, cache, slots, 3, 16, chosen)
             found.append(slots.logits)
     torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flash:fa3_fwd_interface"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_slots_may_lie_in_several_pools(backend, window, stand_in):
+    torch.manual_seed(0)
+    keys, values = ([torch.randn(n, 2, columns, 8) for n, columns in ((2, 5), (3, 12))] for _ in range(2))
+    lengths, query = torch.tensor([5, 2, 12, 1, 7]), torch.randn(5, 4, 1, 8)
+    reads = SlotReads(SlotAttention(backend), lengths, 12, torch.float32)
+    mask = reads.arguments()["attention_mask"]
+    got, _ = slot_attention(
+        torch.nn.Module(), query, keys, values, mask, slot_reads=reads, sliding_window=window, softcap=1.5
+    )
+    expected, _ = oracle(query, keys, values, lengths, 8**-0.5, window or 0, 1.5)
+    torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"slot_reads": None}, "needs what the rows may read as slot_reads="),
+        ({"position_bias": torch.zeros(1)}, "position biases are not supported"),
+        ({"attention_mask": torch.zeros(5, 1, 1, 12), "sliding_window": 3}, "has a mask of its own"),
+    ],
+)
+def test_what_the_attention_does_not_know_is_refused(given, message):
+    reads = SlotReads(SlotAttention("sdpa"), torch.ones(5, dtype=torch.int64), 12, torch.float32)
+    x = torch.zeros(5, 1, 12, 8)
+    with pytest.raises(ValueError, match=message):
+        slot_attention(torch.nn.Module(), x[:, :, :1], x, x, **({"slot_reads": reads} | given))
