@@ -22,8 +22,9 @@ from bench.harness.compare import Timed, compare
 from bench.harness.device import Device
 from bench.ops.traffic import step_bytes, weight_bytes
 from elastic import Budget, RolloutEngine, Sampling, ops
-from elastic.rollout import decode, stepper
-from elastic.rollout.poll import Poll
+from elastic.rollout import decode
+from elastic.rollout.step import stepper
+from elastic.rollout.step.poll import Poll
 
 # Part of a step -> the function it is, as a place to patch.
 PARTS: list[tuple[str, Any, str]] = [

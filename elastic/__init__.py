@@ -15,7 +15,7 @@ _LAZY = {
     "Markers": "elastic.budget",
     "Phase": "elastic.budget",
     "Source": "elastic.budget",
-    "replay": "elastic.rollout.replay",
+    "replay": "elastic.rollout.record.replay",
     "Sampling": "elastic.sampling",
     "load_model": "elastic.models",
     "RolloutBatch": "elastic.rollout",

@@ -23,12 +23,22 @@ ROOMS: dict[str, set[str]] = {
     "train": {"budget", "data", "models", "ops", "rewards", "rollout", "sampling"},
     "commands": {"budget", "data", "evaluate", "models", "ops", "rewards", "rollout", "sampling", "train"},
 }
-# of elastic/train/, whose trainer stands above its rooms
-TRAIN_ROOMS: dict[str, set[str]] = {
-    "config": set(),
-    "collect": {"config"},
-    "update": {"collect", "config"},
-    "run": {"collect", "config", "update"},
+# of a room, the rooms in it; what lies beside them stands above them
+INNER_ROOMS: dict[str, dict[str, set[str]]] = {
+    "rollout": {
+        "record": set(),
+        "schedule": set(),
+        "attention": set(),
+        "plan": {"record", "schedule"},
+        "cache": {"schedule"},
+        "step": {"attention", "cache", "schedule"},
+    },
+    "train": {
+        "config": set(),
+        "collect": {"config"},
+        "update": {"collect", "config"},
+        "run": {"collect", "config", "update"},
+    },
 }
 MOST_ENTRIES = 14  # of elastic/
 MOST_LINES = 320  # of a file
@@ -83,8 +93,9 @@ def test_imports_go_to_rooms_below(module):
         extra = {room(other, 1) for other in used} - ROOMS[own] - {own}
         # the package itself has the version, which the command line prints
         assert extra <= ({""} if own == "commands" else set()), f"{module} imports {sorted(extra)}"
-    if own == "train" and (inner := room(module, 2)) in TRAIN_ROOMS:
-        extra = {room(other, 2) for other in used if room(other, 1) == "train"} - TRAIN_ROOMS[inner] - {inner}
+    rooms = INNER_ROOMS.get(own, {})
+    if (inner := room(module, 2)) in rooms:
+        extra = {room(other, 2) for other in used if room(other, 1) == own} - rooms[inner] - {inner}
         assert not extra, f"{module} imports {sorted(extra)}"
 
 

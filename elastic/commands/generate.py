@@ -15,8 +15,8 @@ from elastic.evaluate.report.traces import facts
 from elastic.models import load_model
 from elastic.models.threads import threads_for
 from elastic.rollout import Finished, RolloutBatch, RolloutEngine, chat_prompts
-from elastic.rollout.default_markers import choose_markers
-from elastic.rollout.spans import Decode
+from elastic.rollout.plan.default_markers import choose_markers
+from elastic.rollout.record.spans import Decode
 
 _MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
 

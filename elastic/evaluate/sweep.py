@@ -13,7 +13,7 @@ from elastic.evaluate.statistics import wilson_interval
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 
 BudgetPair = tuple[int | None, int | None]

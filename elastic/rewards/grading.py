@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from elastic.rewards import RewardFunction
 from elastic.rewards.response import graded_response
 from elastic.rollout import RolloutBatch
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 
 
 def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float | None]:

@@ -1,9 +1,9 @@
 """Rollouts: completions under budgets, with a slot KV cache over Hugging Face models."""
 
 from elastic.rollout.engine import RolloutEngine
-from elastic.rollout.plan import OutOfContext
-from elastic.rollout.prompts import ChatPrompt, chat_prompts
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.plan.plan import OutOfContext
+from elastic.rollout.plan.prompts import ChatPrompt, chat_prompts
+from elastic.rollout.record.batch import RolloutBatch
 from elastic.rollout.stream import Finished, Stream
 from elastic.rollout.watch import Token
 

@@ -12,19 +12,19 @@ import torch
 from tqdm import tqdm
 
 from elastic.budget.markers import Markers
-from elastic.rollout.attention import SlotAttention
+from elastic.models.serving import lent
+from elastic.rollout.attention.slot_attention import SlotAttention
+from elastic.rollout.cache.memory import KVMemory
+from elastic.rollout.cache.pooling import Pooling
 from elastic.rollout.decode import Decoder
-from elastic.rollout.limits import Limits
-from elastic.rollout.memory import KVMemory
 from elastic.rollout.outcome import batch_of
-from elastic.rollout.plan import Plan
-from elastic.rollout.poll import Poll
-from elastic.rollout.pooling import Pooling
-from elastic.rollout.pools import Pool
-from elastic.rollout.record import RolloutBatch
-from elastic.rollout.serving import lent
-from elastic.rollout.starts import never_thought
-from elastic.rollout.stepper import Stepper
+from elastic.rollout.plan.limits import Limits
+from elastic.rollout.plan.plan import Plan
+from elastic.rollout.plan.starts import never_thought
+from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step.poll import Poll
+from elastic.rollout.step.stepper import Stepper
 from elastic.rollout.watch import Watch
 
 _BAR_DELAY_S = 2.0  # a run that is over by then needs no bar

@@ -14,21 +14,21 @@ from tqdm import tqdm
 
 from elastic import ops
 from elastic.budget import FinishReason, Phase
-from elastic.rollout.attention import MASKED, SlotAttention
-from elastic.rollout.buffer import RecordBuffer
-from elastic.rollout.cache import NoRoom, Prefix, SlotCache
-from elastic.rollout.compiled import expected_steps
-from elastic.rollout.limits import Limits
+from elastic.rollout.attention.slot_attention import MASKED, SlotAttention
+from elastic.rollout.cache.memory import KVMemory
+from elastic.rollout.cache.prefill import prefill_all
+from elastic.rollout.cache.slot_cache import NoRoom, Prefix, SlotCache
 from elastic.rollout.log import Log
-from elastic.rollout.memory import KVMemory
 from elastic.rollout.outcome import Outcome
-from elastic.rollout.plan import Plan
-from elastic.rollout.poll import Poll
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill_all
-from elastic.rollout.schedule import Schedule
-from elastic.rollout.step import WINDOW, done_state, emit
-from elastic.rollout.stepper import Stepper
+from elastic.rollout.plan.limits import Limits
+from elastic.rollout.plan.plan import Plan
+from elastic.rollout.record.buffer import RecordBuffer
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.schedule.schedule import Schedule
+from elastic.rollout.step.compiled import expected_steps
+from elastic.rollout.step.poll import Poll
+from elastic.rollout.step.step import WINDOW, done_state, emit
+from elastic.rollout.step.stepper import Stepper
 from elastic.rollout.watch import Step, Token, Watch
 
 

@@ -13,23 +13,23 @@ from torch import Tensor
 from elastic.budget import Budget
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
-from elastic.rollout.attention import candidates
+from elastic.models.serving import serving
+from elastic.rollout.attention.slot_attention import candidates
+from elastic.rollout.cache.pooling import Pooling
 from elastic.rollout.call import Call, progress_bar
-from elastic.rollout.compiled import MODES
-from elastic.rollout.default_markers import default_markers
-from elastic.rollout.graphs import graphs_for
-from elastic.rollout.limits import model_limits
 from elastic.rollout.on_token import OnToken, report
-from elastic.rollout.plan import OverContext, Plan, make_plan
-from elastic.rollout.poll import Poll
-from elastic.rollout.pooling import Pooling
-from elastic.rollout.prompt_warnings import PromptWarnings
+from elastic.rollout.plan.default_markers import default_markers
+from elastic.rollout.plan.limits import model_limits
+from elastic.rollout.plan.plan import OverContext, Plan, make_plan
+from elastic.rollout.plan.prompt_warnings import PromptWarnings
+from elastic.rollout.plan.servable import check_servable
+from elastic.rollout.plan.starts import PhaseName
 from elastic.rollout.proof import prove_decoding
-from elastic.rollout.record import RolloutBatch
-from elastic.rollout.servable import check_servable
-from elastic.rollout.serving import serving
-from elastic.rollout.starts import PhaseName
-from elastic.rollout.stepper import Stepper
+from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.step.compiled import MODES
+from elastic.rollout.step.graphs import graphs_for
+from elastic.rollout.step.poll import Poll
+from elastic.rollout.step.stepper import Stepper
 from elastic.rollout.stream import Stream
 from elastic.rollout.watch import Watch
 from elastic.sampling import Sampling
@@ -69,8 +69,8 @@ class RolloutEngine:
             flex on a GPU and sdpa on a CPU. A model whose attention cannot be exchanged decodes by its own
             under a mask. The choice is printed to stderr in one line, unless it is that of a CPU.
         compile: whether the model's part of a step goes through `torch.compile`: "on", "off", or "auto": on a
-            GPU, once the steps taken in a shape, with those of the call ahead, pay for it
-            (`elastic.rollout.compiled.PAYS_STEPS`). Where it fails, that is said, and steps go on without.
+            GPU, once the steps taken in a shape, with those of the call ahead, pay for it (`PAYS_STEPS` of
+            `elastic.rollout.step.compiled`). Where it fails, that is said, and steps go on without.
 
     On a GPU whole steps are captured in CUDA graphs. The graphs, the KV cache and what else they work on are
     kept from call to call, at the size of the largest so far, unless that is over an eighth of the GPU's

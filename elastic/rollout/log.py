@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from elastic.rollout.buffer import RecordBuffer
-from elastic.rollout.schedule import Schedule
-from elastic.rollout.step import WINDOW, Slots
+from elastic.rollout.record.buffer import RecordBuffer
+from elastic.rollout.schedule.schedule import Schedule
+from elastic.rollout.step.step import WINDOW, Slots
 from elastic.rollout.watch import Watch
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from elastic import ops
 from elastic.budget import FinishReason, Source
 from elastic.budget.markers import Markers
-from elastic.rollout.limits import Limits
-from elastic.rollout.plan import Plan
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.plan.limits import Limits
+from elastic.rollout.plan.plan import Plan
+from elastic.rollout.record.batch import RolloutBatch
 
 
 class Outcome(NamedTuple):

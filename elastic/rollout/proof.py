@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from elastic.models import probe
-from elastic.rollout.attention import SlotAttention
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
-from elastic.rollout.step import forward
-from elastic.rollout.windows import SLIDING, declared_windows, narrowed
+from elastic.rollout.attention.slot_attention import SlotAttention
+from elastic.rollout.attention.windows import SLIDING, declared_windows, narrowed
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step.step import forward
 
 _SHORT_TOKENS, _LONG_TOKENS, _STEPS = 5, 12, 3
 _BEYOND_TOKENS = 16  # a window, so that the short row is outside the long one's

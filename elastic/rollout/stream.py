@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from elastic.rollout.call import Call
 from elastic.rollout.decode import Decoder
-from elastic.rollout.indices import row_index
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.record.indices import row_index
 from elastic.rollout.watch import Step, Token
 
 T = TypeVar("T")

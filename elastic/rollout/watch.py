@@ -9,7 +9,7 @@ from torch import Tensor
 
 from elastic.budget import Phase, Source
 from elastic.budget.token_text import decode
-from elastic.rollout.row_text import RowText
+from elastic.rollout.record.row_text import RowText
 from elastic.rollout.tail import Emitted, Tail
 
 

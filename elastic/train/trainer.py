@@ -17,7 +17,7 @@ import torch
 from elastic.data import Problem
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
-from elastic.rollout.default_markers import choose_markers
+from elastic.rollout.plan.default_markers import choose_markers
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.collector import Collector
 from elastic.train.collect.data_checks import check_data

@@ -3,7 +3,7 @@
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, RolloutBatch
-from elastic.rollout.record import PER_TOKEN_FIELDS, TENSOR_FIELDS
+from elastic.rollout.record.batch import PER_TOKEN_FIELDS, TENSOR_FIELDS
 
 PROMPTS = ["ab<think>", "c<think>", "ddd<think>"]
 BUDGETS = [Budget(5, 4), Budget(12, 7, closing="so\n</think>ok"), Budget.vanilla(6)]

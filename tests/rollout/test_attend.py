@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from elastic.rollout import flex
-from elastic.rollout.attend import attend
-from elastic.rollout.masked import length_mask, masked_attention
+from elastic.rollout.attention import flex
+from elastic.rollout.attention.attend import attend
+from elastic.rollout.attention.masked import length_mask, masked_attention
 from tests.rollout.attention_oracle import oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from elastic import RolloutEngine
-from elastic.rollout import attention, flash
-from elastic.rollout.attention import SlotAttention
+from elastic.rollout.attention import flash
+from elastic.rollout.attention import slot_attention as attention
+from elastic.rollout.attention.slot_attention import SlotAttention
 from tests.rollout.attention_oracle import FlashStandIn
 from tests.rollout.small_models import make_model
 from tests.rollout.windowed_models import check_rescored, decode

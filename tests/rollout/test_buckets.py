@@ -2,7 +2,7 @@
 
 import pytest
 
-from elastic.rollout.buckets import bucket, quarter
+from elastic.rollout.step.buckets import bucket, quarter
 
 
 def test_buckets_are_powers_of_two_and_one_between():

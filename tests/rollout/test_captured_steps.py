@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import elastic.rollout.engine
-import elastic.rollout.needs
-import elastic.rollout.stepper
-import elastic.rollout.workspace
+import elastic.rollout.schedule.needs
+import elastic.rollout.step.stepper
+import elastic.rollout.step.workspace
 from elastic import Budget, Markers, RolloutEngine, Sampling, ops
 from elastic.budget.machine import compile_budgets
-from elastic.rollout import signature
-from elastic.rollout.poll import Poll
-from elastic.rollout.workspace import Workspace
+from elastic.rollout.step import signature
+from elastic.rollout.step.poll import Poll
+from elastic.rollout.step.workspace import Workspace
 from tests.rollout.recorder import Recorder
 from tests.rollout.small_models import make_model, mixed_budgets, steady
 from tests.rollout.test_rollout_engine import HOT, PROMPTS, assert_same
@@ -37,7 +37,7 @@ def recorder(monkeypatch):
 
 def uncaptured(model, tokenizer, **options):
     engine = RolloutEngine(model, tokenizer, **options)
-    engine._stepper = elastic.rollout.stepper.Stepper(model, attention=engine._attention)
+    engine._stepper = elastic.rollout.step.stepper.Stepper(model, attention=engine._attention)
     return engine
 
 
@@ -105,9 +105,9 @@ def test_slots_behind_those_in_use_are_done_in_every_step(model, tokenizer, reco
 
 
 def test_more_columns_move_the_cache_and_are_recorded_anew(model, tokenizer, monkeypatch, recorder):
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 8)
-    monkeypatch.setattr(elastic.rollout.workspace, "_COLUMNS_STEP", 4)
-    monkeypatch.setattr(elastic.rollout.stepper, "_LEAST_COLUMNS", 8)
+    monkeypatch.setattr(elastic.rollout.schedule.needs, "FIRST_COLUMNS", 8)
+    monkeypatch.setattr(elastic.rollout.step.workspace, "_COLUMNS_STEP", 4)
+    monkeypatch.setattr(elastic.rollout.step.stepper, "_LEAST_COLUMNS", 8)
     arguments = {"sampling": HOT, "max_new_tokens": 50}
     engine = RolloutEngine(model, tokenizer, max_rows=2, **NO_EOS)
     batch = engine.generate(PROMPTS[:2], **arguments)

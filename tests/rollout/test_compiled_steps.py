@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout import compiled
-from elastic.rollout.compiled import PAYS_STEPS, CompiledForward, Shape, expected_steps
+from elastic.rollout.step import compiled
+from elastic.rollout.step.compiled import PAYS_STEPS, CompiledForward, Shape, expected_steps
 from tests.rollout.small_models import make_model, mixed_budgets, steady
 from tests.rollout.test_rollout_engine import HOT, PROMPTS, assert_same
 

@@ -6,7 +6,7 @@ import pytest
 
 from elastic import Budget, Markers
 from elastic.budget.markers import MarkerWarning
-from elastic.rollout.default_markers import PAIRS, TOOL_CALLS, default_markers
+from elastic.rollout.plan.default_markers import PAIRS, TOOL_CALLS, default_markers
 from tests.rollout.scripted import TOOLS, byte_tokenizer, play, scripted_engine
 
 

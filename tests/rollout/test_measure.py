@@ -6,7 +6,7 @@ import torch
 from elastic.budget import FinishReason, Phase, Source
 from elastic.budget.markers import Markers
 from elastic.rollout import RolloutBatch
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 
 # phases, o(pening) t(hinking) c(losing) n(otice) s(olution); why the row ended; whether closing was forced
 CASES = {

@@ -7,10 +7,10 @@ from itertools import combinations
 
 import pytest
 
-from elastic.rollout import pools as pools_file
-from elastic.rollout.needs import FIRST_COLUMNS, Needs
-from elastic.rollout.pools import Pool, cells, class_of_rows, length_classes, most_slots
-from elastic.rollout.schedule import Schedule
+from elastic.rollout.schedule import pools as pools_file
+from elastic.rollout.schedule.needs import FIRST_COLUMNS, Needs
+from elastic.rollout.schedule.pools import Pool, cells, class_of_rows, length_classes, most_slots
+from elastic.rollout.schedule.schedule import Schedule
 
 
 def of(most, prompt_tokens=0, bounded=True):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import elastic.rollout.prefill
+import elastic.rollout.cache.prefill
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.prefill import prefill
+from elastic.rollout.cache.prefill import prefill
 from tests.rollout.small_models import make_model
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def test_a_prompt_beyond_the_limit_decodes_as_in_one_forward(model, tokenizer, m
     engine, sampling = RolloutEngine(model, tokenizer), Sampling(temperature=1.0, seed=0)
     prompts = [[*prompt, 2] for prompt in PROMPTS]
     expected = engine.generate(prompts, Budget(9, 5), 2, sampling)
-    monkeypatch.setattr(elastic.rollout.prefill, "PREFILL_TOKENS", 16)
+    monkeypatch.setattr(elastic.rollout.cache.prefill, "PREFILL_TOKENS", 16)
     calls = []
     hook = model.model.register_forward_hook(lambda module, args, out: calls.append(out[0].shape[:2].numel()))
     batch = engine.generate(prompts, Budget(9, 5), 2, sampling)

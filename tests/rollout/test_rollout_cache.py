@@ -7,12 +7,12 @@ from transformers.models.bart.modeling_bart import BartForCausalLM
 from transformers.models.llama4.modeling_llama4 import Llama4ForCausalLM
 from transformers.models.mamba.modeling_mamba import MambaForCausalLM
 
-import elastic.rollout.cache
-import elastic.rollout.prefill
+import elastic.rollout.cache.prefill
+import elastic.rollout.cache.slot_cache
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.schedule.pools import Pool
 from tests.rollout.small_models import VOCAB, make_model
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_a_group_is_prefilled_once_also_when_its_rows_start_at_different_times(m
         prefilled.extend(map(tuple, prompts))
         return prefill(model, prompts, device, most_tokens)
 
-    monkeypatch.setattr(elastic.rollout.prefill, "prefill", counted)
+    monkeypatch.setattr(elastic.rollout.cache.prefill, "prefill", counted)
     prompts = ["ab<think>", "cd<think>", "efg<think>"]
     # Longest first takes the long rows of every group, then their short ones.
     budgets = [Budget(n, 2) for _ in prompts for n in (20, 3, 20, 3, 20, 3)]
@@ -91,7 +91,7 @@ def test_long_prompts_are_prefilled_in_several_forwards(model, tokenizer, monkey
     prompts = ["ab<think>", "c" * 30 + "<think>", "dd<think>", "e" * 12 + "<think>"]
     engine, sampling = RolloutEngine(model, tokenizer), Sampling(seed=0)
     expected = engine.generate(prompts, Budget(5, 5), sampling=sampling)
-    monkeypatch.setattr(elastic.rollout.prefill, "PREFILL_TOKENS", 20)
+    monkeypatch.setattr(elastic.rollout.cache.prefill, "PREFILL_TOKENS", 20)
     assert torch.equal(engine.generate(prompts, Budget(5, 5), sampling=sampling).tokens, expected.tokens)
 
 

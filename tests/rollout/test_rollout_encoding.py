@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout import chat_prompts
-from elastic.rollout.encoding import special_tokens
+from elastic.rollout.plan.encoding import special_tokens
 from tests.rollout.small_models import make_model, make_tokenizer
 
 BUDGET, SAMPLING = Budget(2, 2), Sampling(seed=1)

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-import elastic.rollout.needs
+import elastic.rollout.schedule.needs
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
 from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
 
@@ -129,7 +129,7 @@ def test_cache_and_record_grow_for_rows_without_a_bound(tokenizer, monkeypatch):
 
     expected = run(4)
     assert expected.lengths[:2].tolist() == [150] * 2
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 10)  # grows four times
+    monkeypatch.setattr(elastic.rollout.schedule.needs, "FIRST_COLUMNS", 10)  # grows four times
     assert_same(run(4), expected)
     assert_same(run(1), expected)
 

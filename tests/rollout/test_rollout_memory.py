@@ -5,15 +5,15 @@ import re
 import pytest
 import torch
 
-import elastic.rollout.cache
-import elastic.rollout.memory
-import elastic.rollout.stepper
+import elastic.rollout.cache.memory
+import elastic.rollout.cache.slot_cache
+import elastic.rollout.step.stepper
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.cache import NoRoom, SlotCache
-from elastic.rollout.memory import KVMemory, column_bytes
-from elastic.rollout.needs import FIRST_COLUMNS, Needs
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
+from elastic.rollout.cache.memory import KVMemory, column_bytes
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import NoRoom, SlotCache
+from elastic.rollout.schedule.needs import FIRST_COLUMNS, Needs
+from elastic.rollout.schedule.pools import Pool
 from tests.rollout.small_models import biased, make_model
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ PROMPT = [7, 8, 2]
 def free(monkeypatch):
     """Sets the bytes that are free."""
     left = [1 << 40]
-    monkeypatch.setattr(elastic.rollout.memory, "free_bytes", lambda device: left[0])
+    monkeypatch.setattr(elastic.rollout.cache.memory, "free_bytes", lambda device: left[0])
 
     def set_free(size):
         left[0] = size
@@ -43,7 +43,7 @@ def made(monkeypatch):
             super().__init__(like, pools)
             seen.append((list(pools), self.bytes))
 
-    monkeypatch.setattr(elastic.rollout.stepper, "SlotCache", Noted)
+    monkeypatch.setattr(elastic.rollout.step.stepper, "SlotCache", Noted)
     return seen
 
 
@@ -58,7 +58,7 @@ def test_the_bytes_told_are_the_bytes_allocated(model, tokenizer, made, monkeypa
     budgets = [short] * 12 + [long] * 4
     prompts = [PROMPT] * 16
     assert engine.kv_bytes(prompts, budgets) == 16 * 143 * TOKEN  # so small a cache is not split
-    monkeypatch.setattr(elastic.rollout.memory, "WORTH_BYTES", 1)
+    monkeypatch.setattr(elastic.rollout.cache.memory, "WORTH_BYTES", 1)
     told = engine.kv_bytes(prompts, budgets)
     engine.generate(prompts, budgets)
     assert made == [([Pool(12, 9), Pool(4, 143)], told)]
@@ -81,7 +81,7 @@ def test_a_cache_that_does_not_fit_says_which_max_rows_would(
     model, tokenizer, free, made, split, monkeypatch
 ):
     if split:
-        monkeypatch.setattr(elastic.rollout.memory, "WORTH_BYTES", 1)
+        monkeypatch.setattr(elastic.rollout.cache.memory, "WORTH_BYTES", 1)
     engine = RolloutEngine(model, tokenizer, max_rows=32)
     prompts, budgets = [PROMPT] * 40, [Budget(3, 2)] * 30 + [Budget(90, 49)] * 10
     # A row takes 36,608 bytes, or 2,304 where it has a short slot.
@@ -129,7 +129,7 @@ def test_an_error_comes_before_anything_is_computed(model, tokenizer, free, monk
 
 
 def test_a_cache_that_cannot_grow_says_so(tokenizer, free, monkeypatch):
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 10)
+    monkeypatch.setattr(elastic.rollout.schedule.needs, "FIRST_COLUMNS", 10)
     engine = RolloutEngine(biased(0, 1, -100.0), tokenizer, max_rows=4)  # never EOS
     plenty = engine.generate([PROMPT] * 4, max_new_tokens=40, sampling=Sampling(seed=0))
     assert plenty.lengths.tolist() == [40] * 4
@@ -176,7 +176,7 @@ def test_a_cache_that_failed_holds_no_memory_while_its_error_is_handled(model, m
 
 
 def test_an_allocation_that_fails_while_growing_is_told_too(tokenizer, monkeypatch):
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 10)
+    monkeypatch.setattr(elastic.rollout.schedule.needs, "FIRST_COLUMNS", 10)
     engine = RolloutEngine(biased(0, 1, -100.0), tokenizer, max_rows=4)
     Failing(4, monkeypatch)
     with pytest.raises(MemoryError, match=r"4 rows of 28 tokens need .*; max_rows=1 would fit"):
@@ -184,6 +184,6 @@ def test_an_allocation_that_fails_while_growing_is_told_too(tokenizer, monkeypat
 
 
 def test_what_is_free_is_asked_of_the_system():
-    size = elastic.rollout.memory.free_bytes(CPU)
+    size = elastic.rollout.cache.memory.free_bytes(CPU)
     assert size is None or size > 2**20
     assert FIRST_COLUMNS == 512  # as `kv_bytes` says

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import DiffLlamaConfig, DiffLlamaForCausalLM
 
-import elastic.rollout.memory
-import elastic.rollout.needs
-import elastic.rollout.stepper
+import elastic.rollout.cache.memory
+import elastic.rollout.schedule.needs
+import elastic.rollout.step.stepper
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.attention import MASKED
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
+from elastic.rollout.attention.slot_attention import MASKED
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.schedule.pools import Pool
 from tests.rollout.small_models import ANNOTATION, VOCAB, biased, make_model
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def budgets_of(rows, seed):
 @pytest.fixture
 def split(monkeypatch):
     """Makes pools of small caches too; returns the caches."""
-    monkeypatch.setattr(elastic.rollout.memory, "WORTH_BYTES", 1)
+    monkeypatch.setattr(elastic.rollout.cache.memory, "WORTH_BYTES", 1)
     caches = []
 
     class Noted(SlotCache):
@@ -48,7 +48,7 @@ def split(monkeypatch):
             self.moves.append(list(counts))
             super().move(sources, targets, counts)
 
-    monkeypatch.setattr(elastic.rollout.stepper, "SlotCache", Noted)
+    monkeypatch.setattr(elastic.rollout.step.stepper, "SlotCache", Noted)
     return caches
 
 
@@ -90,7 +90,7 @@ def test_only_the_pool_of_rows_without_a_budget_grows(tokenizer, request, monkey
         return engine.generate(["ab<think>", "c<think>"], budgets * 2, 12, WARM, max_new_tokens=150)
 
     expected = run()  # in one pool that need not grow
-    monkeypatch.setattr(elastic.rollout.needs, "FIRST_COLUMNS", 40)
+    monkeypatch.setattr(elastic.rollout.schedule.needs, "FIRST_COLUMNS", 40)
     caches = request.getfixturevalue("split")
     batch = run()
     assert torch.equal(batch.tokens, expected.tokens)

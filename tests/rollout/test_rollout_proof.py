@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, BertLMHeadModel, GPTNeoConfig, GPTNeoForCausalLM, Qwen2Config
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.windows import declared_windows
+from elastic.rollout.attention.windows import declared_windows
 from tests.rollout.small_models import VOCAB, make_model
 
 

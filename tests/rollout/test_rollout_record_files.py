@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from elastic import Budget, Phase, RolloutBatch, RolloutEngine, Sampling, replay
 from elastic.budget.pattern import Spelling
-from elastic.rollout.record import TENSOR_FIELDS
+from elastic.rollout.record.batch import TENSOR_FIELDS
 from tests.rollout.records import BUDGETS, same_rows
 
 HOT = Sampling(temperature=1.0, seed=3)

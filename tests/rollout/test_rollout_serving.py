@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.serving import exclusive, serving
+from elastic.models.serving import exclusive, serving
 from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
 from tests.rollout.small_models import FAMILIES, make_model
 

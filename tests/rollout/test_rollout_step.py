@@ -8,11 +8,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from elastic import Budget, Markers, Phase, Sampling, Source, ops
 from elastic.budget.machine import compile_budgets
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
-from elastic.rollout.slot_sampling import SlotSampling
-from elastic.rollout.step import WINDOW, Slots, emit, forward, new_slots
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step.slot_sampling import SlotSampling
+from elastic.rollout.step.step import WINDOW, Slots, emit, forward, new_slots
 from tests.rollout.small_models import VOCAB, make_model
 
 ROWS, COLUMNS = 4, 32

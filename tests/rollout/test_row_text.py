@@ -5,7 +5,7 @@ from codecs import getincrementaldecoder
 import pytest
 
 from elastic.budget.token_text import decode, token_bytes
-from elastic.rollout.row_text import IncrementalDecoder, RowText
+from elastic.rollout.record.row_text import IncrementalDecoder, RowText
 from tests.budget.tokenizers import bpe, byte_fallback, byte_level, pieces
 from tests.budget.vocabularies import REAL, needs_shared, real
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.record import TENSOR_FIELDS
+from elastic.rollout.record.batch import TENSOR_FIELDS
 from elastic.sampling import row_seeds
 from tests.rollout.small_models import mixed_budgets
 

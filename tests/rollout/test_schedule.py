@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-from elastic.rollout import schedule as schedule_file
-from elastic.rollout.needs import FIRST_COLUMNS, Needs
-from elastic.rollout.pools import Pool, class_of_rows
-from elastic.rollout.schedule import Schedule
+from elastic.rollout.schedule import schedule as schedule_file
+from elastic.rollout.schedule.needs import FIRST_COLUMNS, Needs
+from elastic.rollout.schedule.pools import Pool, class_of_rows
+from elastic.rollout.schedule.schedule import Schedule
 
 
 def of(most, slots, refill=1, prompts=None, lengths=None, bounded=None):

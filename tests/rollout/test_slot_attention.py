@@ -10,13 +10,14 @@ from transformers.models.mistral import modeling_mistral
 
 from elastic import Budget, Markers, RolloutEngine, Sampling
 from elastic.budget.machine import compile_budgets
-from elastic.rollout import attention, flex
-from elastic.rollout.attention import SLOT_ATTENTION, SlotAttention, SlotReads, slot_attention
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.prefill import prefill
-from elastic.rollout.step import Slots, forward, new_slots
-from elastic.rollout.windows import narrowed
+from elastic.rollout.attention import flex
+from elastic.rollout.attention import slot_attention as attention
+from elastic.rollout.attention.slot_attention import SLOT_ATTENTION, SlotAttention, SlotReads, slot_attention
+from elastic.rollout.attention.windows import narrowed
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step.step import Slots, forward, new_slots
 from tests.rollout.attention_oracle import oracle
 from tests.rollout.small_models import VOCAB, make_model
 from tests.rollout.windowed_models import OPTIONS, WINDOW, check_rescored, decode, windowed

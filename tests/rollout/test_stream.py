@@ -9,7 +9,7 @@ import torch
 
 from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source, replay
 from elastic.rollout import Finished, Stream, Token
-from elastic.rollout.record import TENSOR_FIELDS
+from elastic.rollout.record.batch import TENSOR_FIELDS
 from tests.rollout.scripted import byte_tokenizer, scripted_engine
 from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
 

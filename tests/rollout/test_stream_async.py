@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, RolloutEngine, Sampling
+from elastic.models.serving import exclusive
 from elastic.rollout import Finished, Token
-from elastic.rollout.serving import exclusive
 from tests.rollout.small_models import make_model
 
 PROMPTS, BUDGET, HOT = (

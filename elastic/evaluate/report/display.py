@@ -3,8 +3,8 @@
 from typing import TextIO
 
 from elastic.evaluate.report.segments import Kind, kind_of
-from elastic.rollout.row_text import IncrementalDecoder
-from elastic.rollout.spans import Decode
+from elastic.rollout.record.row_text import IncrementalDecoder
+from elastic.rollout.record.spans import Decode
 
 _RESET = "\x1b[0m"
 _COLOURS = {Kind.THINKING: "\x1b[2m", Kind.FORCED: "\x1b[7m", Kind.SOLUTION: ""}  # dim, reversed, plain

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from elastic.budget import FinishReason
 from elastic.evaluate.report.segments import segments
 from elastic.rollout import RolloutBatch
-from elastic.rollout.measure import measure
-from elastic.rollout.spans import Decode
+from elastic.rollout.record.measure import measure
+from elastic.rollout.record.spans import Decode
 
 _WIDTH = 110
 _INDENT = 11  # of text behind the longest label

@@ -19,7 +19,7 @@ from elastic.models.threads import threads_for
 from elastic.rewards import RewardFunction, l1_exact, l1_max
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder

@@ -13,7 +13,7 @@ from elastic.models.threads import threads_for
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutEngine
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure

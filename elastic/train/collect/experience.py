@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from elastic.rollout import RolloutBatch
-from elastic.rollout.measure import measure
+from elastic.rollout.record.measure import measure
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from elastic.budget import Phase
 from elastic.data import NAMED_SETS, Problem
 from elastic.rewards.length import user_message
 from elastic.rollout import RolloutEngine, chat_prompts
-from elastic.rollout.encoding import encode_prompts
+from elastic.rollout.plan.encoding import encode_prompts
 from elastic.train.collect.seeds import Stream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.config.rollouts import DataConfig, RewardConfig

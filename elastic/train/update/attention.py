@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from elastic.rollout.serving import exclusive
+from elastic.models.serving import exclusive
 from elastic.train.update.layout import TreeLayout
 from elastic.train.update.proof import packs
 from elastic.train.update.tree import TREE_ATTENTION, switched, tree_attention

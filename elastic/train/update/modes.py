@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from elastic.rollout.serving import modes_kept
+from elastic.models.serving import modes_kept
 
 
 @contextmanager

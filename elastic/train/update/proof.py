@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic.models import probe
-from elastic.rollout.serving import evaluating, exclusive
+from elastic.models.serving import evaluating, exclusive
 from elastic.train.update.packing import PackedBatch, pack, packed_logits
 from elastic.train.update.tree import TREE_ATTENTION, switched
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elastic.rollout.serving import attention_set, exclusive
+from elastic.models.serving import attention_set, exclusive
 from elastic.train.update.layout import TreeLayout
 
 TREE_ATTENTION = "elastic_tree"

@@ -8,7 +8,7 @@ import pytest
 from elastic.budget import Phase, Source
 from elastic.evaluate.report.display import Display
 from elastic.evaluate.report.segments import Kind, segments
-from elastic.rollout.row_text import IncrementalDecoder
+from elastic.rollout.record.row_text import IncrementalDecoder
 
 S, F, P = Source.SAMPLED, Source.FORCED, Source.PAD
 

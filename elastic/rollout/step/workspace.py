@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from elastic.budget.machine import Machine
-from elastic.rollout.cache import Prefix, SlotCache
-from elastic.rollout.pools import Pool
-from elastic.rollout.step import Slots, done_state, new_slots
+from elastic.rollout.cache.slot_cache import Prefix, SlotCache
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step.step import Slots, done_state, new_slots
 
 _COLUMNS_STEP = 256  # calls of about the same length find the cache of the last one
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from elastic.rollout.memory import KVMemory, column_bytes
-from elastic.rollout.needs import Needs
-from elastic.rollout.pools import Pool
+from elastic.rollout.cache.memory import KVMemory, column_bytes
+from elastic.rollout.schedule.needs import Needs
+from elastic.rollout.schedule.pools import Pool
 
 
 class Pooling:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.rollout.step import Slots
+from elastic.rollout.step.step import Slots
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from torch import Tensor
 from elastic.budget import Budget
 from elastic.budget.machine import Machine, compile_budgets
 from elastic.budget.markers import Markers
-from elastic.rollout.encoding import encode_prompts
-from elastic.rollout.limits import Limits
-from elastic.rollout.needs import Needs
-from elastic.rollout.pools import Pool, class_of_rows
-from elastic.rollout.row_values import of_rows, seeds_of, stop_strings
-from elastic.rollout.schedule import Schedule
-from elastic.rollout.starts import PhaseName, Start, read_starts
+from elastic.rollout.plan.encoding import encode_prompts
+from elastic.rollout.plan.limits import Limits
+from elastic.rollout.plan.row_values import of_rows, seeds_of, stop_strings
+from elastic.rollout.plan.starts import PhaseName, Start, read_starts
+from elastic.rollout.schedule.needs import Needs
+from elastic.rollout.schedule.pools import Pool, class_of_rows
+from elastic.rollout.schedule.schedule import Schedule
 from elastic.sampling import Sampling
 
 OverContext = Literal["raise", "drop"]

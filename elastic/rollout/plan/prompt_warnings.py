@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from elastic.budget.markers import Markers
-from elastic.rollout.encoding import special_token_warnings
-from elastic.rollout.plan import Plan
-from elastic.rollout.starts import ambiguous_prompts
+from elastic.rollout.plan.encoding import special_token_warnings
+from elastic.rollout.plan.plan import Plan
+from elastic.rollout.plan.starts import ambiguous_prompts
 
 
 class PromptWarnings:

@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from elastic.rollout.pools import Pool
+from elastic.rollout.schedule.pools import Pool
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # size, strides and begin of a view
 

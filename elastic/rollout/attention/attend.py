@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from elastic.rollout.flash import flash_attention
-from elastic.rollout.flex import flex_by_lengths
-from elastic.rollout.masked import length_mask, masked_attention
+from elastic.rollout.attention.flash import flash_attention
+from elastic.rollout.attention.flex import flex_by_lengths
+from elastic.rollout.attention.masked import length_mask, masked_attention
 
 
 def _by_mask(

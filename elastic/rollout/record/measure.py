@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from elastic.budget import FinishReason, Phase
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.record.batch import RolloutBatch
 
 # A limit ended the row, not the model.
 _LIMITS = (FinishReason.SOLUTION_BUDGET, FinishReason.TOTAL_BUDGET, FinishReason.LENGTH)

@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from elastic.budget.machine import Machine
-from elastic.rollout import signature
-from elastic.rollout.attention import MASKED, SlotAttention
-from elastic.rollout.buckets import bucket, quarter
-from elastic.rollout.cache import Prefix, SlotCache
-from elastic.rollout.compiled import CompiledForward, Shape
-from elastic.rollout.graphs import Graphs, Work
-from elastic.rollout.pools import Pool
-from elastic.rollout.slot_sampling import SlotSampling
-from elastic.rollout.step import Slots, emit, forward, new_slots
-from elastic.rollout.workspace import Workspace
+from elastic.rollout.attention.slot_attention import MASKED, SlotAttention
+from elastic.rollout.cache.slot_cache import Prefix, SlotCache
+from elastic.rollout.schedule.pools import Pool
+from elastic.rollout.step import signature
+from elastic.rollout.step.buckets import bucket, quarter
+from elastic.rollout.step.compiled import CompiledForward, Shape
+from elastic.rollout.step.graphs import Graphs, Work
+from elastic.rollout.step.slot_sampling import SlotSampling
+from elastic.rollout.step.step import Slots, emit, forward, new_slots
+from elastic.rollout.step.workspace import Workspace
 from elastic.sampling import Sampling
 
 _LEAST_COLUMNS = 256  # that a recording reads: fewer cost nothing less

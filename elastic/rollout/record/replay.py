@@ -14,7 +14,7 @@ from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.budget.eos import EosIds
 from elastic.budget.machine import compile_budgets
 from elastic.budget.markers import Markers
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.record.batch import RolloutBatch
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from elastic.budget import FinishReason, Phase, Source
 from elastic.budget.markers import Markers
-from elastic.rollout.indices import row_index, row_indices
-from elastic.rollout.row_text import first_stop
-from elastic.rollout.spans import thinking_span
-from elastic.rollout.storage import read_record, write_record
+from elastic.rollout.record.indices import row_index, row_indices
+from elastic.rollout.record.row_text import first_stop
+from elastic.rollout.record.spans import thinking_span
+from elastic.rollout.record.storage import read_record, write_record
 
 
 @dataclass(frozen=True, eq=False)

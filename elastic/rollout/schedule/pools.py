@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elastic.rollout.needs import Needs
+    from elastic.rollout.schedule.needs import Needs
 
 MOST_POOLS = 4  # attention runs once per pool and layer
 _WORTH = 1 / 16  # of one pool's cells, that a further pool saves at least

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from elastic.models import probe
-from elastic.rollout.needs import Needs
-from elastic.rollout.pools import Pool, cells, length_classes, most_slots
-from elastic.rollout.prefill import prefill
+from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.schedule.needs import Needs
+from elastic.rollout.schedule.pools import Pool, cells, length_classes, most_slots
 
 # That a further pool saves at least: a small cache is better read in one call.
 WORTH_BYTES = 64 * 2**20

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from transformers.cache_utils import DynamicCache
 
-from elastic.rollout.cache import Prefix
+from elastic.rollout.cache.slot_cache import Prefix
 
 PREFILL_TOKENS = 8192  # of one forward, padding included
 

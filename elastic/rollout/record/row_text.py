@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from elastic.rollout.spans import Decode
+from elastic.rollout.record.spans import Decode
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
-from elastic.rollout.cursor import Cursor
-from elastic.rollout.pools import Pool
+from elastic.rollout.cache.cursor import Cursor
+from elastic.rollout.schedule.pools import Pool
 
 
 @dataclass

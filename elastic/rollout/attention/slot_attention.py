@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from elastic.rollout.attend import attend
-from elastic.rollout.flash import flash_obstacle, flash_packages
-from elastic.rollout.flex import flex_obstacle
-from elastic.rollout.masked import length_mask, masked_attention
-from elastic.rollout.serving import attention_set, masked_implementation, prompt_implementation
+from elastic.models.serving import attention_set, masked_implementation, prompt_implementation
+from elastic.rollout.attention.attend import attend
+from elastic.rollout.attention.flash import flash_obstacle, flash_packages
+from elastic.rollout.attention.flex import flex_obstacle
+from elastic.rollout.attention.masked import length_mask, masked_attention
 
 SLOT_ATTENTION = "elastic_slots"
 CHOICES = ("auto", "flash", "flex", "sdpa")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from elastic.rollout.step import forward
+from elastic.rollout.step.step import forward
 
 MODES = ("auto", "on", "off")
 

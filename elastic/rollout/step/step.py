@@ -15,9 +15,9 @@ from torch import Tensor
 from elastic import ops
 from elastic.budget import Phase
 from elastic.budget.machine import Machine
-from elastic.rollout.attention import MASKED, SlotAttention, SlotReads
-from elastic.rollout.cache import SlotCache
-from elastic.rollout.slot_sampling import SlotSampling
+from elastic.rollout.attention.slot_attention import MASKED, SlotAttention, SlotReads
+from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.step.slot_sampling import SlotSampling
 
 WINDOW = 64  # steps that the log holds
 

@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elastic.rollout.needs import Needs
-    from elastic.rollout.pools import Pool
+    from elastic.rollout.schedule.needs import Needs
+    from elastic.rollout.schedule.pools import Pool
 
 
 class Schedule:

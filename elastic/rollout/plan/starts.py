@@ -15,8 +15,8 @@ from elastic.budget import Budget, FinishReason, Phase
 from elastic.budget.marker_text import thinking_tokens
 from elastic.budget.markers import Markers
 from elastic.budget.token_text import added_tokens, encode
-from elastic.rollout.prompts import ChatPrompt
-from elastic.rollout.record import RolloutBatch
+from elastic.rollout.plan.prompts import ChatPrompt
+from elastic.rollout.record.batch import RolloutBatch
 
 PhaseName = str | Phase  # "opening", "thinking" or "solution"
 

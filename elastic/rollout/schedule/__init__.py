@@ -1,0 +1,1 @@
+"""Which row decodes in which slot, and until when. Host only: asks no device."""
