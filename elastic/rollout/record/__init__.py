@@ -1,1 +1,1 @@
-"""The rollout record: a batch of rows as tensors, their texts and files, and `replay` of other engines' rows."""
+"""The rollout record: a batch of rows as tensors, texts and files, and `replay` of other engines' rows."""
