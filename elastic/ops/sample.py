@@ -26,7 +26,7 @@ def sample(
     active: Tensor | None = None,
     broken: Tensor | None = None,
 ) -> SampleOutput:
-    """Draws a token a row and, with a state, takes the row's budget step: one decode step's work in one op.
+    """Draws one token per row and, with a state, takes its budget step: one decode step's work in one op.
 
     Order: temperature, top-k, top-p over the renormalised rest, min-p. Filters are exact, ties at a threshold
     are all kept, temperature 0 is argmax with the lowest id on ties (filters do nothing there). Token i has
@@ -50,7 +50,7 @@ def sample(
     Args:
         logits: [B, V] float32, bfloat16 or float16, CPU or CUDA, V up to 2^22. Rows may be strided or
             overlap, the last stride must be 1. May hold -inf.
-        seeds: [B] int64, one a row; any stride, as everything of one value a row.
+        seeds: [B] int64, one per row; any stride, as for every argument with one value per row.
         positions: [B] int64, tokens that the row's completion holds so far.
         temperature: 0 or above; one for all rows, also as a 0-dim tensor, or [B] float or integer.
         top_k: keeps the k largest logits, 0 keeps all; one, or [B] integer.

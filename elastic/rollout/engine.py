@@ -152,9 +152,9 @@ class RolloutEngine:
         Args:
             prompts: texts, tokenised as they stand unless `add_special_tokens` says otherwise, or lists of
                 token ids.
-            budget: one for all, one a prompt, or one a row; None is `Budget.unlimited()`.
+            budget: one for all, one per prompt, or one per row; None is `Budget.unlimited()`.
             samples_per_prompt: completions of each prompt; its prefill is shared.
-            sampling: how tokens are drawn, one for all, one a prompt, or one a row; `Sampling()` by default.
+            sampling: how tokens are drawn, for all, one per prompt, or one per row; `Sampling()` by default.
                 A row's seed derives from its own sampling's seed and its number; without one, from a seed
                 drawn for this call. The batch records the seed of all rows as `run_seed`; with
                 `Sampling(seed=...)` of it the call can be repeated.
@@ -166,10 +166,10 @@ class RolloutEngine:
                 return "end_thinking": the row's thinking ends with the next token (R22).
             add_special_tokens: overrides the engine's.
             phase: where the rows start (R19): "opening" (they may open thinking themselves), "thinking" (the
-                prompt ends inside a thought) or "solution"; one for all, or one a prompt. None reads it from
+                prompt ends inside a thought) or "solution"; for all, or one per prompt. None reads it from
                 the prompt's end (R9), or from the assistant's message that a `ChatPrompt` goes on with.
             thinking_used: thinking tokens that count from the start, in the prompt or elsewhere; one for all,
-                or one a prompt. Needs prompts that have begun to think.
+                or one per prompt. Needs prompts that have begun to think.
             stop: strings that end a row, finish reason STOP, once it has written one in its solution, also
                 across tokens. Thoughts and forced texts are not searched. The record has the tokens up to
                 the one that completes the string; `text` and `solution` end in front of it. Special tokens

@@ -118,7 +118,7 @@ def test_a_wrong_number_of_budgets_or_starts_is_refused():
     with pytest.raises(ValueError, match="budget: expected one or 2 budgets"):
         replay([[X], [X]], [Budget(2, 2)] * 3, ONE)
     with pytest.raises(
-        ValueError, match=r"starts_in_thinking: expected 2 values, one a row, got shape \[3\]"
+        ValueError, match=r"starts_in_thinking: expected 2 values, one per row, got shape \[3\]"
     ):
         replay([[X], [X]], Budget(2, 2), ONE, [True] * 3)
 

@@ -23,4 +23,4 @@ def test_an_example_is_as_the_page_says(stated, sign, answer):
 
 
 def test_the_limits_are_the_pages():
-    assert f"{SECONDS:g} s of processor time and {MEMORY_BYTES >> 30} GiB a pair" in PAGE
+    assert f"{SECONDS:g} s of processor time and {MEMORY_BYTES >> 30} GiB per pair" in PAGE

@@ -1,4 +1,4 @@
-"""Attention of one token a row, row by row and head by head in float64; and a flash-attn that computes it."""
+"""Attention of one token per row, row by row and head by head in float64; and a flash-attn of it."""
 
 from types import SimpleNamespace
 

@@ -140,9 +140,9 @@ def test_no_rows_are_no_error():
     [
         ({"backend": "flash"}, "backend: expected flash:MODULE, flex or sdpa, got 'flash'"),
         ({"backend": "eager"}, "backend: expected flash:MODULE, flex or sdpa, got 'eager'"),
-        ({"query": torch.zeros(4, 4, 2, WIDTH)}, r"query: expected .* one token a row, got \[4, 4, 2, 8\]"),
+        ({"query": torch.zeros(4, 4, 2, WIDTH)}, r"query: expected .* one token per row, got \[4, 4, 2, 8\]"),
         ({"query": torch.zeros(4, 3, 1, WIDTH)}, "query: expected a multiple of the 2 key heads, got 3"),
-        ({"values": []}, "keys, values: expected one of each a pool, got 1 and 0"),
+        ({"values": []}, "keys, values: expected one of each per pool, got 1 and 0"),
         ({"values": [torch.zeros(4, 2, 10, 8)]}, r"keys, values: expected .* alike"),
         ({"query": torch.zeros(5, 4, 1, WIDTH)}, "keys, lengths: expected 5 rows, as the query has, got 4"),
         ({"lengths": torch.ones(3)}, r"expected 4 rows, as the query has, got 4 and \[3\]"),

@@ -160,7 +160,7 @@ def test_a_token_is_written_into_its_own_slot_of_its_own_pool(model):
     for (pool, row, column), token in zip(((0, 0, 3), (0, 1, 2), (1, 0, 7)), new, strict=True):
         for read in (keys, values):
             assert torch.equal(read[pool][row, :, column], token[:, 0])
-    assert int((layer.keys != before).any(1).sum()) == 6  # cells: one a row and head
+    assert int((layer.keys != before).any(1).sum()) == 6  # cells: one per row and head
 
 
 def test_a_row_that_is_done_is_held_back_within_its_own_slot(model):

@@ -77,8 +77,8 @@ def test_samplings_without_a_seed_share_one_that_is_drawn(engine):
 @pytest.mark.parametrize(
     ("sampling", "error", "message"),
     [
-        ([KINDS[0]] * 5, ValueError, r"sampling: expected 3 \(one a prompt\) or 12 \(one a row\), got 5"),
-        ([], ValueError, r"sampling: expected 3 \(one a prompt\) or 12 \(one a row\), got 0"),
+        ([KINDS[0]] * 5, ValueError, r"sampling: expected 3 \(one per prompt\) or 12 \(one per row\), got 5"),
+        ([], ValueError, r"sampling: expected 3 \(one per prompt\) or 12 \(one per row\), got 0"),
         ([KINDS[0], 0.6, KINDS[1]], TypeError, "sampling: expected a Sampling or a list of them"),
     ],
 )

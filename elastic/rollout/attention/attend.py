@@ -1,4 +1,4 @@
-"""The op of a decode step's attention: one new token a row, over the columns that its length says.
+"""The op of a decode step's attention: one new token per row, over the columns that its length says.
 
 n rows, Hq query heads, H key/value heads, D width of queries and keys, D' of values; pool p has S_p rows in
 use and L_p columns.
@@ -113,10 +113,10 @@ def _out(query: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 def _check(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], lengths: Tensor) -> None:
     if query.ndim != 4 or query.shape[2] != 1:
-        raise ValueError(f"query: expected [n, heads, 1, width], one token a row, got {list(query.shape)}")
+        raise ValueError(f"query: expected [n, heads, 1, width], one token per row, got {list(query.shape)}")
     rows, heads, _, width = query.shape
     if not len(keys) or len(keys) != len(values):
-        raise ValueError(f"keys, values: expected one of each a pool, got {len(keys)} and {len(values)}")
+        raise ValueError(f"keys, values: expected one of each per pool, got {len(keys)} and {len(values)}")
     for key, value in zip(keys, values, strict=True):
         if key.ndim != 4 or key.shape[:3] != value.shape[:3] or key.shape[3] != width:
             raise ValueError(

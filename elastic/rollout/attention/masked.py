@@ -1,4 +1,4 @@
-"""Attention of one new token a row under an additive mask, in plain torch.
+"""Attention of one new token per row under an additive mask, in plain torch.
 
 n rows, Hq query heads, H key/value heads, G = Hq / H, L columns, D width of queries and keys, D' of values.
 """

@@ -86,7 +86,7 @@ class SlotReads:
     made: dict[int, Tensor] = field(default_factory=dict)
 
     def mask(self, window: int = 0) -> Tensor:
-        """[n, 1, 1, L] additive, made once a step."""
+        """[n, 1, 1, L] additive, made once per step."""
         if window not in self.made:
             self.made[window] = length_mask(self.lengths, self.columns, window, self.dtype)
         return self.made[window]

@@ -44,7 +44,7 @@ def chat_prompts(
 
     Args:
         tokenizer: with a chat template.
-        messages: one entry a prompt: a text (the user's message), a conversation (a list of dicts with role
+        messages: one entry per prompt: a text (the user's message), a conversation (a list of dicts with role
             and content), or a record with a `prompt` attribute, such as `elastic.data.Problem`.
         thinking: passed to the template as `enable_thinking`; templates without the switch ignore it.
         system: a system message put in front of texts and records.
@@ -60,7 +60,7 @@ def chat_prompts(
             not end a prompt in the assistant's message as it was given.
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
-        raise TypeError(f"messages: expected a list, one entry a prompt, got {type(messages).__name__}")
+        raise TypeError(f"messages: expected a list, one entry per prompt, got {type(messages).__name__}")
     if not messages:
         raise ValueError("messages: expected at least one, got an empty list")
     if not getattr(tokenizer, "chat_template", None):

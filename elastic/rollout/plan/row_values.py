@@ -1,4 +1,4 @@
-"""Arguments of a call that are one for all, one a prompt or one a row, checked and spread over the rows."""
+"""Arguments of a call that are one for all, per prompt or per row, checked and spread over the rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MAX_SEED = 2**63 - 1
 
 
 def of_rows(name: str, kind: type[T], value: Any, prompts: int, samples: int) -> list[T]:
-    """One value a row.
+    """One value per row.
 
     Args:
         name: of the argument.
         kind: what each value is.
-        value: one, one a prompt, or one a row.
+        value: one, one per prompt, or one per row.
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the limit.
@@ -32,8 +32,8 @@ def of_rows(name: str, kind: type[T], value: Any, prompts: int, samples: int) ->
     if len(value) == prompts:
         return [own for own in value for _ in range(samples)]
     if len(value) != prompts * samples:
-        rows = f" or {prompts * samples} (one a row)" if samples > 1 else ""
-        raise ValueError(f"{name}: expected {prompts} (one a prompt){rows}, got {len(value)}")
+        rows = f" or {prompts * samples} (one per row)" if samples > 1 else ""
+        raise ValueError(f"{name}: expected {prompts} (one per prompt){rows}, got {len(value)}")
     return list(value)
 
 
@@ -45,7 +45,7 @@ def seeds_of(seeds: Any, samplings: Sequence[Sampling]) -> tuple[list[int], int 
 
     Args:
         seeds: the rows' own, or None.
-        samplings: one a row.
+        samplings: one per row.
 
     Raises:
         ValueError: naming the argument, its value and the limit.
@@ -67,7 +67,7 @@ def seeds_of(seeds: Any, samplings: Sequence[Sampling]) -> tuple[list[int], int 
 def _given(seeds: Any, rows: int) -> list[int]:
     values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
     if len(values) != rows:
-        raise ValueError(f"seeds: expected {rows}, one a row, got {len(values)}")
+        raise ValueError(f"seeds: expected {rows}, one per row, got {len(values)}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_SEED:
             raise ValueError(f"seeds: expected integers 0 .. 2^63-1, got {value!r}")

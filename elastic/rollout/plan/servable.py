@@ -12,7 +12,7 @@ _SERVED = {"full_attention", "sliding_attention"}
 
 
 def check_servable(model: Any) -> None:
-    """Refuses models whose state is not one key and one value a token and layer.
+    """Refuses models whose state is not one key and one value per token and layer.
 
     A layer with a sliding window keeps all its columns, as one with full attention does.
 

@@ -80,9 +80,9 @@ def _stated_phases(phase: Any, prompts: int) -> list[Phase | None]:
     if phase is None or isinstance(phase, (str, int)):
         return [None if phase is None else _phase(phase, "phase")] * prompts
     if not isinstance(phase, Sequence):
-        raise TypeError(f"phase: expected {_NAMES}, or a list of them, one a prompt, got {phase!r}")
+        raise TypeError(f"phase: expected {_NAMES}, or a list of them, one per prompt, got {phase!r}")
     if len(phase) != prompts:
-        raise ValueError(f"phase: expected {prompts}, one a prompt, got {len(phase)}")
+        raise ValueError(f"phase: expected {prompts}, one per prompt, got {len(phase)}")
     return [None if own is None else _phase(own, f"phase: prompt {k}") for k, own in enumerate(phase)]
 
 
@@ -102,7 +102,7 @@ def _thinking_used(value: Any, prompts: int) -> list[int]:
     if not isinstance(value, Sequence):
         return [_count(value, "thinking_used")] * prompts
     if len(value) != prompts:
-        raise ValueError(f"thinking_used: expected {prompts}, one a prompt, got {len(value)}")
+        raise ValueError(f"thinking_used: expected {prompts}, one per prompt, got {len(value)}")
     return [_count(own, f"thinking_used: prompt {k}") for k, own in enumerate(value)]
 
 
@@ -158,8 +158,8 @@ def never_thought(batch: RolloutBatch, starts: Sequence[Start], budgets: Sequenc
 
     Args:
         batch: what the call made.
-        starts: one a prompt.
-        budgets: one a row.
+        starts: one per prompt.
+        budgets: one per row.
     """
     index, reasons = batch.prompt_index.tolist(), batch.finish_reason.tolist()
     found = sorted(

@@ -230,7 +230,7 @@ class RolloutBatch:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """A dict of plain Python values a row, for JSON lines or parquet; texts if there is a tokenizer."""
+        """A dict of plain Python values per row, for JSON lines or parquet; texts if there is a tokenizer."""
         columns = {name: getattr(self, name).tolist() for name in TENSOR_FIELDS}
         records = []
         for row, length in enumerate(columns["lengths"]):

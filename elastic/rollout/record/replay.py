@@ -69,7 +69,7 @@ def replay(
         tokens: token ids of the completions, without prompts and padding: a list of lists, one list for a
             single row, or [R, T] int64 with `lengths`. Or a rollout batch, which brings its sources, lengths
             and EOS ids along, and how its rows began and were ended.
-        budget: the budget of all rows, or one a row.
+        budget: the budget of all rows, or one per row.
         markers: the model's markers.
         starts_in_thinking: whether the prompt had opened the thinking block (R9), of all rows or of each.
         tokenizer: for budgets with texts; the markers' own by default.
@@ -100,7 +100,7 @@ def replay(
     rows = padded.shape[0]
     budgets = [budget] * max(rows, 1) if isinstance(budget, Budget) else list(budget)
     if len(budgets) != max(rows, 1):
-        raise ValueError(f"budget: expected one or {rows} budgets, one a row, got {len(budgets)}")
+        raise ValueError(f"budget: expected one or {rows} budgets, one per row, got {len(budgets)}")
     machine, index = compile_budgets(budgets, markers, tokenizer, eos_ids)
     used = thinking_used.cpu() if isinstance(thinking_used, Tensor) else thinking_used
     phases = _phases(initial_phase, starts_in_thinking, rows)
@@ -161,7 +161,7 @@ def _phases(
         opened = opened.expand(rows) if opened.dim() == 0 else opened
         phases = torch.where(opened, int(Phase.THINKING), int(Phase.OPENING)).to(torch.int32)
     if phases.shape != (rows,):
-        raise ValueError(f"{name}: expected {rows} values, one a row, got shape {list(phases.shape)}")
+        raise ValueError(f"{name}: expected {rows} values, one per row, got shape {list(phases.shape)}")
     return phases
 
 

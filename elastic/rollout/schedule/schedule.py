@@ -22,7 +22,7 @@ class Schedule:
     """Rows wait in a queue, slots take them, finished rows give their slot to the next.
 
     The host knows where every row stands without asking the device, because each row in flight emits one
-    token a step. What it cannot know is when a row ends early: that it is told (`finish`).
+    token per step. What it cannot know is when a row ends early: that it is told (`finish`).
 
     Args:
         prompt_index: of each row, its prompt.

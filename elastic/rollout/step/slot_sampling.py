@@ -22,7 +22,7 @@ class SlotSampling:
     """The parameters of a draw over the slots.
 
     Args:
-        samplings: R, one a row.
+        samplings: R, one per row.
         slots: S.
 
     Attributes:
