@@ -27,7 +27,7 @@ from elastic.train.collect.experience import Experience
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import NotFinite, batch_of_failure, terminable
 from elastic.train.collect.rollout_model import RolloutModel
-from elastic.train.collect.seeds import Stream, generator
+from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -244,7 +244,7 @@ class Trainer:
             experience = replace(experience, ref_logprobs=self._policy.logprobs(experience, self._reference))
         loop = config.train
         for epoch in range(loop.epochs_per_batch):
-            shuffle = generator(loop.seed, Stream.MINIBATCHES, progress.step, epoch).shuffle
+            shuffle = generator(loop.seed, RandomStream.MINIBATCHES, progress.step, epoch).shuffle
             for part in minibatches(experience, loop.minibatches, shuffle):
                 updates = loop.steps * loop.epochs_per_batch * loop.minibatches
                 lr = learning_rate(config.optim, update, updates)

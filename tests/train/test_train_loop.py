@@ -14,7 +14,7 @@ from elastic.train import Trainer
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.prompts import Prompts
-from elastic.train.collect.seeds import Stream, derive
+from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config.rollouts import BudgetConfig
 from elastic.train.config.updates import OptimConfig
 from elastic.train.update.learning_rate import learning_rate
@@ -237,13 +237,13 @@ def test_seeds_differ_in_every_counter_and_fit_the_sampler():
     seeds = [
         derive(seed, stream, step, row)
         for seed in (0, 1, 2**31 - 1)
-        for stream in (Stream.ROLLOUT, Stream.EVALUATION)
+        for stream in (RandomStream.ROLLOUT, RandomStream.EVALUATION)
         for step in range(20)
         for row in range(20)
     ]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derive(0, Stream.ROLLOUT, 1, 2) != derive(0, Stream.ROLLOUT, 2, 1)
+    assert derive(0, RandomStream.ROLLOUT, 1, 2) != derive(0, RandomStream.ROLLOUT, 2, 1)
 
 
 def test_length_reward_asks_and_pays_for_a_length(tmp_path):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from elastic.budget import Budget
-from elastic.train.collect.seeds import Stream, generator
+from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config.rollouts import BudgetConfig
 
 
@@ -40,7 +40,7 @@ class BudgetDraw:
             return [replace(budget, thinking=thinking, solution=solution)] * len(groups)
         budgets = []
         for group in groups:
-            rng = generator(self._seed, Stream.BUDGETS, step, group)
+            rng = generator(self._seed, RandomStream.BUDGETS, step, group)
             thinking = rng.randint(config.thinking_low, budget.thinking or 0)
             solution = budget.solution
             if config.solution_low is not None and solution is not None:

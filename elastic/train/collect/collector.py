@@ -26,7 +26,7 @@ from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.experience import Experience
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
-from elastic.train.collect.seeds import Stream, derive
+from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config import TrainConfig
 from elastic.train.config.no_effect import effective
 
@@ -124,7 +124,7 @@ class Collector:
                 samples_per_prompt=samples,
                 sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
-                seeds=[derive(self._config.train.seed, Stream.ROLLOUT, step, row) for row in rows],
+                seeds=[derive(self._config.train.seed, RandomStream.ROLLOUT, step, row) for row in rows],
                 progress=False,
                 add_special_tokens=self._prompts.add_special_tokens,
                 phase=self._prompts.phases(prompts, self._engine),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from elastic.train.collect.seeds import Stream, generator
+from elastic.train.collect.seeds import RandomStream, generator
 
 T = TypeVar("T")
 
@@ -42,6 +42,6 @@ class DataOrder(Generic[T]):
         if epoch != self._epoch:
             self._order = list(range(len(self._items)))
             if self._shuffle:
-                generator(self._seed, Stream.ORDER, epoch).shuffle(self._order)
+                generator(self._seed, RandomStream.ORDER, epoch).shuffle(self._order)
             self._epoch = epoch
         return self._items[self._order[index]]

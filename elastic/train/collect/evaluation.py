@@ -17,7 +17,7 @@ from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
-from elastic.train.collect.seeds import Stream, derive
+from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config.updates import EvalConfig
 
 _MEANS = ("accuracy", "thinking_tokens", "solution_tokens", "cut_share")
@@ -63,7 +63,7 @@ class Evaluation:
         """``eval/t40_s64/accuracy`` and the like: means over all answers of a budget."""
         config, record = self._config, {}
         seeds = [
-            derive(config.seed, Stream.EVALUATION, row, sample)
+            derive(config.seed, RandomStream.EVALUATION, row, sample)
             for row in self._rows
             for sample in range(config.samples)
         ]

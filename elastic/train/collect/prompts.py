@@ -8,7 +8,7 @@ from elastic.data import NAMED_SETS, Problem
 from elastic.rewards.length import user_message
 from elastic.rollout import RolloutEngine, chat_prompts
 from elastic.rollout.plan.encoding import encode_prompts
-from elastic.train.collect.seeds import Stream, generator
+from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.config.rollouts import DataConfig, RewardConfig
 
@@ -44,7 +44,7 @@ class Prompts:
         source: str | None = None,
         chat: str | None = None,
         table: str = "data",
-        stream: Stream = Stream.LENGTHS,
+        stream: RandomStream = RandomStream.LENGTHS,
     ) -> None:
         source, chat = source or data.source, chat or data.chat
         has_template = getattr(tokenizer, "chat_template", None) is not None
@@ -97,7 +97,7 @@ class Prompts:
             source=source,
             chat=config.eval.chat or ("auto" if other else config.data.chat),
             table="eval",
-            stream=Stream.EVALUATION_LENGTHS,
+            stream=RandomStream.EVALUATION_LENGTHS,
         )
 
     def lengths(self, step: int, groups: Iterable[int]) -> list[int | None]:

@@ -10,7 +10,7 @@ from enum import IntEnum
 from elastic.sampling import splitmix64
 
 
-class Stream(IntEnum):
+class RandomStream(IntEnum):
     """What a stream is for; the numbers are part of a run's identity."""
 
     ROLLOUT = 1
@@ -22,7 +22,7 @@ class Stream(IntEnum):
     EVALUATION_LENGTHS = 7
 
 
-def derive(seed: int, stream: Stream, *counters: int) -> int:
+def derive(seed: int, stream: RandomStream, *counters: int) -> int:
     """A seed in [0, 2**63) for (seed, stream, counters), by SplitMix64."""
     state = seed
     for value in (int(stream), *counters):
@@ -30,6 +30,6 @@ def derive(seed: int, stream: Stream, *counters: int) -> int:
     return state >> 1
 
 
-def generator(seed: int, stream: Stream, *counters: int) -> random.Random:
+def generator(seed: int, stream: RandomStream, *counters: int) -> random.Random:
     """A fresh Python generator for (seed, stream, counters)."""
     return random.Random(derive(seed, stream, *counters))
