@@ -8,8 +8,8 @@ import torch
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.step import compiled
 from elastic.rollout.step.compiled import PAYS_STEPS, CompiledForward, Shape, expected_steps
-from tests.rollout.small_models import make_model, mixed_budgets, steady
-from tests.rollout.test_rollout_engine import HOT, PROMPTS, assert_same
+from tests.rollout.calls import HOT, PROMPTS, assert_same, mixed_budgets
+from tests.rollout.small_models import make_model, steady
 
 TOP, QUARTER = Shape(64, 64, 1024), Shape(16, 64, 1024)
 
