@@ -21,8 +21,8 @@ from elastic.rollout.step import signature
 from elastic.rollout.step.poll import Poll
 from elastic.rollout.step.workspace import Workspace
 from tests.rollout.calls import HOT, PROMPTS, assert_same, mixed_budgets
-from tests.rollout.recorder import Recorder
 from tests.rollout.small_models import make_model, steady
+from tests.rollout.step.recorder import Recorder
 
 NO_EOS = {"eos_ids": ()}
 THOUGHTS = [f"{letter * n}<think>" for n, letter in enumerate("abcdef", 1)]
