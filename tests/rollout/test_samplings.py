@@ -1,4 +1,4 @@
-"""A sampling a row: each row is what it is under its own sampling alone."""
+"""One sampling per row: each row is what it is under its own sampling alone."""
 
 import pytest
 import torch

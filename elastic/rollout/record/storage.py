@@ -17,7 +17,7 @@ from elastic.budget.pattern import Spelling
 from elastic.data.files import write_atomic
 
 _FORMAT = "elastic.rollout version 3"
-_FORMAT_2 = "elastic.rollout version 2"  # one spelling a marker; rows began as their prompts say
+_FORMAT_2 = "elastic.rollout version 2"  # one spelling per marker; rows began as their prompts say
 _FORMAT_1 = "elastic.rollout version 1"  # neither padding id nor run seed besides
 
 

@@ -104,7 +104,7 @@ def test_auto_compiles_what_pays(monkeypatch):
     for _ in range(40):
         auto.took(TOP)
         auto.took(QUARTER)
-    assert not auto.due(TOP)  # decided once a call
+    assert not auto.due(TOP)  # decided once per call
     auto.begin(PAYS_STEPS - 41)
     assert not auto.due(TOP)
     auto.begin(PAYS_STEPS - 40)
