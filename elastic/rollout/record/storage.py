@@ -33,7 +33,7 @@ def write_record(
     stop: tuple[str, ...],
     dropped: dict[int, str],
 ) -> None:
-    """See `RolloutBatch.save`; the arguments are its fields."""
+    """Writes a record, as `RolloutBatch.save` says; the arguments are its fields."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     flat = [token for prompt in prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)
