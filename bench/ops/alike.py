@@ -27,7 +27,7 @@ NEAR = 0.1  # and so near in their logprobs, which are rounded to about 0.02
 
 
 def hold(job: Job, attention: str, mode: str) -> None:
-    """Compares once a process.
+    """Compares once per process.
 
     Raises:
         AssertionError: they do not.

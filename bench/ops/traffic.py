@@ -1,4 +1,4 @@
-"""The least that decode steps read: every weight once a step, and the keys and values that are there."""
+"""The least that decode steps read: every weight once per step, and the keys and values that are there."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rewards that ask for a length: L1-Exact and L1-Max (SPEC.md section 6; arXiv 2503.04697)."""
+"""Rewards that ask for a length: L1-Exact and L1-Max (SPEC section 6; arXiv 2503.04697)."""
 
 ALPHA = 3e-4
 

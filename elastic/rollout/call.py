@@ -45,7 +45,7 @@ class Call:
 
     Attributes:
         plan: its rows.
-        slots: of the rows decoded together.
+        slots: rows decoded together.
         refill: free slots that start a refill.
         watch: what reads tokens, or None.
         bar: makes the progress bar.
@@ -93,12 +93,12 @@ class Call:
         return batch_of(outcome, self.plan, self.limits, self.markers, self.tokenizer, alone=alone)
 
     def remark(self, batch: RolloutBatch) -> str | None:
-        """What there is to say of the whole batch."""
+        """A warning about the whole batch, or None."""
         budgets = [self.plan.machine.budgets[i] for i in self.plan.budget_index.tolist()]
         return never_thought(batch, self.plan.starts, budgets)
 
 
 def progress_bar(rows: int, shown: bool | None) -> tqdm:
-    """Over rows; None shows it on a terminal once a run takes two seconds."""
+    """A bar over rows; with `shown=None` it appears on a terminal once a run takes two seconds."""
     hidden = not sys.stderr.isatty() if shown is None else not shown
     return tqdm(total=rows, desc="rollout", unit="row", disable=hidden, delay=0 if shown else _BAR_DELAY_S)

@@ -301,7 +301,7 @@ class Decoder:
             self._count_ended([row])
 
     def _end_thinking(self, row: int) -> None:
-        """Of a row that thinks, or has yet to; of another there is nothing to end."""
+        """Ends the thinking of a row that thinks or has yet to; another has none to end."""
         slot = self._schedule.slot_of(row)
         if slot is None and not self._schedule.waits(row):
             return

@@ -1,4 +1,4 @@
-"""The way of the steps' log into the record, and past whoever watches.
+"""Moves what steps log into the record, and shows it to a watch on the way.
 
 W steps of a log window, n slots in use.
 """
@@ -14,13 +14,13 @@ from elastic.rollout.watch import Watch
 
 
 class Log:
-    """Reads the window before it is written over.
+    """Reads the window of the last steps before it is written over.
 
     Args:
-        slots: that write it.
-        schedule: says which rows have them, and how many steps were taken.
+        slots: whose steps are logged.
+        schedule: says which rows have the slots, and how many steps were taken.
         record: takes everything.
-        watch: is shown everything, or None.
+        watch: sees everything, too; None for nobody.
     """
 
     def __init__(self, slots: Slots, schedule: Schedule, record: RecordBuffer, watch: Watch | None):
@@ -35,7 +35,7 @@ class Log:
             self._record.write(*self._since(first), self._schedule.longest())
 
     def show(self) -> None:
-        """Shows the steps that it has not seen to the watch."""
+        """Shows the watch the steps that it has not seen."""
         first, self._shown = self._shown, self._schedule.step
         if self._watch is not None and first < self._shown:
             self._watch.post(*self._since(first))

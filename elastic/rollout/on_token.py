@@ -12,7 +12,7 @@ END_THINKING = "end_thinking"  # what the callback returns
 
 
 def report(step: Step, on_token: OnToken, stream: Stream) -> None:
-    """Calls it for the tokens of a step, and does what it answers."""
+    """Calls `on_token` for each token of a step, and does what it answers."""
     for row, token, _, phase, source in step.tokens:
         answer = on_token(row, token, phase, source)
         if answer not in (None, END_THINKING):

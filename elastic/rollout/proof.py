@@ -24,15 +24,15 @@ from elastic.rollout.schedule.pools import Pool
 from elastic.rollout.step.step import forward
 
 _SHORT_TOKENS, _LONG_TOKENS, _STEPS = 5, 12, 3
-_BEYOND_TOKENS = 16  # a window, so that the short row is outside the long one's
-_LONGEST_TOKENS = 1040  # that are decoded to look beyond a window
+_BEYOND_TOKENS = 16  # beyond a window, so that the short row is outside the long one's
+_LONGEST_TOKENS = 1040  # of the row that looks beyond a window
 _NARROW_TOKENS = 16  # the window of a layer whose own is too long to be tried
-# of each model, what was found of an attention and lengths: empty where it is proven
+# by model, what was found wrong with an attention at some lengths: empty where it is proven
 _FOUND: "WeakKeyDictionary[nn.Module, dict[tuple, str]]" = WeakKeyDictionary()
 
 
 def prove_decoding(model: Any, context: int | None, attentions: Sequence[SlotAttention]) -> SlotAttention:
-    """Compares decoding with the model's own logits. Once a model and attention, and remembered.
+    """Compares decoding with the model's own logits, once per model and attention.
 
     Args:
         model: in the state it decodes in: evaluation mode, no gradients. A dozen forward passes of at most 12

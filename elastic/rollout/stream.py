@@ -179,7 +179,7 @@ class Stream:
         return event
 
     def remark(self) -> str | None:
-        """What there is to say of all rows, once."""
+        """A warning about the whole batch, the first time it is asked for; or None."""
         said, self._said = self._said, True
         return None if said or self._batch is None else self._call.remark(self._batch)
 

@@ -39,7 +39,7 @@ class _Part(NamedTuple):
 
 
 class Tail:
-    """Takes the parts of the log that go to the record and hands out their tokens.
+    """Takes the log, part by part, and hands out its tokens.
 
     On the CPU a read gives all that was posted. On a GPU parts are copied asynchronously, and a read gives
     those that were posted before the last one, when the copy has long arrived (SPEC R16).

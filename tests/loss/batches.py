@@ -111,6 +111,12 @@ def loss_and_gradient(op: Any, logits: Tensor, *args: Any, **kwargs: Any) -> tup
     return output, gradient
 
 
+def run(batch: Batch, **options) -> tuple[Any, Tensor]:
+    """`grpo_loss` of the batch, and its gradient, under the options that the loss takes."""
+    keywords = {**batch.keywords(), **fitting(**options)}
+    return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
+
+
 def assert_near(got: Tensor, expected: Tensor, error: float, what: str) -> None:
     """NaN and inf in the same places, the rest within an absolute error."""
     got, expected = got.double(), expected.double()
@@ -138,12 +144,12 @@ def assert_matches_reference(batch: Batch, **options) -> None:
     dtype = batch.logits.dtype
     exact = batch.double()
 
-    def run(op, b):
+    def outcome(op, b):
         given = {k: getattr(b, k) if v is ... else v for k, v in fitting(**options).items()}
         return loss_and_gradient(op.grpo_loss, *b.positional(b.logits), **{**b.keywords(), **given})
 
-    expected, expected_gradient = run(reference, exact)
-    got, gradient = run(ops, batch)
+    expected, expected_gradient = outcome(reference, exact)
+    got, gradient = outcome(ops, batch)
     for name in got._fields:
         assert_near(getattr(got, name).detach(), getattr(expected, name).detach(), VALUE_ERROR[dtype], name)
     assert gradient.dtype == dtype

@@ -11,10 +11,10 @@ from tests.loss.batches import (
     Batch,
     assert_gradient_near,
     assert_near,
-    fitting,
     loss_and_gradient,
     offsets,
     random_batch,
+    run,
 )
 from tests.loss.test_grpo_autograd import OPTIONS
 
@@ -25,11 +25,6 @@ DTYPES = tuple(ERROR)
 
 def on(device: torch.device, batch: Batch) -> Batch:
     return replace(batch, **{k: v.to(device) for k, v in vars(batch).items()})
-
-
-def run(batch: Batch, **options):
-    keywords = {**batch.keywords(), **fitting(**options)}
-    return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
 
 
 def assert_cuda_matches_cpu(cuda: torch.device, batch: Batch, **options) -> None:

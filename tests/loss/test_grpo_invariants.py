@@ -1,4 +1,4 @@
-"""What must hold whatever the numbers are, and the mistakes of the paper's code (FIELD section 1) by name."""
+"""What must hold whatever the numbers are, and the mistakes of the paper's code by name."""
 
 from itertools import pairwise
 
@@ -15,14 +15,10 @@ from tests.loss.batches import (
     loss_and_gradient,
     offsets,
     random_batch,
+    run,
 )
 
 pytestmark = pytest.mark.usefixtures("kernels")
-
-
-def run(batch, **options):
-    keywords = {**batch.keywords(), **fitting(**options)}
-    return loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **keywords)
 
 
 def rows_of(batch, first, last):

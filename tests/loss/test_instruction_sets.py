@@ -1,6 +1,6 @@
 """The row kernels are compiled once per instruction set; each must be right, not only this machine's choice.
 
-The choice is made once a process, so every set gets a process of its own.
+The choice is made once per process, so every set gets a process of its own.
 """
 
 import os

@@ -15,7 +15,6 @@ from torch import Tensor
 from tests.loss.batches import loss_and_gradient
 
 LOGITS = [math.log(p) for p in (1, 2, 3, 4)]
-PROBABILITIES = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 TARGET = 2  # probability 0.3
 LN_TARGET = math.log(0.3)
 

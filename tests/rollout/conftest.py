@@ -8,7 +8,7 @@ import torch
 from elastic import RolloutEngine, Sampling
 from elastic.rollout.attention import flash
 from elastic.rollout.attention import slot_attention as attention
-from tests.rollout.attention_oracle import FlashStandIn
+from tests.rollout.attention.oracle import FlashStandIn
 from tests.rollout.records import BUDGETS, PROMPTS
 from tests.rollout.small_models import make_model, make_tokenizer
 

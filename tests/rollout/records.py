@@ -26,7 +26,7 @@ def same_rows(got: RolloutBatch, expected: RolloutBatch, rows: list[int]) -> Non
 def hand_made(
     ids: list[int], phases: str, reason: FinishReason, tokenizer, markers: Markers | None = None
 ) -> RolloutBatch:
-    """One row; a letter of `phases` a token: o(pening) t(hinking) c(losing) n(otice) s(olution)."""
+    """One row; a letter of `phases` per token: o(pening) t(hinking) c(losing) n(otice) s(olution)."""
     phase = torch.tensor([["otcns".index(p) for p in phases]], dtype=torch.uint8)
     assert len(ids) == phase.shape[1]
     one = torch.zeros(1, dtype=torch.int64)

@@ -14,7 +14,7 @@ TOOLS = ("<tool_call>", "</tool_call>")
 
 
 def byte_tokenizer(special: Sequence[str] = THINK, pieces: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """One token a byte, EOS and padding, special tokens, and pieces that ordinary text is never cut into."""
+    """One token per byte, EOS and padding, special tokens, and pieces that no text is cut into."""
     vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     for piece in pieces:
         vocabulary[piece] = len(vocabulary)
@@ -85,7 +85,7 @@ def scripted_engine(tokenizer: PreTrainedTokenizerFast, **options: Any) -> Rollo
 def play(
     engine: RolloutEngine, prompt: Any, script: str | Sequence[int], budget: Budget, **options: Any
 ) -> RolloutBatch:
-    """One greedy row. Its model wants `script`, one token a column: forced tokens take its place there.
+    """One greedy row. Its model wants `script`, one token per column: forced tokens take its place there.
 
     Args:
         prompt: a text, or ids.

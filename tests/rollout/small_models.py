@@ -1,7 +1,5 @@
 """Small random models and a tokenizer with thinking markers, made here."""
 
-import random
-
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
@@ -9,24 +7,12 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from elastic import Budget
-
 FAMILIES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
 }
 TOKENS = ["<pad>", "<eos>", "<think>", "</think>", "\n", " ", *"abcdefghijklmnopqrstuvwxyz0123456789+-=.?"]
-# What `replay` says of a batch.
-ANNOTATION = [
-    "source",
-    "phase",
-    "lengths",
-    "thinking_tokens",
-    "solution_tokens",
-    "thinking_cut",
-    "finish_reason",
-]
 VOCAB = 51  # odd, and more than the tokenizer has: as real models do
 
 
@@ -55,22 +41,18 @@ def make_model(family: str = "qwen3", *, seed: int = 0, context: int = 256, **ch
     return model
 
 
-def biased(seed: int, token: int, by: float, **options):
-    """A model that likes or avoids one token: its output head gets a bias."""
+def biased(seed: int, tokens: int | list[int], by: float, **options):
+    """A model that likes or avoids some tokens: its output head gets a bias."""
     model = make_model(seed=seed, **options)
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
     with torch.no_grad():
-        model.lm_head.bias[token] = by
+        model.lm_head.bias[tokens] = by
     return model
 
 
 def steady(family: str = "qwen3", *, seed: int = 5):
     """A model that neither opens nor ends thinking: rows are as long as their budgets and closing."""
-    model = make_model(family, seed=seed)
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
-    with torch.no_grad():
-        model.lm_head.bias[2:4] = -100.0
-    return model
+    return biased(seed, [2, 3], -100.0, family=family)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -84,17 +66,3 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         additional_special_tokens=["<think>", "</think>"],
     )
-
-
-def mixed_budgets(rows: int, seed: int = 0) -> list[Budget]:
-    rng = random.Random(seed)
-    kinds = [
-        lambda: Budget(thinking=rng.randrange(30), solution=rng.randrange(1, 20)),
-        lambda: Budget(thinking=rng.randrange(30), solution=rng.randrange(1, 20), closing="qq</think>\n"),
-        lambda: Budget(thinking=20, solution=8, notices=((5, "mind"),), grace=4, boundary=("a", "e")),
-        lambda: Budget(thinking=20, solution=8, min_thinking=10, max_extensions=2, extension="w"),
-        lambda: Budget(thinking=12, solution=30, on_reopen="forbid"),
-        lambda: Budget.vanilla(rng.randrange(1, 40)),
-        lambda: Budget.unlimited(),
-    ]
-    return [rng.choice(kinds)() for _ in range(rows)]

@@ -1,4 +1,4 @@
-"""A sampling a row: each row is what it is under its own sampling alone."""
+"""One sampling per row: each row is what it is under its own sampling alone."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.record.batch import TENSOR_FIELDS
 from elastic.sampling import row_seeds
-from tests.rollout.small_models import mixed_budgets
+from tests.rollout.calls import assert_same, mixed_budgets
 
 PROMPTS = ["ab1+2=<think>", "c<think>", "hello<think>\n"]
 KINDS = [
@@ -21,11 +21,6 @@ ARGUMENTS = {"samples_per_prompt": 4, "max_new_tokens": 90, "budget": mixed_budg
 @pytest.fixture(scope="module")
 def engine(model, tokenizer):
     return RolloutEngine(model, tokenizer, max_rows=5)
-
-
-def assert_same(one, other, fields=TENSOR_FIELDS):
-    for name in fields:
-        assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 @pytest.mark.parametrize("max_rows", [1, 5, 12])
@@ -48,16 +43,16 @@ def test_a_row_under_its_own_sampling_is_that_row_of_a_call_with_it(model, token
 
 def test_equal_samplings_are_one(engine):
     expected = engine.generate(PROMPTS, sampling=KINDS[2], **ARGUMENTS)
-    assert_same(engine.generate(PROMPTS, sampling=[KINDS[2]] * 12, **ARGUMENTS), expected)
+    assert_same(engine.generate(PROMPTS, sampling=[KINDS[2]] * 12, **ARGUMENTS), expected, TENSOR_FIELDS)
     batch = engine.generate(PROMPTS, sampling=[KINDS[2]] * 3, **ARGUMENTS)
-    assert_same(batch, expected)
+    assert_same(batch, expected, TENSOR_FIELDS)
     assert batch.run_seed == 5
 
 
 def test_one_a_prompt_is_that_of_its_samples(engine):
     batch = engine.generate(PROMPTS, sampling=KINDS[:3], **ARGUMENTS)
     rows = [kind for kind in KINDS[:3] for _ in range(4)]
-    assert_same(batch, engine.generate(PROMPTS, sampling=rows, **ARGUMENTS))
+    assert_same(batch, engine.generate(PROMPTS, sampling=rows, **ARGUMENTS), TENSOR_FIELDS)
     greedy = batch.tokens[4:8]
     assert int(batch.seeds[4]) == row_seeds(4, 12)[4]
     assert not batch.logprobs[4:8].any()  # temperature 0

@@ -5,27 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source, replay
+from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Source
+from tests.rollout.calls import ANNOTATION, HOT, PROMPTS, assert_replayed, mixed_budgets
 from tests.rollout.scripted import byte_tokenizer, play, scripted_engine
-from tests.rollout.small_models import ANNOTATION, mixed_budgets
 
 # One token that holds a stop string and more, one that ends in the middle of a character.
 TOKENIZER = byte_tokenizer(pieces=("x.y", "é"[:1]))
 FIELDS = ["tokens", "logprobs", "full_logprobs", "seeds", "prompt_index", "ended_at", *ANNOTATION]
-PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
-HOT = Sampling(temperature=1.0, seed=3)
 STOP = ["a", "b1", "=c", "zz"]
 
 
 @pytest.fixture(scope="module")
 def engine():
     return scripted_engine(TOKENIZER)
-
-
-def assert_replayed(batch: RolloutBatch, budget) -> None:
-    again = replay(batch, budget, batch.markers)
-    for name in ANNOTATION:
-        assert torch.equal(getattr(again, name), getattr(batch, name)), name
 
 
 def ends(batch: RolloutBatch) -> tuple[str, str, int, str]:

@@ -7,36 +7,25 @@ import weakref
 import pytest
 import torch
 
-from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source, replay
+from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source
 from elastic.rollout import Finished, Stream, Token
 from elastic.rollout.record.batch import TENSOR_FIELDS
+from tests.rollout.calls import HOT, PROMPTS, assert_replayed, assert_same, mixed_budgets
 from tests.rollout.scripted import byte_tokenizer, scripted_engine
-from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
+from tests.rollout.small_models import biased, make_model
 
-PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
-HOT = Sampling(temperature=1.0, seed=3)
 ARGUMENTS = {"budget": mixed_budgets(24, 1), "samples_per_prompt": 4, "sampling": HOT, "max_new_tokens": 90}
 
 
-def assert_same(batch: RolloutBatch, expected: RolloutBatch) -> None:
-    for name in TENSOR_FIELDS:
-        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+def assert_same_batch(batch: RolloutBatch, expected: RolloutBatch) -> None:
+    assert_same(batch, expected, TENSOR_FIELDS)
     assert batch.prompts == expected.prompts
     assert batch.run_seed == expected.run_seed
 
 
-def assert_replayed(batch: RolloutBatch, budget) -> None:
-    again = replay(batch, budget, batch.markers)
-    for name in ANNOTATION:
-        assert torch.equal(getattr(again, name), getattr(batch, name)), name
-
-
 def never_ending(context: int = 256):
     """Neither EOS nor an end of thinking."""
-    model = biased(0, 1, -100.0, context=context)
-    with torch.no_grad():
-        model.lm_head.bias[3] = -100.0
-    return model
+    return biased(0, [1, 3], -100.0, context=context)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +44,10 @@ def test_events_are_the_record_and_the_batch_is_that_of_generate(engine):
                 rows.setdefault(event.row, []).append(event)
             else:
                 ended[event.row] = event.record
-    assert_same(stream.batch, expected)
+    assert_same_batch(stream.batch, expected)
     assert sorted(ended) == list(range(24))
     for row, record in ended.items():
-        assert_same(record, stream.batch[row])
+        assert_same_batch(record, stream.batch[row])
         assert record.to_records()[0]["text"] == stream.batch.text(row)
         length = int(expected.lengths[row])
         columns = (expected.tokens, expected.phase, expected.source)
@@ -146,7 +135,7 @@ def test_cancelled_rows_keep_their_tokens_and_say_so(tokenizer):
     for row, length in enumerate(batch.lengths.tolist()):
         assert batch.tokens[row, :length].tolist() == expected.tokens[row, :length].tolist()
         assert (batch.source[row, length:] == Source.PAD).all()
-        assert_same(records[row], batch[row])
+        assert_same_batch(records[row], batch[row])
     assert batch.text(5) == ""
     assert_replayed(batch, budget)
 

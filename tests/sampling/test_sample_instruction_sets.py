@@ -1,6 +1,6 @@
 """The same bits from every instruction set and any number of threads.
 
-The instruction set is chosen once a process, so every one gets a process of its own.
+The instruction set is chosen once per process, so every one gets a process of its own.
 """
 
 import os

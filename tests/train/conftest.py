@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from elastic.models.tiny.vocabulary import build_tokenizer
 from tests.train.tiny_run import build_config, build_model
@@ -21,6 +22,14 @@ def model() -> Any:
 @pytest.fixture
 def tokenizer() -> Any:
     return build_tokenizer()
+
+
+@pytest.fixture
+def own_accelerate_state():
+    """Accelerate keeps one precision per process; what a test sets must not reach the next one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The training loop: learning, budgets, evaluation, order, refusals."""
 
-import json
 from collections import Counter
 
 import pytest
@@ -18,11 +17,7 @@ from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config.rollouts import BudgetConfig
 from elastic.train.config.updates import OptimConfig
 from elastic.train.update.learning_rate import learning_rate
-from tests.train.tiny_run import build_config, build_model, run
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.train.tiny_run import build_config, build_model, lines, run
 
 
 @pytest.mark.parametrize(

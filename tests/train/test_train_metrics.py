@@ -1,6 +1,5 @@
 """What a run leaves behind about itself."""
 
-import json
 import math
 
 import pytest
@@ -8,12 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from elastic.models.tiny import problems
 from elastic.train.run.metrics import JsonLines, console_line
-from tests.train.tiny_run import build_config, run
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
+from tests.train.tiny_run import build_config, lines, run
 
 STEP_KEYS = {
     *("step", "reward", "accuracy", "thinking_tokens", "solution_tokens", "completion_tokens"),

@@ -1,8 +1,6 @@
 """Mixed precision: float32 weights for the optimizer, 16-bit ones for the rollouts, one model in both."""
 
-import pytest
 import torch
-from accelerate.state import AcceleratorState
 from transformers import LlamaForCausalLM
 
 from elastic.budget import Budget
@@ -17,14 +15,6 @@ from elastic.train.update.step import Policy
 from tests.train.tiny_run import build_config, build_model
 
 POSITIONS = 2048
-
-
-@pytest.fixture
-def own_accelerate_state():
-    """Accelerate keeps one precision a process; what a test sets must not reach the next one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def attentive_model():

@@ -7,7 +7,6 @@ import warnings
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
@@ -128,13 +127,6 @@ def test_memory_may_change_in_a_resumed_run_and_its_numbers_then_differ_by_round
     assert len(seen) == 1
     for a, b in zip(whole.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=4e-6)
-
-
-@pytest.fixture
-def own_accelerate_state():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_trainers_of_several_precisions_follow_one_another(tmp_path, own_accelerate_state):

@@ -3,6 +3,7 @@
 As a script: ``tiny_run.py OUTPUT STEPS`` runs `resumable`.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -93,6 +94,11 @@ def shared_out(output: Path) -> TrainConfig:
         budget={"draw": "random", "thinking_low": 2},
         eval={"every": 3, "count": 3, "budgets": [[3, 4]]},
     )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

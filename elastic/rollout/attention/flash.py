@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 _MOST_WIDTH = 256  # head dimension
-# Module: what it is called, and major compute capabilities that it has kernels for; preferred ones first.
+# By module, preferred ones first: its name, and the major compute capabilities that it has kernels for.
 _PACKAGES = {
     "flash_attn_interface": ("FlashAttention 3", range(8, 10)),
     "fa3_fwd_interface": ("FlashAttention 3 (forward only)", range(8, 10)),
@@ -93,7 +93,10 @@ def flash_attention(
     sinks: Tensor | None,
     module: str,
 ) -> Tensor:
-    """See `attend`, for one pool. Args: module: whose kernel.
+    """What `attend` computes, for one pool.
+
+    Args:
+        module: whose kernel runs; the others are those of `attend`.
 
     Raises:
         ImportError, AttributeError: as `kernel`.

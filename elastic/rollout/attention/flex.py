@@ -21,7 +21,7 @@ _BLOCK = 128  # columns
 
 @cache
 def compiled() -> Callable[..., Any]:
-    """flex_attention, compiled once a process; uncompiled it would build all scores."""
+    """flex_attention, compiled once per process; uncompiled it would build all scores."""
     return torch.compile(flex_attention)
 
 
@@ -38,7 +38,7 @@ def length_blocks(lengths: Tensor, columns: int, window: int, queries: int) -> B
         lengths: [n] int32 or int64.
         columns: L.
         window: last columns of a row that it reads; 0 for all.
-        queries: of a row and key head; all read the same columns.
+        queries: per row and key head; all read the same columns.
     """
     rows, count = lengths.shape[0], -(-columns // _BLOCK)
     first = (lengths - window).clamp(min=0) // _BLOCK if window else torch.zeros_like(lengths)
@@ -69,7 +69,7 @@ def flex_by_lengths(
     softcap: float,
     sinks: Tensor | None,
 ) -> Tensor:
-    """See `attend`, for one pool."""
+    """What `attend` computes, for one pool; the arguments are its."""
     rows, heads, _, width = query.shape
     packed = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
 

@@ -37,7 +37,9 @@ def masked_attention(
     softcap: float = 0.0,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """The query heads of one key head go in as its queries, so that keys and values are not repeated.
+    """Attention under an additive mask, for one pool.
+
+    The query heads of one key head go in as its queries, so that keys and values are not repeated.
 
     Args:
         query: [n, Hq, 1, D].

@@ -34,10 +34,10 @@ class SlotAttention:
     Attributes:
         backend: as of `attend`, "flash:MODULE" or "flex", which go by lengths, or "sdpa", under a mask; or
             "mask", the model's own attention under a mask, which knows no windows.
-        reason: for it, in words.
+        reason: why this one, in words.
         implementation: that the model's configuration is set to for steps; None leaves what it is.
         prompts: that it is set to for prompts, likewise.
-        seen: notes the modules that came by, where a list is given.
+        seen: where a list is given, every attention layer that runs is appended.
     """
 
     backend: str
@@ -57,7 +57,7 @@ class SlotAttention:
         return self.kind in ("flash", "flex")
 
     def stepping(self, model: Any) -> AbstractContextManager[None]:
-        """The model as steps need it; for many steps, as a switch takes as long as a tiny layer."""
+        """The model as steps need it. Meant for many steps: a switch takes as long as a tiny layer."""
         return nullcontext() if self.implementation is None else attention_set(model, self.implementation)
 
     def prompting(self, model: Any) -> AbstractContextManager[None]:
@@ -92,7 +92,7 @@ class SlotReads:
         return self.made[window]
 
     def arguments(self) -> dict[str, Any]:
-        """Of the model's forward call."""
+        """The arguments of the model's forward call that say so."""
         if self.attention.by_lengths:
             # Under a name without a mask function, transformers makes none.
             return {"attention_mask": None, "slot_reads": self}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elastic.rollout.schedule.pools import Pool
 
-Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # size, strides and begin of a view
+Geometry = tuple[tuple[int, ...], tuple[int, ...], int]  # size, strides and offset of a view
 
 
 class Cursor:
@@ -23,7 +23,7 @@ class Cursor:
 
     Attributes:
         counts: n_p, slots in use of each pool.
-        columns: that are read, of pools that have as many; above every live row's write column.
+        columns: that a step reads, or all of a pool that has fewer; beyond every live row's write column.
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
@@ -96,7 +96,7 @@ class Cursor:
         return views[0] if len(views) == 1 else views
 
     def _geometry(self, heads: int, width: int, pool: int, count: int, columns: int) -> Geometry:
-        """Size, strides and begin. A view by them is one call, where slices and shapes would be three."""
+        """Size, strides and offset: a view by them is one call, where slices and shapes would be three."""
         length = self.pools[pool].columns * width
         strides = (heads * length, length, width, 1)
         return (count, heads, columns, width), strides, self.offsets[pool] * heads * width

@@ -16,13 +16,13 @@ from elastic.rollout.cache.prefill import prefill
 from elastic.rollout.schedule.needs import Needs
 from elastic.rollout.schedule.pools import Pool, cells, length_classes, most_slots
 
-# That a further pool saves at least: a small cache is better read in one call.
+# A further pool must save at least this much: a small cache is better read in one call.
 WORTH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class KVMemory:
-    """Of one model on one device.
+    """What the KV caches of one model take of one device.
 
     Attributes:
         column_bytes: keys and values of one token in all layers.
@@ -35,19 +35,19 @@ class KVMemory:
     several: bool = True
 
     def pools(self, needs: Needs, slots: int) -> list[Pool]:
-        """That the cache begins with, for S slots, at most R."""
+        """The pools that the cache of S slots begins with, S at most R."""
         return self.classes(needs, slots) if self.several else [Pool(slots, max(needs.columns))]
 
     def classes(self, needs: Needs, slots: int) -> list[Pool]:
-        """That save memory, whether or not the model decodes in several."""
+        """The pools that would save memory, whether or not the model decodes in several."""
         return length_classes(needs, slots, -(-WORTH_BYTES // self.column_bytes))
 
     def bytes(self, pools: Sequence[Pool]) -> int:
-        """Of keys and values in these slots."""
+        """Bytes of keys and values in these slots."""
         return cells(pools) * self.column_bytes
 
     def check(self, needs: Needs, pools: Sequence[Pool], held_bytes: int = 0) -> None:
-        """Whether the pools fit into what is free, and into what the cache holds already.
+        """Checks that the pools fit into what is free and what the cache holds already.
 
         Raises:
             MemoryError: they do not; names rows, tokens, sizes, and the most rows that would fit.
@@ -57,7 +57,7 @@ class KVMemory:
             raise self.error(needs, pools, free + held_bytes)
 
     def error(self, needs: Needs, pools: Sequence[Pool], free: int) -> MemoryError:
-        """Of pools that do not fit into `free` bytes."""
+        """The error that says pools do not fit into `free` bytes, and what would."""
         slots = sum(pool.slots for pool in pools)
         fitting = most_slots(lambda n: self.bytes(self.pools(needs, n)) <= free, slots)
         rows = " and ".join(

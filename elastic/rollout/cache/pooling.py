@@ -16,7 +16,9 @@ from elastic.rollout.schedule.pools import Pool
 
 
 class Pooling:
-    """Of one engine. What a token's keys and values take, it finds out when a call first asks.
+    """Chooses the pools of an engine's calls.
+
+    What a token's keys and values take is found out when a call first asks.
 
     Args:
         model: within `serving` whenever a method is called.

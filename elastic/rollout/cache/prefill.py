@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from elastic.rollout.cache.slot_cache import Prefix
 
-PREFILL_TOKENS = 8192  # of one forward, padding included
+PREFILL_TOKENS = 8192  # in one forward at most, padding included
 
 
 def prefill(
@@ -26,7 +26,7 @@ def prefill(
 
     Args:
         prompts: at least one, none empty.
-        most_tokens: of one forward, padding included; at least one column is taken.
+        most_tokens: in one forward at most, padding included; but at least one column.
 
     Returns:
         A prefix for each, as views of the batch's tensors.

@@ -1,4 +1,4 @@
-"""KV cache with one slot a row, under unmodified Hugging Face models.
+"""KV cache with one slot per row, under unmodified Hugging Face models.
 
 S slots, n of them in use, in pools of S_p slots of L_p columns; H key/value heads, D head dimension, P prompt
 length.
@@ -28,7 +28,7 @@ class Prefix:
     """Keys and values of one prompt, and the logits of the token behind it.
 
     Attributes:
-        keys, values: one [H, P, D] a layer.
+        keys, values: one [H, P, D] per layer.
         logits: [V] float32.
     """
 
@@ -111,17 +111,17 @@ class SlotCache(Cache):
 
     @property
     def slots(self) -> int:
-        """S."""
+        """S, of all pools together."""
         return sum(pool.slots for pool in self.cursor.pools)
 
     @property
     def capacity(self) -> int:
-        """Columns a slot of the last pool has."""
+        """Columns that each slot of the last pool has."""
         return self.cursor.pools[-1].columns
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the keys, which is that of the queries."""
+        """Type of the keys, which is that of the queries."""
         return self.slot_layers[0].stores[0].dtype
 
     @property
@@ -132,7 +132,7 @@ class SlotCache(Cache):
 
     @property
     def bytes(self) -> int:
-        """Of the keys and values that it has memory for."""
+        """Bytes of the keys and values that it has memory for."""
         return sum(store.nbytes for store in self.tensors)
 
     def serves(self, prefix: Prefix, pools: Sequence[Pool]) -> bool:
@@ -189,7 +189,11 @@ class SlotCache(Cache):
             self._allocate(capacity)
 
     def insert(self, slots: Tensor, prefix: Prefix) -> None:
-        """Puts one prompt into several slots. Args: slots: [k] int64."""
+        """Puts one prompt into several slots.
+
+        Args:
+            slots: [k] int64.
+        """
         index: dict[int, Tensor] = {}  # by heads: [k, heads, P] cells
         for layer, key, value in zip(self.slot_layers, prefix.keys, prefix.values, strict=True):
             for store, states in zip(layer.stores, (key, value), strict=True):
@@ -224,7 +228,11 @@ class SlotCache(Cache):
 
 
 def _place(slot: int, counts: Sequence[int]) -> tuple[int, int]:
-    """The pool of a slot, and its row there. Args: counts: slots in use of each pool, which number it."""
+    """The pool of a slot, and its place there.
+
+    Args:
+        counts: slots in use of each pool, by which slots are numbered.
+    """
     pool = 0
     while slot >= counts[pool]:
         slot -= counts[pool]

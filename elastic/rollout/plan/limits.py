@@ -16,7 +16,7 @@ class Limits:
 
     Attributes:
         context: most tokens of prompt and completion together; None where the model sets no limit.
-        vocab: logits a token.
+        vocab: logits per token.
         eos_ids: tokens that end a row, ascending; none where rows end at their budgets alone.
         pad_id: what finished rows emit.
     """

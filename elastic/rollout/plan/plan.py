@@ -73,12 +73,12 @@ class Plan:
 
     @cached_property
     def needs(self) -> Needs:
-        """Of these rows."""
+        """What these rows need of the KV cache."""
         lengths = [len(self.prompts[k]) for k in self.prompt_index]
         return Needs.of(lengths, self.most, self.bounded)
 
     def schedule(self, pools: Sequence[Pool], refill: int, bucket: Callable[[int], int] = int) -> Schedule:
-        """Of these rows, none of which has begun."""
+        """A schedule of these rows, none of which has begun."""
         lengths, needs = [len(prompt) for prompt in self.prompts], self.needs
         row_pool = class_of_rows(pools, needs)
         return Schedule(self.prompt_index, lengths, self.most, needs, pools, row_pool, refill, bucket)
@@ -165,7 +165,7 @@ def _at_least_one(name: str, value: Any) -> int:
 def _dropped(
     most: Sequence[tuple[int, bool] | OutOfContext], samples: int, over_context: OverContext
 ) -> dict[int, str]:
-    """Prompts of which a row does not fit, where they are to be dropped, and why."""
+    """The prompts to be dropped, each with the reason: one of its rows does not fit."""
     dropped: dict[int, str] = {}
     for row, found in enumerate(most):
         if isinstance(found, OutOfContext):
@@ -193,7 +193,7 @@ def _most(
     markers: Markers,
     limits: Limits,
 ) -> tuple[int, bool]:
-    """The most tokens a row emits, and whether that is its budget's own bound."""
+    """The most tokens that a row emits, and whether that is its budget's own bound."""
     begun: dict[str, Any] = {"phase": start.phase, "thinking_used": start.thinking_used}
     # First, as it checks the budget's texts: a bad one is no matter of the context.
     bound = budget.max_tokens(markers, tokenizer, **begun)
@@ -214,7 +214,7 @@ def _most(
     if max_new_tokens is None and room is None:
         raise ValueError(f"max_new_tokens: expected a number, as neither {budget} nor the model sets a limit")
     if budget.thinking is not None:
-        # A limit that cuts the closing text, or leaves nothing behind it, is an error now (as in R14).
+        # A limit that cuts the closing text, or leaves nothing behind it, is an error here (as in R14).
         least = replace(budget, solution=1).max_tokens(markers, tokenizer, **begun)
         if least is not None and outside < least:
             least_text = f"expected at least {least}, so that {budget} can close thinking and answer"

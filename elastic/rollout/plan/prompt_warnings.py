@@ -13,7 +13,7 @@ from elastic.rollout.plan.starts import ambiguous_prompts
 
 
 class PromptWarnings:
-    """Of starts once per call, of special tokens once per engine: a training run has thousands of calls."""
+    """Warns of starts in every call, of special tokens once per engine: a training has thousands of calls."""
 
     def __init__(self, tokenizer: Any, markers: Markers):
         self._tokenizer, self._markers = tokenizer, markers

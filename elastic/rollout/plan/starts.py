@@ -26,7 +26,7 @@ _NAMES = "'opening', 'thinking' or 'solution'"
 
 @dataclass(frozen=True)
 class Start:
-    """Of one prompt's rows.
+    """Where the rows of one prompt start.
 
     Attributes:
         phase: OPENING, THINKING or SOLUTION.
@@ -47,7 +47,7 @@ def read_starts(
     markers: Markers,
     tokenizer: Any,
 ) -> list[Start]:
-    """One a prompt.
+    """Where the rows of each prompt start.
 
     Args:
         prompts: as given.

@@ -17,7 +17,7 @@ from elastic.budget.pattern import Spelling
 from elastic.data.files import write_atomic
 
 _FORMAT = "elastic.rollout version 3"
-_FORMAT_2 = "elastic.rollout version 2"  # one spelling a marker; rows began as their prompts say
+_FORMAT_2 = "elastic.rollout version 2"  # one spelling per marker; rows began as their prompts say
 _FORMAT_1 = "elastic.rollout version 1"  # neither padding id nor run seed besides
 
 
@@ -33,7 +33,7 @@ def write_record(
     stop: tuple[str, ...],
     dropped: dict[int, str],
 ) -> None:
-    """See `RolloutBatch.save`; the arguments are its fields."""
+    """Writes a record, as `RolloutBatch.save` says; the arguments are its fields."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     flat = [token for prompt in prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)

@@ -13,13 +13,13 @@ FIRST_COLUMNS = 512  # for the completions of rows without a budget; doubled whe
 
 @dataclass(frozen=True)
 class Needs:
-    """R of each.
+    """The needs of R rows: one entry per row in each list.
 
     Attributes:
-        tokens: of a completion that the cache has columns for from the start.
-        columns: for prompt and completion.
-        grows: whether the row may need more than that.
-        most_columns: that it may need at most.
+        tokens: of its completion that the cache has columns for from the start.
+        columns: from the start, for its prompt and these tokens.
+        grows: whether it may need more than that.
+        most_columns: the most that it may need.
     """
 
     tokens: list[int]
@@ -29,7 +29,7 @@ class Needs:
 
     @classmethod
     def of(cls, prompt_tokens: Sequence[int], most: Sequence[int], bounded: Sequence[bool]) -> Needs:
-        """Of rows whose prompts have so many tokens and which emit at most `most`.
+        """The needs of rows whose prompts have so many tokens and which emit at most `most`.
 
         What a row with a bound of its own may need is there from the start (SPEC R5); the others begin with
         some and get more as they go.

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from elastic.rollout.schedule.needs import Needs
 
 MOST_POOLS = 4  # attention runs once per pool and layer
-_WORTH = 1 / 16  # of one pool's cells, that a further pool saves at least
-_MORE_STEPS = 1 / 32  # of one pool's steps, that pools may add, where rows run into their limits or end early
-_SHARES = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)  # slots of longer rows that are tried, in shares of their tokens
-_LENGTHS = 64  # that are tried
+_WORTH = 1 / 16  # a further pool saves at least this share of one pool's cells
+_MORE_STEPS = 1 / 32  # pools add at most this share of one pool's steps, with early ends and without
+_SHARES = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0)  # tried: slots of longer rows, relative to their share of tokens
+_LENGTHS = 64  # tried at most
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -73,7 +73,7 @@ def length_classes(needs: Needs, slots: int, least_cells: int = 0) -> list[Pool]
 
 
 def class_of_rows(pools: Sequence[Pool], needs: Needs) -> list[int]:
-    """Of each row, the shortest pool that holds it; rows that grow belong to the last."""
+    """The shortest pool that holds each row; rows that grow belong to the last."""
     last = len(pools) - 1
     return [
         last if grows else next(p for p, pool in enumerate(pools) if pool.columns >= columns)
@@ -82,7 +82,7 @@ def class_of_rows(pools: Sequence[Pool], needs: Needs) -> list[int]:
 
 
 def most_slots(fits: Callable[[int], bool], slots: int) -> int:
-    """The most slots, fewer than `slots`, which do not fit, that do: one more does not. 0 for none."""
+    """The most slots that fit, 0 for none; `slots` do not."""
     some, too_many = 0, slots
     while too_many - some > 1:
         middle = (some + too_many) // 2
@@ -116,7 +116,7 @@ def _profile(needs: Needs, slots: int, share: float) -> list[int]:
 
 
 def _covers(profile: Sequence[int]) -> Iterator[list[Pool]]:
-    """The pools of fewest cells that cover a profile: one, two, .. of them.
+    """The pools of fewest cells that cover a profile: one, two, and so on.
 
     Dynamic programming over the distinct lengths, of which at most so many are tried.
     """

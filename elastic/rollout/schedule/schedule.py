@@ -29,7 +29,7 @@ class Schedule:
         prompt_tokens: of each prompt, its length.
         most: of each row, the most tokens it emits.
         needs: of the rows.
-        pools: of S slots together, shortest first.
+        pools: S slots together, shortest first.
         row_pool: of each row, the shortest pool whose slots hold it.
         refill: free slots that start a refill, or a compaction once the queue is empty.
         bucket: rounds up how many slots of a pool a compaction leaves in use for so many rows, where steps
@@ -83,7 +83,7 @@ class Schedule:
 
     @property
     def used(self) -> int:
-        """n."""
+        """n, slots in use."""
         return sum(self.counts)
 
     @property
@@ -110,7 +110,7 @@ class Schedule:
         return free >= min(self._refill, max(1, self.used // 8))
 
     def refill(self) -> list[int]:
-        """The slots to `admit` rows to now; none where too few are free."""
+        """The slots that rows are to be admitted to; none where too few are free."""
         taken: list[int] = []
         if self.used > self.alive and any(self._ready(p) for p in range(len(self.pools))):
             for p, slots in enumerate(self._slots()):

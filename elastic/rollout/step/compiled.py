@@ -36,8 +36,8 @@ class CompiledForward:
 
     Args:
         mode: "on" compiles every shape, "off" none. "auto" compiles one once `PAYS_STEPS` steps would have
-            gained by it: those that were taken in it, and those that the call is about to take. So at most
-            about as much time is lost on shapes that are not seen again as it would have taken to compile.
+            gained by it: those that were taken in it, and those that the call is about to take. So a shape
+            that is not seen again costs at most about what compiling it would have.
     """
 
     def __init__(self, mode: str):
@@ -68,11 +68,11 @@ class CompiledForward:
         return self._due[shape]
 
     def took(self, shape: Shape) -> None:
-        """A step was taken that this shape would have served."""
+        """Counts an uncompiled step that this shape would have served."""
         self._taken[shape] += 1
 
     def __call__(self, shape: Shape, *args: Any) -> None:
-        """`step.forward(*args)`. Where that cannot be compiled, it is said, and nothing is from there on."""
+        """Runs `step.forward(*args)`, compiled. If that fails, a line says so and ends compiling."""
         if self.off:
             return forward(*args)
         if shape not in self._made:
@@ -90,10 +90,11 @@ class CompiledForward:
 
 
 def expected_steps(tokens: Sequence[int], slots: int) -> int:
-    """About how many steps rows take: as if none ended early, and those without a bound after some.
+    """About how many steps rows take if none ends early.
 
     Args:
-        tokens: of each row, as in `Needs`.
+        tokens: of each row, as in `Needs`, which counts rows without a bound as a few hundred.
+        slots: S.
     """
     return max(max(tokens), -(-sum(tokens) // slots))
 

@@ -47,7 +47,7 @@ class CudaGraphs:
         self.forget()
 
     def warm(self, work: Work) -> None:
-        """See `Graphs`."""
+        """Runs the work on the stream of the captures."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -55,7 +55,7 @@ class CudaGraphs:
         current.wait_stream(self._stream)
 
     def capture(self, work: Work) -> Work:
-        """See `Graphs`."""
+        """Captures the work in a graph, and returns its replay."""
         graph = torch.cuda.CUDAGraph()
         # The outer context: `torch.cuda.graph` stays on its stream when ending a failed recording raises.
         with (
@@ -67,7 +67,7 @@ class CudaGraphs:
         return graph.replay
 
     def forget(self) -> None:
-        """See `Graphs`. A pool whose recordings are all gone refuses further ones."""
+        """Begins another pool: one whose recordings are all gone refuses further ones."""
         self._pool = torch.cuda.graph_pool_handle()
 
 

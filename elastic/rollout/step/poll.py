@@ -45,7 +45,13 @@ class Poll:
         self._posted: tuple[Tensor, torch.cuda.Event | None, list[int]] | None = None
 
     def look(self, slots: Slots, used: int, step: int, alive: int, row: list[int]) -> Report | None:
-        """Args: used: slots in use; step: steps taken; alive: rows that the host believes to run.
+        """Looks, where it is time to.
+
+        Args:
+            used: slots in use.
+            step: steps taken.
+            alive: rows that the host believes to run.
+            row: of each slot, its row.
 
         Returns:
             None where it is not time, or nothing changed.

@@ -22,7 +22,7 @@ def addresses(tensors: Iterable[Tensor]) -> Signature:
 
 
 def of_value(value: Tensor | float) -> Signature:
-    """Of an argument: a number is recorded, a tensor is read."""
+    """An argument of a step: numbers by value, as a recording holds them, tensors by address."""
     return addresses([value]) if isinstance(value, Tensor) else (value,)
 
 

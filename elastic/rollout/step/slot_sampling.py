@@ -1,4 +1,4 @@
-"""What the rows in the slots are drawn by. R rows, S slots."""
+"""Sampling parameters of the rows in the slots. R rows, S slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from elastic.sampling import Sampling
 
-# Name, dtype, and the value that does nothing, which free slots have.
+# Name, dtype, and the value of free slots, which does nothing.
 _FIELDS = (
     ("temperature", torch.float64, 1.0),
     ("top_k", torch.int64, 0),

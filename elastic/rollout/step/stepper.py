@@ -30,8 +30,8 @@ from elastic.rollout.step.step import Slots, emit, forward, new_slots
 from elastic.rollout.step.workspace import Workspace
 from elastic.sampling import Sampling
 
-_LEAST_COLUMNS = 256  # that a recording reads: fewer cost nothing less
-_KEPT_SHARE = 8  # of the device's memory, the part that buffers may take between calls
+_LEAST_COLUMNS = 256  # that a recording reads: fewer would save nothing
+_KEPT_SHARE = 8  # buffers may take one eighth of the device's memory between calls
 _MOST_RECORDINGS = 64  # the oldest goes; each holds host and device memory for its launches
 
 
@@ -95,7 +95,7 @@ class Stepper:
 
     @contextmanager
     def lend(self) -> Iterator[Stepper]:
-        """For one call. A call inside a call, say from a callback, gets one that shares nothing."""
+        """The stepper for one call. A call inside a call, say from a callback, gets another one."""
         if self._lent:
             yield Stepper(self._model, attention=self._attention)
             return
@@ -116,7 +116,7 @@ class Stepper:
             yield
 
     def finish(self) -> None:
-        """The call has come to its end: what it leaves can be used again."""
+        """Says that the call came to its end, so that what it leaves can be used again."""
         self._finished = True
 
     def _takes_much(self) -> bool:
@@ -167,7 +167,7 @@ class Stepper:
 
     @property
     def held_bytes(self) -> int:
-        """Of the KV cache that is kept from the call before; the next one takes it, or its memory."""
+        """Bytes of the KV cache that is kept from the call before; the next one takes it, or its memory."""
         return self._space.cache_bytes
 
     def cache(self, prefix: Prefix, pools: Sequence[Pool]) -> SlotCache:

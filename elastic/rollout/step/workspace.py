@@ -42,12 +42,12 @@ class Workspace:
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
+        """Bytes of all that it holds."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def cache_bytes(self) -> int:
-        """What the KV cache takes of that."""
+        """Bytes of its KV cache."""
         return 0 if self._cache is None else self._cache.bytes
 
     def machine(self, machine: Machine, device: torch.device) -> Machine:
@@ -72,7 +72,7 @@ class Workspace:
         return kept
 
     def cache(self, prefix: Prefix, pools: Sequence[Pool]) -> SlotCache:
-        """For slots in these pools, at least as long. What it holds is finite, and nothing reads it."""
+        """A cache for slots in these pools, at least as long. What it holds is finite; nothing reads it."""
         if self._cache is None or not self._cache.serves(prefix, pools):
             self._cache = None  # freed before the next one is taken
             self._cache = SlotCache(prefix, [Pool(p.slots, _rounded(p.columns)) for p in pools])

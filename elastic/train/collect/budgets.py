@@ -11,7 +11,7 @@ class BudgetDraw:
     """Budgets of a step, a function of (seed, step, group) alone: a checkpoint need not hold them.
 
     Raises:
-        ValueError: the smallest or largest budget of the configuration is impossible (SPEC.md R14, R17).
+        ValueError: the smallest or largest budget of the configuration is impossible (SPEC R14, R17).
     """
 
     def __init__(self, config: BudgetConfig, seed: int) -> None:

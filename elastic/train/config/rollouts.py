@@ -69,7 +69,7 @@ class DataConfig(Section):
 
 @dataclass(frozen=True)
 class RewardConfig(Section):
-    """``[reward]``: 1 for a correct answer, optionally with L1's length term (SPEC.md section 6).
+    """``[reward]``: 1 for a correct answer, optionally with L1's length term (SPEC section 6).
 
     Attributes:
         name: the correctness reward: ``math`` (`elastic.rewards.math_reward`), or ``tiny``, of the embedded
@@ -95,7 +95,7 @@ class RewardConfig(Section):
 
 @dataclass(frozen=True)
 class BudgetConfig(Section):
-    """``[budget]``: what rollouts may spend (SPEC.md section 2), the paper's (1K, 1K) by default.
+    """``[budget]``: what rollouts may spend (SPEC section 2), the paper's (1K, 1K) by default.
 
     Attributes:
         thinking: most sampled thinking tokens t*.
@@ -172,7 +172,7 @@ class BudgetConfig(Section):
         """The smallest and the largest budget that `draw` gives.
 
         Raises:
-            ValueError: one of them is impossible (SPEC.md R14, R17).
+            ValueError: one of them is impossible (SPEC R14, R17).
         """
         try:
             largest = Budget(

@@ -11,7 +11,7 @@ Advantage = Literal["group", "none", "batch", "rloo", "maxrl", "passk"]
 
 @dataclass(frozen=True)
 class LossConfig(Section):
-    """``[loss]``: SPEC.md section 5.
+    """``[loss]``: SPEC section 5.
 
     Attributes:
         loss: the loss's name in `elastic.ops.grpo_loss`.

@@ -8,8 +8,8 @@ import torch
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout.step import compiled
 from elastic.rollout.step.compiled import PAYS_STEPS, CompiledForward, Shape, expected_steps
-from tests.rollout.small_models import make_model, mixed_budgets, steady
-from tests.rollout.test_rollout_engine import HOT, PROMPTS, assert_same
+from tests.rollout.calls import HOT, PROMPTS, assert_same, mixed_budgets
+from tests.rollout.small_models import make_model, steady
 
 TOP, QUARTER = Shape(64, 64, 1024), Shape(16, 64, 1024)
 
@@ -104,7 +104,7 @@ def test_auto_compiles_what_pays(monkeypatch):
     for _ in range(40):
         auto.took(TOP)
         auto.took(QUARTER)
-    assert not auto.due(TOP)  # decided once a call
+    assert not auto.due(TOP)  # decided once per call
     auto.begin(PAYS_STEPS - 41)
     assert not auto.due(TOP)
     auto.begin(PAYS_STEPS - 40)

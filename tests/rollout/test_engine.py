@@ -6,17 +6,9 @@ import pytest
 import torch
 
 import elastic.rollout.schedule.needs
-from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source, replay
-from tests.rollout.small_models import ANNOTATION, biased, make_model, mixed_budgets
-
-FIELDS = ["tokens", *ANNOTATION, "seeds", "prompt_index"]
-PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
-HOT = Sampling(temperature=1.0, seed=3)
-
-
-def assert_same(batch, expected, fields=FIELDS):
-    for name in fields:
-        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling, Source
+from tests.rollout.calls import FIELDS, HOT, PROMPTS, assert_replayed, assert_same, mixed_budgets
+from tests.rollout.small_models import biased, make_model
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +80,7 @@ def test_replay_gives_the_batch_annotation_of_random_models_and_budgets(tokenize
     budgets = mixed_budgets(24, seed)
     engine = RolloutEngine(make_model(family, seed=seed), tokenizer, max_rows=9)
     batch = engine.generate(PROMPTS, budgets, 4, Sampling(temperature=1.3, seed=seed), max_new_tokens=90)
-    again = replay(batch, budgets, engine.markers)
-    assert_same(again, batch, ANNOTATION)
+    assert_replayed(batch, budgets)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -156,8 +147,7 @@ def test_without_eos_ids_an_eos_is_a_token_like_any_other(tokenizer):
     assert batch.eos_ids == ()
     assert batch.tokens[0].tolist() == [1, 1, 1, 3, 1, 1]
     assert batch.finish_reason.tolist() == [FinishReason.SOLUTION_BUDGET] * 2
-    again = replay(batch, Budget(3, 2), engine.markers)
-    assert_same(again, batch, ANNOTATION)
+    assert_replayed(batch, Budget(3, 2))
 
 
 def test_forced_tokens_are_marked_and_a_zero_budget_forces_at_once(tokenizer):

@@ -9,12 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from elastic import Budget, Phase, RolloutBatch, RolloutEngine, Sampling, replay
+from elastic import Budget, Phase, RolloutBatch, RolloutEngine, replay
 from elastic.budget.pattern import Spelling
 from elastic.rollout.record.batch import TENSOR_FIELDS
+from tests.rollout.calls import HOT
 from tests.rollout.records import BUDGETS, same_rows
-
-HOT = Sampling(temperature=1.0, seed=3)
 
 
 def test_a_saved_batch_loads_as_it_was(batch, tokenizer, tmp_path):

@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from elastic import Budget, FinishReason, Phase, RolloutEngine, Sampling
-from tests.rollout.small_models import biased, make_model, mixed_budgets
-
-PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
-HOT = Sampling(temperature=1.0, seed=3)
+from tests.rollout.calls import HOT, PROMPTS, mixed_budgets
+from tests.rollout.small_models import biased, make_model
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])

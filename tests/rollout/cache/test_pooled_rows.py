@@ -14,10 +14,10 @@ from elastic.rollout.attention.slot_attention import MASKED
 from elastic.rollout.cache.prefill import prefill
 from elastic.rollout.cache.slot_cache import SlotCache
 from elastic.rollout.schedule.pools import Pool
-from tests.rollout.small_models import ANNOTATION, VOCAB, biased, make_model
+from tests.rollout.calls import ANNOTATION, PROMPTS, assert_same
+from tests.rollout.small_models import VOCAB, biased, make_model
 
 CPU = torch.device("cpu")
-PROMPTS = ["ab1+2=<think>", "c<think>", "hello00001+2<think>\n", "x=y", "a<think>b</think>", "zz<think>"]
 FIELDS = ["tokens", *ANNOTATION]
 TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, 2 layers, 2 heads of 8, float32: the small model's
 WARM = Sampling(temperature=0.6, seed=3)
@@ -66,8 +66,7 @@ def test_rows_are_the_same_in_pools(tokenizer, request, family, max_rows, option
     assert len(caches[0].cursor.pools) > 1
     assert max_rows < 16 or caches[0].moves  # compactions
     assert max_rows == 48 or caches[0].inserts > len(PROMPTS)  # refills
-    for name in FIELDS:
-        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+    assert_same(batch, expected, FIELDS)
     torch.testing.assert_close(batch.logprobs, expected.logprobs, atol=2e-6, rtol=0)
     assert model.config._attn_implementation == "sdpa"
 

@@ -5,8 +5,9 @@ import warnings
 import pytest
 import torch
 
-from elastic import Budget, RolloutBatch, RolloutEngine, Sampling, replay
+from elastic import Budget, RolloutBatch, RolloutEngine, replay
 from elastic.rollout import OutOfContext
+from tests.rollout.calls import HOT, assert_same
 from tests.rollout.small_models import make_model
 
 PROMPTS = [[5, 6, 2], [7] * 60 + [2], [8, 2], [9] * 70, [10, 2]]
@@ -14,7 +15,6 @@ WHY = {
     1: "budget: a prompt of 61 tokens and at most 8",
     3: "prompt: expected fewer tokens than the model's context of 64, got 70",
 }
-HOT = Sampling(temperature=1.0, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,7 @@ def test_the_others_keep_their_numbers_seeds_and_tokens(engine, batch):
     assert batch.prompt_index.tolist() == [0, 0, 2, 2, 4, 4]
     short = [*PROMPTS[:1], [2], PROMPTS[2], [2], PROMPTS[4]]
     expected = engine.generate(short, Budget(4, 3), 2, HOT)[[0, 1, 4, 5, 8, 9]]
-    for name in ("tokens", "seeds", "lengths", "finish_reason", "source"):
-        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+    assert_same(batch, expected, ("tokens", "seeds", "lengths", "finish_reason", "source"))
     replay(batch, Budget(4, 3), batch.markers)
 
 

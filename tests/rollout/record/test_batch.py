@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from elastic import Budget, FinishReason, Markers, Phase, RolloutBatch, RolloutEngine, Sampling, Source
+from elastic import Budget, FinishReason, Markers, Phase, RolloutBatch, RolloutEngine, Source
 from elastic.models.tiny.vocabulary import build_tokenizer
+from tests.rollout.calls import HOT
 from tests.rollout.records import PROMPTS, same_rows
 from tests.rollout.small_models import biased, make_tokenizer
-
-HOT = Sampling(temperature=1.0, seed=3)
 
 
 @pytest.mark.parametrize(

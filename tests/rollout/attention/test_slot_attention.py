@@ -18,9 +18,9 @@ from elastic.rollout.cache.prefill import prefill
 from elastic.rollout.cache.slot_cache import SlotCache
 from elastic.rollout.schedule.pools import Pool
 from elastic.rollout.step.step import Slots, forward, new_slots
-from tests.rollout.attention_oracle import oracle
+from tests.rollout.attention.oracle import oracle
+from tests.rollout.attention.windowed_models import OPTIONS, WINDOW, check_rescored, decode, windowed
 from tests.rollout.small_models import VOCAB, make_model
-from tests.rollout.windowed_models import OPTIONS, WINDOW, check_rescored, decode, windowed
 
 CPU = torch.device("cpu")
 UNCOMPILED = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -20,9 +20,9 @@ from elastic.budget.machine import compile_budgets
 from elastic.rollout.step import signature
 from elastic.rollout.step.poll import Poll
 from elastic.rollout.step.workspace import Workspace
-from tests.rollout.recorder import Recorder
-from tests.rollout.small_models import make_model, mixed_budgets, steady
-from tests.rollout.test_rollout_engine import HOT, PROMPTS, assert_same
+from tests.rollout.calls import HOT, PROMPTS, assert_same, mixed_budgets
+from tests.rollout.small_models import make_model, steady
+from tests.rollout.step.recorder import Recorder
 
 NO_EOS = {"eos_ids": ()}
 THOUGHTS = [f"{letter * n}<think>" for n, letter in enumerate("abcdef", 1)]

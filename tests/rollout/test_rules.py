@@ -3,7 +3,6 @@
 import random
 
 import pytest
-import torch
 
 from elastic import (
     Budget,
@@ -14,12 +13,12 @@ from elastic import (
     RolloutEngine,
     Sampling,
     Source,
-    replay,
 )
 from elastic.budget.markers import NaturalEnd
 from elastic.budget.pattern import Spelling
+from tests.rollout.calls import ANNOTATION, assert_replayed, assert_same, mixed_budgets
 from tests.rollout.scripted import THINK, TOOLS, byte_tokenizer, play, scripted_engine
-from tests.rollout.small_models import ANNOTATION, biased, make_tokenizer, mixed_budgets
+from tests.rollout.small_models import biased, make_tokenizer
 
 SPECIAL = byte_tokenizer(special=(*THINK, *TOOLS, "[stop]"))
 PLAIN = byte_tokenizer(special=())
@@ -34,12 +33,6 @@ def engine():
 def plain():
     """Markers of one token a byte, a phrase in front of the end, and a call that ends thinking."""
     return scripted_engine(PLAIN, markers=Markers.from_tokenizer(PLAIN, "<t>", "Done.</t>", ["CALL:"]))
-
-
-def assert_replayed(batch: RolloutBatch, budget: Budget) -> None:
-    again = replay(batch, budget, batch.markers)
-    for name in ANNOTATION:
-        assert torch.equal(getattr(again, name), getattr(batch, name)), name
 
 
 def facts(batch: RolloutBatch) -> tuple[str, str, int, int, bool]:
@@ -242,13 +235,10 @@ def test_rows_that_are_ended_are_the_same_for_any_number_of_slots():
             *(prompts, budgets, 6, Sampling(temperature=1.0, seed=8)), max_new_tokens=90, on_token=on_token
         )
         batches.append(batch)
-        again = replay(batch, budgets, engine.markers)
-        for name in ANNOTATION:
-            assert torch.equal(getattr(again, name), getattr(batch, name)), name
+        assert_replayed(batch, budgets)
     assert 6 < int((batches[0].ended_at >= 0).sum()) < 24
     for batch in batches[1:]:
-        for name in ("tokens", "ended_at", *ANNOTATION):
-            assert torch.equal(getattr(batch, name), getattr(batches[0], name)), name
+        assert_same(batch, batches[0], ("tokens", "ended_at", *ANNOTATION))
 
 
 # All of them

@@ -1,13 +1,12 @@
 """BOS: texts stay as they stand, unless asked; what is missing or doubled is said once."""
 
-import warnings
-
 import pytest
 from tokenizers.processors import TemplateProcessing
 
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.rollout import chat_prompts
 from elastic.rollout.plan.encoding import special_tokens
+from tests.rollout.calls import said
 from tests.rollout.small_models import make_model, make_tokenizer
 
 BUDGET, SAMPLING = Budget(2, 2), Sampling(seed=1)
@@ -29,13 +28,6 @@ def with_bos(front: str = "z", behind: str = ""):
 @pytest.fixture(scope="module")
 def model():
     return make_model()
-
-
-def said(call) -> list[str]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        call()
-    return [str(warning.message) for warning in caught]
 
 
 def test_raw_texts_that_lack_the_tokenizers_bos_are_pointed_out_once(model):

@@ -9,9 +9,9 @@ from elastic import RolloutEngine
 from elastic.rollout.attention import flash
 from elastic.rollout.attention import slot_attention as attention
 from elastic.rollout.attention.slot_attention import SlotAttention
-from tests.rollout.attention_oracle import FlashStandIn
+from tests.rollout.attention.oracle import FlashStandIn
+from tests.rollout.attention.windowed_models import check_rescored, decode
 from tests.rollout.small_models import make_model
-from tests.rollout.windowed_models import check_rescored, decode
 
 CPU = torch.device("cpu")
 

@@ -1,25 +1,16 @@
 """Where rows start: read from prompts, known from chats or stated (R19), and what is said where in doubt."""
 
-import warnings
-
 import pytest
 import torch
 
 from elastic import Budget, FinishReason, Markers, Phase, RolloutBatch, RolloutEngine, Sampling, replay
 from elastic.rollout import ChatPrompt, OutOfContext, chat_prompts
+from tests.rollout.calls import HOT, said
 from tests.rollout.scripted import byte_tokenizer, play, scripted_engine
 from tests.rollout.small_models import biased, make_model, make_tokenizer
 
 OPENING, T, S = Phase.OPENING, Phase.THINKING, Phase.SOLUTION
-HOT = Sampling(temperature=1.0, seed=3)
 MODELESS = [Phase.CLOSING, "closing", "Thinking", "", 1, True, Phase.DONE, Phase.NOTICE]
-
-
-def said(call) -> list[str]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        call()
-    return [str(warning.message) for warning in caught]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +21,7 @@ def engine(model, tokenizer):
 @pytest.fixture(scope="module")
 def endless():
     """Never ends a thought or a row by itself, and never opens one."""
-    model = biased(0, 1, -100.0)
-    with torch.no_grad():
-        model.lm_head.bias[[2, 3, 4, 5]] = -100.0
-    return RolloutEngine(model, make_tokenizer())
+    return RolloutEngine(biased(0, [1, 2, 3, 4, 5], -100.0), make_tokenizer())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from elastic.rollout.attention import flex
 from elastic.rollout.attention.attend import attend
 from elastic.rollout.attention.masked import length_mask, masked_attention
-from tests.rollout.attention_oracle import oracle
+from tests.rollout.attention.oracle import oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
