@@ -93,9 +93,8 @@ class Trainer:
         model.to(accelerator.device)
         packs(model)  # refuses, before the first rollout, a model that cannot be trained
         self._rollout_model = RolloutModel(model, config.train.mixed_precision)
-        engine = RolloutEngine(
-            self._rollout_model.module, tokenizer, markers=markers, max_rows=config.rollout.max_rows
-        )
+        decoding = {name: getattr(config.rollout, name) for name in ("max_rows", "attention", "compile")}
+        engine = RolloutEngine(self._rollout_model.module, tokenizer, markers=markers, **decoding)
         sources = ((dataset, prompts), (eval_dataset, eval_prompts))
         check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.

@@ -5,10 +5,12 @@ from collections import Counter
 import pytest
 import torch
 
+from elastic import RolloutEngine
 from elastic.data import Problem
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
+from elastic.rollout.step import compiled
 from elastic.train import Trainer
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
@@ -263,3 +265,19 @@ def test_length_reward_asks_and_pays_for_a_length(tmp_path):
         used = sample["thinking_tokens"] + sample["solution_tokens"]
         assert sample["reward"] == pytest.approx(1 - 0.1 * abs(target - used))
     assert all(record["accuracy"] == 1.0 for record in lines(tmp_path / "metrics.jsonl"))
+
+
+def test_decode_steps_run_as_the_configuration_says(tmp_path, monkeypatch):
+    engines = []
+
+    def noted(*args, **options):
+        engines.append(RolloutEngine(*args, **options))
+        return engines[-1]
+
+    monkeypatch.setattr("elastic.train.trainer.RolloutEngine", noted)
+    monkeypatch.setattr(compiled, "_BACKEND", "aot_eager")  # leaves out the code generation, which takes long
+    rollout = {"attention": "sdpa", "compile": "on", "max_rows": 5}
+    run(build_config(tmp_path, train={"steps": 1}, rollout=rollout))
+    assert engines[0].attention == "sdpa (asked for)"
+    assert engines[0].max_rows == 5
+    assert engines[0]._stepper._compiled._made  # steps went through a compilation

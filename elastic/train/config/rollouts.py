@@ -17,7 +17,7 @@ class ModelConfig(Section):
         dtype: of the weights. 16-bit weights would lose updates smaller than their rounding, so they are
             refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-        attention: of the rollouts, see `elastic.load_model`.
+        attention: of prompts in rollouts, see `elastic.load_model`.
         allow_missing: accept a checkpoint that lacks some weights (they are then random) or has unknown ones.
         start_marker: text that opens thinking; where neither marker is given, the well-known pair that the
             vocabulary has as tokens, else ``<think>`` and ``</think>``.
@@ -218,6 +218,8 @@ class RolloutConfig(Section):
         min_p: 0 for off.
         max_rows: rows decoded at once.
         max_new_tokens: ends rows whose budget is unlimited; absent for the model's context.
+        attention: of decode steps: ``auto``, ``flash``, ``flex`` or ``sdpa``, see `elastic.RolloutEngine`.
+        compile: decode steps through `torch.compile`: ``auto``, ``on`` or ``off``.
     """
 
     TABLE: ClassVar[str] = "rollout"
@@ -230,6 +232,8 @@ class RolloutConfig(Section):
     min_p: float = limited(0.0, low=0, high=1)
     max_rows: int = limited(64, low=1)
     max_new_tokens: int | None = limited(None, low=1)
+    attention: Literal["auto", "flash", "flex", "sdpa"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
 
     def check(self) -> None:
         if self.samples_per_prompt == 1:

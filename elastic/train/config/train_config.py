@@ -30,7 +30,7 @@ RESUMABLE = (
 ROUNDING = (
     *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
-    *("model.attention", "model.gradient_checkpointing"),
+    *("model.attention", "model.gradient_checkpointing", "rollout.attention", "rollout.compile"),
 )
 
 
