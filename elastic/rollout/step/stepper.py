@@ -214,11 +214,14 @@ class Stepper:
             return work()
         self._recordings[key] = replay
         replay()
+        cache.cursor.columns = columns  # a compaction moves as many; the replay runs no Python that says so
 
     def _record(self, work: Work) -> Work | None:
         assert self._graphs is not None
         while len(self._recordings) > _MOST_RECORDINGS:
-            del self._recordings[next(iter(self._recordings))]
+            oldest = self._recordings.pop(next(iter(self._recordings)))
+            if oldest is not None and not any(self._recordings.values()):
+                self._graphs.forget()
         try:
             return self._graphs.capture(work)
         except RuntimeError as error:
@@ -260,7 +263,8 @@ class Stepper:
         if call.cache is cache and call.allocations == cache.allocations:
             return
         call.cache, call.allocations = cache, cache.allocations
-        made_for = (call.model, signature.addresses(self._space.tensors))
+        # Slots of other numbers and lengths may take as much memory, and be given the same addresses.
+        made_for = (call.model, signature.addresses(self._space.tensors), tuple(cache.cursor.pools))
         if made_for != self._made_for:
             self._drop_recordings()
             self._made_for = made_for
