@@ -67,3 +67,20 @@ def test_recordings_begin_another_pool_once_all_of_one_are_gone(tokenizer, recor
         sampling = Sampling(temperature=temperature, seed=1)
         engine.generate(THOUGHTS[:4], sampling=sampling, max_new_tokens=tokens)
     assert (recorder.captured, recorder.pools) == (2, 2)
+
+
+def test_recorded_steps_cast_weights_themselves(tokenizer, recorder):
+    model = steady().to(torch.bfloat16)
+    model.lm_head.float()  # as adapters in float32 over a model in bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        engine = RolloutEngine(model, tokenizer, max_rows=4, **NO_EOS)
+    batches = []
+    for scale in (1.0, 1.0, 1.5):
+        with torch.no_grad():
+            model.lm_head.weight.mul_(scale)
+        with torch.autocast("cpu", torch.bfloat16):  # keeps its casts of weights until it is left
+            batches.append(engine.generate(THOUGHTS[:4], Budget(6, 4), sampling=HOT))
+            assert torch.is_autocast_cache_enabled()
+    assert (recorder.captured, recorder.pools) == (1, 1)
+    assert_same(batches[1], batches[0])
+    assert not torch.equal(batches[2].full_logprobs, batches[1].full_logprobs)

@@ -201,7 +201,8 @@ class Stepper:
 
         def work() -> None:
             emit(call.slots, call.machine, call.sampling, rows)
-            self._forward(cache, rows, columns, shape)
+            with _no_kept_casts():
+                self._forward(cache, rows, columns, shape)
 
         if self._graphs is None:
             return work()
@@ -292,3 +293,14 @@ class Stepper:
         )
         self._drop_recordings()
         self._graphs = None
+
+
+@contextmanager
+def _no_kept_casts() -> Iterator[None]:
+    """Autocast keeps casts of weights until it is left, and a recording would go on reading these."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
