@@ -68,7 +68,7 @@ class Tail:
             values = torch.empty_like(together, device="cpu", pin_memory=True)
             values.copy_(together, non_blocking=True)
             arrived = torch.cuda.Event()
-            arrived.record()
+            arrived.record(torch.cuda.current_stream(together.device))  # the current device may be another
         else:
             values = [field.tolist() for field in log]
         self._fresh.append(_Part(values, arrived, list(rows), list(begins)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,9 +21,16 @@ _BLOCK = 128  # columns
 
 
 @cache
-def compiled() -> Callable[..., Any]:
-    """flex_attention, compiled once per process; uncompiled it would build all scores."""
-    return torch.compile(flex_attention)
+def compiled(*variant: Any) -> Callable[..., Any]:
+    """flex_attention, compiled on its own for each variant, numbers of rows and columns aside.
+
+    One code object is compiled for eight cases, those of all models in the process together; from there on it
+    would run uncompiled, and build all scores.
+    """
+    code = flex_attention.__code__.replace()
+    own = FunctionType(code, flex_attention.__globals__, "flex_attention", flex_attention.__defaults__)
+    own.__kwdefaults__ = flex_attention.__kwdefaults__
+    return torch.compile(own)
 
 
 def flex_obstacle(device: torch.device) -> str:
@@ -76,7 +84,8 @@ def flex_by_lengths(
     def capped(score: Tensor, row: Tensor, head: Tensor, query: Tensor, column: Tensor) -> Tensor:
         return softcap * torch.tanh(score / softcap)
 
-    out = compiled()(
+    variant = bool(window), softcap, sinks is None, scale, packed.shape[1:], value.shape[3], query.dtype
+    out = compiled(*variant)(
         packed,
         key,
         value,

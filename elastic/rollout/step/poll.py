@@ -72,11 +72,12 @@ class Poll:
         values = torch.cat([slots.signal[1:], ops.is_done(slots.state[:used])])
         arrived = None
         if values.is_cuda:
+            stream = torch.cuda.current_stream(values.device)  # the current device may be another
             if self._pinned is None or len(self._pinned) < len(values):
                 self._pinned = torch.empty_like(values, device="cpu", pin_memory=True)
             values = self._pinned[: len(values)].copy_(values, non_blocking=True)
             arrived = torch.cuda.Event()
-            arrived.record()
+            arrived.record(stream)
         self._posted = (values, arrived, list(row))
         return report
 

@@ -201,7 +201,8 @@ class Stepper:
 
         def work() -> None:
             emit(call.slots, call.machine, call.sampling, rows)
-            self._forward(cache, rows, columns, shape)
+            with _no_kept_casts():
+                self._forward(cache, rows, columns, shape)
 
         if self._graphs is None:
             return work()
@@ -214,11 +215,14 @@ class Stepper:
             return work()
         self._recordings[key] = replay
         replay()
+        cache.cursor.columns = columns  # a compaction moves as many; the replay runs no Python that says so
 
     def _record(self, work: Work) -> Work | None:
         assert self._graphs is not None
         while len(self._recordings) > _MOST_RECORDINGS:
-            del self._recordings[next(iter(self._recordings))]
+            oldest = self._recordings.pop(next(iter(self._recordings)))
+            if oldest is not None and not any(self._recordings.values()):
+                self._graphs.forget()
         try:
             return self._graphs.capture(work)
         except RuntimeError as error:
@@ -232,16 +236,13 @@ class Stepper:
         in several pools there are none, as their numbers depend on how many of each are in use.
         """
         slots, capacity = min(len(self._now.slots.tokens), cache.slots), cache.capacity
-        if len(cache.cursor.pools) > 1:
-            shape = Shape(used, slots, capacity)
-            if self._compiled.due(shape) and used == slots:
-                return used, capacity, shape
-            return used, self._columns(columns, capacity), None
-        shape = Shape(quarter(used, slots), slots, capacity)
-        if self._compiled.due(shape):
-            return shape.rows, capacity, shape
-        self._compiled.took(shape)
-        return bucket(used, slots), self._columns(columns, capacity), None
+        several = len(cache.cursor.pools) > 1
+        if not several or used == slots:
+            shape = Shape(quarter(used, slots), slots, capacity)
+            if self._compiled.due(shape):
+                return shape.rows, capacity, shape
+            self._compiled.took(shape)
+        return used if several else bucket(used, slots), self._columns(columns, capacity), None
 
     def _columns(self, columns: int, capacity: int) -> int:
         return capacity if self._attention.by_lengths else bucket(columns, capacity, _LEAST_COLUMNS)
@@ -260,7 +261,8 @@ class Stepper:
         if call.cache is cache and call.allocations == cache.allocations:
             return
         call.cache, call.allocations = cache, cache.allocations
-        made_for = (call.model, signature.addresses(self._space.tensors))
+        # Slots of other numbers and lengths may take as much memory, and be given the same addresses.
+        made_for = (call.model, signature.addresses(self._space.tensors), tuple(cache.cursor.pools))
         if made_for != self._made_for:
             self._drop_recordings()
             self._made_for = made_for
@@ -288,3 +290,14 @@ class Stepper:
         )
         self._drop_recordings()
         self._graphs = None
+
+
+@contextmanager
+def _no_kept_casts() -> Iterator[None]:
+    """Autocast keeps casts of weights until it is left, and a recording would go on reading these."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

@@ -35,7 +35,7 @@ CASES = [
 @UNCOMPILED
 @pytest.mark.parametrize(("kind", "choice"), CASES)
 def test_rows_get_the_logprobs_of_a_plain_forward(kind, choice, tokenizer, stand_in, monkeypatch):
-    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda *variant: flex_attention)
     model = windowed(kind)
     engine = RolloutEngine(model, tokenizer, max_rows=3, eos_ids=[], attention=choice)
     assert engine.attention == f"{choice} (asked for)"
@@ -44,7 +44,7 @@ def test_rows_get_the_logprobs_of_a_plain_forward(kind, choice, tokenizer, stand
 
 @UNCOMPILED
 def test_full_attention_is_served_by_every_choice_alike(tokenizer, stand_in, monkeypatch):
-    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda *variant: flex_attention)
     model = make_model()
     batches = [
         decode(RolloutEngine(model, tokenizer, max_rows=5, eos_ids=[], attention=c))
