@@ -22,10 +22,10 @@ from elastic.rollout.plan.default_markers import default_markers
 from elastic.rollout.plan.limits import model_limits
 from elastic.rollout.plan.plan import OverContext, Plan, make_plan
 from elastic.rollout.plan.prompt_warnings import PromptWarnings
-from elastic.rollout.plan.servable import check_servable
 from elastic.rollout.plan.starts import PhaseName
 from elastic.rollout.proof import prove_decoding
 from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.servable import check_servable
 from elastic.rollout.step.compiled import MODES
 from elastic.rollout.step.graphs import graphs_for
 from elastic.rollout.step.poll import Poll

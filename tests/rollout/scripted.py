@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from elastic import Budget, RolloutBatch, RolloutEngine, Sampling
+from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT
 
 THINK = ("<think>", "</think>")
 TOOLS = ("<tool_call>", "</tool_call>")
@@ -41,6 +42,7 @@ class Scripted(LlamaForCausalLM):
         attention_mask: Any = None,
         position_ids: Any = None,
         past_key_values: Any = None,
+        cache: Any = None,  # as transformers 5.24 calls it
         use_cache: Any = None,
         logits_to_keep: int = 0,
         **more: Any,
@@ -49,9 +51,9 @@ class Scripted(LlamaForCausalLM):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **{CACHE_ARGUMENT: cache if past_key_values is None else past_key_values},
             **more,
         )
         width = out.logits.shape[1]

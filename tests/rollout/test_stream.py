@@ -9,6 +9,7 @@ import torch
 
 from elastic import Budget, FinishReason, Phase, RolloutBatch, RolloutEngine, Sampling, Source
 from elastic.rollout import Finished, Stream, Token
+from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT
 from elastic.rollout.record.batch import TENSOR_FIELDS
 from tests.rollout.calls import HOT, PROMPTS, assert_replayed, assert_same, mixed_budgets
 from tests.rollout.scripted import byte_tokenizer, scripted_engine
@@ -234,7 +235,7 @@ def test_leaving_early_gives_model_and_cache_back(tokenizer, leave):
     stream = engine.stream(["ab<think>"], Budget(9, 9))
     caches = []
     hook = model.register_forward_pre_hook(
-        lambda module, args, kwargs: caches.append(weakref.ref(kwargs["past_key_values"])), with_kwargs=True
+        lambda module, args, kwargs: caches.append(weakref.ref(kwargs[CACHE_ARGUMENT])), with_kwargs=True
     )
     leave(stream)
     hook.remove()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from transformers.cache_utils import DynamicCache
 
-from elastic.rollout.cache.slot_cache import Prefix
+from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT, Prefix
 
 PREFILL_TOKENS = 8192  # in one forward at most, padding included
 
@@ -44,9 +44,9 @@ def prefill(
         out = model(
             part,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=(last - first).clamp(0, part.shape[1] - 1),
+            **{CACHE_ARGUMENT: cache},
         )
         here = out.logits[:, 0].float()
         # Of a prompt that ended in an earlier part, the logits were there.

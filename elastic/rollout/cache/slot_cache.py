@@ -16,11 +16,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
 from elastic.rollout.cache.cursor import Cursor
 from elastic.rollout.schedule.pools import Pool
+
+# Of the models' forward; transformers 5.24 renamed it in all of them.
+_VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+CACHE_ARGUMENT = "cache" if _VERSION >= (5, 24) else "past_key_values"
 
 
 @dataclass

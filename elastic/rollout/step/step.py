@@ -16,7 +16,7 @@ from elastic import ops
 from elastic.budget import Phase
 from elastic.budget.machine import Machine
 from elastic.rollout.attention.slot_attention import MASKED, SlotAttention, SlotReads
-from elastic.rollout.cache.slot_cache import SlotCache
+from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT, SlotCache
 from elastic.rollout.step.slot_sampling import SlotSampling
 
 WINDOW = 64  # steps that the log holds
@@ -140,9 +140,9 @@ def forward(
     out = model(
         slots.tokens[:rows, None],
         position_ids=positions[:, None],
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{CACHE_ARGUMENT: cache},
         **reads.arguments(),
     )
     slots.logits[:rows] = out.logits[:, -1]

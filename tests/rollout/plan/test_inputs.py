@@ -182,7 +182,7 @@ def test_what_is_no_causal_model_is_refused(tokenizer):
     with pytest.raises(TypeError, match="model: expected a Hugging Face causal language model, got str"):
         RolloutEngine("model", tokenizer)
     config = make_model().config
-    other = SimpleNamespace(config=config, forward=lambda input_ids, past_key_values, use_cache: None)
+    other = SimpleNamespace(config=config, forward=lambda input_ids, past_key_values, cache, use_cache: None)
     with pytest.raises(ValueError, match="forward takes no attention_mask, position_ids, logits_to_keep"):
         RolloutEngine(other, tokenizer)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from transformers.cache_utils import get_layer_types_and_kwargs
 
-_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
+from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT
+
+_NEEDED_ARGUMENTS = ("attention_mask", "position_ids", CACHE_ARGUMENT, "logits_to_keep")
 _SERVED = {"full_attention", "sliding_attention"}
 
 
