@@ -15,7 +15,7 @@ from torch import Tensor
 
 from elastic.rollout.attention.flash import flash_attention
 from elastic.rollout.attention.flex import flex_by_lengths
-from elastic.rollout.attention.masked import length_mask, masked_attention
+from elastic.rollout.attention.masked import by_pool, length_mask, masked_attention
 
 
 def _by_mask(
@@ -80,12 +80,11 @@ def attend(
     """
     _check(query, keys, values, lengths)
     run = _run(backend)
-    parts, begin = [], 0
-    for key, value in zip(keys, values, strict=True):
-        rows = slice(begin, begin + key.shape[0])
-        begin = rows.stop
-        if key.shape[0]:
-            parts.append(run(query[rows], key, value, lengths[rows], scale, window, softcap, sinks))
+
+    def of_rows(rows: slice, key: Tensor, value: Tensor) -> Tensor:
+        return run(query[rows], key, value, lengths[rows], scale, window, softcap, sinks)
+
+    parts = by_pool(keys, values, of_rows)
     if not parts:
         return _out(query, values)
     return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)

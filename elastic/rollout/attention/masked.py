@@ -5,9 +5,28 @@ n rows, Hq query heads, H key/value heads, G = Hq / H, L columns, D width of que
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def by_pool(
+    keys: Sequence[Tensor], values: Sequence[Tensor], run: Callable[[slice, Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """Each pool's attention, as `run(rows, key, value)` gives it; rows are numbered pool by pool.
+
+    Args:
+        keys, values: of each pool [S_p, H, L_p, D] and [S_p, H, L_p, D']; pools without rows are left out.
+    """
+    parts, begin = [], 0
+    for key, value in zip(keys, values, strict=True):
+        rows = slice(begin, begin + key.shape[0])
+        begin = rows.stop
+        if key.shape[0]:
+            parts.append(run(rows, key, value))
+    return parts
 
 
 def length_mask(lengths: Tensor, columns: int, window: int, dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,7 @@ from elastic.models.serving import attention_set, masked_implementation, prompt_
 from elastic.rollout.attention.attend import attend
 from elastic.rollout.attention.flash import flash_obstacle, flash_packages
 from elastic.rollout.attention.flex import flex_obstacle
-from elastic.rollout.attention.masked import length_mask, masked_attention
+from elastic.rollout.attention.masked import by_pool, length_mask, masked_attention
 
 SLOT_ATTENTION = "elastic_slots"
 CHOICES = ("auto", "flash", "flex", "sdpa")
@@ -152,14 +152,12 @@ def slot_attention(
         mask = attention_mask
     if len(keys) == 1:
         return masked_attention(query, keys[0], values[0], mask, scale, softcap or 0.0, s_aux), None
-    parts, begin = [], 0
-    for k, v in zip(keys, values, strict=True):
-        rows = slice(begin, begin + k.shape[0])
-        begin = rows.stop
-        parts.append(
-            masked_attention(query[rows], k, v, mask[rows, ..., : k.shape[2]], scale, softcap or 0.0, s_aux)
-        )
-    return torch.cat(parts), None
+
+    def of_rows(rows: slice, k: Tensor, v: Tensor) -> Tensor:
+        own = mask[rows, ..., : k.shape[2]]
+        return masked_attention(query[rows], k, v, own, scale, softcap or 0.0, s_aux)
+
+    return torch.cat(by_pool(keys, values, of_rows)), None
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)
