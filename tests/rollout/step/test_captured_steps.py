@@ -301,13 +301,23 @@ def test_a_model_on_several_devices_is_not_recorded(tokenizer, recorder):
     assert recorder.warmed == 0
 
 
-def test_captured_steps_emit_the_same_on_a_gpu(cuda, tokenizer):
-    model = make_model().to(cuda)
+def assert_as_uncaptured(model, tokenizer):
     engine = RolloutEngine(model, tokenizer, max_rows=5, compile="off")
     plain = uncaptured(model, tokenizer, max_rows=5)
-    for _ in range(2):
-        arguments = (PROMPTS, mixed_budgets(12), 2, HOT)
-        assert_same(
-            engine.generate(*arguments, max_new_tokens=70), plain.generate(*arguments, max_new_tokens=40)
-        )
+    arguments = (PROMPTS, mixed_budgets(12), 2, HOT)
+    batches = []
+    for changed in (False, False, True):
+        if changed:
+            change(model, "in place")  # as training does: the recordings stay
+        batches.append(engine.generate(*arguments, max_new_tokens=70))
+        assert_same(batches[-1], plain.generate(*arguments, max_new_tokens=70))
+    assert not torch.equal(batches[-1].tokens, batches[0].tokens)
     assert sizes(engine)
+
+
+def test_captured_steps_emit_the_same_on_a_gpu(cuda, tokenizer):
+    assert_as_uncaptured(make_model().to(cuda), tokenizer)
+
+
+def test_replayed_steps_emit_the_same_with_weights_updated_in_place(tokenizer, recorder):
+    assert_as_uncaptured(make_model(), tokenizer)
