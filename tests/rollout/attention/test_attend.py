@@ -9,6 +9,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from elastic.rollout.attention import flex
 from elastic.rollout.attention.attend import attend
+from elastic.rollout.attention.flash import flash_packages
 from elastic.rollout.attention.masked import length_mask, masked_attention
 from tests.rollout.attention.oracle import oracle
 
@@ -153,3 +154,23 @@ def test_arguments_that_do_not_fit_are_named(change, message):
     given = {"query": query, "keys": keys, "values": values, "lengths": lengths, "backend": "sdpa"} | change
     with pytest.raises(ValueError, match=message):
         attend(**given, scale=1.0, window=0, softcap=0.0, sinks=None)
+
+
+@pytest.mark.parametrize("kind", ["flash", "flex", "sdpa"])
+def test_the_kernels_of_a_gpu_read_their_own_columns(cuda, kind):
+    """Of head dimension 128 in bfloat16, which every package has."""
+    modules = flash_packages(cuda)[0] if kind == "flash" else {}
+    if kind == "flash" and not modules:
+        pytest.skip("no flash-attn package for this device")
+    torch.manual_seed(0)
+    lengths = [300, 1, 128, 129, 7]
+    pools = [(2, 304), (3, 160)]
+    stores = [torch.randn(2, rows + 1, 2, columns, 128).bfloat16() for rows, columns in pools]
+    keys, values = zip(*((store[0, :-1], store[1, :-1]) for store in stores), strict=True)
+    query = torch.randn(5, 8, 1, 128).bfloat16()
+    expected, _ = oracle(query, keys, values, torch.tensor(lengths), 0.1)
+    moved = [[part.to(cuda) for part in parts] for parts in (keys, values)]
+    for backend in [f"flash:{module}" for module in modules] or [kind]:
+        own = torch.tensor(lengths, device=cuda)
+        got = attend(query.to(cuda), *moved, own, 0.1, 0, 0.0, None, backend)
+        torch.testing.assert_close(got.cpu().double(), expected, atol=2e-2, rtol=0)
