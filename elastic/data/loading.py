@@ -29,7 +29,7 @@ _GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
 NAMED_SETS: dict[str, Callable[[int, int, str], list[Problem]]] = {"tiny": sums.problems}
 
 
-def load_problems(
+def load(
     source: str | Path, *, count: int | None = None, seed: int = 0, split: str = "train"
 ) -> list[Problem]:
     """Loads a named set or a file.
@@ -48,10 +48,10 @@ def load_problems(
         FileNotFoundError: neither a named set nor a file.
     """
     if count is not None and count < 1:
-        raise ValueError(f"load_problems: count must be at least 1, got {count}")
+        raise ValueError(f"load: count must be at least 1, got {count}")
     if str(source) in NAMED_SETS:
         if count is None:
-            raise ValueError(f"load_problems: the generated set '{source}' needs count")
+            raise ValueError(f"load: the generated set '{source}' needs count")
         return NAMED_SETS[str(source)](count, seed, split)
     path = check_source(source)
     places: dict[str, str] = {}
@@ -66,7 +66,7 @@ def load_problems(
     if not problems:
         raise ValueError(f"{path}: holds no problem")
     if count is not None and count > len(problems):
-        raise ValueError(f"load_problems: count is {count}, but {path} holds {len(problems)} problems")
+        raise ValueError(f"load: count is {count}, but {path} holds {len(problems)} problems")
     return problems[:count]
 
 
@@ -74,7 +74,7 @@ def load_prompts(path: str | Path) -> list[str]:
     """The prompts of a ``.json`` or ``.jsonl`` file; whatever else its objects hold is not looked at.
 
     Raises:
-        ValueError: as of `load_problems`.
+        ValueError: as of `load`.
         FileNotFoundError: no such file.
     """
     prompts = [_prompt(item, where) for where, item in _items(check_source(path))]

@@ -1,6 +1,7 @@
 """The one record type every data source yields."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,8 +12,12 @@ class Problem:
         prompt: the text that is tokenised as it stands, template and start marker included.
         answer: what the reward compares the solution's answer with.
         id: a name that is unique within its data source; empty where the source has none.
+        source: the data source, as its name or file is called; empty where nobody said.
+        tests: of a programming task, what a program is graded by; then ``answer`` is empty.
     """
 
     prompt: str
     answer: str
     id: str = ""
+    source: str = ""
+    tests: tuple[Any, ...] = ()

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from elastic.data import Problem, load_problems
+from elastic.data import Problem, load
 from elastic.data.loading import NAMED_SETS
 from elastic.rewards import RewardFunction, math_reward
 from elastic.train.config import TrainConfig
@@ -59,13 +59,13 @@ def reward_function(config: RewardConfig) -> RewardFunction:
 
 def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
     data, evaluation = config.data, config.eval
-    dataset = load_problems(data.source, count=data.count, seed=data.seed, split="train")
+    dataset = load(data.source, count=data.count, seed=data.seed, split="train")
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
     if source in NAMED_SETS or "count" in evaluation.given:
-        return dataset, load_problems(source, count=evaluation.count, seed=evaluation.seed, split="test")
-    return dataset, load_problems(source)[: evaluation.count]
+        return dataset, load(source, count=evaluation.count, seed=evaluation.seed, split="test")
+    return dataset, load(source)[: evaluation.count]
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:

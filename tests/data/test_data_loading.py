@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.data import Problem, load_problems, load_prompts
+from elastic.data import Problem, load, load_prompts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is absent")
@@ -26,7 +26,7 @@ def test_problem_is_found_under_any_of_its_names(tmp_path, suffix, field):
     path = write(
         tmp_path / f"data{suffix}", [{field: "1 + 1?", "answer": "2"}, {field: "2 + 2?", "answer": 4}]
     )
-    assert load_problems(path) == [Problem("1 + 1?", "2", "data-0"), Problem("2 + 2?", "4", "data-1")]
+    assert load(path) == [Problem("1 + 1?", "2", "data-0"), Problem("2 + 2?", "4", "data-1")]
 
 
 @pytest.mark.parametrize(
@@ -42,27 +42,27 @@ def test_problem_is_found_under_any_of_its_names(tmp_path, suffix, field):
 )
 def test_answer_is_read_as_it_is_published(tmp_path, item, answer):
     path = write(tmp_path / "data.json", [{"problem": "?"} | item])
-    assert load_problems(path)[0].answer == answer
+    assert load(path)[0].answer == answer
 
 
 def test_ids_of_the_file_are_kept(tmp_path):
     items = [{"problem": "?", "answer": "1", "unique_id": "a/b"}, {"problem": "?", "answer": "1", "id": 5}]
-    assert [p.id for p in load_problems(write(tmp_path / "data.json", items))] == ["a/b", "5"]
+    assert [p.id for p in load(write(tmp_path / "data.json", items))] == ["a/b", "5"]
 
 
 def test_line_separator_inside_a_string_does_not_split_a_line(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"problem": "a\u2028b", "answer": "1"}\n\n', encoding="utf-8")
-    assert [p.prompt for p in load_problems(path)] == ["a\u2028b"]
+    assert [p.prompt for p in load(path)] == ["a\u2028b"]
 
 
 def test_count_takes_the_first_ones(tmp_path):
     path = write(tmp_path / "data.json", [{"problem": str(n), "answer": "1"} for n in range(5)])
-    assert [p.prompt for p in load_problems(path, count=2)] == ["0", "1"]
+    assert [p.prompt for p in load(path, count=2)] == ["0", "1"]
     with pytest.raises(ValueError, match=r"count is 6, but .*data.json holds 5 problems"):
-        load_problems(path, count=6)
+        load(path, count=6)
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
-        load_problems(path, count=0)
+        load(path, count=0)
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,22 @@ def test_errors_name_file_line_and_field(tmp_path, lines, message):
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=message):
-        load_problems(path)
+        load(path)
 
 
 def test_json_errors_name_the_item_or_the_position(tmp_path):
     path = write(tmp_path / "data.json", [{"problem": "?", "answer": "1"}, {"problem": "?"}])
     with pytest.raises(ValueError, match=r"data.json, item 1, field 'answer'"):
-        load_problems(path)
+        load(path)
     path.write_text('{"problem": 1}')
     with pytest.raises(ValueError, match=r"data.json: expected a list of objects, got dict"):
-        load_problems(path)
+        load(path)
     path.write_text('[{"a": 1},\n oops]')
     with pytest.raises(ValueError, match=r"data.json: not JSON: .*line 2, column 2"):
-        load_problems(path)
+        load(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"data.json: not UTF-8"):
-        load_problems(path)
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_json_errors_name_the_item_or_the_position(tmp_path):
 def test_numbers_become_plain_decimals_as_they_are_written(tmp_path, number, answer):
     path = tmp_path / "data.jsonl"
     path.write_text(f'{{"problem": "?", "answer": {number}}}')
-    assert load_problems(path)[0].answer == answer
+    assert load(path)[0].answer == answer
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e1001", "1e-999999999"])
@@ -136,7 +136,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
     with pytest.raises(
         ValueError, match=r"data.jsonl, line 1, field 'answer': expected a finite number, got "
     ):
-        load_problems(path)
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
 def test_a_list_of_one_answer_is_the_answer(tmp_path, answers, answer):
     path = tmp_path / "data.jsonl"
     path.write_text(f'{{"problem": "?", "answer": {answers}}}')
-    assert load_problems(path)[0].answer == answer
+    assert load(path)[0].answer == answer
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_several_answers_are_refused_with_what_to_write_instead(tmp_path, answer
     path = tmp_path / "data.jsonl"
     path.write_text(f'{{"problem": "?", "answer": {answers}}}')
     with pytest.raises(ValueError, match=r"data.jsonl, line 1, field 'answer': " + message):
-        load_problems(path)
+        load(path)
 
 
 @pytest.mark.parametrize("ids", [("a", "a"), (5, "5"), ("data-1", None), (None, "data-0")])
@@ -171,33 +171,33 @@ def test_an_id_that_names_two_problems_is_refused(tmp_path, ids):
     with pytest.raises(
         ValueError, match=r"data.jsonl, line 2: the id '.*' is that of .*data.jsonl, line 1 too"
     ):
-        load_problems(path)
+        load(path)
 
 
 @pytest.mark.parametrize("name", [["a"], {"a": 1}, True])
 def test_an_id_is_text_or_a_number(tmp_path, name):
     path = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": "1", "unique_id": name}])
     with pytest.raises(ValueError, match="line 1, field 'unique_id': expected text or a number, got "):
-        load_problems(path)
+        load(path)
 
 
 def test_an_empty_id_is_none(tmp_path):
     path = write(tmp_path / "data.jsonl", [{"problem": "?", "answer": "1", "id": ""} for _ in range(2)])
-    assert [problem.id for problem in load_problems(path)] == ["data-0", "data-1"]
+    assert [problem.id for problem in load(path)] == ["data-0", "data-1"]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
     path = write(tmp_path / f"data{suffix}", [{"problem": "?", "answer": "1"}])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert load_problems(path) == [Problem("?", "1", "data-0")]
+    assert load(path) == [Problem("?", "1", "data-0")]
 
 
 def test_files_put_together_may_keep_their_byte_order_marks(tmp_path):
     part = b'\xef\xbb\xbf{"problem": "?", "answer": "1"}\r\n'
     path = tmp_path / "data.jsonl"
     path.write_bytes(part + part + b"\xef\xbb\xbf\n")
-    assert [problem.id for problem in load_problems(path)] == ["data-0", "data-1"]
+    assert [problem.id for problem in load(path)] == ["data-0", "data-1"]
 
 
 @pytest.mark.parametrize("answer", ["9" * 5000, "[" * 100_000])
@@ -205,14 +205,14 @@ def test_json_that_python_cannot_read_names_its_line(tmp_path, answer):
     path = tmp_path / "data.jsonl"
     path.write_text(f'{{"problem": "?", "answer": "1"}}\n{{"problem": "?", "answer": {answer}}}')
     with pytest.raises(ValueError, match=r"data.jsonl, line 2: (cannot be read|not JSON)"):
-        load_problems(path)
+        load(path)
 
 
 def test_prompts_need_no_answers(tmp_path):
     path = write(tmp_path / "data.jsonl", [{"problem": "1?"}, {"prompt": "2?", "answer": [1, 2], "id": []}])
     assert load_prompts(path) == ["1?", "2?"]
     with pytest.raises(ValueError, match="line 1, field 'answer': is null or absent"):
-        load_problems(path)
+        load(path)
     path.write_text('{"problem": "1?"}\n{"problem": ""}')
     with pytest.raises(ValueError, match=r"data.jsonl, line 2, field 'problem': expected non-empty text"):
         load_prompts(path)
@@ -223,21 +223,21 @@ def test_prompts_need_no_answers(tmp_path):
 
 def test_missing_file_says_what_sets_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'tinny' is neither a file nor one of the sets \['tiny'\]"):
-        load_problems("tinny")
+        load("tinny")
     (tmp_path / "data.csv").write_text("")
     with pytest.raises(ValueError, match=r"end in .json or .jsonl, got '.csv'"):
-        load_problems(tmp_path / "data.csv")
+        load(tmp_path / "data.csv")
 
 
 def test_tiny_is_a_set_with_three_splits():
-    train = load_problems("tiny", count=5, seed=1)
-    assert train == load_problems("tiny", count=5, seed=1)
+    train = load("tiny", count=5, seed=1)
+    assert train == load("tiny", count=5, seed=1)
     prompts = {problem.prompt for problem in train}
     for split in ("validation", "test"):
-        others = load_problems("tiny", count=5, seed=1, split=split)
+        others = load("tiny", count=5, seed=1, split=split)
         assert not prompts & {problem.prompt for problem in others}
     with pytest.raises(ValueError, match="the generated set 'tiny' needs count"):
-        load_problems("tiny")
+        load("tiny")
 
 
 @needs_shared
@@ -252,7 +252,7 @@ def test_tiny_is_a_set_with_three_splits():
     ],
 )
 def test_real_benchmark_files_load(name, count, first):
-    problems = load_problems(SHARED / f"{name}.json")
+    problems = load(SHARED / f"{name}.json")
     assert len(problems) == count
     assert problems[0].answer == first
     assert max(Counter(problem.id for problem in problems).values()) == 1

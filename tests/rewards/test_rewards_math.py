@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.data import load_problems
+from elastic.data import load
 from elastic.rewards import graded_response, judge, math_reward, solution_text
 from elastic.rewards.equal import equal_answers
 from elastic.rewards.stated import final_answer
@@ -149,7 +149,7 @@ def test_reference_solutions_of_real_items_get_their_reward(name):
 @needs_shared
 def test_gsm8k_solutions_get_their_reward():
     items = json.loads((SHARED / "gsm8k.json").read_text())
-    problems = load_problems(SHARED / "gsm8k.json")
+    problems = load(SHARED / "gsm8k.json")
     assert all(
         math_reward("</think>" + i["solution"], p.answer) == 1.0 for i, p in zip(items, problems, strict=True)
     )
@@ -170,7 +170,7 @@ def rephrased(answer):
 @needs_shared
 @pytest.mark.parametrize("name", ["aime", "aime_train", "amc", "gsm8k", "math"])
 def test_each_answer_equals_itself_however_it_is_written(name):
-    answers = {problem.answer for problem in load_problems(SHARED / f"{name}.json")}
+    answers = {problem.answer for problem in load(SHARED / f"{name}.json")}
     pairs = [(stated, answer) for answer in sorted(answers) for stated in rephrased(answer)]
     assert [pair for pair in pairs if math_reward(f"</think>\\boxed{{{pair[0]}}}", pair[1]) != 1.0] == []
 
@@ -193,7 +193,7 @@ def test_each_answer_equals_itself_however_it_is_written(name):
     ],
 )
 def test_no_two_answers_of_a_set_are_equal_but_for_their_writing(name, same):
-    answers = sorted({problem.answer for problem in load_problems(SHARED / f"{name}.json")})
+    answers = sorted({problem.answer for problem in load(SHARED / f"{name}.json")})
     hard = [answer for answer in answers if not re.fullmatch(r"-?\d+", answer)]
     # Sorted answers look like their neighbours; what is no plain number is compared with many of them.
     pairs = [*pairwise(answers), *((a, b) for at, a in enumerate(hard) for b in hard[at + 1 : at + 20])]

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from elastic.data import Problem, load_problems
+from elastic.data import Problem, load
 from elastic.evaluate.methods import METHODS
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
@@ -50,7 +50,7 @@ def test_each_source_has_its_own_template_rule(tmp_path, file, training):
         evaluated: Prompts.of_evaluation(tokenizer, config),
     }
     for name, prompts in made.items():
-        problems = load_problems(sources[name], count=1)
+        problems = load(sources[name], count=1)
         (text,) = prompts.render(problems, [None])
         expected = problems[0].prompt if name == "tiny" else "<bos> 4 + 5 = ? <think>"
         assert text == expected

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from elastic.commands.demo.config import TRAINED, DemoConfig
 from elastic.commands.demo.state import DemoState
-from elastic.data import load_problems
+from elastic.data import load
 from elastic.evaluate import sweep
 from elastic.evaluate.report.table import budget_label
 from elastic.models import tiny
@@ -64,7 +64,7 @@ def _allowance(thinking: int | None, solution: int | None) -> float:
 def _train(method: str, config: DemoConfig, run_dir: Path, model: object, tokenizer: object) -> None:
     training = config.training(method, run_dir)
     data = training.data
-    dataset = load_problems(data.source, count=data.count, seed=data.seed)
+    dataset = load(data.source, count=data.count, seed=data.seed)
     every = max(1, config.steps // 8)
 
     def report(progress: Progress, metrics: dict[str, float]) -> None:
