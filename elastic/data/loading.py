@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from elastic.data import sums
 from elastic.data.files import read_lines, read_text
@@ -25,8 +25,19 @@ _MAX_DIGITS = 1000
 _GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
 
 
-# Generated sets: (count, seed, split) -> problems. Their prompts are complete; no chat template applies.
-NAMED_SETS: dict[str, Callable[[int, int, str], list[Problem]]] = {"tiny": sums.problems}
+class NamedSet(NamedTuple):
+    """A generated set. Its prompts are complete; no chat template applies.
+
+    Attributes:
+        problems: (count, seed, split) to problems.
+        ask: (prompt, kind, N) to the prompt that asks for N tokens; kinds are ``l1-exact`` and ``l1-max``.
+    """
+
+    problems: Callable[[int, int, str], list[Problem]]
+    ask: Callable[[str, str, int], str]
+
+
+NAMED_SETS = {"tiny": NamedSet(sums.problems, sums.ask)}
 
 
 def load(
@@ -52,7 +63,7 @@ def load(
     if str(source) in NAMED_SETS:
         if count is None:
             raise ValueError(f"load: the generated set '{source}' needs count")
-        return NAMED_SETS[str(source)](count, seed, split)
+        return NAMED_SETS[str(source)].problems(count, seed, split)
     path = check_source(source)
     places: dict[str, str] = {}
     problems = []

@@ -22,6 +22,9 @@ NAMES = "abcdefghi"  # of the terms, in order
 MIN_OPERATIONS = 2
 MAX_OPERATIONS = 8
 
+# How a prompt asks for a length: the task's spellings of L1's two sentences.
+REQUESTS = {"l1-exact": "so", "l1-max": "ok"}
+
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {0: "test", 1: "validation"}  # checksum modulo _SPLIT_BY to split; the rest is for training
 _SPLIT_BY = 8
@@ -114,3 +117,27 @@ def problems(n: int, seed: int = 0, split: str = "train") -> list[Problem]:
         Problem(prompt=item.prompt, answer=str(item.answer), id=f"tiny-{split}-{seed}-{index}")
         for index, item in zip(range(n), stream, strict=False)
     ]
+
+
+def ask(prompt: str, kind: str, tokens: int) -> str:
+    """The prompt with a request for a length in front of its open thought, N in digits.
+
+    ``... = ? so : 4 0 <think>`` stands for "Think for 40 tokens." and ``ok : 4 0`` for "Think for maximum 40
+    tokens." (L1, arXiv 2503.04697): the task's vocabulary has no words for these.
+
+    Args:
+        prompt: of a problem.
+        kind: a key of ``REQUESTS``.
+        tokens: N, at least 0.
+
+    Raises:
+        ValueError: an unknown ``kind``, a negative N, or a prompt that does not end in an open thought.
+    """
+    if kind not in REQUESTS:
+        raise ValueError(f"ask: kind must be one of {', '.join(REQUESTS)}, got {kind!r}")
+    if tokens < 0:
+        raise ValueError(f"ask: tokens must be at least 0, got {tokens}")
+    question, opened, behind = prompt.rpartition(f" {START}")
+    if not opened or behind:
+        raise ValueError(f"ask: the prompt must end in '{START}', got {prompt!r}")
+    return " ".join([question, REQUESTS[kind], ":", *str(tokens), START])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from elastic.budget import Budget
-from elastic.rewards.length import user_message
+from elastic.rewards.length import Ask, ask_in_words, user_message
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,25 @@ class Method:
         Budget(thinking, solution)  # the range check, for every method alike
         return self.limit(thinking, solution)
 
-    def question(self, text: str, thinking: int | None, solution: int | None, suffix: str = "") -> str:
-        """The user's message, as in the method's training; without budgets it asks for no length."""
+    def question(
+        self,
+        text: str,
+        thinking: int | None,
+        solution: int | None,
+        suffix: str = "",
+        ask: Ask = ask_in_words,
+    ) -> str:
+        """The user's message, as in the method's training; without budgets it asks for no length.
+
+        Args:
+            text: the question; the complete prompt of a named set, with the set's own `ask`.
+            thinking: t.
+            solution: s.
+            suffix: a line behind the question.
+            ask: adds the request, see `elastic.rewards.length.user_message`.
+        """
         total = None if thinking is None or solution is None else thinking + solution
-        return user_message(text, suffix=suffix, length=self.length, target_tokens=total)
+        return user_message(text, suffix=suffix, length=self.length, target_tokens=total, ask=ask)
 
 
 def _separate(thinking: int, solution: int) -> Budget:

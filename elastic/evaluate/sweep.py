@@ -12,6 +12,7 @@ from elastic.evaluate.row import Row
 from elastic.evaluate.statistics import wilson_interval
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
+from elastic.rewards.length import Ask, ask_in_words
 from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
@@ -36,6 +37,7 @@ def sweep(
     sampling: Sampling,
     template: Callable[[str], str] | None = None,
     suffix: str = "",
+    ask: Ask | None = None,
 ) -> Iterator[Row]:
     """Evaluates every method at every (t, s), one sampled answer per problem; yields rows as they are done.
 
@@ -50,9 +52,10 @@ def sweep(
         problems: at least one. Their prompts are complete, or questions where `template` is given.
         reward: (graded response, right answer) to 1.0 or 0.0; see `elastic.rewards.grading.grade`.
         sampling: how tokens are drawn. A seed of None draws one, and all rows share it.
-        template: makes a prompt of a question. Needed by methods that add words to the question (L1): added
-            to a complete prompt, these would stand in the model's turn.
+        template: makes a prompt of a question. Methods that ask for a length (L1) need it, or `ask`: a
+            sentence behind a complete prompt would stand in the model's turn.
         suffix: a line behind each question, ``data.suffix`` of a model's training; needs `template` too.
+        ask: writes L1's request into a complete prompt: of a named set, ``NAMED_SETS[name].ask``.
 
     Raises:
         ValueError: unknown method, bad budget, no problems, no `template` where one is needed, or a reward
@@ -61,11 +64,11 @@ def sweep(
     chosen = [get_method(name) for name in methods]
     if not problems:
         raise ValueError("sweep: problems must not be empty")
-    adding = ["suffix"] if suffix else [m.name for m in chosen if m.length != "none"]
+    adding = ["suffix"] if suffix else [m.name for m in chosen if m.length != "none" and ask is None]
     if adding and template is None:
         raise ValueError(f"sweep: {adding[0]} adds to the question, so it needs questions and their template")
     plan = [(method, pair, method.budget(*pair)) for pair in limits for method in chosen]
-    return _rows(engine, plan, problems, reward, sampling.seeded(), template, suffix)
+    return _rows(engine, plan, problems, reward, sampling.seeded(), template, suffix, ask or ask_in_words)
 
 
 def _rows(
@@ -76,10 +79,11 @@ def _rows(
     sampling: Sampling,
     template: Callable[[str], str] | None,
     suffix: str,
+    ask: Ask,
 ) -> Iterator[Row]:
     last: tuple[Any, dict[str, Any]] | None = None
     for method, pair, budget in plan:
-        prompts = [method.question(problem.prompt, *pair, suffix) for problem in problems]
+        prompts = [method.question(problem.prompt, *pair, suffix, ask) for problem in problems]
         if template is not None:
             prompts = [template(prompt) for prompt in prompts]
         key = (budget, prompts)

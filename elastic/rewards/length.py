@@ -1,6 +1,10 @@
 """Rewards that ask for a length: L1-Exact and L1-Max (SPEC section 6; arXiv 2503.04697)."""
 
+from collections.abc import Callable
+
 ALPHA = 3e-4
+
+Ask = Callable[[str, str, int], str]  # (question, kind, N) to the question that asks for N tokens
 
 
 def l1_exact(correct: float, target_tokens: int, used_tokens: int, alpha: float = ALPHA) -> float:
@@ -38,16 +42,27 @@ def l1_prompt(kind: str, target_tokens: int) -> str:
     raise ValueError(f"l1_prompt: kind must be 'l1-exact' or 'l1-max', got {kind!r}")
 
 
+def ask_in_words(question: str, kind: str, target_tokens: int) -> str:
+    """The question with `l1_prompt` behind it."""
+    return f"{question} {l1_prompt(kind, target_tokens)}"
+
+
 def user_message(
-    question: str, *, suffix: str = "", length: str = "none", target_tokens: int | None = None
+    question: str,
+    *,
+    suffix: str = "",
+    length: str = "none",
+    target_tokens: int | None = None,
+    ask: Ask = ask_in_words,
 ) -> str:
     """The user's message, built in the same way in training, in its evaluations and in sweeps.
 
     Args:
         question: of the problem.
         suffix: a line behind it, as "Put the final answer in \\boxed{}."; empty for none.
-        length: ``none``, ``l1-exact`` or ``l1-max``; the sentence that asks for a length comes last.
-        target_tokens: the length N; None for no sentence.
+        length: ``none``, ``l1-exact`` or ``l1-max``; the request for a length comes last.
+        target_tokens: the length N; None for no request.
+        ask: adds the request. A named set has its own, as its prompts are complete (`elastic.data.NamedSet`).
 
     Raises:
         ValueError: an unknown ``length``.
@@ -55,7 +70,7 @@ def user_message(
     text = f"{question}\n{suffix}" if suffix else question
     if length == "none" or target_tokens is None:
         return text
-    return f"{text} {l1_prompt(length, target_tokens)}"
+    return ask(text, length, target_tokens)
 
 
 def _check(target_tokens: int, used_tokens: int, alpha: float) -> None:

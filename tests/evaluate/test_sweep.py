@@ -3,7 +3,7 @@
 import pytest
 
 from elastic.budget import Budget
-from elastic.data import Problem
+from elastic.data import NAMED_SETS, Problem
 from elastic.evaluate import sweep, wilson_interval
 from elastic.sampling import Sampling
 
@@ -128,6 +128,13 @@ def test_a_suffix_without_a_template_is_refused(engine, graded) -> None:
 def test_l1_without_a_template_is_refused(engine, graded) -> None:
     with pytest.raises(ValueError, match="l1_max adds to the question"):
         sweep(engine, ["l1_max"], [(4, 8)], PROBLEMS, graded, sampling=SAMPLING)
+
+
+def test_l1_asks_inside_a_complete_prompt_where_its_set_knows_how(engine, graded) -> None:
+    problems = [Problem("a <think>", "1", "p")]
+    sums = NAMED_SETS["tiny"]
+    list(sweep(engine, ["separate", "l1_max"], [(4, 8)], problems, graded, sampling=SAMPLING, ask=sums.ask))
+    assert [call[0] for call in engine.calls] == [["a <think>"], ["a ok : 1 2 <think>"]]
 
 
 @pytest.mark.parametrize(

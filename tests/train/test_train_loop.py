@@ -143,7 +143,10 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_pa
         ({"model": {"end_marker": "</reason>"}}, "</reason>"),
         ({"data": {"system": "Be brief."}}, "data.system: needs the chat template"),
         (
-            {"reward": {"length": "l1-max", "target_min": 2, "target_max": 9}},
+            {
+                "data": {"source": "questions.jsonl", "chat": "off"},
+                "reward": {"length": "l1-max", "target_min": 2, "target_max": 9},
+            },
             "reward.length: 'l1-max' adds a sentence",
         ),
         (

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from elastic.data import Problem, load
+from elastic.data import NAMED_SETS, Problem, load
 from elastic.evaluate.methods import METHODS
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
@@ -84,11 +84,29 @@ def test_an_evaluation_that_needs_a_template_and_has_none_is_refused_by_its_tabl
     with pytest.raises(ValueError, match=r"eval\.chat: 'on', but the tokenizer has no chat template"):
         Prompts.of_evaluation(bare, config)
     length = {"length": "l1-max", "target_min": 2, "target_max": 9}
-    config = build_config(tmp_path, data={"source": file}, reward=length, eval={"every": 1, "source": "tiny"})
-    with pytest.raises(
-        ValueError, match=r"reward\.length: .* prompts of eval\.source = 'tiny' stand without"
-    ):
+    evaluation = {"every": 1, "source": file, "chat": "off"}
+    config = build_config(tmp_path, data={"source": file}, reward=length, eval=evaluation)
+    with pytest.raises(ValueError, match=r"reward\.length: .* prompts of eval\.source = '.*' stand without"):
         Prompts.of_evaluation(build_tokenizer(), config)
+
+
+@pytest.mark.parametrize(("length", "word"), [("l1-exact", "so"), ("l1-max", "ok")])
+def test_a_named_set_asks_for_a_length_inside_its_complete_prompts(tmp_path, length, word):
+    """Training, its evaluations and a sweep write the same prompt, in words that the model has."""
+    config = build_config(
+        tmp_path,
+        reward={"length": length, "target_min": 2, "target_max": 11},
+        eval={"every": 1, "count": 2},
+    )
+    (problem,) = load("tiny", count=1)
+    expected = problem.prompt.replace("<think>", f"{word} : 1 0 <think>")
+    tokenizer = build_tokenizer()
+    for prompts in (Prompts.of_training(tokenizer, config), Prompts.of_evaluation(tokenizer, config)):
+        assert prompts.render([problem], [10]) == [expected]
+        (ids,) = prompts.encode([expected], len(IDS))
+        assert tokenizer.decode(ids) == expected
+    method = METHODS[length.replace("-", "_")]
+    assert method.question(problem.prompt, 6, 4, ask=NAMED_SETS["tiny"].ask) == expected
 
 
 class Watched:

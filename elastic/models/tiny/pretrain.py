@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ _POOL = 8  # batches drawn and sorted by length together
 _IGNORED = -100
 
 Row = tuple[list[int], list[int]]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def config() -> Qwen3Config:
@@ -55,10 +56,16 @@ def config() -> Qwen3Config:
     )
 
 
-def row(rng: random.Random, most_operations: int) -> Row:
-    """One (ids, labels); the prompt, and an end marker that a cut imposed, have no label."""
+def row(rng: random.Random, most_operations: int, ask: Callable[[str], str] | None = None) -> Row:
+    """One (ids, labels); the prompt, and an end marker that a cut imposed, have no label.
+
+    Args:
+        rng: the source of all randomness.
+        most_operations: of the sum.
+        ask: changes the prompt; None leaves it as it is.
+    """
     item = draw(rng, rng.randint(MIN_OPERATIONS, most_operations))
-    prompt = item.prompt.split()
+    prompt = (item.prompt if ask is None else ask(item.prompt)).split()
     example = cut_trace(rng, item) if rng.random() < CUT_SHARE else trace(rng, item)
     ids = [IDS[word] for word in (*prompt, *example.thinking, END, *example.solution)]
     labels = [_IGNORED] * len(prompt) + ids[len(prompt) :]
@@ -67,21 +74,33 @@ def row(rng: random.Random, most_operations: int) -> Row:
     return ids, labels
 
 
-def batches(rng: random.Random, steps: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(rng: random.Random, steps: int, rows: int) -> Iterator[Batch]:
+    """(ids [B, T] int64, labels [B, T] int64) of each step; the sums grow longer as `curriculum` says."""
+    return sorted_batches(rng, lambda step: row(rng, curriculum(step, steps)), steps, rows)
+
+
+def sorted_batches(
+    rng: random.Random, draw_row: Callable[[int], Row], steps: int, rows: int
+) -> Iterator[Batch]:
     """(ids [B, T] int64, labels [B, T] int64) of each step, padded on the right.
 
     Rows of about the same length go together, which saves a third of the padding; the order of the batches
     stays random.
+
+    Args:
+        rng: shuffles the batches.
+        draw_row: a row for the first step of a pool.
+        steps: how many batches.
+        rows: of a batch.
     """
     for start in range(0, steps, _POOL):
-        most = curriculum(start, steps)
-        pool = sorted((row(rng, most) for _ in range(_POOL * rows)), key=lambda drawn: len(drawn[0]))
+        pool = sorted((draw_row(start) for _ in range(_POOL * rows)), key=lambda drawn: len(drawn[0]))
         chunks = [pool[first : first + rows] for first in range(0, len(pool), rows)]
         rng.shuffle(chunks)
         yield from (_padded(chunk) for chunk in chunks[: steps - start])
 
 
-def _padded(drawn: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(drawn: list[Row]) -> Batch:
     length = max(len(ids) for ids, _ in drawn)
     ids = torch.full((len(drawn), length), IDS[PAD])
     labels = torch.full((len(drawn), length), _IGNORED)
@@ -122,14 +141,21 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config())
+    data = batches(random.Random(f"pretrain-{seed}"), steps, rows_per_batch)
+    return fit(model, data, steps, LEARNING_RATE, progress)
+
+
+def fit(
+    model: Qwen3ForCausalLM, data: Iterator[Batch], steps: int, learning_rate: float, progress: bool
+) -> Qwen3ForCausalLM:
+    """Trains a model in place on batches of traces, the rate rising, then falling to 0; returns the model."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps + 1, pct_start=0.1)
-    rng = random.Random(f"pretrain-{seed}")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps + 1, pct_start=0.1)
     model.train()
     with tqdm(total=steps, desc="pretraining", unit="step", disable=not progress, mininterval=2) as bar:
-        for step, (ids, labels) in enumerate(batches(rng, steps, rows_per_batch)):
+        for step, (ids, labels) in enumerate(data):
             # Rows are padded on the right and attention is causal, so no real token sees a pad.
             loss = model(input_ids=ids, labels=labels).loss
             optimizer.zero_grad()

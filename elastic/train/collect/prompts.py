@@ -5,7 +5,7 @@ from typing import Any
 
 from elastic.budget import Phase
 from elastic.data import NAMED_SETS, Problem
-from elastic.rewards.length import user_message
+from elastic.rewards.length import ask_in_words, user_message
 from elastic.rollout import RolloutEngine, chat_prompts
 from elastic.rollout.plan.encoding import encode_prompts
 from elastic.train.collect.seeds import RandomStream, generator
@@ -51,13 +51,15 @@ class Prompts:
         if chat == "on" and not has_template:
             raise ValueError(f"{table}.chat: 'on', but the tokenizer has no chat template")
         self.chat = chat == "on" or (chat == "auto" and has_template and source not in NAMED_SETS)
-        if reward.length != "none" and not self.chat:
+        own = None if self.chat else NAMED_SETS.get(source)
+        if reward.length != "none" and not self.chat and own is None:
             raise ValueError(
                 f"reward.length: '{reward.length}' adds a sentence to the question, which needs"
                 f" the chat template; the prompts of {table}.source = '{source}' stand without"
             )
         # A template writes the special tokens that it wants, and the prompts of named sets contain theirs.
         complete = self.chat or source in NAMED_SETS
+        self._ask = ask_in_words if own is None else own.ask
         if self.chat and data.add_special_tokens:
             raise ValueError(
                 f"data.add_special_tokens: true, but the prompts of {table}.source = '{source}' get theirs"
@@ -118,13 +120,14 @@ class Prompts:
             problems: one per prompt.
             lengths: as `lengths` gave them.
         """
-        if not self.chat:
-            return [problem.prompt for problem in problems]
         data, kind = self._data, self._reward.length
+        suffix = data.suffix if self.chat else ""
         texts = [
-            user_message(problem.prompt, suffix=data.suffix, length=kind, target_tokens=length)
+            user_message(problem.prompt, suffix=suffix, length=kind, target_tokens=length, ask=self._ask)
             for problem, length in zip(problems, lengths, strict=True)
         ]
+        if not self.chat:
+            return texts
         try:
             return chat_prompts(self._tokenizer, texts, system=data.system or None)
         except ValueError as error:
