@@ -56,7 +56,7 @@ def load_model(
     with quiet_transformers(bars=sys.stderr.isatty()):
         options = find_files(path)
         config, model_class = read_config(path, options)
-        dtype = _check_dtype(dtype, device, config)
+        dtype = check_dtype(dtype, device, config)
         implementation, reason = _check_attention(attention, device, dtype, model_class)
         tokenizer = read_tokenizer(path, options)
         options |= {"config": config, "dtype": dtype, "attn_implementation": implementation}
@@ -95,7 +95,8 @@ def check_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def _check_dtype(dtype: str | torch.dtype, device: torch.device, config: Any) -> torch.dtype:
+def check_dtype(dtype: str | torch.dtype, device: torch.device, config: Any) -> torch.dtype:
+    """The dtype of a name; ValueError or TypeError where it is none that models are loaded in."""
     if isinstance(dtype, str):
         if dtype == "auto":
             stored: Any = getattr(config, "dtype", None)

@@ -37,14 +37,10 @@ def find_files(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: no such directory; or it lacks config.json or a tokenizer, or holds Git LFS pointers.
     """
-    text = os.fspath(path)
-    if not os.path.isdir(path):
-        if not _is_hub_id(path) or os.path.exists(path):
-            raise ValueError(f"path: no such directory: {text!r}")
-        return {"local_files_only": bool(_hub_obstacle())}
-    files = set(os.listdir(path))
-    if "config.json" not in files:
-        raise ValueError(f"path: {text!r} holds no config.json, so it is no Hugging Face model directory")
+    options = find_config(path)
+    if options:
+        return options
+    text, files = os.fspath(path), set(os.listdir(path))
     if not files.intersection(_TOKENIZER_FILES):
         raise ValueError(
             f"path: {text!r} holds no tokenizer (one of {', '.join(_TOKENIZER_FILES)}); "
@@ -54,6 +50,22 @@ def find_files(path: str | os.PathLike) -> dict[str, Any]:
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_LFS_POINTER):
             raise ValueError(f"path: {str(file)!r} is a Git LFS pointer; fetch the file itself: git lfs pull")
     _check_ends(Path(path) / "generation_config.json")
+    return {}
+
+
+def find_config(path: str | os.PathLike) -> dict[str, Any]:
+    """`find_files` for the configuration alone: tokenizer and weights need not be there.
+
+    Raises:
+        ValueError: no such directory, or it lacks config.json.
+    """
+    text = os.fspath(path)
+    if not os.path.isdir(path):
+        if not _is_hub_id(path) or os.path.exists(path):
+            raise ValueError(f"path: no such directory: {text!r}")
+        return {"local_files_only": bool(_hub_obstacle())}
+    if not (Path(path) / "config.json").is_file():
+        raise ValueError(f"path: {text!r} holds no config.json, so it is no Hugging Face model directory")
     return {}
 
 

@@ -4,9 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from elastic.data import Problem, load
-from elastic.data.loading import NAMED_SETS
 from elastic.rewards import RewardFunction, math_reward
+from elastic.train.collect.datasets import load_datasets
 from elastic.train.config import TrainConfig
 from elastic.train.config.rollouts import RewardConfig
 from elastic.train.run.progress import Progress
@@ -28,7 +27,7 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     config.preflight()
     from elastic.train.run.output import check_output
 
-    dataset, eval_dataset = _datasets(config)
+    dataset, eval_dataset = load_datasets(config)
     config = config.for_problems(len(dataset), len(eval_dataset) or None)
     check_output(config)
     # Imported only now: mistakes found so far are reported without loading transformers and accelerate.
@@ -49,23 +48,13 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
 
 
 def reward_function(config: RewardConfig) -> RewardFunction:
-    """The correctness reward that ``[reward]`` names."""
+    """The correctness reward that ``[reward]`` names; ValueError where this version does not have it."""
+    config.check_available()
     if config.name == "tiny":
         from elastic.models import tiny
 
         return tiny.reward
     return partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
-
-
-def _datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
-    data, evaluation = config.data, config.eval
-    dataset = load(data.source, count=data.count, seed=data.seed, split="train")
-    if not evaluation.every:
-        return dataset, []
-    source = evaluation.source or data.source
-    if source in NAMED_SETS or "count" in evaluation.given:
-        return dataset, load(source, count=evaluation.count, seed=evaluation.seed, split="test")
-    return dataset, load(source)[: evaluation.count]
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:

@@ -72,8 +72,8 @@ class RewardConfig(Section):
     """``[reward]``: 1 for a correct answer, optionally with L1's length term (SPEC section 6).
 
     Attributes:
-        name: the correctness reward: ``math`` (`elastic.rewards.math_reward`), or ``tiny``, of the embedded
-            task.
+        name: the correctness reward: ``math`` (`elastic.rewards.math_reward`); ``tiny``, of the embedded
+            task; or ``code``, programs run against tests, which this version cannot do yet (`check_available`).
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
@@ -84,13 +84,21 @@ class RewardConfig(Section):
 
     TABLE: ClassVar[str] = "reward"
 
-    name: Literal["math", "tiny"] = "math"
+    name: Literal["math", "tiny", "code"] = "math"
     boxes: Boxes = "last"
     answer_tags: bool = False
     length: Literal["none", "l1-exact", "l1-max"] = "none"
     alpha: float = limited(3e-4, low=0)
     target_min: int = limited(100, low=1)
     target_max: int = limited(4000, low=1)
+
+    def check_available(self) -> None:
+        """Raises ValueError where this version cannot give the reward."""
+        if self.name == "code":
+            raise ValueError(
+                "reward.name: 'code' cannot be trained on yet: this version runs no programs against tests. "
+                "It grades with 'math' or 'tiny'; in Python, a Trainer takes a reward function of your own"
+            )
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,11 @@ class TrainConfig(Section):
         """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
 
         Raises:
-            ValueError: a file or directory that is missing or of the wrong kind; 16-bit weights.
+            ValueError: a reward that this version cannot give; a file or directory that is missing or of the
+                wrong kind; 16-bit weights.
             FileNotFoundError: a missing data file.
         """
+        self.reward.check_available()
         for table in (self.data, self.eval):
             if table.source is not None and table.source not in NAMED_SETS:
                 try:
