@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from elastic.commands.demo import DemoConfig, processes, run
-from elastic.commands.demo.config import METHODS, to_json
+from elastic.commands.demo import DemoConfig, run
+from elastic.commands.demo.config import METHODS, PART, to_json
 from elastic.commands.demo.state import DemoState
 from elastic.commands.demo.verdict import verdict
+from elastic.commands.parts import processes
 from elastic.evaluate import Row
 from elastic.models import tiny
 from elastic.train import TrainConfig
@@ -228,14 +229,14 @@ def test_a_process_that_fails_ends_the_others_and_is_named(
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(method: str, config: DemoConfig, out: Path) -> "subprocess.Popen[bytes]":
-        code = "raise SystemExit(7)" if method == "capped" else "import time; time.sleep(600)"
+    def start(part: str, module: str, out: Path, settings: str) -> "subprocess.Popen[bytes]":
+        code = "raise SystemExit(7)" if part == "capped" else "import time; time.sleep(600)"
         started.append(subprocess.Popen([sys.executable, "-c", code]))
         return started[-1]
 
     monkeypatch.setattr(processes, "_start", start)
     with pytest.raises(RuntimeError, match="process of capped ended with status 7"):
-        processes.run_parts(("e1", "capped", "separate"), CONFIG, tmp_path, 2)
+        processes.run_parts(("e1", "capped", "separate"), PART, tmp_path, to_json(CONFIG), 2)
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)
 

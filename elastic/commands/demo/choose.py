@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from elastic.commands.demo.config import DemoConfig
-from elastic.commands.demo.processes import run_parts
+from elastic.commands.demo.config import PART, DemoConfig, to_json
 from elastic.commands.demo.state import DemoState
+from elastic.commands.parts.processes import run_parts
 from elastic.data.files import write_atomic
 from elastic.evaluate import Row
 from elastic.models.threads import available_cores
@@ -64,7 +64,7 @@ def choose(candidates: dict[str, DemoConfig], out: Path, processes: int) -> str:
     """
     found: dict[str, dict[str, list[Row]]] = {}
     for number, (name, config) in enumerate(candidates.items()):
-        run_parts(("e1", "capped"), config, out / str(number), processes)
+        run_parts(("e1", "capped"), PART, out / str(number), to_json(config), processes)
         state = DemoState(out / str(number), config.settings())
         found[name] = {method: state.rows(method) for method in ("capped", "e1")}
         text = summary(found)

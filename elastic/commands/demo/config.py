@@ -3,21 +3,18 @@
 import dataclasses
 import hashlib
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-import elastic
+from elastic.commands.parts.state import versions
 from elastic.data import Problem
 from elastic.evaluate.sweep import BudgetPair
 from elastic.models import tiny
 from elastic.train import TrainConfig
 
 METHODS = ("vanilla", "separate", "capped", "e1")
+PART = "elastic.commands.demo.part"  # where `run_part` is
 TRAINED = ("capped", "e1")  # each a training of its own, in a directory of its name
 
 _TEST_SEED = 10_000  # plus the demo's: training and evaluation never share a seed
@@ -84,12 +81,7 @@ class DemoConfig:
         settings = dataclasses.asdict(self) | {
             "test_seed": self.test_seed,
             "model_sha256": hashlib.sha256(weights).hexdigest(),
-            "versions": {
-                "elastic": elastic.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
         }
         return json.loads(json.dumps(settings))
 

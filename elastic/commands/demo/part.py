@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from elastic.commands.demo.config import TRAINED, DemoConfig
+from elastic.commands.demo.config import TRAINED, DemoConfig, from_json
 from elastic.commands.demo.state import DemoState
 from elastic.data import load
 from elastic.evaluate import sweep
@@ -22,14 +22,15 @@ from elastic.train import Trainer
 from elastic.train.run.progress import Progress
 
 
-def run_part(method: str, config: DemoConfig, out: Path) -> None:
+def run_part(method: str, out: Path, settings: str) -> None:
     """Adds the rows of a method that are still missing, after its training or what is left of it.
 
     Args:
         method: one of `elastic.commands.demo.config.METHODS`.
-        config: the settings.
         out: the demo's directory; the training keeps its run in `out/METHOD`.
+        settings: a `DemoConfig` as JSON.
     """
+    config = from_json(settings)
     state = DemoState(out, config.settings())
     done = {row.allowance for row in state.rows(method)}
     missing = [pair for pair in config.limits if _allowance(*pair) not in done]

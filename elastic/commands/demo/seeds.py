@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from elastic.commands.demo import DemoConfig, run
-from elastic.commands.demo.state import to_json
 from elastic.commands.demo.verdict import Comparison, verdict
+from elastic.commands.parts.state import to_json
 from elastic.data.files import write_atomic
 from elastic.evaluate import Row
 

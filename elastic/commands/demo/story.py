@@ -7,12 +7,12 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from elastic.commands.demo.config import METHODS as SHOWN
-from elastic.commands.demo.config import DemoConfig
+from elastic.commands.demo.config import PART, DemoConfig, to_json
 from elastic.commands.demo.part import say
-from elastic.commands.demo.processes import run_parts
 from elastic.commands.demo.state import DemoState
 from elastic.commands.demo.traces import traces
 from elastic.commands.demo.verdict import verdict, verdict_text
+from elastic.commands.parts.processes import run_parts
 from elastic.data.files import write_atomic
 from elastic.evaluate import Row
 from elastic.evaluate.methods import METHODS
@@ -63,7 +63,7 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
     say(f"    e1 under t* = {config.thinking}, s* = {config.solution}")
     say(f"    capped, the control, under one cap of {config.thinking + config.solution}")
     say(f"    and every method on {config.problems} {config.split} problems per budget")
-    run_parts(_ORDER, config, out, processes or min(2, available_cores()))
+    run_parts(_ORDER, PART, out, to_json(config), processes or min(2, available_cores()))
 
     say("2/2 traces and figure")
     rows = _in_order(state, config)

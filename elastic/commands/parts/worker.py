@@ -1,20 +1,18 @@
-"""`python -m elastic.commands.demo.worker METHOD OUT CONFIG`: one part, for `processes`."""
+"""`python -m elastic.commands.parts.worker PART MODULE OUT SETTINGS`: one part, for `processes`."""
 
 import os
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
-
-from elastic.commands.demo.config import from_json
-from elastic.commands.demo.part import run_part
 
 
 def main() -> int:
     """Runs the part; the exit status."""
-    method, out, config = sys.argv[1:]
+    part, module, out, settings = sys.argv[1:]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        run_part(method, from_json(config), Path(out))
+        import_module(module).run_part(part, Path(out), settings)
     except KeyboardInterrupt:  # the terminal's: the parent reports it
         return 130
     return 0

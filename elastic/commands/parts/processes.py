@@ -1,49 +1,48 @@
-"""Runs the parts of a demo, two at a time where there are two cores."""
+"""Runs the parts of a long command, two at a time where there are two cores."""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-
-from elastic.commands.demo.config import DemoConfig, to_json
-from elastic.commands.demo.part import run_part
 
 _POLL_SECONDS = 0.1
 
 
-def run_parts(methods: Sequence[str], config: DemoConfig, out: Path, processes: int) -> None:
-    """Runs the methods, one after another in this process or several at a time in processes of their own.
+def run_parts(parts: Sequence[str], module: str, out: Path, settings: str, processes: int) -> None:
+    """Runs the parts, one after another in this process or several at a time in processes of their own.
 
     Every process computes with one thread, so the results do not depend on the number of processes. They end
     when this process ends, however it ends.
 
     Args:
-        methods: started in this order.
-        config: the settings.
-        out: the demo's directory.
+        parts: names, started in this order.
+        module: where `run_part(part, out, settings)` is.
+        out: the command's directory.
+        settings: of the command, as JSON.
         processes: how many run at a time, at least 1; 1 means in this process.
 
     Raises:
         RuntimeError: a process failed; the others are ended. Its error is on stderr.
     """
     if processes == 1:
-        for method in methods:
-            run_part(method, config, out)
+        for part in parts:
+            import_module(module).run_part(part, out, settings)
         return
-    waiting, running = list(methods), dict[str, subprocess.Popen[bytes]]()
+    waiting, running = list(parts), dict[str, subprocess.Popen[bytes]]()
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                method = waiting.pop(0)
-                running[method] = _start(method, config, out)
-            for method, process in list(running.items()):
+                part = waiting.pop(0)
+                running[part] = _start(part, module, out, settings)
+            for part, process in list(running.items()):
                 status = process.poll()
                 if status:
-                    raise RuntimeError(f"demo: the process of {method} ended with status {status}")
+                    raise RuntimeError(f"the process of {part} ended with status {status}")
                 if status == 0:
-                    del running[method]
+                    del running[part]
             time.sleep(_POLL_SECONDS)
     finally:
         for process in running.values():
@@ -51,9 +50,9 @@ def run_parts(methods: Sequence[str], config: DemoConfig, out: Path, processes: 
             process.wait()
 
 
-def _start(method: str, config: DemoConfig, out: Path) -> "subprocess.Popen[bytes]":
+def _start(part: str, module: str, out: Path, settings: str) -> "subprocess.Popen[bytes]":
     # Not multiprocessing: its children import the caller's main script again.
-    command = [sys.executable, "-m", "elastic.commands.demo.worker", method, str(out), to_json(config)]
+    command = [sys.executable, "-m", "elastic.commands.parts.worker", part, module, str(out), settings]
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
