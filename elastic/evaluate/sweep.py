@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from elastic.budget import Budget
+from elastic.budget import Budget, FinishReason
 from elastic.data import Problem
 from elastic.evaluate.methods import Method, get_method
 from elastic.evaluate.row import Row
-from elastic.evaluate.statistics import wilson_interval
+from elastic.evaluate.sample import Sample
+from elastic.evaluate.summary import rows_of
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
 from elastic.rewards.length import Ask, ask_in_words
@@ -18,6 +17,7 @@ from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 
 BudgetPair = tuple[int | None, int | None]
+Facts = dict[str, Any]  # of a `Sample`: what the budget's name does not change
 
 
 class Engine(Protocol):
@@ -81,7 +81,7 @@ def _rows(
     suffix: str,
     ask: Ask,
 ) -> Iterator[Row]:
-    last: tuple[Any, dict[str, Any]] | None = None
+    last: tuple[Any, list[Facts]] | None = None
     for method, pair, budget in plan:
         prompts = [method.question(problem.prompt, *pair, suffix, ask) for problem in problems]
         if template is not None:
@@ -89,42 +89,41 @@ def _rows(
         key = (budget, prompts)
         if last is None or last[0] != key:
             batch = engine.generate(prompts, budget, sampling=sampling)
-            last = (key, _facts(batch, problems, reward))
-        yield _row(method, pair, last[1])
+            last = (key, _answers(batch, problems, reward))
+        yield _row(method, pair, problems[0].source, last[1])
 
 
-def _facts(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunction) -> dict[str, Any]:
-    """What a row says about a batch that holds one completion per problem, in the problems' order."""
-    correct: list[float] = []
+def _answers(batch: RolloutBatch, problems: Sequence[Problem], reward: RewardFunction) -> list[Facts]:
+    """What samples say about a batch that holds one completion per problem, in the problems' order."""
     grades = grade(batch, [problem.answer for problem in problems], reward)
-    for value, problem in zip(grades, problems, strict=True):
+    rows = measure(batch)
+    answers = []
+    for index, (value, problem) in enumerate(zip(grades, problems, strict=True)):
         if value is None or value not in (0, 1):
             raise ValueError(
                 f"sweep: reward must be 0 or 1 to have an interval, got {value} for '{problem.id}'"
             )
-        correct.append(value)
-    interval = wilson_interval(int(sum(correct)), len(problems))
-    rows = measure(batch)
-    behind_cuts = [value for value, cut in zip(correct, rows.thinking_cut.tolist(), strict=True) if cut]
-    return {
-        "problems": len(problems),
-        "accuracy": sum(correct) / len(problems),
-        "low": interval.low,
-        "high": interval.high,
-        "accuracy_cut": sum(behind_cuts) / len(behind_cuts) if behind_cuts else None,
-        "tokens": _mean(rows.tokens),
-        "thinking_tokens": _mean(rows.thinking_tokens),
-        "solution_tokens": _mean(rows.solution_tokens),
-        "cut": _mean(rows.thinking_cut),
-    }
+        answers.append(
+            {
+                "problem": problem.id or str(index),
+                "correct": value,
+                "tokens": int(rows.tokens[index]),
+                "thinking_tokens": int(rows.thinking_tokens[index]),
+                "solution_tokens": int(rows.solution_tokens[index]),
+                "cut": bool(rows.thinking_cut[index]),
+                "answered": bool(rows.answered[index]),
+                "finish_reason": FinishReason(int(batch.finish_reason[index])).text,
+            }
+        )
+    return answers
 
 
-def _mean(values: Tensor) -> float:
-    return values.double().mean().item()
-
-
-def _row(method: Method, pair: BudgetPair, facts: dict[str, Any]) -> Row:
+def _row(method: Method, pair: BudgetPair, data: str, answers: Sequence[Facts]) -> Row:
     thinking, solution = pair
-    if not method.one_cap or thinking is None or solution is None:
-        return Row(method=method.name, thinking=thinking, solution=solution, total=None, **facts)
-    return Row(method=method.name, thinking=None, solution=None, total=thinking + solution, **facts)
+    total: int | None = None
+    if method.one_cap and thinking is not None and solution is not None:
+        total = thinking + solution
+        thinking = solution = None
+    limits: Facts = {"thinking": thinking, "solution": solution, "total": total}
+    (row,) = rows_of(Sample(data=data, method=method.name, sample=0, **limits, **facts) for facts in answers)
+    return row

@@ -36,6 +36,8 @@ ROW_KEYS = {
     *("method", "thinking", "solution", "total", "problems", "accuracy", "low", "high"),
     "accuracy_cut",
     *("tokens", "thinking_tokens", "solution_tokens", "cut"),
+    *("data", "samples", "ungraded", "answered", "pass_at_k"),
+    *("solution_tokens_cut", "solution_tokens_whole", "leakage"),
 }
 
 

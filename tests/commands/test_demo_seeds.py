@@ -35,6 +35,14 @@ def row(
         thinking_tokens=8.0 if thinking else 60.0,
         solution_tokens=20.0,
         cut=cut,
+        data="made up",
+        samples=1,
+        ungraded=0,
+        answered=1.0,
+        pass_at_k={"1": accuracy},
+        solution_tokens_cut=None,
+        solution_tokens_whole=None,
+        leakage=None,
     )
 
 

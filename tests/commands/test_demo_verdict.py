@@ -25,6 +25,14 @@ def row(
         thinking_tokens=tokens,
         solution_tokens=4.0,
         cut=0.0,
+        data="made up",
+        samples=1,
+        ungraded=0,
+        answered=1.0,
+        pass_at_k={"1": accuracy},
+        solution_tokens_cut=None,
+        solution_tokens_whole=None,
+        leakage=None,
     )
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from elastic.budget import Budget
 from elastic.data import NAMED_SETS, Problem
-from elastic.evaluate import sweep, wilson_interval
+from elastic.evaluate import sweep
+from elastic.evaluate.statistics import bootstrap_mean
 from elastic.sampling import Sampling
 
 SAMPLING = Sampling(temperature=1.0, seed=3)
@@ -16,13 +17,13 @@ API_KEYS = {
 }
 
 
-def test_a_row_has_the_means_of_its_answers_and_a_wilson_interval(engine, graded) -> None:
+def test_a_row_has_the_means_of_its_answers_and_a_bootstrap_interval(engine, graded) -> None:
     (row,) = sweep(engine, ["separate"], [(4, 8)], PROBLEMS, graded, sampling=SAMPLING)
     # hm hm </think> yes <eos> | 4 hm </think> yes <eos> | 4 hm (cut) </think> no <eos>
     assert (row.method, row.thinking, row.solution, row.total) == ("separate", 4, 8, None)
     assert row.problems == 3
     assert row.accuracy == pytest.approx(2 / 3)
-    assert row.interval == wilson_interval(2, 3)
+    assert row.interval == bootstrap_mean([1, 1, 0]).interval
     assert row.tokens == pytest.approx((5 + 7 + 7) / 3)
     assert row.thinking_tokens == pytest.approx((2 + 4 + 4) / 3)
     assert row.solution_tokens == pytest.approx(2)

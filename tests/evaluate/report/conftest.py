@@ -21,6 +21,14 @@ def _row(method: str, thinking: int | None, total: int | None, accuracy: float, 
         thinking_tokens=3,
         solution_tokens=4,
         cut=0.5,
+        data="made up",
+        samples=1,
+        ungraded=0,
+        answered=1.0,
+        pass_at_k={"1": accuracy},
+        solution_tokens_cut=None,
+        solution_tokens_whole=None,
+        leakage=None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Intervals for shares of correct answers."""
+"""Intervals, and Wilson's for shares."""
 
 import math
 from typing import NamedTuple
@@ -15,6 +15,24 @@ class Interval(NamedTuple):
     def overlaps(self, other: "Interval") -> bool:
         """Whether the two intervals have a point in common."""
         return self.low <= other.high and other.low <= self.high
+
+
+class Estimate(NamedTuple):
+    """A value and both ends of its 95 % confidence interval, in the value's unit."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> Interval:
+        """Both ends alone."""
+        return Interval(self.low, self.high)
+
+    @property
+    def sign(self) -> int:
+        """1 where the whole interval is above 0, -1 where it is below, 0 where it holds 0."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> Interval:

@@ -1,0 +1,179 @@
+"""Rows and comparisons of graded answers, worked out by hand."""
+
+import json
+
+import pytest
+
+from elastic.evaluate.statistics import area_difference, bootstrap_mean, leakage, paired_difference
+from elastic.evaluate.summary import comparisons, rows_of
+from tests.evaluate.statistics.samples import answer, answers
+
+NONE = (None, None, None)
+
+
+def test_there_is_a_row_per_set_method_and_budget_in_the_order_they_came() -> None:
+    samples = [
+        answer(method="e1", data="y"),
+        answer(method="s1", data="x"),
+        answer(method="e1", data="x"),
+        answer(method="e1", data="y", budget=NONE),
+        answer("q", method="e1", data="y"),
+        answer(method="vanilla", data="y", budget=(None, None, 16)),
+    ]
+    found = [(row.data, row.method, row.thinking, row.total, row.problems) for row in rows_of(samples)]
+    assert found == [
+        ("y", "e1", 8, None, 2),
+        ("x", "s1", 8, None, 1),
+        ("x", "e1", 8, None, 1),
+        ("y", "e1", None, None, 1),
+        ("y", "vanilla", None, 16, 1),
+    ]
+
+
+def test_a_row_holds_means_over_problems_of_means_over_answers() -> None:
+    samples = [
+        answer("p", 1.0, tokens=10, thinking=4, solution=5),
+        answer("p", 0.0, number=1, tokens=20, thinking=8, solution=11, cut=True),
+        answer("p", 0.0, number=2, tokens=30, thinking=8, solution=0, cut=True, answered=False),
+        answer("q", 1.0, tokens=50, thinking=2, solution=9),
+    ]
+    (row,) = rows_of(samples)
+    assert (row.problems, row.samples, row.ungraded) == (2, 3, 0)
+    assert (row.accuracy, row.low, row.high) == pytest.approx(bootstrap_mean([1 / 3, 1.0]))
+    assert (row.tokens, row.thinking_tokens) == pytest.approx(((20 + 50) / 2, (20 / 3 + 2) / 2))
+    assert row.solution_tokens == pytest.approx((16 / 3 + 9) / 2)
+    assert row.cut == pytest.approx((2 / 3 + 0) / 2)
+    assert row.answered == pytest.approx((2 / 3 + 1) / 2)
+    assert row.accuracy_cut == 0.0
+    # the answer without a solution has none to measure
+    assert (row.solution_tokens_cut, row.solution_tokens_whole) == (11.0, 7.0)
+    assert row.pass_at_k == {"1": pytest.approx(2 / 3)}
+
+
+def test_pass_at_k_is_kept_by_k_as_text() -> None:
+    (row,) = rows_of(answers([[1, 1, 0, 0], [0, 0, 0, 0]]), ks=(1, 2, 4))
+    assert row.pass_at_k == {
+        "1": pytest.approx(1 / 4),
+        "2": pytest.approx(5 / 12),
+        "4": pytest.approx(1 / 2),
+    }
+    assert json.loads(json.dumps(row.to_dict())) == row.to_dict()
+
+
+def test_answers_that_could_not_be_judged_are_counted_and_in_no_accuracy() -> None:
+    samples = [
+        *answers([[1, None], [None, None], [0, 1]], tokens=10, cut=True),
+        answer("p3", None, tokens=50, cut=True),
+    ]
+    (row,) = rows_of(samples)
+    assert (row.problems, row.ungraded) == (4, 4)
+    assert (row.accuracy, row.low, row.high) == pytest.approx(bootstrap_mean([1.0, 0.5]))
+    assert row.accuracy_cut == pytest.approx(2 / 3)
+    assert row.tokens == 20.0  # they were paid for all the same
+
+
+def test_leakage_takes_whole_thoughts_from_all_budgets_of_the_method_on_the_set() -> None:
+    samples = [
+        sample
+        for problem in ("p", "q")
+        for sample in (
+            answer(problem, cut=True, solution=30),
+            answer(problem, budget=NONE, solution=10),
+            answer(problem, budget=NONE, solution=1000, method="s1"),
+            answer(problem, budget=NONE, solution=1000, data="other"),
+        )
+    ]
+    rows = rows_of(samples)
+    assert [row.leakage for row in rows] == [3.0, None, None, None]
+    assert leakage(samples[:1], samples) is None
+
+
+def test_without_cut_or_whole_thoughts_there_are_none_of_their_solutions() -> None:
+    (row,) = rows_of(answers([[1], [1]]))
+    assert (row.accuracy_cut, row.solution_tokens_cut, row.leakage) == (None, None, None)
+    (row,) = rows_of(answers([[1], [1]], cut=True))
+    assert row.solution_tokens_whole is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "ks", "message"),
+    [
+        ([], (1,), "samples must not be empty"),
+        ([answer(correct=None)], (1,), "no graded answer of e1 on 'set' at"),
+        ([answer()], (2,), r"k must be in \[1, 1\], the graded answers per problem, got 2"),
+    ],
+)
+def test_no_row_is_made_of_nothing(samples, ks, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        rows_of(samples, ks)
+
+
+E1 = [
+    *answers([[1], [1], [0]], tokens=20, budget=(4, 16, None)),
+    *answers([[1], [1], [1]], tokens=40, budget=(24, 16, None)),
+]
+VANILLA = [
+    *answers([[0], [0], [0]], tokens=20, budget=(None, None, 20), method="vanilla"),
+    *answers([[1], [0], [0]], tokens=35, budget=(None, None, 40), method="vanilla"),
+    *answers([[1], [1], [1]], tokens=90, budget=NONE, method="vanilla"),
+]
+
+
+def test_methods_are_compared_at_common_budgets_at_equal_tokens_and_over_all_tokens() -> None:
+    (found,) = comparisons([*VANILLA, *E1], "e1", ["vanilla"])
+    assert (found.data, found.of, found.against) == ("set", "e1", "vanilla")
+    first, second = found.budgets
+    # a cap is the same budget as two phases that add up to it
+    assert (first.thinking, first.solution, first.total) == (4, 16, None)
+    assert (first.tokens, first.tokens_against) == (20.0, 20.0)
+    assert first.difference == paired_difference(E1[:3], VANILLA[:3])
+    assert (second.tokens, second.tokens_against) == (40.0, 35.0)
+    assert second.difference.value == pytest.approx(2 / 3)
+    # vanilla at 40 tokens: 1/3 + 5/55 * 2/3
+    assert second.at_equal_tokens is not None
+    assert second.at_equal_tokens.value == pytest.approx(1 - (1 / 3 + 5 / 55 * 2 / 3))
+    assert found.reach == (20.0, 40.0)
+    assert found.area == area_difference(E1, VANILLA)
+
+
+def test_beyond_the_other_curve_nothing_is_compared_at_equal_tokens() -> None:
+    (found,) = comparisons([*VANILLA[:3], *E1], "e1", ["vanilla"])
+    assert [item.difference.value for item in found.budgets] == pytest.approx([2 / 3])
+    assert (found.reach, found.area) == (None, None)
+    late = answers([[1], [0], [0]], tokens=21, budget=(4, 16, None), method="separate")
+    (found,) = comparisons([*late, *E1[:3]], "e1", ["separate"])
+    assert found.budgets[0].at_equal_tokens is None
+
+
+def test_two_splits_of_one_sum_are_two_budgets() -> None:
+    other = answers([[1], [0], [0]], budget=(16, 4, None), method="separate")
+    (found,) = comparisons([*other, *E1], "e1", ["separate"])
+    assert found.budgets == ()
+
+
+def test_a_comparison_is_plain_in_json() -> None:
+    (found,) = comparisons([*VANILLA, *E1], "e1", ["vanilla"])
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["area"] == found.area._asdict() if found.area else None
+    assert set(plain["budgets"][0]["difference"]) == {"value", "low", "high"}
+    assert set(plain) == {"data", "of", "against", "budgets", "reach", "area"}
+
+
+def test_each_set_is_compared_with_each_method() -> None:
+    samples = [
+        answer(method=method, data=data) for data in ("x", "y") for method in ("e1", "separate", "capped")
+    ]
+    found = comparisons(samples, "e1", ["separate", "capped"])
+    assert [(item.data, item.against) for item in found] == [
+        ("x", "separate"),
+        ("x", "capped"),
+        ("y", "separate"),
+        ("y", "capped"),
+    ]
+
+
+def test_a_method_without_samples_is_named_with_those_that_have_some() -> None:
+    with pytest.raises(ValueError, match="'set' has no samples of s1, only of vanilla, e1"):
+        comparisons([*VANILLA, *E1], "e1", ["vanilla", "s1"])
+    with pytest.raises(ValueError, match="samples must not be empty"):
+        comparisons([], "e1", ["vanilla"])
