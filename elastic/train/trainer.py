@@ -122,7 +122,7 @@ class Trainer:
         self._evaluation = None
         if eval_prompts is not None:
             self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.largest),
+                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.final),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)
@@ -203,7 +203,7 @@ class Trainer:
         progress = Progress(
             step=progress.step + 1,
             update=update,
-            position=progress.position + self.config.rollout.prompts_per_step,
+            position=progress.position + collected.taken,
             evaluated=not every or not (last or (progress.step + 1) % every == 0),
         )
         record = {

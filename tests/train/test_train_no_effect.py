@@ -24,9 +24,10 @@ PLAIN_IDLE = {
         "thinking_start": 9,
         "solution_start": 8,
         "curriculum_steps": 7,
+        "curriculum": "exponential",
         "extension": "so",
     },
-    "rollout": {"max_new_tokens": 2},
+    "rollout": {"max_new_tokens": 2, "max_batches": 5},
     "loss": {
         "pass_k": 2,
         "tau_positive": 3.0,

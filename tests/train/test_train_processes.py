@@ -63,6 +63,9 @@ def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):
             "reward",
             "thinking_tokens",
             "cut_share",
+            "sampled_groups",
+            "kept_groups",
+            "rollout_tokens",
             "lr",
             "eval/t3_s4/accuracy",
         }:

@@ -92,6 +92,7 @@ def shared_out(output: Path) -> TrainConfig:
         loss={"advantage": "batch"},
         optim={"lr": 1e-2, "eps": 1e-4},
         budget={"draw": "random", "thinking_low": 2},
+        rollout={"dynamic_sampling": True},
         eval={"every": 3, "count": 3, "budgets": [[3, 4]]},
     )
 

@@ -1,5 +1,6 @@
 """Which budgets the groups of a step get: fixed, random or on a curriculum."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from elastic.budget import Budget
@@ -10,6 +11,9 @@ from elastic.train.config.rollouts import BudgetConfig
 class BudgetDraw:
     """Budgets of a step, a function of (seed, step, group) alone: a checkpoint need not hold them.
 
+    `smallest` and `largest` bound them in both phases; `final` is the configured budget, at which a
+    curriculum arrives.
+
     Raises:
         ValueError: the smallest or largest budget of the configuration is impossible (SPEC R14, R17).
     """
@@ -17,26 +21,28 @@ class BudgetDraw:
     def __init__(self, config: BudgetConfig, seed: int) -> None:
         self._config = config
         self._seed = seed
+        self.final = config.budget()
         self.smallest, self.largest = config.bounds()
 
-    def draw(self, step: int, groups: range) -> list[Budget]:
+    def draw(self, step: int, groups: Sequence[int]) -> list[Budget]:
         """Budgets of some of a step's groups.
 
         Args:
             step: from 0.
-            groups: indices among all groups of the step, over all processes.
+            groups: numbers among all groups of the step, over all processes.
         """
-        config, budget = self._config, self.largest
+        config, budget = self._config, self.final
         if config.draw == "fixed":
             return [budget] * len(groups)
         if config.draw == "curriculum":
             assert config.thinking_start is not None
             assert config.curriculum_steps is not None
             share = min(1.0, step / config.curriculum_steps)
-            thinking = _between(config.thinking_start, budget.thinking or 0, share)
+            between = _geometric if config.curriculum == "exponential" else _linear
+            thinking = between(config.thinking_start, budget.thinking or 0, share)
             solution = budget.solution
             if config.solution_start is not None and solution is not None:
-                solution = _between(config.solution_start, solution, share)
+                solution = between(config.solution_start, solution, share)
             return [replace(budget, thinking=thinking, solution=solution)] * len(groups)
         budgets = []
         for group in groups:
@@ -49,5 +55,9 @@ class BudgetDraw:
         return budgets
 
 
-def _between(start: int, end: int, share: float) -> int:
+def _linear(start: int, end: int, share: float) -> int:
     return round(start + (end - start) * share)
+
+
+def _geometric(start: int, end: int, share: float) -> int:
+    return round(start * (end / start) ** share)

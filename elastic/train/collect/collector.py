@@ -1,7 +1,7 @@
 """The first half of a step: problems, budgets, completions, rewards, advantages.
 
-Groups are distributed over processes. Every random draw is keyed by its group's index among all groups, so
-the number of processes does not change it.
+Groups are distributed over processes. Every random draw is keyed by its group's number among all groups of
+the step, so the number of processes does not change it.
 """
 
 import math
@@ -24,6 +24,7 @@ from elastic.sampling import Sampling
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.experience import Experience
+from elastic.train.collect.groups import GradedGroups, have_signal, sample_dynamically
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.seeds import RandomStream, derive
@@ -45,6 +46,7 @@ class Collected:
         batch: the rollout record.
         problems: one per group.
         rewards: [R] float32; NaN where the reward function gave None.
+        taken: problems taken from the data order, over all processes.
         metrics: means over all processes.
         rollout_seconds: spent generating.
         reward_seconds: spent grading.
@@ -54,6 +56,7 @@ class Collected:
     batch: RolloutBatch
     problems: list[Problem]
     rewards: Tensor
+    taken: int
     metrics: dict[str, float]
     rollout_seconds: float
     reward_seconds: float
@@ -108,19 +111,70 @@ class Collector:
             step: from 0.
             position: problems taken so far, over all processes.
         """
-        rollout, groups = self._config.rollout, self._groups
-        problems = self._order.take(position + groups.start, len(groups))
-        lengths = self._prompts.lengths(step, groups)
-        samples = rollout.samples_per_prompt
-        rows = range(groups.start * samples, groups.stop * samples)
+        rollout = self._config.rollout
+        groups, taken = self._complete(step, position, self._groups), rollout.prompts_per_step
+        assert groups is not None  # every process has a share of the first batch
+        if rollout.dynamic_sampling:
+            groups, taken = sample_dynamically(
+                groups,
+                lambda numbers: self._complete(step, position, numbers),
+                self._gather,
+                self._groups,
+                rollout.max_batches,
+            )
+        advantages, signals = self._advantages(groups.rewards)
+        metrics = self._metrics(groups, signals)
+        if rollout.dynamic_sampling:
+            metrics |= {"sampled_groups": taken, "kept_groups": int(signals.sum())}
+        return Collected(
+            experience=Experience.from_rollout(
+                groups.batch,
+                advantages,
+                self._config.loss.mask_cut_solutions,
+                skipped=groups.rewards.isnan(),
+            ),
+            batch=groups.batch,
+            problems=groups.problems,
+            rewards=groups.rewards,
+            taken=taken,
+            metrics=metrics,
+            rollout_seconds=groups.rollout_seconds,
+            reward_seconds=groups.reward_seconds,
+        )
+
+    def _complete(self, step: int, position: int, numbers: Sequence[int]) -> GradedGroups | None:
+        """Completes and grades some of the step's groups; None for none. Every process must call it."""
         start = time.perf_counter()
+        problems = [self._order.take(position + number, 1)[0] for number in numbers]
+        lengths = self._prompts.lengths(step, numbers)
+        batch = self._generate(step, numbers, self._prompts.render(problems, lengths)) if numbers else None
+        graded = time.perf_counter()
+        with batch_of_failure(batch, "rollouts", together=self._accelerator):
+            if batch is None:
+                return None
+            grades = grade(batch, [problem.answer for problem in problems], self._reward)
+        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
+        rewards = self._with_lengths(batch, correct, lengths).float()
+        return GradedGroups(
+            problems,
+            batch,
+            correct,
+            rewards,
+            sampled_tokens=int(batch.lengths.sum()),
+            rollout_seconds=graded - start,
+            reward_seconds=time.perf_counter() - graded,
+        )
+
+    def _generate(self, step: int, numbers: Sequence[int], prompts: Sequence[str]) -> RolloutBatch:
+        rollout = self._config.rollout
+        samples = rollout.samples_per_prompt
+        rows = [number * samples + sample for number in numbers for sample in range(samples)]
         bounded = self._budgets.largest.max_sampled is not None
-        prompts = self._prompts.render(problems, lengths)
         decoded = min(rollout.max_rows, len(rows))
         with threads_for(self._engine.model, decoded):
-            batch = self._engine.generate(
+            return self._engine.generate(
                 prompts,
-                budget=self._budgets.draw(step, groups),
+                budget=self._budgets.draw(step, numbers),
                 samples_per_prompt=samples,
                 sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
@@ -129,24 +183,6 @@ class Collector:
                 add_special_tokens=self._prompts.add_special_tokens,
                 phase=self._prompts.phases(prompts, self._engine),
             ).to("cpu")
-        graded = time.perf_counter()
-        with batch_of_failure(batch, "rollouts", together=self._accelerator):
-            grades = grade(batch, [problem.answer for problem in problems], self._reward)
-        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
-        rewards = self._with_lengths(batch, correct, lengths).float()
-        done = time.perf_counter()
-        advantages, equal_groups = self._advantages(rewards)
-        return Collected(
-            experience=Experience.from_rollout(
-                batch, advantages, self._config.loss.mask_cut_solutions, skipped=rewards.isnan()
-            ),
-            batch=batch,
-            problems=problems,
-            rewards=rewards,
-            metrics=self._metrics(batch, rewards, correct, equal_groups),
-            rollout_seconds=graded - start,
-            reward_seconds=done - graded,
-        )
 
     def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
         config = self._config.reward
@@ -159,14 +195,17 @@ class Collector:
         values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
         return torch.tensor(values, dtype=torch.float64)
 
-    def _advantages(self, rewards: Tensor) -> tuple[Tensor, float]:
-        """This process's rows, and the share of groups whose rewards are all equal.
+    def _gather(self, values: Tensor) -> Tensor:
+        return self._accelerator.gather(values.to(self._accelerator.device)).cpu()
+
+    def _advantages(self, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """Of this process's rows; and, over all processes, [K] bool: whether a group's rewards differ.
 
         Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and takes no
         part in its group's mean.
         """
         config, samples = self._config.loss, self._config.rollout.samples_per_prompt
-        everything = self._accelerator.gather(rewards.to(self._accelerator.device)).cpu()
+        everything = self._gather(rewards)
         graded = ~everything.isnan()
         offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
         torch.cumsum(graded.view(-1, samples).sum(1), 0, out=offsets[1:])
@@ -179,19 +218,15 @@ class Collector:
             read.get("advantage_eps"),
             pass_k=read.get("pass_k"),
         )
-        highest = everything.nan_to_num(-math.inf).view(-1, samples).amax(1)
-        lowest = everything.nan_to_num(math.inf).view(-1, samples).amin(1)
-        equal = (highest <= lowest).float().mean().item()
         first = self._groups.start * samples
-        return advantages[first : first + rewards.numel()], equal
+        return advantages[first : first + rewards.numel()], have_signal(everything.view(-1, samples))
 
-    def _metrics(
-        self, batch: RolloutBatch, rewards: Tensor, correct: Tensor, equal_groups: float
-    ) -> dict[str, float]:
+    def _metrics(self, groups: GradedGroups, signals: Tensor) -> dict[str, float]:
+        batch, rewards = groups.batch, groups.rewards
         rows = measure(batch)
         columns = {
             "reward": rewards,
-            "accuracy": correct,
+            "accuracy": groups.correct,
             "thinking_tokens": rows.thinking_tokens,
             "solution_tokens": rows.solution_tokens,
             "completion_tokens": rows.tokens,
@@ -200,11 +235,13 @@ class Collector:
             "solution_cut_share": rows.solution_cut,
             "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
         }
-        counts = [len(batch), int(rewards.isnan().sum())]
+        counts = [len(batch), int(rewards.isnan().sum()), groups.sampled_tokens]
         sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
-        *sums, count, skipped = self._accelerator.reduce(sums.to(self._accelerator.device), "sum").tolist()
+        *sums, count, skipped, tokens = self._accelerator.reduce(
+            sums.to(self._accelerator.device), "sum"
+        ).tolist()
         graded = max(count - skipped, 1)
         of = {"reward": graded, "accuracy": graded}
         metrics = {name: value / of.get(name, count) for name, value in zip(columns, sums, strict=True)}
-        metrics["rollout_tokens"] = metrics["completion_tokens"] * count
-        return metrics | {"equal_reward_groups": equal_groups, "skipped_rows": skipped}
+        equal = (~signals).float().mean().item()
+        return metrics | {"rollout_tokens": tokens, "equal_reward_groups": equal, "skipped_rows": skipped}

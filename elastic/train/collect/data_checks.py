@@ -47,7 +47,7 @@ def check_data(
     problems, prompts = evaluation
     evaluated: list[Budget] = []
     if prompts is not None:
-        evaluated = list(evaluation_budgets(config.eval, budgets.largest).values())
+        evaluated = list(evaluation_budgets(config.eval, budgets.final).values())
         _check_problems("eval", problems, prompts, engine, evaluated, say)
         if say:
             _say_overlap(training[0], problems)

@@ -23,12 +23,12 @@ class Failure:
     """What `batch_of_failure` adds to an exception.
 
     Attributes:
-        batch: the rollouts that were being worked on.
+        batch: the rollouts that were being worked on; None for none.
         what: ``rollouts`` of a step, or those of an ``evaluation``.
         everywhere: whether every process of the run left the block with an exception.
     """
 
-    batch: RolloutBatch
+    batch: RolloutBatch | None
     what: str
     everywhere: bool
 
@@ -37,8 +37,14 @@ class Failure:
         """The failure that `batch_of_failure` attached to an exception, or None."""
         return getattr(error, _ATTRIBUTE, None)
 
-    def save(self, output: Path, step: int, process: int) -> Path:
-        """Writes the batch into the run's directory, for `RolloutBatch.load`; returns the file's path."""
+    def save(self, output: Path, step: int, process: int) -> Path | None:
+        """Writes the batch, if there is one, into the run's directory, for `RolloutBatch.load`.
+
+        Returns:
+            The file's path; None without a batch.
+        """
+        if self.batch is None:
+            return None
         directory = output / DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"step-{step:08d}-{self.what}-process-{process}.safetensors"
@@ -51,11 +57,11 @@ class NotFinite(RuntimeError):
 
 
 @contextmanager
-def batch_of_failure(batch: RolloutBatch, what: str, together: Any = None) -> Iterator[None]:
+def batch_of_failure(batch: RolloutBatch | None, what: str, together: Any = None) -> Iterator[None]:
     """Attaches a batch to an exception raised in the block, so that `Failure.of` finds it further up.
 
     Args:
-        batch: what the block works on.
+        batch: what the block works on; None where only other processes have something to work on.
         what: see `Failure`.
         together: the accelerator, where every process runs the block. Then, if one leaves it with an
             exception, all do, instead of waiting for that one for ever.

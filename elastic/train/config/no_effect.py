@@ -55,12 +55,13 @@ RULES = (
         "only budget.draw = 'random' reads it",
     ),
     Rule(
-        ("budget.thinking_start", "budget.solution_start", "budget.curriculum_steps"),
+        ("budget.thinking_start", "budget.solution_start", "budget.curriculum_steps", "budget.curriculum"),
         lambda c: c.budget.draw != "curriculum",
         "only budget.draw = 'curriculum' reads it",
     ),
     Rule(("budget.extension",), lambda c: c.budget.max_extensions == 0, "budget.max_extensions is 0"),
     Rule(("rollout.max_new_tokens",), _bounded, "the budgets end every row"),
+    Rule(("rollout.max_batches",), lambda c: not c.rollout.dynamic_sampling, "no rollout.dynamic_sampling"),
     Rule(("loss.pass_k",), lambda c: c.loss.advantage != "passk", "only loss.advantage = 'passk' reads it"),
     Rule(
         ("loss.advantage_eps",),

@@ -73,7 +73,7 @@ class RewardConfig(Section):
 
     Attributes:
         name: the correctness reward: ``math`` (`elastic.rewards.math_reward`); ``tiny``, of the embedded
-            task; or ``code``, programs run against tests, which this version cannot do yet (`check_available`).
+            task; or ``code``, programs run against tests, which is not possible yet (`check_available`).
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
@@ -122,12 +122,14 @@ class BudgetConfig(Section):
         grace: tokens past ``thinking`` in which a boundary token is waited for.
         boundary: texts a boundary token ends in; absent for newline and sentence ends.
         draw: ``fixed``; ``random``: each group's budgets uniform in [``*_low``, budget]; ``curriculum``:
-            linear from ``*_start`` to the budget over ``curriculum_steps``.
+            from ``*_start``, above or below it, to the budget over ``curriculum_steps``.
         thinking_low: least thinking budget of ``random``.
         solution_low: least solution budget of ``random``; absent for always the full one.
         thinking_start: first thinking budget of ``curriculum``.
         solution_start: first solution budget of ``curriculum``; absent for always the full one.
         curriculum_steps: steps until the budget itself is reached.
+        curriculum: how ``curriculum`` gets there: ``linear``, or ``exponential``, by one factor a step
+            (arXiv 2508.08940 multiplies its budget by one factor every few steps).
     """
 
     TABLE: ClassVar[str] = "budget"
@@ -152,6 +154,7 @@ class BudgetConfig(Section):
     thinking_start: int | None = limited(None, low=0)
     solution_start: int | None = limited(None, low=1)
     curriculum_steps: int | None = limited(None, low=1)
+    curriculum: Literal["linear", "exponential"] = "linear"
 
     def check(self) -> None:
         if self.draw == "fixed":
@@ -175,15 +178,20 @@ class BudgetConfig(Section):
                     raise ValueError(f"budget.{name}: budget.draw = 'curriculum' needs it")
             if self.solution_start is not None and isinstance(self.solution, str):
                 raise ValueError("budget.solution_start: needs a finite budget.solution, got 'unlimited'")
+            if self.curriculum == "exponential" and 0 in (self.thinking, self.thinking_start):
+                raise ValueError(
+                    "budget.curriculum: 'exponential' needs budget.thinking and budget.thinking_start of at "
+                    f"least 1, got {self.thinking} and {self.thinking_start}: no factor leads from or to 0"
+                )
 
-    def bounds(self) -> tuple[Budget, Budget]:
-        """The smallest and the largest budget that `draw` gives.
+    def budget(self) -> Budget:
+        """The budget that the keys state, at which a curriculum arrives.
 
         Raises:
-            ValueError: one of them is impossible (SPEC R14, R17).
+            ValueError: it is impossible (SPEC R14, R17).
         """
         try:
-            largest = Budget(
+            return Budget(
                 _limit(self.thinking),
                 _limit(self.solution),
                 self.total,
@@ -199,14 +207,35 @@ class BudgetConfig(Section):
                 grace=self.grace,
                 boundary=self.boundary,
             )
-            if self.draw == "fixed":
-                return largest, largest
-            random = self.draw == "random"
-            thinking = self.thinking_low if random else self.thinking_start
-            solution = (self.solution_low if random else self.solution_start) or largest.solution
-            return replace(largest, thinking=thinking, solution=solution), largest
         except ValueError as error:
             raise ValueError(f"[budget]: {error}") from error
+
+    def bounds(self) -> tuple[Budget, Budget]:
+        """The smallest and the largest budget that `draw` gives, each in both phases.
+
+        Raises:
+            ValueError: one of them is impossible (SPEC R14, R17).
+        """
+        final = self.budget()
+        if self.draw == "fixed":
+            return final, final
+        random = self.draw == "random"
+        thinking = [final.thinking, self.thinking_low if random else self.thinking_start]
+        solution = [final.solution, (self.solution_low if random else self.solution_start) or final.solution]
+        try:
+            smallest, largest = (
+                replace(final, thinking=t, solution=s)
+                for t, s in zip(_ordered(thinking), _ordered(solution), strict=True)
+            )
+        except ValueError as error:
+            raise ValueError(f"[budget]: {error}") from error
+        return smallest, largest
+
+
+def _ordered(limits: list[int | None]) -> list[int | None]:
+    """Two limits, the lesser first; `check` lets None stand only beside None."""
+    finite: list[int | None] = [*sorted(limit for limit in limits if limit is not None)]
+    return finite or limits
 
 
 def _limit(value: int | str) -> int | None:
@@ -224,6 +253,11 @@ class RolloutConfig(Section):
         top_k: 0 for off.
         top_p: 1 for off.
         min_p: 0 for off.
+        dynamic_sampling: replace groups whose rewards are all equal, so that no gradient comes from them, by
+            groups of the next problems (DAPO, arXiv 2503.14476). Metrics then cover the groups that are used,
+            and ``sampled_groups`` and ``kept_groups`` count those drawn and those with different rewards.
+        max_batches: most batches of groups that a step draws, the first included. What is still equal then is
+            used as it is.
         max_rows: rows decoded at once.
         max_new_tokens: ends rows whose budget is unlimited; absent for the model's context.
         attention: of decode steps: ``auto``, ``flash``, ``flex`` or ``sdpa``, see `elastic.RolloutEngine`.
@@ -238,6 +272,8 @@ class RolloutConfig(Section):
     top_k: int = limited(0, low=0)
     top_p: float = limited(1.0, above=0, high=1)
     min_p: float = limited(0.0, low=0, high=1)
+    dynamic_sampling: bool = False
+    max_batches: int = limited(3, low=2)
     max_rows: int = limited(64, low=1)
     max_new_tokens: int | None = limited(None, low=1)
     attention: Literal["auto", "flash", "flex", "sdpa"] = "auto"

@@ -57,7 +57,8 @@ class Standing:
             step = progress.step + (failure.what == "rollouts")
             try:
                 path = failure.save(self._run.output, step, self._accelerator.process_index)
-                add_note(error, f"the completions of the failed step are in {path}")
+                if path is not None:
+                    add_note(error, f"the completions of the failed step are in {path}")
             except Exception as second:
                 add_note(error, f"the completions of the failed step could not be saved: {second!r}")
         try:
