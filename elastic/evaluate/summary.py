@@ -8,14 +8,13 @@ from elastic.evaluate.row import Row
 from elastic.evaluate.sample import Sample
 from elastic.evaluate.statistics import (
     Estimate,
-    area_difference,
     bootstrap_mean,
-    common_reach,
-    difference_at_equal_tokens,
+    curve_pair,
     leakage,
     mean_pass_at_k,
     paired_difference,
 )
+from elastic.evaluate.statistics.curves import CurvePair
 from elastic.evaluate.statistics.leakage import solution_lengths
 from elastic.evaluate.statistics.problems import BudgetKey, by_budget, by_problem, grades, mean, shares
 
@@ -163,8 +162,9 @@ def comparisons(samples: Iterable[Sample], of: str, against: Sequence[str]) -> l
 
 def _comparison(of: Sequence[Sample], against: Sequence[Sample]) -> MethodComparison:
     mine, others = by_budget(of), by_budget(against)
+    curves = curve_pair(of, against)
     items = [
-        _at_budget(mine[budget], others[other], of, against)
+        _at_budget(mine[budget], others[other], curves)
         for budget in mine
         for other in others
         if _is_common(budget, other)
@@ -174,21 +174,19 @@ def _comparison(of: Sequence[Sample], against: Sequence[Sample]) -> MethodCompar
         of=of[0].method,
         against=against[0].method,
         budgets=tuple(items),
-        reach=common_reach(of, against),
-        area=area_difference(of, against),
+        reach=curves.reach,
+        area=curves.area_difference(),
     )
 
 
-def _at_budget(
-    a: Sequence[Sample], b: Sequence[Sample], of: Sequence[Sample], against: Sequence[Sample]
-) -> BudgetComparison:
-    tokens, tokens_against = (_over_problems(found, lambda sample: sample.tokens) for found in (a, b))
+def _at_budget(of: Sequence[Sample], against: Sequence[Sample], curves: CurvePair) -> BudgetComparison:
+    tokens, tokens_against = (_over_problems(found, lambda sample: sample.tokens) for found in (of, against))
     return BudgetComparison(
-        *a[0].budget,
+        *of[0].budget,
         tokens=tokens,
         tokens_against=tokens_against,
-        difference=paired_difference(a, b),
-        at_equal_tokens=difference_at_equal_tokens(of, against, tokens),
+        difference=paired_difference(of, against),
+        at_equal_tokens=curves.difference_at(tokens),
     )
 
 

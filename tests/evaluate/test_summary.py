@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from elastic.evaluate.statistics import area_difference, bootstrap_mean, leakage, paired_difference
+from elastic.evaluate.statistics import bootstrap_mean, curve_pair, leakage, paired_difference
 from elastic.evaluate.summary import comparisons, rows_of
 from tests.evaluate.statistics.samples import answer, answers
 
@@ -133,7 +133,7 @@ def test_methods_are_compared_at_common_budgets_at_equal_tokens_and_over_all_tok
     assert second.at_equal_tokens is not None
     assert second.at_equal_tokens.value == pytest.approx(1 - (1 / 3 + 5 / 55 * 2 / 3))
     assert found.reach == (20.0, 40.0)
-    assert found.area == area_difference(E1, VANILLA)
+    assert found.area == curve_pair(E1, VANILLA).area_difference()
 
 
 def test_beyond_the_other_curve_nothing_is_compared_at_equal_tokens() -> None:

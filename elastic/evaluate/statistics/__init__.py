@@ -3,9 +3,8 @@
 from elastic.evaluate.statistics.bootstrap import bootstrap_mean
 from elastic.evaluate.statistics.curves import (
     accuracy_curve,
-    area_difference,
     area_under_curve,
-    common_reach,
+    curve_pair,
     difference_at_equal_tokens,
 )
 from elastic.evaluate.statistics.intervals import Estimate, Interval, wilson_interval
@@ -18,10 +17,9 @@ __all__ = [
     "Interval",
     "SeedDifferences",
     "accuracy_curve",
-    "area_difference",
     "area_under_curve",
     "bootstrap_mean",
-    "common_reach",
+    "curve_pair",
     "difference_at_equal_tokens",
     "leakage",
     "leakage_slope",

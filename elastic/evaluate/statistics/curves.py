@@ -51,28 +51,65 @@ class Curve:
 
     def points(self) -> list[tuple[float, float]]:
         """(mean tokens, accuracy), ascending in tokens."""
-        x, y = self._sorted(np.ones((1, len(self.tokens))))
+        x, y = self._lines(np.ones((1, len(self.tokens))))
         return list(zip(x[0].tolist(), y[0].tolist(), strict=True))
 
     def at(self, counts: Array, tokens: float) -> Array:
         """[K], accuracy at so many tokens; beyond a resample's ends its end point's."""
-        x, y = self._sorted(counts)
-        return np.array([np.interp(tokens, *row) for row in zip(x, y, strict=True)])
+        return np.array([np.interp(tokens, x, y) for x, y in zip(*self._lines(counts), strict=True)])
 
     def area(self, counts: Array, low: float, high: float) -> Array:
         """[K], mean accuracy over [low, high]: the exact area under the lines, divided by the range."""
-        x, y = self._sorted(counts)
-        ends = np.full((len(x), 1), low), np.full((len(x), 1), high)
-        # The lines' corners in between; those outside fall onto the ends and add nothing.
-        nodes = np.hstack([ends[0], np.clip(x, low, high), ends[1]])
-        heights = np.array([np.interp(*row) for row in zip(nodes, x, y, strict=True)])
-        slices = np.diff(nodes) * (heights[:, 1:] + heights[:, :-1]) / 2
+        x, y = self._lines(counts)
+        first, last = np.full((len(x), 1), low), np.full((len(x), 1), high)
+        # The corners in between; those outside fall onto the ends and add nothing.
+        corners = np.hstack([first, np.clip(x, low, high), last])
+        heights = np.array([np.interp(*row) for row in zip(corners, x, y, strict=True)])
+        slices = np.diff(corners) * (heights[:, 1:] + heights[:, :-1]) / 2
         return np.asarray(slices.sum(axis=1) / (high - low))
 
-    def _sorted(self, counts: Array) -> tuple[Array, Array]:
+    def _lines(self, counts: Array) -> tuple[Array, Array]:
+        """Both coordinates of the points, [K, B] each, sorted by tokens."""
         x, y = (counts @ values / len(values) for values in (self.tokens, self.accuracy))
         order = np.argsort(x, axis=1, kind="stable")
         return np.take_along_axis(x, order, axis=1), np.take_along_axis(y, order, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class CurvePair:
+    """Two methods' curves over the same problems in one order, so that these are resampled jointly.
+
+    Attributes:
+        a: the method in question.
+        b: the other.
+    """
+
+    a: Curve
+    b: Curve
+
+    @property
+    def reach(self) -> tuple[float, float] | None:
+        """The range of mean tokens that both curves cover; None where there is none."""
+        (a_low, a_high), (b_low, b_high) = self.a.reach, self.b.reach
+        low, high = max(a_low, b_low), min(a_high, b_high)
+        return (low, high) if low < high else None
+
+    def difference_at(self, tokens: float) -> Estimate | None:
+        """Accuracy of `a` less that of `b` at so many tokens; None where one does not reach them."""
+        if not all(curve.reach[0] <= tokens <= curve.reach[1] for curve in (self.a, self.b)):
+            return None
+        return self._difference(lambda curve, counts: curve.at(counts, tokens))
+
+    def area_difference(self) -> Estimate | None:
+        """Mean accuracy of `a` less that of `b` over `reach`; None where there is none."""
+        if (reach := self.reach) is None:
+            return None
+        return self._difference(lambda curve, counts: curve.area(counts, *reach))
+
+    def _difference(self, value: Callable[[Curve, Array], Array]) -> Estimate:
+        return bootstrap(
+            lambda counts: value(self.a, counts) - value(self.b, counts), len(self.a.tokens), DIFFERENCE
+        )
 
 
 def accuracy_curve(samples: Sequence[Sample]) -> Curve:
@@ -88,6 +125,19 @@ def accuracy_curve(samples: Sequence[Sample]) -> Curve:
     return _curves(samples)[0]
 
 
+def curve_pair(a: Sequence[Sample], b: Sequence[Sample]) -> CurvePair:
+    """The curves of two methods.
+
+    Args:
+        a: the answers of one method under all its budgets.
+        b: those of the other, to the same problems.
+
+    Raises:
+        ValueError: as `accuracy_curve`, or the methods' problems differ.
+    """
+    return CurvePair(*_curves(a, b))
+
+
 def difference_at_equal_tokens(a: Sequence[Sample], b: Sequence[Sample], tokens: float) -> Estimate | None:
     """Accuracy of ``a`` less that of ``b`` where both take so many tokens a mean answer.
 
@@ -101,30 +151,23 @@ def difference_at_equal_tokens(a: Sequence[Sample], b: Sequence[Sample], tokens:
         curves does not reach `tokens`.
 
     Raises:
-        ValueError: as `accuracy_curve`, or the methods' problems differ.
+        ValueError: as `curve_pair`.
     """
-    first, second = _curves(a, b)
-    if not all(curve.reach[0] <= tokens <= curve.reach[1] for curve in (first, second)):
-        return None
-    return _difference(first, second, lambda curve, counts: curve.at(counts, tokens))
-
-
-def common_reach(a: Sequence[Sample], b: Sequence[Sample]) -> tuple[float, float] | None:
-    """The range of mean tokens that both methods' curves cover; None where there is none.
-
-    Raises:
-        ValueError: as `difference_at_equal_tokens`.
-    """
-    return _common(*_curves(a, b))
+    return curve_pair(a, b).difference_at(tokens)
 
 
 def area_under_curve(samples: Sequence[Sample], low: float, high: float) -> Estimate:
     """Mean accuracy of a method over a range of tokens: the area under its curve, divided by the range.
 
+    Args:
+        samples: as in `accuracy_curve`.
+        low: where the range begins, in mean tokens per answer.
+        high: where it ends.
+
     Raises:
         ValueError: as `accuracy_curve`, ``low`` not below ``high``, or the curve does not reach both.
     """
-    (curve,) = _curves(samples)
+    curve = accuracy_curve(samples)
     least, most = curve.reach
     if not least <= low < high <= most:
         raise ValueError(
@@ -132,31 +175,6 @@ def area_under_curve(samples: Sequence[Sample], low: float, high: float) -> Esti
             f"got {low} and {high}"
         )
     return bootstrap(lambda counts: curve.area(counts, low, high), len(curve.tokens), SHARE)
-
-
-def area_difference(a: Sequence[Sample], b: Sequence[Sample]) -> Estimate | None:
-    """Mean accuracy of ``a`` less that of ``b`` over the tokens that both curves cover.
-
-    Returns:
-        The difference, problems resampled jointly; None where no range is common.
-
-    Raises:
-        ValueError: as `difference_at_equal_tokens`.
-    """
-    first, second = _curves(a, b)
-    if (common := _common(first, second)) is None:
-        return None
-    return _difference(first, second, lambda curve, counts: curve.area(counts, *common))
-
-
-def _common(a: Curve, b: Curve) -> tuple[float, float] | None:
-    low, high = max(a.reach[0], b.reach[0]), min(a.reach[1], b.reach[1])
-    return (low, high) if low < high else None
-
-
-def _difference(a: Curve, b: Curve, value: Callable[[Curve, Array], Array]) -> Estimate:
-    """The same counts go to both curves: their problems, in one order, are resampled jointly."""
-    return bootstrap(lambda counts: value(a, counts) - value(b, counts), len(a.tokens), DIFFERENCE)
 
 
 def _curves(*methods: Sequence[Sample]) -> list[Curve]:

@@ -6,9 +6,8 @@ import pytest
 from elastic.evaluate.sample import Sample
 from elastic.evaluate.statistics import (
     accuracy_curve,
-    area_difference,
     area_under_curve,
-    common_reach,
+    curve_pair,
     difference_at_equal_tokens,
     paired_difference,
 )
@@ -69,8 +68,8 @@ def test_the_area_is_the_mean_height_over_the_range() -> None:
 
 
 def test_areas_are_compared_where_both_curves_are() -> None:
-    assert common_reach(A, B) == (20.0, 40.0)
-    found = area_difference(A, B)
+    assert curve_pair(A, B).reach == (20.0, 40.0)
+    found = curve_pair(A, B).area_difference()
     assert found is not None
     assert found.value == pytest.approx((0.625 + 0.6875) / 2 - 0.25)
     assert found.value == pytest.approx(area_under_curve(A, 20, 40).value - area_under_curve(B, 20, 40).value)
@@ -78,8 +77,8 @@ def test_areas_are_compared_where_both_curves_are() -> None:
 
 def test_curves_without_a_common_range_have_no_area_between_them() -> None:
     late = method("b", [(60, [0, 0, 0, 0]), (70, [1, 1, 0, 0])])
-    assert common_reach(A, late) is None
-    assert area_difference(A, late) is None
+    assert curve_pair(A, late).reach is None
+    assert curve_pair(A, late).area_difference() is None
 
 
 @pytest.mark.parametrize(("low", "high"), [(9, 30), (10, 51), (30, 30), (30, 20)])
@@ -94,7 +93,7 @@ def test_problems_resampled_jointly_give_a_narrower_interval_than_apart() -> Non
     hard = random.random(200)
     a = method("a", [(10, list(hard < 0.4)), (30, list(hard < 0.7))])
     b = method("b", [(10, list(hard < 0.35)), (30, list(hard < 0.65))])
-    joint = area_difference(a, b)
+    joint = curve_pair(a, b).area_difference()
     assert joint is not None
     apart = [area_under_curve(samples, 10, 30) for samples in (a, b)]
     widths = [estimate.high - estimate.low for estimate in apart]
@@ -104,7 +103,7 @@ def test_problems_resampled_jointly_give_a_narrower_interval_than_apart() -> Non
 
 
 def test_equal_curves_differ_by_nothing_with_room_for_problems_not_seen() -> None:
-    found = area_difference(A, A)
+    found = curve_pair(A, A).area_difference()
     assert found is not None
     assert found.value == 0.0
     assert found.low < 0.0 < found.high
@@ -114,7 +113,7 @@ def test_a_problem_that_one_budget_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"samples at \(2, 8, None\) has no answers to set/p3"):
         accuracy_curve(A[:-1])
     with pytest.raises(ValueError, match=r"b at \(1, 8, None\) has no answers to set/p3"):
-        area_difference(A, B[:-1])
+        curve_pair(A, B[:-1]).area_difference()
 
 
 def test_a_problem_without_a_grade_at_one_budget_is_left_out_of_both_curves() -> None:
