@@ -26,7 +26,7 @@ def test_problem_is_found_under_any_of_its_names(tmp_path, suffix, field):
     path = write(
         tmp_path / f"data{suffix}", [{field: "1 + 1?", "answer": "2"}, {field: "2 + 2?", "answer": 4}]
     )
-    assert load(path) == [Problem("1 + 1?", "2", "data-0"), Problem("2 + 2?", "4", "data-1")]
+    assert load(path) == [Problem("1 + 1?", "2", "data-0", "data"), Problem("2 + 2?", "4", "data-1", "data")]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_empty_id_is_none(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, suffix):
     path = write(tmp_path / f"data{suffix}", [{"problem": "?", "answer": "1"}])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert load(path) == [Problem("?", "1", "data-0")]
+    assert load(path) == [Problem("?", "1", "data-0", "data")]
 
 
 def test_files_put_together_may_keep_their_byte_order_marks(tmp_path):
@@ -222,10 +222,13 @@ def test_prompts_need_no_answers(tmp_path):
 
 
 def test_missing_file_says_what_sets_there_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'tinny' is neither a file nor one of the sets \['tiny'\]"):
+    known = r"'tinny' is neither a file .* did you mean tiny\? \(known: tiny, .*deepscaler, .*math500, "
+    with pytest.raises(FileNotFoundError, match=known):
         load("tinny")
+    with pytest.raises(FileNotFoundError, match=r"'data/train.jsonl' is neither a file"):
+        load("data/train.jsonl")  # a missing file, no name on the hub
     (tmp_path / "data.csv").write_text("")
-    with pytest.raises(ValueError, match=r"end in .json or .jsonl, got '.csv'"):
+    with pytest.raises(ValueError, match=r"end in .json, .jsonl, .parquet, got '.csv'"):
         load(tmp_path / "data.csv")
 
 

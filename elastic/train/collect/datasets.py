@@ -1,7 +1,6 @@
 """The problems that a configuration names."""
 
-from elastic.data import Problem, load
-from elastic.data.loading import NAMED_SETS
+from elastic.data import NAMED_SETS, SETS, Problem, load
 from elastic.train.config import TrainConfig
 
 
@@ -9,13 +8,32 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
     """The training problems, and those of the evaluations; none where there are no evaluations.
 
     Raises:
-        ValueError, FileNotFoundError: as of `elastic.data.load`.
+        ValueError, FileNotFoundError, ModuleNotFoundError: as of `elastic.data.load`.
     """
     data, evaluation = config.data, config.eval
-    dataset = load(data.source, count=data.count, seed=data.seed, split="train")
+    generated = data.source in NAMED_SETS
+    dataset = load(
+        data.source,
+        count=data.count,
+        split=data.split or _split(data.source, "train"),
+        seed=data.seed,
+        columns=None if generated else dict(data.columns),
+        filters=None if generated else data.filters,
+    )
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
-    if source in NAMED_SETS or "count" in evaluation.given:
-        return dataset, load(source, count=evaluation.count, seed=evaluation.seed, split="test")
-    return dataset, load(source)[: evaluation.count]
+    generated = source in NAMED_SETS
+    evaluated = load(
+        source,
+        count=evaluation.count if generated or "count" in evaluation.given else None,
+        split=evaluation.split or _split(source, "test"),
+        seed=evaluation.seed,
+        columns=None if generated else dict(evaluation.columns),
+    )
+    return dataset, evaluated[: evaluation.count]
+
+
+def _split(source: str, use: str) -> str | None:
+    """The split for a use, where the source is known to have one; None for the source's own default."""
+    return use if source in NAMED_SETS or (source in SETS and use in SETS[source].parts) else None

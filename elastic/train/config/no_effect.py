@@ -5,6 +5,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS
 from elastic.train.config.updates import EvalConfig, LossConfig
 
@@ -28,7 +29,17 @@ def _updates(c: Any) -> int:
 
 
 RULES = (
-    Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "files are not drawn"),
+    Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "only generated sets are drawn"),
+    Rule(
+        ("data.columns", *(f"data.{item.name}" for item in fields(Filters))),
+        lambda c: c.data.source in NAMED_SETS,
+        "a generated set has no rows",
+    ),
+    Rule(
+        ("eval.columns",),
+        lambda c: (c.eval.source or c.data.source) in NAMED_SETS,
+        "a generated set has no rows",
+    ),
     Rule(
         ("data.add_special_tokens",),
         lambda c: {c.data.source, c.eval.source if c.eval.every else None} <= {None, *NAMED_SETS},

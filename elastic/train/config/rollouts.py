@@ -1,9 +1,11 @@
 """The tables of a training configuration that say what is learned: model, data, reward, budgets, rollouts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 from elastic.budget import Budget
+from elastic.data.columns import check_columns
+from elastic.data.filters import AnswerKind, Filters
 from elastic.rewards.stated import Boxes
 from elastic.train.config.schema import Section, limited
 
@@ -44,9 +46,17 @@ class DataConfig(Section):
     """``[data]``: the problems that the model is trained on, and how they become prompts.
 
     Attributes:
-        source: a ``.json`` or ``.jsonl`` file or a named set.
-        count: problems; a file's first ones, all if absent. A named set needs it.
-        seed: of a named set's draw.
+        source: a file, a directory, a named set or a set on the hub, as of `elastic.data.load`.
+        count: problems; the first ones that are kept, all if absent. A generated set needs it.
+        split: of the source; absent for ``train`` if it is a named set that has it, else for the only or first
+            one. A file has none.
+        seed: of a generated set's draw.
+        columns: [what, column] pairs, as ``["answer", "reward_model.ground_truth"]``; see docs/data.md.
+        min_prompt_chars: leave out shorter problems; characters, template and suffix not counted.
+        max_prompt_chars: leave out longer ones.
+        min_pass_rate: leave out problems with a lower pass rate, a share in [0, 1] from the source's column.
+        max_pass_rate: leave out those with a higher one.
+        answer_kind: leave out problems whose answer is no ``integer``, or no ``number``.
         chat: wrap prompts in the tokenizer's chat template; ``auto`` does so for files if there is one.
         system: system message of the chat; empty for the template's own, if it has one.
         suffix: a line behind each problem, as "Put the final answer in \\boxed{}."
@@ -59,12 +69,31 @@ class DataConfig(Section):
 
     source: str = limited()
     count: int | None = limited(None, low=1)
+    split: str | None = None
     seed: int = limited(0, low=0)
+    columns: tuple[tuple[str, str], ...] = ()
+    min_prompt_chars: int | None = limited(None, low=0)
+    max_prompt_chars: int | None = limited(None, low=0)
+    min_pass_rate: float | None = limited(None, low=0, high=1)
+    max_pass_rate: float | None = limited(None, low=0, high=1)
+    answer_kind: AnswerKind = "any"
     chat: Literal["auto", "on", "off"] = "auto"
     system: str = ""
     suffix: str = ""
     add_special_tokens: bool | None = None
     shuffle: bool = True
+
+    def check(self) -> None:
+        try:
+            check_columns(dict(self.columns))
+            _ = self.filters
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from error
+
+    @property
+    def filters(self) -> Filters:
+        """Which problems are kept."""
+        return Filters(**{item.name: getattr(self, item.name) for item in fields(Filters)})
 
 
 @dataclass(frozen=True)

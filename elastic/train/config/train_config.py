@@ -148,14 +148,15 @@ class TrainConfig(Section):
         Raises:
             ValueError: a reward that this version cannot give; a file or directory that is missing or of the
                 wrong kind; 16-bit weights.
-            FileNotFoundError: a missing data file.
+            FileNotFoundError: a missing data file, or a set of unknown name.
+            ModuleNotFoundError: a set on the hub without `datasets`.
         """
         self.reward.check_available()
         for table in (self.data, self.eval):
             if table.source is not None and table.source not in NAMED_SETS:
                 try:
                     check_source(table.source)
-                except (FileNotFoundError, ValueError) as error:
+                except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
         if self.model.dtype in ("bfloat16", "float16"):
             raise ValueError(

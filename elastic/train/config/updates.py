@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from elastic.data.columns import check_columns
 from elastic.train.config.schema import Section, limited
 
 Loss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"]
@@ -168,7 +169,9 @@ class EvalConfig(Section):
         every: steps between evaluations; also before the first step and after the last. 0 for none.
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
-        count: problems; by default 64, or all of a file if they are fewer.
+        count: problems; by default 64, or all of the source if they are fewer.
+        split: as in ``[data]``; absent for ``test`` if the source is a named set that has it.
+        columns: as in ``[data]``.
         chat: as in ``[data]``, for this source; absent for ``data.chat``, except that a named set's prompts
             are complete.
         seed: of a named set's draw, of the sampling and of the lengths that L1's prompts ask for.
@@ -183,6 +186,8 @@ class EvalConfig(Section):
     every: int = limited(0, low=0)
     source: str | None = None
     count: int = limited(64, low=1)
+    split: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
     chat: Literal["auto", "on", "off"] | None = None
     seed: int = limited(1, low=0, high=2**31 - 1)
     samples: int = limited(1, low=1)
@@ -191,6 +196,10 @@ class EvalConfig(Section):
     budgets: tuple[tuple[int, int], ...] = ()
 
     def check(self) -> None:
+        try:
+            check_columns(dict(self.columns))
+        except ValueError as error:
+            raise ValueError(f"eval.{error}") from error
         for thinking, solution in self.budgets:
             if thinking < -1 or solution < -1 or solution == 0:
                 raise ValueError(

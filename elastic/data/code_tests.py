@@ -1,0 +1,178 @@
+"""What a program is graded by, as one of three frozen records. Nothing is run here.
+
+Sets of programming problems keep their tests in many shapes; `read_tests` knows those of TACO and APPS
+(``inputs``, ``outputs``, ``fn_name``), of SYNTHETIC-1 and DeepCoder (lists of cases) and of LiveCodeBench
+(``testtype``; private tests packed as base64 of zlib of a pickled text).
+"""
+
+import base64
+import binascii
+import io
+import json
+import pickle
+import zlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from elastic.data.answers import shown
+from elastic.data.columns import literal
+
+_MOST_UNPACKED = 1 << 30  # bytes; LiveCodeBench's largest problem has some hundred MB of tests
+
+
+@dataclass(frozen=True)
+class StdinTest:
+    """A program reads ``input`` on its standard input and must print ``output``."""
+
+    kind: ClassVar[str] = "stdin"
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class CallTest:
+    """A function, or a method of the class ``Solution``, is called.
+
+    Attributes:
+        function: its name.
+        arguments: a JSON list.
+        expected: JSON values, each of which is right. Sets of the APPS family wrap some results in a list and
+            do not say which.
+    """
+
+    kind: ClassVar[str] = "call"
+
+    function: str
+    arguments: str
+    expected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProgramTest:
+    """Python that runs behind the solution and must not raise, as HumanEval's ``check(candidate)``."""
+
+    kind: ClassVar[str] = "program"
+
+    program: str
+
+
+CodeTest = StdinTest | CallTest | ProgramTest
+
+
+def read_tests(value: Any, place: str, function: str | None = None) -> tuple[CodeTest, ...]:
+    """The tests in a column; empty where it holds none.
+
+    Args:
+        value: a list of cases, or an object with ``test_cases`` or with ``inputs`` and ``outputs``; also as
+            JSON, as Python's literal, or packed as LiveCodeBench does.
+        place: row and field, for errors.
+        function: what is called, where the cases do not say.
+
+    Raises:
+        ValueError: another shape; a case without input and output; a call without a function's name.
+    """
+    if isinstance(value, str):
+        value = _unpacked(value, place)
+    if isinstance(value, dict) and "test_cases" in value:
+        value = value["test_cases"]
+    if isinstance(value, dict):
+        value = _columns(value, place)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f"{place}: expected tests, got {shown(value)}")
+    return tuple(_test(case, f"{place}, test {number}", function) for number, case in enumerate(value))
+
+
+def program_test(program: Any, place: str, function: Any) -> ProgramTest:
+    """A test that is Python source; with a function, ``check(function)`` is called behind it.
+
+    Raises:
+        ValueError: no text.
+    """
+    if not isinstance(program, str) or not program.strip():
+        raise ValueError(f"{place}: expected a program, got {shown(program)}")
+    return ProgramTest(f"{program}\ncheck({function})\n" if function else program)
+
+
+def _columns(value: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    """TACO's lists of inputs and of outputs as a list of cases."""
+    inputs, outputs = value.get("inputs"), value.get("outputs")
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        raise ValueError(f"{place}: tests need 'inputs' and 'outputs', got the fields {sorted(value)}")
+    if len(inputs) != len(outputs):
+        raise ValueError(f"{place}: has {len(inputs)} inputs and {len(outputs)} outputs")
+    name = {"fn_name": value["fn_name"]} if value.get("fn_name") else {}
+    return [{"input": i, "output": o, **name} for i, o in zip(inputs, outputs, strict=True)]
+
+
+def _test(case: Any, place: str, function: str | None) -> CodeTest:
+    if isinstance(case, list) and len(case) == 2:  # CodeElo's examples
+        case = {"input": case[0], "output": case[1]}
+    if not isinstance(case, dict) or not {"input", "output"} <= case.keys():
+        raise ValueError(f"{place}: expected an object with 'input' and 'output', got {shown(case)}")
+    given, wanted = case["input"], case["output"]
+    kind = case.get("testtype") or case.get("type")
+    metadata = case.get("metadata") or {}
+    name = case.get("fn_name") or metadata.get("func_name") or function
+    if kind in ("stdin", "stdin_stdout") or (kind is None and not name):
+        return StdinTest(_lines(given, place), _lines(wanted, place))
+    if kind not in (None, "functional", "function_call"):
+        raise ValueError(f"{place}: unknown kind of test {kind!r}")
+    if not name:
+        raise ValueError(f"{place}: calls a function, but names none")
+    if kind == "functional":  # LiveCodeBench: one JSON value a line
+        values = [_json(line, place) for line in str(given).split("\n") if line.strip()]
+        return CallTest(str(name), json.dumps(values), (json.dumps(_json(str(wanted), place)),))
+    arguments = _json(given, place) if isinstance(given, str) else given
+    result = literal(wanted) if isinstance(wanted, str) else wanted
+    if not isinstance(arguments, list):
+        raise ValueError(f"{place}: expected a list of arguments, got {shown(given)}")
+    alone = [result[0]] if isinstance(result, list) and len(result) == 1 else []
+    return CallTest(str(name), json.dumps(arguments), tuple(json.dumps(r) for r in [result, *alone]))
+
+
+def _lines(value: Any, place: str) -> str:
+    if isinstance(value, list):
+        return "\n".join(_lines(item, place) for item in value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{place}: expected text, got {shown(value)}")
+    return str(value)
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{place}: not JSON: {shown(text)}") from error
+
+
+def _unpacked(text: str, place: str) -> Any:
+    if not text.strip():
+        return None
+    value = literal(text)
+    if isinstance(value, str):
+        try:
+            value = literal(_unzipped(text, place))
+        except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError) as error:
+            raise ValueError(f"{place}: neither JSON nor packed tests: {shown(text)}") from error
+    return value
+
+
+def _unzipped(text: str, place: str) -> str:
+    stream = zlib.decompressobj()
+    data = stream.decompress(base64.b64decode(text, validate=True), _MOST_UNPACKED)
+    if stream.unconsumed_tail:
+        raise ValueError(f"{place}: packed tests of more than {_MOST_UNPACKED} bytes")
+    value = _PlainUnpickler(io.BytesIO(data)).load()
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: packed tests must be a text, got {type(value).__name__}")
+    return value
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads values that need no class. A pickle that names one could run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"names {module}.{name}")
