@@ -133,7 +133,8 @@ def check_source(source: str | Path) -> Path:
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise FileNotFoundError(
-        f"data '{name}' is neither a file nor a directory nor one of the sets: {hint}(known: {', '.join(known)})"
+        f"data '{name}' is neither a file nor a directory nor one of the sets: {hint}"
+        f"(known: {', '.join(known)})"
     )
 
 

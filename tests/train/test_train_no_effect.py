@@ -16,7 +16,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # Two configurations, and odd values of everything that does nothing in them.
 PLAIN = {"train": {"steps": 2}}
 PLAIN_IDLE = {
-    "data": {"add_special_tokens": True},
+    "data": {
+        "add_special_tokens": True,
+        "columns": [["prompt", "text"]],
+        "min_prompt_chars": 500,
+        "max_prompt_chars": 600,
+        "min_pass_rate": 0.9,
+        "max_pass_rate": 0.95,
+        "answer_kind": "number",
+    },
     "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4, "boxes": "all", "answer_tags": True},
     "budget": {
         "thinking_low": 3,
@@ -43,6 +51,8 @@ PLAIN_IDLE = {
     "eval": {
         "source": "tiny",
         "count": 3,
+        "split": "train",
+        "columns": [["answer", "value"]],
         "chat": "off",
         "seed": 4,
         "samples": 2,
@@ -102,7 +112,7 @@ def test_every_rule_has_been_seen_at_work():
     ("changes", "said"),
     [
         ({}, []),
-        ({"data": {"source": "a.jsonl", "seed": 3}}, ["data.seed (files are not drawn)"]),
+        ({"data": {"source": "a.jsonl", "seed": 3}}, ["data.seed (only generated sets are drawn)"]),
         (
             {"data": {"source": "a.jsonl", "system": ""}},
             ["data.system (an empty text leaves the chat template's own message)"],

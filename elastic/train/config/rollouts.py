@@ -48,8 +48,8 @@ class DataConfig(Section):
     Attributes:
         source: a file, a directory, a named set or a set on the hub, as of `elastic.data.load`.
         count: problems; the first ones that are kept, all if absent. A generated set needs it.
-        split: of the source; absent for ``train`` if it is a named set that has it, else for the only or first
-            one. A file has none.
+        split: of the source; absent for ``train`` if it is a named set that has it, else for the only or
+            first one. A file has none.
         seed: of a generated set's draw.
         columns: [what, column] pairs, as ``["answer", "reward_model.ground_truth"]``; see docs/data.md.
         min_prompt_chars: leave out shorter problems; characters, template and suffix not counted.
