@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS
+from elastic.train.config.schema import Section
 from elastic.train.config.updates import EvalConfig, LossConfig
 
 
@@ -151,4 +152,4 @@ def left_out(config: Any) -> set[str]:
 
 
 def _tables(config: Any) -> Iterable[str]:
-    return [item.name for item in fields(config)]
+    return [item.name for item in fields(config) if isinstance(getattr(config, item.name), Section)]

@@ -8,6 +8,7 @@ from typing import Any
 from elastic.data.files import read_text
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.models import tiny
+from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
 from elastic.train.config.rollouts import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.config.schema import Section, to_dict, to_toml
@@ -36,7 +37,12 @@ ROUNDING = (
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    """All tables; see `elastic.train.config.rollouts` and `.updates` for their keys."""
+    """All tables; see `elastic.train.config.rollouts` and `.updates` for their keys.
+
+    Attributes:
+        method: a key of `elastic.train.config.methods.PRESETS`, whose values keys get that are not given;
+            absent for none.
+    """
 
     model: ModelConfig
     data: DataConfig
@@ -48,6 +54,7 @@ class TrainConfig(Section):
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    method: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "TrainConfig":
@@ -71,6 +78,9 @@ class TrainConfig(Section):
             raise ValueError(f"{path}: {error}") from error
 
     def check(self) -> None:
+        if self.method is not None:
+            for name, values in settings(self).items():
+                self._let_follow(name, **values)
         if self.budget.thinking == "unlimited" and self.budget.total is not None:
             self._let_follow("budget", solution="unlimited")
         # R14, R17: budgets that cannot be are refused here.
@@ -183,6 +193,8 @@ class TrainConfig(Section):
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
     """``table.key: old -> new`` for what differs between a run and its resumption.
 
+    Tables are compared, not ``method``: a method is what its keys say.
+
     Args:
         old: `TrainConfig.to_dict()` of the checkpoint.
         new: that of the configuration to resume with.
@@ -192,7 +204,7 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], l
     """
     refused: list[str] = []
     rounding: list[str] = []
-    for table in sorted(old.keys() | new.keys()):
+    for table in sorted(name for name, value in {**old, **new}.items() if isinstance(value, dict)):
         before, after = old.get(table, {}), new.get(table, {})
         for key in sorted(before.keys() | after.keys()):
             name = f"{table}.{key}"
