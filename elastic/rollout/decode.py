@@ -69,12 +69,10 @@ class Decoder:
         self._slots, self._machine, self._sampling = opened
         self._cache: SlotCache | None = None
         self._prefixes: dict[int, Prefix] = {}
-        phases, budgets = plan.phases.to(device), plan.budget_index.to(device)
-        used = plan.thinking_used.to(device)
-        self._first_state = ops.new_state(budgets, self._machine, phase=phases, thinking_used=used)
+        self._first_state = plan.state.to(device, copy=True)  # a row's thinking may be ended while it waits
         self._final_state = done_state(rows, self._machine, device)
         self._done_state = self._final_state[:1].clone()
-        self._seeds = torch.tensor(plan.seeds, dtype=torch.int64, device=device)
+        self._seeds, self._begun = torch.tensor([plan.seeds, plan.begun], dtype=torch.int64, device=device)
         self._record = RecordBuffer(rows, schedule.first_tokens, schedule.most_tokens, limits.pad_id, device)
         self._log = Log(self._slots, schedule, self._record, watch)
         self._wishes: deque[tuple[Callable[[int], None], int]] = deque()
@@ -200,7 +198,7 @@ class Decoder:
         self._slots.state[index] = self._first_state[which]
         self._slots.seeds[index] = self._seeds[which]
         self._sampling.admit(index, which)
-        self._slots.emitted[index] = 0
+        self._slots.emitted[index] = self._begun[which]
 
     def _keep_prefixes(self, fresh: dict[int, Prefix]) -> None:
         """Keeps prompts that rows wait for, at most as many as there are slots; the rest is made again."""

@@ -195,7 +195,7 @@ class RolloutEngine:
             stop=stop,
             over_context=over_context,
         )
-        with self._stream(plan, progress, followed=on_token is not None, texts=bool(plan.stop)) as stream:
+        with self.begin(plan, progress, followed=on_token is not None, texts=bool(plan.stop)) as stream:
             while (step := stream.advance()) is not None:
                 if on_token is not None:
                     report(step, on_token, stream)
@@ -241,7 +241,7 @@ class RolloutEngine:
             stop=stop,
             over_context=over_context,
         )
-        return self._stream(plan, progress, followed=True, texts=True)
+        return self.begin(plan, progress, followed=True, texts=True)
 
     def _plan(self, prompts: Any, add_special_tokens: bool | None, *arguments: Any, **named: Any) -> Plan:
         """`make_plan` for this engine, and what there is to say of the prompts."""
@@ -257,7 +257,9 @@ class RolloutEngine:
         self._warnings.say(prompts, plan, special)
         return plan
 
-    def _stream(self, plan: Plan, progress: bool | None, *, followed: bool, texts: bool) -> Stream:
+    def begin(
+        self, plan: Plan, progress: bool | None, *, followed: bool = False, texts: bool = False
+    ) -> Stream:
         """A call that has not begun.
 
         Args:

@@ -7,11 +7,12 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from elastic import ops
 from elastic.budget import Budget
 from elastic.budget.machine import Machine, compile_budgets
 from elastic.budget.markers import Markers
@@ -24,6 +25,7 @@ from elastic.rollout.schedule.pools import Pool, class_of_rows
 from elastic.rollout.schedule.schedule import Schedule
 from elastic.sampling import Sampling
 
+T = TypeVar("T")
 OverContext = Literal["raise", "drop"]
 
 
@@ -47,6 +49,9 @@ class Plan:
         starts: K, where the rows of each prompt start.
         phases: [R] int32, the phase each row starts in.
         thinking_used: [R] int64, thinking tokens that count before its first one.
+        state: [R, 8] int32, the budget machine's, of each row before the first token that the call emits.
+        begun: of each row, tokens of its completion that the call finds in `prompts`: the row goes on with
+            the random numbers behind them.
         most: of each row, the most tokens it emits before it is ended from outside.
         bounded: of each row, whether `most` is its budget's own bound (SPEC R5).
         seeds: of each row.
@@ -63,6 +68,8 @@ class Plan:
     starts: list[Start]
     phases: Tensor
     thinking_used: Tensor
+    state: Tensor
+    begun: list[int]
     most: list[int]
     bounded: list[bool]
     seeds: list[int]
@@ -76,6 +83,27 @@ class Plan:
         """What these rows need of the KV cache."""
         lengths = [len(self.prompts[k]) for k in self.prompt_index]
         return Needs.of(lengths, self.most, self.bounded)
+
+    def select(self, rows: Sequence[int]) -> "Plan":
+        """Some of the rows; all prompts keep their numbers."""
+
+        def take(values: list[T]) -> list[T]:
+            return [values[row] for row in rows]
+
+        index = list(rows)
+        return replace(
+            self,
+            prompt_index=take(self.prompt_index),
+            budget_index=self.budget_index[index],
+            phases=self.phases[index],
+            thinking_used=self.thinking_used[index],
+            state=self.state[index],
+            begun=take(self.begun),
+            most=take(self.most),
+            bounded=take(self.bounded),
+            seeds=take(self.seeds),
+            samplings=take(self.samplings),
+        )
 
     def schedule(self, pools: Sequence[Pool], refill: int, bucket: Callable[[int], int] = int) -> Schedule:
         """A schedule of these rows, none of which has begun."""
@@ -134,14 +162,19 @@ def make_plan(
         [budgets[row] for row in rows], markers, tokenizer, limits.eos_ids, limits.pad_id
     )
     prompt_index = [row // samples for row in rows]
+    budget_index = torch.as_tensor(index, dtype=torch.int64)
+    phases = torch.tensor([int(starts[k].phase) for k in prompt_index], dtype=torch.int32)
+    used = torch.tensor([starts[k].thinking_used for k in prompt_index], dtype=torch.int64)
     return Plan(
         prompts=ids,
         prompt_index=prompt_index,
         machine=machine,
-        budget_index=torch.as_tensor(index, dtype=torch.int64),
+        budget_index=budget_index,
         starts=starts,
-        phases=torch.tensor([int(starts[k].phase) for k in prompt_index], dtype=torch.int32),
-        thinking_used=torch.tensor([starts[k].thinking_used for k in prompt_index], dtype=torch.int64),
+        phases=phases,
+        thinking_used=used,
+        state=ops.new_state(budget_index, machine, phase=phases, thinking_used=used),
+        begun=[0] * len(rows),
         most=[tokens for tokens, _ in bounds],
         bounded=[own for _, own in bounds],
         seeds=[all_seeds[row] for row in rows],

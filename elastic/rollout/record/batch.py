@@ -304,11 +304,12 @@ def _check_alike(parts: Sequence[RolloutBatch]) -> None:
         if part.device != first.device:
             raise ValueError(f"batches: on different devices, {first.device} and {part.device}")
     named = [part.tokenizer for part in parts if part.tokenizer is not None]
-    if any(not _same_vocabulary(tokenizer, named[0]) for tokenizer in named):
+    if any(not same_vocabulary(tokenizer, named[0]) for tokenizer in named):
         raise ValueError("batches: made with tokenizers of different vocabularies")
 
 
-def _same_vocabulary(one: Any, other: Any) -> bool:
+def same_vocabulary(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give the same ids the same texts, as far as can be seen."""
     if one is other or not (hasattr(one, "get_vocab") and hasattr(other, "get_vocab")):
         return type(one) is type(other)
     return one.get_vocab() == other.get_vocab()
