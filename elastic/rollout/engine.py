@@ -257,9 +257,7 @@ class RolloutEngine:
         self._warnings.say(prompts, plan, special)
         return plan
 
-    def begin(
-        self, plan: Plan, progress: bool | None, *, followed: bool = False, texts: bool = False
-    ) -> Stream:
+    def begin(self, plan: Plan, progress: bool | None, followed: bool = False, texts: bool = False) -> Stream:
         """A call that has not begun.
 
         Args:
