@@ -11,6 +11,7 @@ from elastic.evaluate.statistics import (
     bootstrap_mean,
     curve_pair,
     leakage,
+    leakage_slope,
     mean_pass_at_k,
     paired_difference,
 )
@@ -77,6 +78,45 @@ def _row(samples: Sequence[Sample], of_method: Sequence[Sample], ks: Sequence[in
     )
 
 
+@dataclass(frozen=True)
+class MethodLeakage:
+    """What cutting thoughts does to the solutions of a method on one set, over all its budgets.
+
+    Attributes:
+        data: the set.
+        method: the method.
+        ratio: solution tokens behind cut thoughts over those behind whole ones of the same problems.
+        slope: change of the solution's tokens as the share of the thought that was seen goes from 0 to 1.
+            Both are defined in `elastic.evaluate.statistics.leakage`, and None where undefined.
+    """
+
+    data: str
+    method: str
+    ratio: Estimate | None
+    slope: Estimate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON writes it."""
+        return _plain_fields(self)
+
+
+def leakages(samples: Iterable[Sample]) -> list[MethodLeakage]:
+    """One record per (data, method), in order of first appearance.
+
+    Raises:
+        ValueError: no samples.
+    """
+    methods: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        methods.setdefault((sample.data, sample.method), []).append(sample)
+    if not methods:
+        raise ValueError("leakages: samples must not be empty")
+    return [
+        MethodLeakage(*key, ratio=leakage(found, found), slope=leakage_slope(found))
+        for key, found in methods.items()
+    ]
+
+
 def _mean_or_none(values: Sequence[float]) -> float | None:
     return mean(values) if values else None
 
@@ -127,8 +167,7 @@ class MethodComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON writes it; an estimate is a dict of its value, low and high."""
-        budgets = [{key: _plain(value) for key, value in vars(item).items()} for item in self.budgets]
-        return {key: _plain(value) for key, value in vars(self).items()} | {"budgets": budgets}
+        return _plain_fields(self) | {"budgets": [_plain_fields(item) for item in self.budgets]}
 
 
 def comparisons(samples: Iterable[Sample], of: str, against: Sequence[str]) -> list[MethodComparison]:
@@ -205,5 +244,8 @@ def _over_problems(samples: Iterable[Sample], value: Callable[[Sample], float]) 
     return mean([mean([value(sample) for sample in found]) for found in by_problem(samples).values()])
 
 
-def _plain(value: Any) -> Any:
-    return value._asdict() if isinstance(value, Estimate) else value
+def _plain_fields(record: Any) -> dict[str, Any]:
+    """The fields of a record for JSON, estimates as dicts."""
+    return {
+        key: value._asdict() if isinstance(value, Estimate) else value for key, value in vars(record).items()
+    }

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from elastic.evaluate.statistics import bootstrap_mean, curve_pair, leakage, paired_difference
-from elastic.evaluate.summary import comparisons, rows_of
+from elastic.evaluate.statistics import bootstrap_mean, curve_pair, leakage, leakage_slope, paired_difference
+from elastic.evaluate.summary import MethodLeakage, comparisons, leakages, rows_of
 from tests.evaluate.statistics.samples import answer, answers
 
 NONE = (None, None, None)
@@ -177,3 +177,28 @@ def test_a_method_without_samples_is_named_with_those_that_have_some() -> None:
         comparisons([*VANILLA, *E1], "e1", ["vanilla", "s1"])
     with pytest.raises(ValueError, match="samples must not be empty"):
         comparisons([], "e1", ["vanilla"])
+
+
+def test_leakage_of_a_method_is_over_all_its_budgets_with_intervals() -> None:
+    samples = [
+        sample
+        for problem in ("p", "q")
+        for sample in (
+            answer(problem, budget=NONE, thinking=10, solution=10),
+            answer(problem, cut=True, thinking=2, solution=30),
+            answer(problem, cut=True, thinking=8, solution=24, budget=(8, 64, None)),
+        )
+    ]
+    found = leakages([*samples, answer(method="vanilla")])
+    assert found == [
+        MethodLeakage("set", "e1", leakage(samples, samples), leakage_slope(samples)),
+        MethodLeakage("set", "vanilla", None, None),
+    ]
+    assert found[0].to_dict() == {
+        "data": "set",
+        "method": "e1",
+        "ratio": pytest.approx({"value": 2.7, "low": 2.7, "high": 2.7}),
+        "slope": pytest.approx({"value": -10.0, "low": -10.0, "high": -10.0}),
+    }
+    with pytest.raises(ValueError, match="leakages: samples must not be empty"):
+        leakages([])

@@ -1,5 +1,7 @@
 """Text for reading."""
 
+from dataclasses import replace
+
 from elastic.commands.demo.verdict import verdict, verdict_text
 from elastic.evaluate import Row
 from elastic.evaluate.report.table import table
@@ -35,6 +37,40 @@ def test_a_line_holds_accuracy_interval_tokens_and_the_share_of_cut_thoughts(row
 def test_without_a_cut_thought_there_is_a_dash_and_no_share(rows: list[Row]) -> None:
     (line,) = [line for line in table(rows).splitlines() if line.startswith("none") and " e1 " in line]
     assert line.split()[-1] == "-"
+
+
+def heads(rows: list[Row]) -> list[str]:
+    return [head for head in table(rows).splitlines()[0].split("  ") if head]
+
+
+def test_further_columns_stand_only_where_there_is_something_to_show(rows: list[Row]) -> None:
+    plain = {head.strip() for head in heads(rows)}
+    assert not plain & {"data", "pass@1", "answered", "leakage", "ungraded"}
+    first, *others = rows
+    for change, head in (
+        ({"data": "another"}, "data"),
+        ({"pass_at_k": {"1": 0.1, "4": 0.25}}, "pass@4"),
+        ({"answered": 0.75}, "answered"),
+        ({"leakage": 1.5}, "leakage"),
+        ({"ungraded": 2}, "ungraded"),
+    ):
+        found = {found.strip() for found in heads([replace(first, **change), *others])}
+        assert found - plain == {head}
+
+
+def test_pass_at_k_stands_in_the_order_of_k_with_a_dash_where_a_row_has_none(rows: list[Row]) -> None:
+    first = replace(rows[0], pass_at_k={"16": 0.5, "1": 0.06, "2": 0.125})
+    text = table([first, rows[1]])
+    assert text.splitlines()[0].index("pass@2") < text.splitlines()[0].index("pass@16")
+    with_values, without = [line.split() for line in text.splitlines() if "vanilla" in line]
+    assert with_values[8:10] == ["12.5%", "50.0%"]
+    assert without[8:10] == ["-", "-"]
+
+
+def test_sets_stand_one_below_the_other_in_the_order_they_came(rows: list[Row]) -> None:
+    both = [row for name in ("z", "a") for row in (replace(row, data=name) for row in rows)]
+    names = [line.split()[0] for line in table(both).splitlines()[2:] if not line.startswith("---")]
+    assert names == ["z"] * len(rows) + ["a"] * len(rows)
 
 
 def test_lines_are_aligned(rows: list[Row]) -> None:
