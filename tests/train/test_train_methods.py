@@ -1,5 +1,8 @@
 """``method = "..."``: what each preset sets, what contradicts it, and that each trains."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from elastic.models.tiny.vocabulary import build_tokenizer
@@ -10,6 +13,7 @@ from elastic.train.config.train_config import tomllib
 from tests.train.test_train_config import tables
 from tests.train.tiny_run import build_model, lines
 
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 CAP = {"thinking": "unlimited", "solution": "unlimited", "draw": "fixed"}
 L1 = {"rollout": {"max_new_tokens": 11}}
 SHRINKING = {"budget": {"thinking": 6, "solution": 5, "thinking_start": 12, "curriculum_steps": 2}}
@@ -68,8 +72,13 @@ def test_a_method_sets_what_makes_it_and_its_file_loads_to_the_same(method):
     assert again.for_problems(256) == config.for_problems(256) == config
 
 
-def test_every_method_is_in_the_table():
+def test_every_method_is_in_these_tables_and_in_the_documented_one():
     assert set(PRESETS) - {"anytime"} == set(EXPECTED)
+    documented = re.findall(r"^\| `(\w+)` \|(.*)$", PAGE.read_text(), re.MULTILINE)
+    assert [name for name, _ in documented] == list(PRESETS)
+    for name, cells in documented:
+        for key in PRESETS[name].needs:
+            assert f"`{key}`" in cells or f"`.{key.split('.')[1]}`" in cells
 
 
 def test_without_a_method_nothing_is_set():

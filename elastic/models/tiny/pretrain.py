@@ -11,10 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from elastic.data.files import write_checksums
 from elastic.data.sums import BOS, END, EOS, MAX_OPERATIONS, MIN_OPERATIONS, draw
@@ -33,6 +34,7 @@ _IGNORED = -100
 
 Row = tuple[list[int], list[int]]
 Batch = tuple[torch.Tensor, torch.Tensor]
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def config() -> Qwen3Config:
@@ -145,9 +147,7 @@ def pretrain(
     return fit(model, data, steps, LEARNING_RATE, progress)
 
 
-def fit(
-    model: Qwen3ForCausalLM, data: Iterator[Batch], steps: int, learning_rate: float, progress: bool
-) -> Qwen3ForCausalLM:
+def fit(model: Model, data: Iterator[Batch], steps: int, learning_rate: float, progress: bool) -> Model:
     """Trains a model in place on batches of traces, the rate rising, then falling to 0; returns the model."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
@@ -169,7 +169,7 @@ def fit(
     return model.eval()
 
 
-def save(model: Qwen3ForCausalLM, out: Path) -> None:
+def save(model: PreTrainedModel, out: Path) -> None:
     """Writes model, tokenizer and checksums to ``out``, which is replaced only when everything is written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -1,4 +1,4 @@
-"""Teaches the embedded model to read requests for a length without obeying them.
+"""A base for L1 that reads requests for a length: ``python -m elastic.models.tiny.requests --out DIR``.
 
 The committed checkpoint never saw a prompt with ``so : 4 0`` in it (`elastic.data.sums.ask`) and answers a
 good part of such prompts wrongly. Further pretraining, in which part of the prompts ask for a number of
@@ -10,13 +10,16 @@ request and 80 tokens in each case; the checkpoint itself is right in 96 % witho
 with one.
 """
 
+import argparse
 import copy
 import random
+from pathlib import Path
 
-from transformers import Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 from elastic.data.sums import MAX_OPERATIONS, REQUESTS, ask
-from elastic.models.tiny.pretrain import ROWS, Row, fit, row, sorted_batches
+from elastic.models import tiny
+from elastic.models.tiny.pretrain import ROWS, Row, fit, row, save, sorted_batches
 
 STEPS = 100
 LEARNING_RATE = 5e-4
@@ -25,7 +28,7 @@ LENGTHS = (8, 160)  # least and greatest N
 
 
 def read_requests(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     steps: int = STEPS,
     seed: int = 0,
     *,
@@ -33,7 +36,7 @@ def read_requests(
     lengths: tuple[int, int] = LENGTHS,
     rows_per_batch: int = ROWS,
     progress: bool = True,
-) -> Qwen3ForCausalLM:
+) -> PreTrainedModel:
     """A copy of the model, pretrained further on traces whose prompts partly ask for a length.
 
     The traces are those of `elastic.models.tiny.pretrain`, sums of all sizes.
@@ -70,3 +73,20 @@ def read_requests(
 
     data = sorted_batches(rng, draw_row, steps, rows_per_batch)
     return fit(copy.deepcopy(model), data, steps, LEARNING_RATE, progress)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line: the embedded model with the default settings."""
+    parser = argparse.ArgumentParser(prog="python -m elastic.models.tiny.requests", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory of the checkpoint; replaced if it exists"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    model, _ = tiny.load()
+    save(read_requests(model, options.steps, options.seed), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,9 @@ import torch
 
 from elastic.data.sums import END, MAX_OPERATIONS, REQUESTS, ask
 from elastic.models import tiny
+from elastic.models.loading import load_model
 from elastic.models.tiny import pretrain
-from elastic.models.tiny.requests import read_requests
+from elastic.models.tiny.requests import main, read_requests
 from elastic.models.tiny.vocabulary import WORDS
 
 PROMPT = "<bos> a 3 b + 4 = ? <think>"
@@ -87,3 +88,11 @@ def test_the_share_of_rows_that_ask_is_the_one_given(monkeypatch):
 def test_reading_refuses_what_it_cannot_do(options, message):
     with pytest.raises(ValueError, match=message):
         read_requests(None, **options)  # type: ignore[arg-type]
+
+
+def test_the_command_writes_a_model_that_loads(tmp_path):
+    main(["--out", str(tmp_path / "base"), "--steps", "1"])
+    model, tokenizer = load_model(str(tmp_path / "base"), device="cpu")
+    assert tokenizer("so : 4 0")["input_ids"]
+    shipped, _ = tiny.load()
+    assert not torch.equal(next(model.parameters()), next(shipped.parameters()))
