@@ -19,6 +19,8 @@ CLOSINGS: dict[str, str | None] = {
     "thinking directly now.\n{end}\n\n",
     "scalerl": "\n\nOkay, time is up. Let me stop thinking and formulate a final answer now.\n{end}\n\n",
     "s1": "\n{end}\n\nFinal Answer:",
+    # The answer follows at once, without a solution around it (arXiv 2504.09858).
+    "force-answer": "\n{end}\n\n**Final Answer**\n\n\\boxed{",
 }
 
 

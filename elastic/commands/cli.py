@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from elastic import __version__
+from elastic.commands import eval_flags
 from elastic.commands.generate_flags import add_flags, check_flags
 from elastic.commands.generate_request import request_of
 from elastic.commands.wording import in_flags, in_keys
@@ -131,6 +132,13 @@ def _generate(options: argparse.Namespace) -> None:
     run(request, sys.stdout)
 
 
+def _eval(options: argparse.Namespace) -> None:
+    request = eval_flags.eval_request(options)
+    from elastic.commands.eval import run
+
+    run(request, sys.stdout)
+
+
 def _train(options: argparse.Namespace) -> None:
     from elastic.train import TrainConfig, train_from_config
 
@@ -155,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error was found")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_generate, _add_train, _add_info):
+    for add in (_add_demo, _add_generate, _add_eval, _add_train, _add_info):
         add(commands, common)
     return parser
 
@@ -184,6 +192,18 @@ def _add_generate(commands: argparse._SubParsersAction, common: argparse.Argumen
     add_flags(generate)
     names = {action.dest for action in generate._actions if action.option_strings} - {"prompts"}
     generate.set_defaults(run=_generate, reworded=partial(in_flags, names=names))
+
+
+def _add_eval(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    evaluate = commands.add_parser(
+        "eval",
+        parents=[common],
+        help="methods under budgets on sets of problems",
+        usage="%(prog)s MODEL --data NAME|FILE,... --methods NAME,... --budgets T:S,... --out DIR [options]",
+    )
+    eval_flags.add_flags(evaluate)
+    names = {action.dest for action in evaluate._actions if action.option_strings}
+    evaluate.set_defaults(run=_eval, reworded=partial(in_flags, names=names))
 
 
 def _add_train(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from elastic.rollout import Finished, RolloutBatch, RolloutEngine, chat_prompts
 from elastic.rollout.plan.default_markers import choose_markers
 from elastic.rollout.record.spans import Decode
 
-_MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
+MARKER_FLAGS = ("--start-marker", "--end-marker", "--end")
 
 __all__ = ["GenerateRequest", "read_prompts", "run"]
 
@@ -39,7 +39,7 @@ def run(request: GenerateRequest, out: TextIO) -> None:
     prompts, special = _with_template(tokenizer, request)
     _warn_of_unknown_words(tokenizer, prompts)
     markers = choose_markers(
-        tokenizer, request.start_marker, request.end_marker, request.ends, names=_MARKER_FLAGS
+        tokenizer, request.start_marker, request.end_marker, request.ends, names=MARKER_FLAGS
     )
     engine = RolloutEngine(
         model,

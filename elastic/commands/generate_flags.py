@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from elastic.budget import CLOSINGS
 from elastic.commands.generate_request import MAX_ROWS
+
+CLOSING_HELP = f"what ends a cut thought: {', '.join(CLOSINGS)}, or a text with {{end}} for the end marker"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     _add_prompts(parser)
     _add_budgets(parser)
-    _add_markers(parser)
-    _add_sampling(parser)
+    add_markers(parser)
+    add_sampling(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--stream",
@@ -27,19 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the completions, with all annotations"
     )
-    running = parser.add_argument_group("running the model")
-    running.add_argument(
-        "--max-rows", type=int, metavar="N", help=f"completions decoded together (default {MAX_ROWS})"
-    )
-    running.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1; by default CUDA if there is one"
-    )
-    running.add_argument(
-        "--dtype", default="auto", help="float32, bfloat16, float16; by default float32 on the CPU"
-    )
-    running.add_argument(
-        "--allow-missing", action="store_true", help="take weights that are incomplete, or hold others"
-    )
+    add_running(parser)
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +81,7 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
         "--closing",
         type=text,
         metavar="NAME|TEXT",
-        help="what ends a cut thought: bare, qwen3, scalerl, s1, or a text with {end} for the end marker",
+        help=CLOSING_HELP,
     )
     end.add_argument(
         "--grace", type=int, metavar="TOKENS", help="past --thinking, for a line or sentence to end"
@@ -115,7 +106,8 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
     end.add_argument("--extension", type=text, metavar="TEXT", help="by what (default Wait)")
 
 
-def _add_markers(parser: argparse.ArgumentParser) -> None:
+def add_markers(parser: argparse.ArgumentParser) -> None:
+    """What opens and closes thinking."""
     markers = parser.add_argument_group("thinking markers")
     markers.add_argument(
         "--start-marker",
@@ -133,15 +125,33 @@ def _add_markers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_sampling(parser: argparse.ArgumentParser) -> None:
+def add_sampling(
+    parser: argparse.ArgumentParser, seed: str = "of the draws; without it one is drawn and printed"
+) -> None:
+    """How tokens are drawn; `seed` is the help of its flag."""
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--samples", type=int, metavar="N", help="completions per prompt (default 1)")
     sampling.add_argument("--temperature", type=float, metavar="X", help="default 0.6; 0 is argmax")
     sampling.add_argument("--top-k", type=int, metavar="N", help="the N likeliest tokens; default all")
     sampling.add_argument("--top-p", type=float, metavar="X", help="the likeliest tokens with this mass")
     sampling.add_argument("--min-p", type=float, metavar="X", help="tokens with this share of the likeliest")
-    sampling.add_argument(
-        "--seed", type=int, metavar="N", help="of the draws; without it one is drawn and printed"
+    sampling.add_argument("--seed", type=int, metavar="N", help=seed)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Where and how the model runs."""
+    running = parser.add_argument_group("running the model")
+    running.add_argument(
+        "--max-rows", type=int, metavar="N", help=f"completions decoded together (default {MAX_ROWS})"
+    )
+    running.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1; by default CUDA if there is one"
+    )
+    running.add_argument(
+        "--dtype", default="auto", help="float32, bfloat16, float16; by default float32 on the CPU"
+    )
+    running.add_argument(
+        "--allow-missing", action="store_true", help="take weights that are incomplete, or hold others"
     )
 
 
@@ -181,9 +191,10 @@ def _bounded(o: Any) -> bool:
     return o.total is not None or None not in (o.thinking, o.solution)
 
 
+_GREEDY = _Rule(("top_k", "top_p", "min_p"), lambda o: o.temperature == 0, "--temperature 0 is argmax")
 _RULES = (
     _Rule(("max_rows",), lambda o: o.stream, "--stream shows one completion at a time"),
-    _Rule(("top_k", "top_p", "min_p"), lambda o: o.temperature == 0, "--temperature 0 is argmax"),
+    _GREEDY,
     _Rule(("max_new_tokens",), _bounded, "the budgets end every completion"),
     _Rule(
         (
@@ -211,6 +222,15 @@ def check_flags(options: argparse.Namespace) -> None:
         ValueError: names the flag and why.
     """
     for rule in _RULES:
-        for name in rule.flags:
-            if getattr(options, name) is not None and rule.idle(options):
-                raise ValueError(f"{name}: has no effect: {rule.reason}")
+        _check(rule, options)
+
+
+def check_filters(options: argparse.Namespace) -> None:
+    """As `check_flags`, of the flags that `add_sampling` added."""
+    _check(_GREEDY, options)
+
+
+def _check(rule: _Rule, options: argparse.Namespace) -> None:
+    for name in rule.flags:
+        if getattr(options, name) is not None and rule.idle(options):
+            raise ValueError(f"{name}: has no effect: {rule.reason}")

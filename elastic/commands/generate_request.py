@@ -89,7 +89,7 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
     """
     if options.json is not None and options.prompts is not None and _same(options.json, options.prompts):
         raise ValueError(f"json: {options.json} is the file of the prompts, which it would replace")
-    rules = _given(options, *_BUDGET_FLAGS)
+    rules = given(options, *_BUDGET_FLAGS)
     if options.total is not None and (options.thinking, options.solution) == (None, None):
         budget = Budget.vanilla(options.total, **rules)
     else:
@@ -98,13 +98,13 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
         model=options.model,
         prompts=read_prompts(options.prompts) if options.prompts is not None else options.prompt,
         budget=budget,
-        sampling=Sampling(**_given(options, "temperature", "top_k", "top_p", "min_p", "seed")),
+        sampling=Sampling(**given(options, "temperature", "top_k", "top_p", "min_p", "seed")),
         ends=tuple(options.end or ()),
         stop=tuple(options.stop or ()),
         stream=options.stream,
         json_path=options.json,
         allow_missing=options.allow_missing,
-        **_given(
+        **given(
             *(options, "samples", "chat", "add_special_tokens", "phase", "thinking_used", "max_rows"),
             *("start_marker", "end_marker", "device", "dtype", "max_new_tokens"),
         ),
@@ -128,7 +128,8 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The flags of these names that were given."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 

@@ -6,7 +6,7 @@ A row holds the problem under ``problem``, ``prompt`` or ``question`` and the an
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +28,16 @@ class NamedSet(NamedTuple):
     Attributes:
         problems: (count, seed, split) to problems.
         ask: (prompt, kind, N) to the prompt that asks for N tokens; kinds are ``l1-exact`` and ``l1-max``.
+        phrases: the set's own words for texts that budgets force: by the key of a closing (``s1``), or by the
+            text of an extension (``Wait``).
     """
 
     problems: Callable[[int, int, str], list[Problem]]
     ask: Callable[[str, str, int], str]
+    phrases: Mapping[str, str]
 
 
-NAMED_SETS = {"tiny": NamedSet(sums.problems, sums.ask)}
+NAMED_SETS = {"tiny": NamedSet(sums.problems, sums.ask, sums.PHRASES)}
 
 
 def load(

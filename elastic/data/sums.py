@@ -25,6 +25,9 @@ MAX_OPERATIONS = 8
 # How a prompt asks for a length: the task's spellings of L1's two sentences.
 REQUESTS = {"l1-exact": "so", "l1-max": "ok"}
 
+# What s1 forces ("Final Answer:" behind the end marker, "Wait" in its place), in the task's words.
+PHRASES = {"s1": "{end} answer is", "Wait": "wait :"}
+
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = {0: "test", 1: "validation"}  # checksum modulo _SPLIT_BY to split; the rest is for training
 _SPLIT_BY = 8

@@ -1,7 +1,51 @@
-"""Methods x budgets over a list of problems, with intervals."""
+"""Methods x budgets over sets of problems: one harness, its samples, and what they say."""
 
-from elastic.evaluate.row import Row
-from elastic.evaluate.statistics import Interval, wilson_interval
-from elastic.evaluate.sweep import sweep
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Interval", "Row", "sweep", "wilson_interval"]
+if TYPE_CHECKING:
+    from elastic.evaluate.engines import open_engine
+    from elastic.evaluate.methods import PolicyOptions
+    from elastic.evaluate.row import Row
+    from elastic.evaluate.run.evaluate import evaluate
+    from elastic.evaluate.run.folder import read_samples
+    from elastic.evaluate.run.open_set import eval_set
+    from elastic.evaluate.run.sets import EvalSet
+    from elastic.evaluate.sample import Sample
+    from elastic.evaluate.statistics import Interval, wilson_interval
+    from elastic.evaluate.summary import rows_of
+
+# Resolved on first use: the methods' names and budgets need no engine.
+_LAZY = {
+    "EvalSet": "run.sets",
+    "Interval": "statistics",
+    "PolicyOptions": "methods",
+    "Row": "row",
+    "Sample": "sample",
+    "eval_set": "run.open_set",
+    "evaluate": "run.evaluate",
+    "open_engine": "engines",
+    "read_samples": "run.folder",
+    "rows_of": "summary",
+    "wilson_interval": "statistics",
+}
+
+__all__ = [
+    "EvalSet",
+    "Interval",
+    "PolicyOptions",
+    "Row",
+    "Sample",
+    "eval_set",
+    "evaluate",
+    "open_engine",
+    "read_samples",
+    "rows_of",
+    "wilson_interval",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"elastic.evaluate.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'elastic.evaluate' has no attribute '{name}'")

@@ -49,5 +49,18 @@ class Sample:
         return self.thinking, self.solution, self.total
 
     def to_dict(self) -> dict[str, Any]:
-        """The sample as JSON writes it."""
-        return asdict(self)
+        """The sample as JSON writes it; without `segments` where it has none."""
+        record = asdict(self)
+        if not self.segments:
+            del record["segments"]
+        return record
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Sample":
+        """The sample that `to_dict` wrote, also after a way through JSON.
+
+        Raises:
+            TypeError: a field is missing, or one that no sample has.
+        """
+        segments = tuple((kind, text) for kind, text in record.get("segments", ()))
+        return cls(**record | {"segments": segments})

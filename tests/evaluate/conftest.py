@@ -8,14 +8,30 @@ import torch
 from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.budget.markers import Markers
 from elastic.rollout import RolloutBatch
+from elastic.rollout.plan.limits import Limits
 from elastic.sampling import Sampling
 
 WORDS = ["<pad>", "<think>", "</think>", "hm", "yes", "no", "<eos>"]
+MARKERS = Markers((1,), (2,), "<think>", "</think>")
 PAD, END, HM, YES, NO, EOS = 0, 2, 3, 4, 5, 6
 
 
 class Words:
-    """Decodes ids to words."""
+    """Decodes ids to words; encodes every word as `hm`, as what a prompt says does not matter here."""
+
+    pad_token_id, all_special_ids = PAD, [PAD, END, EOS]
+
+    def __len__(self) -> int:
+        return len(WORDS)
+
+    def batch_decode(self, rows: Sequence[Sequence[int]], **_: object) -> list[str]:
+        return [self.decode(ids) for ids in rows]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [WORDS[token] for token in ids]
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [HM] * len(text.split())
 
     def decode(self, ids: Sequence[int], **_: object) -> str:
         return " ".join(WORDS[token] for token in ids)
@@ -26,14 +42,30 @@ class ScriptedEngine:
 
     Attributes:
         calls: (prompts, budget, sampling) of every call.
+        seeds: of every call.
     """
+
+    tokenizer, markers, max_rows = Words(), MARKERS, 64
+    limits = Limits(1000, len(WORDS), (EOS,), PAD)
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], Budget, Sampling]] = []
+        self.seeds: list[list[int]] = []
 
-    def generate(self, prompts: Sequence[str], budget: Budget, *, sampling: Sampling) -> RolloutBatch:
+    def generate(
+        self,
+        prompts: Sequence[str],
+        budget: Budget,
+        samples_per_prompt: int = 1,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        **_: object,
+    ) -> RolloutBatch:
         self.calls.append((list(prompts), budget, sampling))
-        return batch([self._row(len(prompt.split()), budget) for prompt in prompts])
+        self.seeds.append(list(seeds))
+        rows = [self._row(len(prompt.split()), budget) for prompt in prompts]
+        return batch([row for row in rows for _ in range(samples_per_prompt)], samples_per_prompt)
 
     def _row(self, wanted: int, budget: Budget) -> tuple[list[int], list[int], list[int], int, bool]:
         """(tokens, source, phase, finish reason, thinking_cut)."""
@@ -52,7 +84,9 @@ class ScriptedEngine:
         return tokens, [int(s) for s in source], [int(p) for p in phase], FinishReason.STOP, is_cut
 
 
-def batch(rows: Sequence[tuple[list[int], list[int], list[int], int, bool]]) -> RolloutBatch:
+def batch(
+    rows: Sequence[tuple[list[int], list[int], list[int], int, bool]], samples: int = 1
+) -> RolloutBatch:
     """Rows of (tokens, source, phase, finish reason, thinking_cut), padded into a record."""
     width = max(len(row[0]) for row in rows)
     tokens = torch.full((len(rows), width), PAD)
@@ -78,9 +112,9 @@ def batch(rows: Sequence[tuple[list[int], list[int], list[int], int, bool]]) -> 
         initial_thinking=torch.zeros(len(rows), dtype=torch.int64),
         ended_at=torch.full((len(rows),), -1),
         seeds=torch.arange(len(rows)),
-        prompt_index=torch.arange(len(rows)),
-        prompts=[[1]] * len(rows),
-        markers=Markers((1,), (END,), "<think>", "</think>"),
+        prompt_index=torch.arange(len(rows)) // samples,
+        prompts=[[1]] * (len(rows) // samples),
+        markers=MARKERS,
         tokenizer=Words(),
     )
 

@@ -1,4 +1,4 @@
-"""What of a completion is graded: the same in training, in evaluations while it runs, and in sweeps."""
+"""What of a completion is graded: the same in training, in evaluations while it runs, and behind it."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ import torch
 from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.budget.markers import Markers
 from elastic.data import Problem
-from elastic.evaluate import sweep
+from elastic.evaluate import EvalSet, evaluate
 from elastic.models.tiny import reward
 from elastic.rewards import math_reward
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
-from elastic.sampling import Sampling
+from elastic.rollout.plan.limits import Limits
 
 T, S = int(Phase.THINKING), int(Phase.SOLUTION)
 
@@ -21,10 +21,21 @@ T, S = int(Phase.THINKING), int(Phase.SOLUTION)
 class Words:
     """One id a word, in the order in which words are first seen."""
 
+    all_special_ids = ()
+
     def __init__(self) -> None:
         self.known: list[str] = []
 
-    def encode(self, text: str) -> list[int]:
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def batch_decode(self, rows: Sequence[Sequence[int]], **_: object) -> list[str]:
+        return [self.decode(ids) for ids in rows]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [self.known[token] for token in ids]
+
+    def encode(self, text: str, **_: object) -> list[int]:
         self.known += [word for word in dict.fromkeys(text.split()) if word not in self.known]
         return [self.known.index(word) for word in text.split()]
 
@@ -86,10 +97,12 @@ def test_grading_names_the_row_of_a_reward_that_is_not_finite() -> None:
 class Recorded:
     """An engine that has one batch to give."""
 
-    def __init__(self, batch: RolloutBatch) -> None:
-        self.batch = batch
+    limits, max_rows = Limits(1000, 99, (), 0), 1
 
-    def generate(self, prompts: Sequence[str], budget: Budget, *, sampling: Sampling) -> RolloutBatch:
+    def __init__(self, batch: RolloutBatch) -> None:
+        self.batch, self.tokenizer, self.markers = batch, batch.tokenizer, batch.markers
+
+    def generate(self, prompts: Sequence[str], budget: Budget, *_: object, **__: object) -> RolloutBatch:
         return self.batch
 
 
@@ -108,12 +121,12 @@ class Recorded:
         (r"it is \boxed{17}", 3, "</think>", 0.0),
     ],
 )
-def test_training_and_sweep_give_a_row_the_same_grade(
+def test_training_and_evaluation_give_a_row_the_same_grade(
     text: str, thinking: int, end: str, expected: float
 ) -> None:
     reason = FinishReason.STOP if text.endswith("<eos>") else FinishReason.TOTAL_BUDGET
     batch = row(text, thinking, reason, end)
     assert grade(batch, ["17"], math_reward) == [expected]
-    problems = [Problem("17?", "17")]
-    (line,) = sweep(Recorded(batch), ["separate"], [(4, 8)], problems, math_reward, sampling=Sampling(seed=0))
-    assert line.accuracy == expected
+    problems = EvalSet("one", [Problem("17?", "17")], math_reward)
+    (sample,) = evaluate(Recorded(batch), problems, ["separate"], [(4, 8)])
+    assert sample.correct == expected

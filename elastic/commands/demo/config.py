@@ -9,7 +9,7 @@ from typing import Any
 
 from elastic.commands.parts.state import versions
 from elastic.data import Problem
-from elastic.evaluate.sweep import BudgetPair
+from elastic.evaluate.methods import BudgetPair
 from elastic.models import tiny
 from elastic.train import TrainConfig
 

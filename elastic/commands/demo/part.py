@@ -11,11 +11,10 @@ from pathlib import Path
 from elastic.commands.demo.config import TRAINED, DemoConfig, from_json
 from elastic.commands.demo.state import DemoState
 from elastic.data import load
-from elastic.evaluate import sweep
+from elastic.evaluate import EvalSet, evaluate, rows_of
 from elastic.evaluate.report.table import budget_label
 from elastic.models import tiny
 from elastic.models.quiet import quiet_transformers
-from elastic.models.threads import threads_for
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.train import Trainer
@@ -36,17 +35,23 @@ def run_part(method: str, out: Path, settings: str) -> None:
     missing = [pair for pair in config.limits if _allowance(*pair) not in done]
     if not missing:
         return
-    problems = config.test_problems()
+    problems = EvalSet(tiny.NAME, config.test_problems(), tiny.reward)
     with quiet_transformers():
         model, tokenizer = tiny.load()
     if method in TRAINED:
         _train(method, config, out / method, model, tokenizer)
     engine = RolloutEngine(model, tokenizer, max_rows=config.max_rows)
     sampling = Sampling(temperature=config.temperature, seed=config.test_seed)
-    for thinking, solution in missing:
+    for pair in missing:
         started = time.monotonic()
-        with threads_for(model, min(config.max_rows, len(problems))):
-            (row,) = sweep(engine, [method], [(thinking, solution)], problems, tiny.reward, sampling=sampling)
+        samples = evaluate(
+            *(engine, problems, [method], [pair]),
+            sampling=sampling,
+            texts=False,
+            chunk_rows=config.problems,
+            progress=False,
+        )
+        (row,) = rows_of(samples)
         state.add(row)
         seconds = time.monotonic() - started
         cut = "" if row.accuracy_cut is None else f", {row.accuracy_cut:.1%} of the cut thoughts"

@@ -1,16 +1,12 @@
 """What a command of parts keeps on disk, so that a call after a kill resumes where the first one stopped."""
 
 import json
-import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-import elastic
 from elastic.data.files import read_text, write_atomic
+from elastic.evaluate.run.settings import versions as versions  # for the settings of every such command
 
 UNFINISHED = "unfinished"
 SETTINGS = "settings.json"
@@ -78,16 +74,6 @@ class State:
                 f"out: {self._out} holds a {self._name} with another {differing}; choose another directory"
             )
         return content
-
-
-def versions() -> dict[str, str]:
-    """Of everything that results depend on."""
-    return {
-        "elastic": elastic.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def to_json(value: Any) -> str:

@@ -1,0 +1,65 @@
+"""`elastic eval`: methods x budgets x sets, with samples on disk and a table at the end."""
+
+import sys
+from typing import TextIO
+
+from elastic.commands.eval_flags import EvalRequest
+from elastic.commands.generate import MARKER_FLAGS
+from elastic.data import NAMED_SETS, Problem, load
+from elastic.evaluate.engines import ENGINES, open_engine
+from elastic.evaluate.report.table import table
+from elastic.evaluate.run.evaluate import evaluate
+from elastic.evaluate.run.open_set import eval_set
+from elastic.evaluate.summary import rows_of
+from elastic.models import load_model
+from elastic.rollout.plan.default_markers import choose_markers
+
+
+def run(request: EvalRequest, out: TextIO) -> None:
+    """Evaluates, or goes on with what an earlier call left, and shows the table.
+
+    Raises:
+        ValueError: data, model, engine or folder cannot be used, or whatever `evaluate` refuses.
+        OSError: the folder cannot be written.
+    """
+    if request.engine not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got '{request.engine}'")
+    problems = {source: _problems(source, request) for source in request.data}
+    model, tokenizer = load_model(
+        request.model, device=request.device, dtype=request.dtype, allow_missing=request.allow_missing
+    )
+    markers = choose_markers(
+        tokenizer, request.start_marker, request.end_marker, request.end, names=MARKER_FLAGS
+    )
+    sets = [
+        eval_set(
+            *(source, found, tokenizer),
+            reward=request.reward,
+            chat=request.chat,
+            system=request.system,
+            suffix=request.suffix,
+        )
+        for source, found in problems.items()
+    ]
+    samples = evaluate(
+        open_engine(request.engine, model, tokenizer, markers, max_rows=request.max_rows),
+        sets,
+        request.methods,
+        request.budgets,
+        samples=request.samples,
+        sampling=request.sampling,
+        options=request.options,
+        max_new_tokens=request.max_new_tokens,
+        out=request.out,
+        texts=request.texts,
+        chunk_rows=request.chunk_rows,
+        ks=request.ks,
+    )
+    print(table(rows_of(samples, request.ks)), file=out)
+    print(f"elastic: eval: {len(samples)} samples and the rows are in {request.out}", file=sys.stderr)
+
+
+def _problems(source: str, request: EvalRequest) -> list[Problem]:
+    """The problems of one set; of a generated one the test split, unless another is asked for."""
+    split = request.split or ("test" if source in NAMED_SETS else None)
+    return load(source, count=request.count, split=split, seed=request.data_seed)

@@ -1,0 +1,5 @@
+"""What decodes an evaluation's rows: the package's own engine, or the `generate` of transformers."""
+
+from elastic.evaluate.engines.engine import ENGINES, Engine, engine_name, open_engine
+
+__all__ = ["ENGINES", "Engine", "engine_name", "open_engine"]

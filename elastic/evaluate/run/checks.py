@@ -1,0 +1,87 @@
+"""What is checked before the first token of an evaluation is drawn."""
+
+from collections.abc import Sequence
+
+from elastic.evaluate.engines import Engine, engine_name
+from elastic.evaluate.methods import BudgetPair, Method, PolicyOptions, check_options
+from elastic.evaluate.run.answer import limit_of, longest_thought
+from elastic.evaluate.run.plan import Task
+from elastic.evaluate.run.sets import EvalSet
+from elastic.rollout.plan.plan import OutOfContext, make_plan
+
+
+def check_request(
+    sets: Sequence[EvalSet],
+    methods: Sequence[Method],
+    pairs: Sequence[BudgetPair],
+    options: PolicyOptions,
+    numbers: dict[str, int],
+    ks: Sequence[int],
+) -> None:
+    """Checks that need no model; budgets and options are checked where the tasks are made.
+
+    Args:
+        sets: what is put to the model.
+        methods: policies.
+        pairs: budgets.
+        options: of the policies.
+        numbers: counts by name, each at least 1; with `samples`.
+        ks: of pass@k.
+
+    Raises:
+        ValueError: naming the argument, its value and the limit.
+    """
+    for name, values in (
+        ("data", [s.name for s in sets]),
+        ("methods", [m.name for m in methods]),
+        ("budgets", pairs),
+    ):
+        if not values:
+            raise ValueError(f"{name}: expected at least one, got none")
+        double = [value for place, value in enumerate(values) if value in values[:place]]
+        if double:
+            raise ValueError(f"{name}: {double[0]} is there twice")
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {number}")
+    wrong = [k for k in ks if not 1 <= k <= numbers["samples"]]
+    if wrong:
+        raise ValueError(f"ks: expected 1 .. samples={numbers['samples']}, got {wrong[0]}")
+    check_options(methods, options)
+    for data in sets:
+        for method in methods:
+            data.check(method)
+
+
+def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | None) -> None:
+    """Checks every prompt and budget of every task against the model.
+
+    Raises:
+        ValueError: naming set and method; a budget that is illegal for these markers, a prompt that does not
+            fit the context with its budget, an engine that cannot run the method, or a `max_new_tokens` that
+            no completion needs.
+    """
+    unbounded = False
+    for task in tasks:
+        one_thought = task.cells[0].method.one_thought
+        if one_thought and engine_name(engine) == "hf":
+            raise ValueError(
+                f"engine: {task.cells[0].method.name} cuts one thought several times, which needs 'own'"
+            )
+        budgets = [*task.budgets, longest_thought(task.budgets)] if one_thought else task.budgets
+        prompts = task.prompts()
+        for budget in budgets:
+            limit = limit_of(budget, max_new_tokens)
+            unbounded |= budget.max_sampled is None
+            try:
+                make_plan(
+                    *(prompts, budget, 1, None, limit, None),
+                    tokenizer=engine.tokenizer,
+                    markers=engine.markers,
+                    limits=engine.limits,
+                    add_special_tokens=task.data.add_special_tokens,
+                )
+            except OutOfContext as error:
+                raise OutOfContext(f"{task.name}: {error}") from error
+    if max_new_tokens is not None and not unbounded:
+        raise ValueError("max_new_tokens: has no effect: the budgets end every completion")

@@ -1,0 +1,138 @@
+"""The folder of an evaluation: settings, and an append-only file of samples that survives a kill.
+
+A chunk's lines are appended in one write behind which the file is synced. What a kill leaves of an unfinished
+chunk is cut off when the run goes on, so the file is the same as of a run that nothing stopped.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from elastic.data.files import read_lines, read_text, write_atomic
+from elastic.evaluate.run.plan import Chunk
+from elastic.evaluate.run.settings import differences
+from elastic.evaluate.sample import Sample
+
+SAMPLES = "samples.jsonl"
+SETTINGS = "settings.json"
+RESULT = "eval.json"
+
+
+def read_samples(path: str | os.PathLike) -> list[Sample]:
+    """The samples of a `samples.jsonl`, or of the folder that holds one.
+
+    Raises:
+        ValueError: a line that is no sample; names file and line.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    path = path / SAMPLES if path.is_dir() else path
+    return [_sample(line, f"{path}, line {number}") for number, line in read_lines(path)]
+
+
+class Folder:
+    """The folder of one run, locked while it is open.
+
+    Args:
+        path: created if it is not there.
+        settings: what the samples depend on, as JSON gives it back.
+        chunks: what the run writes, in order.
+
+    Attributes:
+        samples: those of the chunks that are done.
+        done: how many chunks that are.
+
+    Raises:
+        ValueError: the folder holds samples of other settings, naming what differs, or of no evaluation; or
+            another run is writing there.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, settings: dict[str, Any], chunks: Sequence[Chunk]):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out: expected a folder, got {path}, which is a file")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._file = (self.path / SAMPLES).open("a+b")
+        try:
+            self._lock()
+            self._check_settings(json.loads(json.dumps(settings)))
+            self.samples, self.done = self._read(chunks)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, samples: Iterable[Sample]) -> None:
+        """Writes a chunk's samples; they are on disk when this returns."""
+        found = list(samples)
+        lines = (json.dumps(sample.to_dict(), ensure_ascii=False) + "\n" for sample in found)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.samples += found
+        self.done += 1
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+        except BlockingIOError:
+            raise ValueError(f"out: another run is writing into {self.path}") from None
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        path = self.path / SETTINGS
+        if not path.exists():
+            if (self.path / SAMPLES).stat().st_size or (self.path / RESULT).exists():
+                raise ValueError(
+                    f"out: {self.path} holds samples or results, but no {SETTINGS}: not of this command"
+                )
+            write_atomic(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+            return
+        try:
+            kept = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        found = differences(kept, settings)
+        if found:
+            raise ValueError(
+                f"out: {self.path} holds an evaluation with other settings (there, here): {'; '.join(found)}"
+            )
+
+    def _read(self, chunks: Sequence[Chunk]) -> tuple[list[Sample], int]:
+        """The samples of whole chunks, and how many these are; what is behind them is cut off."""
+        self._file.seek(0)
+        lines = self._file.read().split(b"\n")[:-1]  # behind the last newline: a torn line, or nothing
+        samples: list[Sample] = []
+        kept = done = 0
+        for chunk in chunks:
+            if len(samples) + chunk.lines > len(lines):
+                break
+            for key in chunk.keys:
+                line = lines[len(samples)]
+                sample = _sample(line.decode(), f"{self.path / SAMPLES}, line {len(samples) + 1}")
+                if (sample.data, sample.method, sample.budget, sample.problem, sample.sample) != key:
+                    raise ValueError(
+                        f"{self.path / SAMPLES}, line {len(samples) + 1}: expected the sample {key}"
+                    )
+                samples.append(sample)
+                kept += len(line) + 1
+            done += 1
+        if done == len(chunks) and len(lines) > len(samples):
+            raise ValueError(f"{self.path / SAMPLES}, line {len(samples) + 1}: expected no more samples")
+        self._file.truncate(kept)
+        return samples, done
+
+
+def _sample(line: str, where: str) -> Sample:
+    try:
+        return Sample.from_dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: no sample: {error}") from error
