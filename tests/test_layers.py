@@ -95,7 +95,9 @@ def test_imports_go_to_rooms_below(module):
         assert own in ROOMS, f"{own} is new: give it a place in this table and on the architecture page"
         extra = {room(other, 1) for other in used} - ROOMS[own] - {own}
         # the package itself has the version, which the command line prints and results record
-        assert extra <= ({""} if own in {"commands", "evaluate"} else set()), f"{module} imports {sorted(extra)}"
+        assert extra <= ({""} if own in {"commands", "evaluate"} else set()), (
+            f"{module} imports {sorted(extra)}"
+        )
     rooms = INNER_ROOMS.get(own, {})
     if (inner := room(module, 2)) in rooms:
         extra = {room(other, 2) for other in used if room(other, 1) == own} - rooms[inner] - {inner}

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from elastic.data.files import write_atomic
-from elastic.evaluate.row import Row
 from elastic.evaluate.report.table import budget_label
+from elastic.evaluate.row import Row
 
 # Okabe and Ito's colours, distinct for every kind of colour vision; each also has a marker of its own.
 _STYLES = [
