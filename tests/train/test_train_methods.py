@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from elastic import ops
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import TrainConfig, train_from_config
 from elastic.train.config import changed_keys
@@ -79,6 +81,15 @@ def test_every_method_is_in_these_tables_and_in_the_documented_one():
     for name, cells in documented:
         for key in PRESETS[name].needs:
             assert f"`{key}`" in cells or f"`.{key.split('.')[1]}`" in cells
+
+
+def test_dlers_advantages_are_those_of_its_code_up_to_one_factor_a_step():
+    """REINFORCE++ with a baseline (arXiv 2501.03262): less the group's mean, over the batch's deviation."""
+    rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]], dtype=torch.float64)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    theirs = (centred / centred.std()).flatten()
+    ours = ops.group_advantage(rewards.flatten(), torch.tensor([0, 4, 8, 12]), "batch", 0.0)
+    torch.testing.assert_close(ours, theirs * (centred.std() / rewards.std()))
 
 
 def test_without_a_method_nothing_is_set():

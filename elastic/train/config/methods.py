@@ -58,8 +58,8 @@ PRESETS = {
         above=(("budget.thinking_start", "budget.thinking"),),
     ),
     # arXiv 2510.15110: a row that the cap truncates is graded as it stands, mostly 0; the rest is how GRPO is
-    # run. 0.28 is the paper's, as DAPO's. It divides advantages by the deviation of the rewards less their
-    # group's mean, `batch` by that of the rewards: one factor for all rows of a step.
+    # run. 0.28 is that of the published script. Its code divides advantages by the deviation of the rewards
+    # less their group's mean, `batch` by that of the rewards: one factor for all rows of a step.
     "dler": Preset(
         _RIGHT_ANSWERS | _ONE_CAP | {"loss.advantage": "batch", "rollout.dynamic_sampling": True},
         {"loss.clip_high": 0.28},
