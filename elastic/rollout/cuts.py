@@ -77,8 +77,10 @@ def solutions_behind_cuts(
         raise ValueError(f"seeds: expected {len(thoughts) * samples_per_cut}, got shape {list(own.shape)}")
     cuts = [cut_thoughts(thoughts, budget, engine.tokenizer) for budget in budgets]
     keys = [key for cut, budget in zip(cuts, budgets, strict=True) for key in _keys(cut, budget)]
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    first = [keys.index(key) for key in places]
+    which = {key: place for place, key in reversed(list(enumerate(keys)))}
+    # Thought by thought: cuts of one are prefilled together, as far as they come into slots together.
+    order = sorted(which, key=lambda key: (key[:2], which[key]))
+    places, first = {key: place for place, key in enumerate(order)}, [which[key] for key in order]
     rows = [place % len(thoughts) for place in first]
     solved = resume(
         engine,

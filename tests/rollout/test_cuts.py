@@ -140,18 +140,25 @@ def test_samples_share_the_thought_and_have_seeds_of_their_own(model, tokenizer)
     assert_same(alone, second[7], ["tokens", "source", "phase", "lengths"])
 
 
-def test_solutions_behind_whole_thoughts_are_drawn_once(tokenizer):
+def test_solutions_behind_whole_thoughts_are_drawn_once_and_a_thought_is_prefilled_once(tokenizer):
     engine = RolloutEngine(biased(0, 3, 2.0), tokenizer)
     thoughts = engine.generate(["a<think>"], Budget(30, 1), 16, HOT)
-    steps = []
-    hook = engine.model.register_forward_hook(lambda module, args, out: steps.append(len(out.logits)))
     whole = int((thoughts.thinking_tokens < 8).sum())
     assert 0 < whole < 16
+    shapes = []
+    hook = engine.model.model.register_forward_hook(lambda module, args, out: shapes.append(out[0].shape[:2]))
     budgets = [Budget(limit, 6) for limit in (8, 10, 12)]
     found = solutions_behind_cuts(engine, thoughts, budgets, sampling=HOT)
     hook.remove()
-    rows = sum(len(set(zip(batch.thinking_tokens.tolist(), range(16), strict=True))) for batch in found)
-    assert rows == 48
+    prefills = [shape for shape in shapes if shape[1] > 1]
+    assert [shape[0] for shape in prefills] == [16]  # one row for each thought, whatever its cuts
+    first_step = next(shape for shape in shapes if shape[1] == 1)
+    drawn = {
+        (row, int(batch.thinking_tokens[row]), bool(batch.thinking_cut[row]))
+        for batch in found
+        for row in range(16)
+    }
+    assert first_step[0] == len(drawn) < 48
     for batch, budget in zip(found, budgets, strict=True):
         assert_equal(batch, engine.generate(["a<think>"], budget, 16, HOT, seeds=thoughts.seeds))
 

@@ -5,7 +5,7 @@ import torch
 
 import elastic.rollout.cache.prefill
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.rollout.cache.prefill import prefill
+from elastic.rollout.cache.prefill import prefill, prefill_all, trunks
 from tests.rollout.small_models import make_model
 
 CPU = torch.device("cpu")
@@ -45,3 +45,39 @@ def test_a_prompt_beyond_the_limit_decodes_as_in_one_forward(model, tokenizer, m
     assert max(calls) <= 16
     assert torch.equal(batch.tokens, expected.tokens)
     torch.testing.assert_close(batch.logprobs, expected.logprobs, atol=5e-6, rtol=0)
+
+
+def test_a_prompt_belongs_to_the_longest_one_that_it_begins():
+    prompts = {4: [1, 2], 7: [1, 2, 3, 9], 2: [1, 2, 4], 9: [1, 2, 3], 1: [5], 3: [1, 2, 3, 9], 0: [1, 20]}
+    found = {tuple(trunk.tokens): sorted(trunk.names) for trunk in trunks(prompts)}
+    assert found == {(1, 2, 3, 9): [3, 4, 7, 9], (1, 2, 4): [2], (5,): [1], (1, 20): [0]}
+
+
+@pytest.mark.parametrize("most_tokens", [8192, 30])
+def test_beginnings_of_a_prompt_cost_no_tokens_of_their_own(monkeypatch, most_tokens):
+    model, long = make_model(), [5 + i % 40 for i in range(50)]
+    prompts = {0: long[:7], 1: long, 2: long[:20], 3: long[:49], 4: [9, 8, 7], 5: long}
+    with torch.no_grad():
+        expected = {name: prefill(model, [prompt], CPU)[0] for name, prompt in prompts.items()}
+        monkeypatch.setattr(elastic.rollout.cache.prefill, "PREFILL_TOKENS", most_tokens)
+        counted: list[int] = []
+        model.model.register_forward_hook(lambda _, args, out: counted.append(out[0].shape[:2].numel()))
+        found = prefill_all(model, prompts, CPU)
+    assert sum(counted) in (53, 100)  # the long one and the short one, apart or padded to its length
+    for name, prefix in expected.items():
+        got = found[name]
+        for one, other in zip([*got.keys, *got.values], [*prefix.keys, *prefix.values], strict=True):
+            torch.testing.assert_close(one, other, atol=2e-6, rtol=0)
+        torch.testing.assert_close(got.logits, prefix.logits, atol=5e-6, rtol=0)
+
+
+def test_forwards_hold_few_logits_where_prompts_share_beginnings(monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(elastic.rollout.cache.prefill, "PREFILL_LOGITS", 6)
+    prompts = [[first, *range(5, 5 + length)] for first in range(1, 6) for length in (3, 5, 8)]
+    shapes: list[torch.Size] = []
+    model.register_forward_hook(lambda _, args, out: shapes.append(out.logits.shape[:2]))
+    with torch.no_grad():
+        found = prefill_all(model, dict(enumerate(prompts)), CPU)
+    assert shapes == [(2, 3), (2, 3), (1, 3)]
+    assert [found[name].keys[0].shape[1] for name in range(15)] == [4, 6, 9] * 5
