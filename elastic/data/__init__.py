@@ -2,7 +2,18 @@
 
 from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS, NamedSet, load, load_prompts
+from elastic.data.overlap import Overlap, contamination
 from elastic.data.problem import Problem
 from elastic.data.sets import SETS
 
-__all__ = ["NAMED_SETS", "SETS", "Filters", "NamedSet", "Problem", "load", "load_prompts"]
+__all__ = [
+    "NAMED_SETS",
+    "SETS",
+    "Filters",
+    "NamedSet",
+    "Overlap",
+    "Problem",
+    "contamination",
+    "load",
+    "load_prompts",
+]

@@ -10,6 +10,7 @@ from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.rollout import OutOfContext
 from elastic.train import Trainer
+from elastic.train.collect.data_checks import _say_overlap
 from tests.train.tiny_run import build_config, build_model, run
 
 TRAINED, EVALUATED = problems(6), problems(6, split="test")
@@ -150,3 +151,13 @@ def test_a_prompt_that_opens_thinking_itself_needs_room_for_the_start_marker(tmp
     said(tmp_path, [Problem(" ".join([*words, "<think>"]), "1", str(n)) for n in range(4)])
     with pytest.raises(OutOfContext, match="do not fit"):
         said(tmp_path, [Problem(" ".join([*words, "."]), "1", str(n)) for n in range(4)])
+
+
+def test_questions_that_are_nearly_the_same_count_where_they_are_read_and_not_where_they_are_drawn():
+    text = "<bos> a farmer has 9 sheep and all but 3 of them run away in the night {} how many stay ? <think>"
+    trained, evaluated = ([Problem(text.format(word), "3", word)] for word in ("then", "so"))
+    with pytest.warns(UserWarning, match=r"eval: 1 of 1 problems \(first: 'so'\) are trained on too"):
+        _say_overlap(trained, evaluated, generated=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _say_overlap(trained, evaluated, generated=True)

@@ -3,10 +3,12 @@
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from elastic.budget import Budget, Phase
 from elastic.budget.markers import Markers
-from elastic.data import Problem
+from elastic.data import NAMED_SETS, Problem, contamination
+from elastic.data.overlap import NEARLY_ALL
 from elastic.rollout import OutOfContext, RolloutEngine
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.evaluation import evaluation_budgets
@@ -50,7 +52,7 @@ def check_data(
         evaluated = list(evaluation_budgets(config.eval, budgets.final).values())
         _check_problems("eval", problems, prompts, engine, evaluated, say)
         if say:
-            _say_overlap(training[0], problems)
+            _say_overlap(training[0], problems, generated=config.data.source in NAMED_SETS)
     if say:
         _say_lengths(config.reward, budgets.smallest, evaluated)
 
@@ -142,10 +144,14 @@ def _say_unopened(
             _say(f"{table}: {_share(found, problems)} {reason}")
 
 
-def _say_overlap(problems: Sequence[Problem], evaluated: Sequence[Problem]) -> None:
-    """Warns of problems that are both trained on and evaluated, by comparing questions, not ids."""
-    trained = {_question(problem) for problem in problems}
-    found = [problem for problem in evaluated if _question(problem) in trained]
+def _say_overlap(problems: Sequence[Problem], evaluated: Sequence[Problem], *, generated: bool) -> None:
+    """Warns of problems that are both trained on and evaluated, by comparing questions, not ids.
+
+    Different questions of a generated set share most of their words, so there the whole question counts.
+    """
+    numbered = [replace(problem, id=str(number)) for number, problem in enumerate(evaluated)]
+    same = contamination(problems, numbered, min_share=1.0 if generated else NEARLY_ALL)
+    found = [evaluated[int(overlap.evaluation)] for overlap in same]
     if found:
         _say(
             f"eval: {_share(found, evaluated)} are trained on too: accuracy on them shows what the model has "
