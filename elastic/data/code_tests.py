@@ -6,12 +6,12 @@ Sets of programming problems keep their tests in many shapes; `read_tests` knows
 """
 
 import base64
-import binascii
 import io
 import json
 import pickle
 import zlib
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from elastic.data.answers import shown
@@ -124,21 +124,25 @@ def _test(case: Any, place: str, function: str | None) -> CodeTest:
         raise ValueError(f"{place}: calls a function, but names none")
     if kind == "functional":  # LiveCodeBench: one JSON value a line
         values = [_json(line, place) for line in str(given).split("\n") if line.strip()]
-        return CallTest(str(name), json.dumps(values), (json.dumps(_json(str(wanted), place)),))
+        return CallTest(str(name), _dumped(values), (_dumped(_json(str(wanted), place)),))
     arguments = _json(given, place) if isinstance(given, str) else given
     result = literal(wanted) if isinstance(wanted, str) else wanted
     if not isinstance(arguments, list):
         raise ValueError(f"{place}: expected a list of arguments, got {shown(given)}")
     alone = [result[0]] if isinstance(result, list) and len(result) == 1 else []
-    return CallTest(str(name), json.dumps(arguments), tuple(json.dumps(r) for r in [result, *alone]))
+    return CallTest(str(name), _dumped(arguments), tuple(_dumped(value) for value in [result, *alone]))
 
 
 def _lines(value: Any, place: str) -> str:
     if isinstance(value, list):
         return "\n".join(_lines(item, place) for item in value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError(f"{place}: expected text, got {shown(value)}")
     return str(value)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, default=float)  # numbers of JSON files come as decimals
 
 
 def _json(text: str, place: str) -> Any:
@@ -153,21 +157,17 @@ def _unpacked(text: str, place: str) -> Any:
         return None
     value = literal(text)
     if isinstance(value, str):
+        stream = zlib.decompressobj()
         try:
-            value = literal(_unzipped(text, place))
-        except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError) as error:
+            data = stream.decompress(base64.b64decode(text, validate=True), _MOST_UNPACKED)
+            value = _PlainUnpickler(io.BytesIO(data)).load() if not stream.unconsumed_tail else None
+        except Exception as error:  # a broken pickle may raise anything
             raise ValueError(f"{place}: neither JSON nor packed tests: {shown(text)}") from error
-    return value
-
-
-def _unzipped(text: str, place: str) -> str:
-    stream = zlib.decompressobj()
-    data = stream.decompress(base64.b64decode(text, validate=True), _MOST_UNPACKED)
-    if stream.unconsumed_tail:
-        raise ValueError(f"{place}: packed tests of more than {_MOST_UNPACKED} bytes")
-    value = _PlainUnpickler(io.BytesIO(data)).load()
-    if not isinstance(value, str):
-        raise ValueError(f"{place}: packed tests must be a text, got {type(value).__name__}")
+        if stream.unconsumed_tail:
+            raise ValueError(f"{place}: packed tests of more than {_MOST_UNPACKED} bytes")
+        if not isinstance(value, str):
+            raise ValueError(f"{place}: packed tests must be a text, got {type(value).__name__}")
+        value = literal(value)
     return value
 
 

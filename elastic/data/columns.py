@@ -32,7 +32,7 @@ def check_columns(columns: Columns) -> None:
     for key, paths in columns.items():
         if key not in FIELDS:
             raise ValueError(f"columns: unknown key {key!r} (known: {', '.join(FIELDS)})")
-        for path in _paths(paths) or ("",):
+        for path in _paths(paths) if isinstance(paths, str | tuple) else (paths,):
             if not isinstance(path, str) or not path:
                 raise ValueError(f"columns: '{key}' must be a column's name or dotted path, got {path!r}")
 
