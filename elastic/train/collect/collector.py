@@ -120,6 +120,7 @@ class Collector:
                 lambda numbers: self._complete(step, position, numbers),
                 self._gather,
                 self._groups,
+                rollout.prompts_per_step,
                 rollout.max_batches,
             )
         advantages, signals = self._advantages(groups.rewards)

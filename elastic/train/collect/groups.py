@@ -57,6 +57,7 @@ def sample_dynamically(
     draw: Callable[[list[int]], GradedGroups | None],
     gather: Callable[[Tensor], Tensor],
     places: range,
+    count: int,
     max_batches: int,
 ) -> tuple[GradedGroups, int]:
     """Replaces groups whose rewards are all equal by groups further along the data order.
@@ -75,6 +76,7 @@ def sample_dynamically(
             for which it gives None.
         gather: joins equally long tensors of all processes in their order.
         places: of this process, among all of the step.
+        count: of the places of the step.
         max_batches: most batches drawn, the first included.
 
     Returns:
@@ -82,14 +84,13 @@ def sample_dynamically(
     """
     size = len(first.batch) // len(places)
     chosen = [first.group(index) for index in range(len(places))]
-    parts, taken = [first], 0
+    parts, taken = [first], count
     for _ in range(max_batches - 1):
         signals = have_signal(gather(torch.cat([group.rewards for group in chosen])).view(-1, size))
-        taken = taken or len(signals)
         missing = (~signals).nonzero().flatten().tolist()
-        own = {place: taken + index for index, place in enumerate(missing) if place in places}
         if not missing:
             break
+        own = {place: taken + index for index, place in enumerate(missing) if place in places}
         taken += len(missing)
         further = draw(list(own.values()))
         if further is None:
