@@ -41,6 +41,7 @@ INNER_ROOMS: dict[str, dict[str, set[str]]] = {
         "collect": {"config"},
         "update": {"collect", "config"},
         "run": {"collect", "config", "update"},
+        "planning": {"collect", "config", "run", "update"},
     },
 }
 MOST_ENTRIES = 14  # of elastic/

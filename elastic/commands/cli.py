@@ -145,6 +145,16 @@ def _train(options: argparse.Namespace) -> None:
     config = TrainConfig.load(options.config)
     if options.resume is not None:
         config = replace(config, train=replace(config.train, resume=options.resume))
+    if options.plan:
+        from elastic.train.planning.run_plan import plan_run
+        from elastic.train.planning.text import text
+
+        plan = plan_run(config, options.rates)
+        print(plan.to_json() if options.json else text(plan))
+        return
+    for flag in ("rates", "json"):
+        if getattr(options, flag):
+            raise ValueError(f"--{flag}: only with --plan")
     train_from_config(config)
 
 
@@ -214,6 +224,15 @@ def _add_train(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         choices=("auto", "never"),
         help="overrides train.resume of the file; auto goes on where it was",
     )
+    train.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what the run would take; nothing is trained",
+    )
+    train.add_argument(
+        "--rates", type=Path, metavar="RUN", help="of --plan: an earlier run's directory or metrics.jsonl"
+    )
+    train.add_argument("--json", action="store_true", help="of --plan: as JSON")
     train.set_defaults(run=_train, reworded=in_keys)
 
 

@@ -37,6 +37,7 @@ from elastic.train.run.progress import Progress
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState, build_optimizer
 from elastic.train.update.learning_rate import learning_rate
+from elastic.train.update.modes import recompute_activations
 from elastic.train.update.proof import packs
 from elastic.train.update.step import Policy, UpdateStats, minibatches
 
@@ -100,11 +101,7 @@ class Trainer:
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
         self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
-            # transformers renamed it; the new name's default is the non-reentrant kind.
-            enable = (
-                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            )
-            enable({"use_reentrant": False})
+            recompute_activations(model)
         optimizer = build_optimizer(model, config.optim)
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.model = model

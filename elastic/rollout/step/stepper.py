@@ -31,7 +31,7 @@ from elastic.rollout.step.workspace import Workspace
 from elastic.sampling import Sampling
 
 _LEAST_COLUMNS = 256  # that a recording reads: fewer would save nothing
-_KEPT_SHARE = 8  # buffers may take one eighth of the device's memory between calls
+KEPT_SHARE = 8  # buffers may take one eighth of the device's memory between calls
 _MOST_RECORDINGS = 64  # the oldest goes; each holds host and device memory for its launches
 
 
@@ -120,7 +120,7 @@ class Stepper:
         self._finished = True
 
     def _takes_much(self) -> bool:
-        return self._graphs is not None and self._space.bytes * _KEPT_SHARE > self._graphs.memory_bytes
+        return self._graphs is not None and self._space.bytes * KEPT_SHARE > self._graphs.memory_bytes
 
     def release(self) -> None:
         """Frees the buffers and the recordings; the next call makes them again."""

@@ -36,6 +36,13 @@ def as_in_rollouts(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, rate)
 
 
+def recompute_activations(model: Any) -> None:
+    """Switches gradient checkpointing on."""
+    # transformers renamed it; the new name's default is the non-reentrant kind.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def dropout_of(model: nn.Module) -> dict[str, float]:
     """``attention_dropout: 0.1``: the highest rate by name of attribute or module, where above 0."""
     highest: dict[str, float] = {}

@@ -1,0 +1,1 @@
+"""What a training run will take, worked out from its configuration before any weight is read."""

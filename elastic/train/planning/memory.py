@@ -1,0 +1,163 @@
+"""What a run takes of its device's memory, item by item."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from elastic.models.serving import serving
+from elastic.rollout.attention.slot_attention import candidates
+from elastic.rollout.cache.memory import KVMemory, column_bytes, free_bytes
+from elastic.rollout.step.stepper import KEPT_SHARE
+from elastic.train.config import TrainConfig
+from elastic.train.planning.outline import Outline, tensor_bytes
+from elastic.train.planning.update_memory import activation_bytes, loss_bytes
+from elastic.train.planning.work import Call, Work
+from elastic.train.update.modes import recompute_activations
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process.
+
+    Attributes:
+        weights: of the trained model, buffers included.
+        gradients: of its parameters.
+        optimizer: AdamW's two moments and step counts.
+        reference: the frozen starting model; 0 without a KL.
+        rollout_copy: the 16-bit copy that rollouts run on; 0 without mixed precision.
+        kv_cache: of the rollouts of a step, as they begin.
+        kv_cache_evaluation: of the widest evaluation, as it begins; 0 without evaluations.
+        kv_cache_most: where rows without a bounded budget grow, the most of either; else 0.
+        decode_logits: of a decode step, float32.
+        micro_batch_tokens: the most packed tokens of a forward of an update.
+        activations: the most of forward and backward over them, without the head; None where the model's
+            attention takes no packed rows, which are then padded.
+        loss: logits and gradients of the head and the loss.
+        kept: buffers of rollouts that a GPU keeps during updates.
+        free: of the device now; None where it does not tell.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    reference: int
+    rollout_copy: int
+    kv_cache: int
+    kv_cache_evaluation: int
+    kv_cache_most: int
+    decode_logits: int
+    micro_batch_tokens: int
+    activations: int | None
+    loss: int
+    kept: int
+    free: int | None
+
+    @property
+    def held(self) -> int:
+        """What is there from the first update on, in rollouts and updates."""
+        return self.weights + self.gradients + self.optimizer + self.reference + self.rollout_copy
+
+    @property
+    def rollouts(self) -> int:
+        """The most during rollouts and evaluations as they begin."""
+        return self.held + max(self.kv_cache, self.kv_cache_evaluation) + self.decode_logits
+
+    @property
+    def updates(self) -> int:
+        """The most during updates; without the activations where they are not known."""
+        return self.held + (self.activations or 0) + self.loss + self.kept
+
+    @property
+    def most(self) -> int:
+        """The larger of the two."""
+        return max(self.rollouts, self.updates)
+
+
+def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
+    """Finds out what a run takes; `Memory` says of what.
+
+    Raises:
+        ValueError: the attention that the configuration names cannot be used.
+    """
+    model, mixed = outline.model, config.train.mixed_precision != "no"
+    parameters = list(model.parameters())
+    vocab, hidden = model.get_output_embeddings().weight.shape
+    weights = tensor_bytes(*parameters, *model.buffers())
+    copy = outline.rollout_model
+    calls, caches = (work.step, *work.evaluation), _Caches(config, outline)
+    most = [caches.bytes(call, grown=True) for call in calls]
+    begins = [caches.bytes(call) for call in calls]
+    logits = max(caches.slots(call) for call in calls) * vocab * 4
+    tokens = micro_batch_tokens(config, work)
+    with outline.on_cpu() as running:
+        if config.model.gradient_checkpointing:
+            recompute_activations(running)
+        prompt = max(work.longest_prompt, 1)
+        activations = _activations(running, tokens, prompt, work.row_tokens, mixed)
+    width = 2 if mixed else parameters[0].element_size()
+    return Memory(
+        weights=weights,
+        gradients=tensor_bytes(*parameters),
+        optimizer=2 * tensor_bytes(*parameters) + 4 * len(parameters),
+        reference=weights if config.loss.kl_coef > 0 else 0,
+        rollout_copy=0 if copy is model else tensor_bytes(*copy.parameters(), *copy.buffers()),
+        kv_cache=begins[0],
+        kv_cache_evaluation=max(begins[1:], default=0),
+        kv_cache_most=max(most) if most != begins else 0,
+        decode_logits=logits,
+        micro_batch_tokens=tokens,
+        activations=activations,
+        loss=loss_bytes(config.loss, tokens, vocab, hidden, width),
+        kept=_kept(max(begins) + logits, outline.device),
+        free=free_bytes(outline.device),
+    )
+
+
+class _Caches:
+    """The KV caches of calls, by the engine's own formula."""
+
+    def __init__(self, config: TrainConfig, outline: Outline) -> None:
+        model, meta = outline.rollout_model, torch.device("meta")
+        self._max_rows = config.rollout.max_rows
+        with serving(model):
+            columns = column_bytes(model, meta)
+        # The engine proves its choice on the weights; here the first candidate stands for it.
+        several = candidates(model, config.rollout.attention, outline.device)[0].backend != "mask"
+        self._memory = KVMemory(columns, meta, several)
+
+    def slots(self, call: Call) -> int:
+        """Rows decoded together."""
+        return min(self._max_rows, len(call.most))
+
+    def bytes(self, call: Call, grown: bool = False) -> int:
+        """Of the cache that the call begins with, or of the same with all its rows at their longest."""
+        needs = call.needs.grown(max(call.needs.most_columns)) if grown else call.needs
+        return self._memory.bytes(self._memory.pools(needs, self.slots(call)))
+
+
+def micro_batch_tokens(config: TrainConfig, work: Work) -> int:
+    """The most packed tokens of one forward of an update: rows, and the prompt of each group once."""
+    loop, rollout = config.train, config.rollout
+    row, prompt = work.row_tokens, work.longest_prompt
+    groups = -(-rollout.prompts_per_step // loop.minibatches)
+    minibatch = groups * (prompt + rollout.samples_per_prompt * row)
+    # Parts are of near equal size: whole rows, each with its prompt where its group is cut.
+    part = -(-minibatch // loop.accumulation_steps) + (prompt + row if loop.accumulation_steps > 1 else 0)
+    if loop.micro_batch_tokens:
+        part = min(part, max(loop.micro_batch_tokens, prompt + row))
+    return min(part, minibatch)
+
+
+def _activations(*arguments: Any) -> int | None:
+    try:
+        return activation_bytes(*arguments)
+    except ValueError:  # of the packed attention, about its layers
+        return None
+
+
+def _kept(buffers: int, device: torch.device) -> int:
+    """What stays of a call's buffers between calls."""
+    if device.type != "cuda":
+        return 0
+    return buffers if buffers * KEPT_SHARE <= torch.cuda.get_device_properties(device).total_memory else 0
