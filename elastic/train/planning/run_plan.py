@@ -138,7 +138,7 @@ class _Problems:
         """The check's result, or None where it raised."""
         try:
             return check(*arguments)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             if str(error) not in " ".join(self.texts):
                 self.texts += (str(error),)
             return None
