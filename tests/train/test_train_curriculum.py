@@ -5,7 +5,7 @@ import pytest
 from elastic.models.tiny import problems
 from elastic.rollout import OutOfContext
 from elastic.train.collect.budgets import BudgetDraw
-from elastic.train.config.rollouts import BudgetConfig
+from elastic.train.config.budget import BudgetConfig
 from tests.train.tiny_run import build_config, lines, run
 
 

@@ -34,6 +34,8 @@ PLAIN_IDLE = {
         "curriculum_steps": 7,
         "curriculum": "exponential",
         "extension": "so",
+        "cut_weights": [2.0],
+        "cut_samples": 3,
     },
     "rollout": {"max_new_tokens": 2, "max_batches": 5},
     "loss": {

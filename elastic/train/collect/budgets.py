@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from elastic.budget import Budget
 from elastic.train.collect.seeds import RandomStream, generator
-from elastic.train.config.rollouts import BudgetConfig
+from elastic.train.config.budget import BudgetConfig
 
 
 class BudgetDraw:

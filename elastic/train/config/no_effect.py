@@ -71,6 +71,11 @@ RULES = (
         lambda c: c.budget.draw != "curriculum",
         "only budget.draw = 'curriculum' reads it",
     ),
+    Rule(
+        ("budget.cut_weights", "budget.cut_samples"),
+        lambda c: c.budget.cuts is None,
+        "only budget.cuts reads it",
+    ),
     Rule(("budget.extension",), lambda c: c.budget.max_extensions == 0, "budget.max_extensions is 0"),
     Rule(("rollout.max_new_tokens",), _bounded, "the budgets end every row"),
     Rule(("rollout.max_batches",), lambda c: not c.rollout.dynamic_sampling, "no rollout.dynamic_sampling"),

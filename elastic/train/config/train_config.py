@@ -8,9 +8,10 @@ from typing import Any
 from elastic.data.files import read_text
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.models import tiny
+from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
-from elastic.train.config.rollouts import BudgetConfig, DataConfig, ModelConfig, RewardConfig, RolloutConfig
+from elastic.train.config.rollouts import DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.config.schema import Section, to_dict, to_toml
 from elastic.train.config.updates import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
 
@@ -37,7 +38,7 @@ ROUNDING = (
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    """All tables; see `elastic.train.config.rollouts` and `.updates` for their keys.
+    """All tables; see `elastic.train.config.rollouts`, `.budget` and `.updates` for their keys.
 
     Attributes:
         method: a key of `elastic.train.config.methods.PRESETS`, whose values keys get that are not given;
@@ -83,6 +84,8 @@ class TrainConfig(Section):
                 self._let_follow(name, **values)
         if self.budget.thinking == "unlimited" and self.budget.total is not None:
             self._let_follow("budget", solution="unlimited")
+        if self.budget.cuts:
+            self._check_cuts(self.budget.cuts[-1])
         # R14, R17: budgets that cannot be are refused here.
         _, budget = self.budget.bounds()
         most = self.rollout.max_new_tokens if budget.max_sampled is None else budget.max_sampled
@@ -110,6 +113,18 @@ class TrainConfig(Section):
                 "rollout.prompts_per_step: must be at most data.count = "
                 f"{self.data.count}, got {self.rollout.prompts_per_step}"
             )
+
+    def _check_cuts(self, last: int) -> None:
+        """Checks ``budget.cuts``, whose last one is given, against the other keys."""
+        self._let_follow("budget", thinking=last)
+        thinking = self.budget.thinking
+        if isinstance(thinking, int) and last > thinking:
+            raise ValueError(f"budget.cuts: must be at most budget.thinking = {thinking}, got {last}")
+        if self.rollout.dynamic_sampling:
+            raise ValueError("rollout.dynamic_sampling: cannot be true with budget.cuts")
+        if self.reward.length != "none":
+            raise ValueError(f"reward.length: must be 'none' with budget.cuts, got '{self.reward.length}'")
+        self.budget.cut_budgets()
 
     def _check_lengths(self, most: int | None) -> None:
         """Checks the lengths that prompts ask for against `most`, the most tokens that a row may sample."""
