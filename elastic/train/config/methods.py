@@ -7,9 +7,14 @@ the file. What was given is never changed. Where it contradicts the method, it i
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+_ANSWERS = {"reward.length": "none"}  # the reward is 1 for a right answer and nothing else
+_WHOLE = {"budget.cuts": None}  # one solution behind a thought
 _SEPARATE = ("budget.thinking", "budget.solution")
-_ONE_CAP = {"budget.thinking": "unlimited", "budget.solution": "unlimited", "budget.draw": "fixed"}
-_RIGHT_ANSWERS = {"reward.length": "none"}  # the reward is 1 for a right answer and nothing else
+_ONE_CAP = _WHOLE | {
+    "budget.thinking": "unlimited",
+    "budget.solution": "unlimited",
+    "budget.draw": "fixed",
+}
 
 
 class Preset(NamedTuple):
@@ -41,17 +46,17 @@ def _l1(length: str) -> Preset:
 
 PRESETS = {
     # arXiv 2505.05315: rollouts under one (t*, s*).
-    "e1": Preset(_RIGHT_ANSWERS | {"budget.draw": "fixed"}, finite=_SEPARATE),
+    "e1": Preset(_ANSWERS | _WHOLE | {"budget.draw": "fixed"}, finite=_SEPARATE),
     # The control to E1: one hard cap of the same total, no forced end of thinking.
-    "capped": Preset(_RIGHT_ANSWERS | _ONE_CAP, needs=("budget.total",)),
+    "capped": Preset(_ANSWERS | _ONE_CAP, needs=("budget.total",)),
     "l1_exact": _l1("l1-exact"),
     # Starts from the Exact model: its run's final/ is model.path.
     "l1_max": _l1("l1-max"),
     # E1 with each group's budgets drawn.
-    "e1_random": Preset(_RIGHT_ANSWERS | {"budget.draw": "random"}, finite=_SEPARATE),
+    "e1_random": Preset(_ANSWERS | _WHOLE | {"budget.draw": "random"}, finite=_SEPARATE),
     # arXiv 2508.08940: the budget shrinks while training goes on; here it is E1's pair, enforced.
     "e1_curriculum": Preset(
-        _RIGHT_ANSWERS | {"budget.draw": "curriculum"},
+        _ANSWERS | _WHOLE | {"budget.draw": "curriculum"},
         {"budget.curriculum": "exponential"},
         needs=("budget.thinking_start", "budget.curriculum_steps"),
         finite=_SEPARATE,
@@ -61,13 +66,13 @@ PRESETS = {
     # run. 0.28 is that of the published script. Its code divides advantages by the deviation of the rewards
     # less their group's mean, `batch` by that of the rewards: one factor for all rows of a step.
     "dler": Preset(
-        _RIGHT_ANSWERS | _ONE_CAP | {"loss.advantage": "batch", "rollout.dynamic_sampling": True},
+        _ANSWERS | _ONE_CAP | {"loss.advantage": "batch", "rollout.dynamic_sampling": True},
         {"loss.clip_high": 0.28},
         needs=("budget.total",),
         above=(("loss.clip_high", "loss.clip_low"),),
     ),
     # arXiv 2505.13438: solutions behind several cuts of one thought.
-    "anytime": Preset(_RIGHT_ANSWERS | {"budget.draw": "fixed"}, needs=("budget.cuts",), finite=_SEPARATE),
+    "anytime": Preset(_ANSWERS | {"budget.draw": "fixed"}, needs=("budget.cuts",), finite=_SEPARATE),
 }
 UNTRAINED = ("vanilla", "s1", "separate")  # policies at inference, see `elastic.evaluate.methods`
 
@@ -101,7 +106,7 @@ def settings(config: Any) -> dict[str, dict[str, Any]]:
     for key in preset.finite:
         if not isinstance(_value(config, key), int):
             raise ValueError(f"{key}: must be a number of tokens with {named}, got {_value(config, key)!r}")
-    values = {**preset.fixed, **preset.defaults}
+    values = {key: value for key, value in {**preset.fixed, **preset.defaults}.items() if value is not None}
     for key, other in preset.above:
         more = values[key] if key in values and not _given(config, key) else _value(config, key)
         if more <= _value(config, other):
