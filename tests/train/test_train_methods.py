@@ -53,6 +53,10 @@ EXPECTED = {
             "rollout": {"dynamic_sampling": True, "max_batches": 3},
         },
     ),
+    "anytime": (
+        {"budget": {"cuts": [2, 4, 6], "solution": 5}},
+        {"budget": {"cuts": (2, 4, 6), "thinking": 6, "draw": "fixed"}, "reward": {"length": "none"}},
+    ),
 }
 
 
@@ -75,7 +79,7 @@ def test_a_method_sets_what_makes_it_and_its_file_loads_to_the_same(method):
 
 
 def test_every_method_is_in_these_tables_and_in_the_documented_one():
-    assert set(PRESETS) - {"anytime"} == set(EXPECTED)
+    assert set(PRESETS) == set(EXPECTED)
     documented = re.findall(r"^\| `(\w+)` \|(.*)$", PAGE.read_text(), re.MULTILINE)
     assert [name for name, _ in documented] == list(PRESETS)
     for name, cells in documented:
@@ -171,6 +175,11 @@ def test_given_keys_that_go_with_a_method_are_kept():
             "loss.clip_high: must be above loss.clip_low = 0.3 with method = 'dler', got 0.28",
         ),
         ("anytime", {}, "budget.cuts: method = 'anytime' needs it"),
+        (
+            "e1",
+            {"budget": {"thinking": 6, "cuts": [2, 4]}},
+            "budget.cuts: must be absent with method = 'e1', got",
+        ),
     ],
 )
 def test_what_contradicts_a_method_is_refused_by_both_names(method, changes, message):
