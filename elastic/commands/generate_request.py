@@ -10,6 +10,7 @@ from typing import Any
 from elastic.budget import Budget
 from elastic.data import load_prompts
 from elastic.data.files import read_lines
+from elastic.data.rows import SUFFIXES
 from elastic.sampling import Sampling
 
 MAX_ROWS = 64
@@ -112,7 +113,7 @@ def request_of(options: argparse.Namespace) -> GenerateRequest:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one per line, or of a .json or .jsonl file, whose objects need no answers.
+    """Prompts of a text file, one per line, or of a data file (.json, ...), whose rows need no answers.
 
     Raises:
         ValueError: the file holds no prompt, or is malformed.
@@ -120,7 +121,7 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file of prompts: {path}")
-    if path.suffix in (".json", ".jsonl"):
+    if path.suffix in SUFFIXES:
         return load_prompts(path)
     prompts = [line for _, line in read_lines(path)]
     if not prompts:

@@ -8,9 +8,6 @@ from typing import Any
 
 from elastic.data.rows import missing_extra
 
-_HUB_PATIENCE_S = 5
-_BRIEF = 200
-
 
 def check_installed(what: str) -> None:
     """Raises ModuleNotFoundError, which names the extra, where `datasets` is not installed."""
@@ -36,6 +33,8 @@ def hub_rows(name: str, config: str | None, split: str | None) -> Iterator[tuple
     """
     check_installed(f"the set '{name}'")
     import datasets
+
+    from elastic.data.hub_access import brief, hub_obstacle
 
     def loaded() -> Any:
         return datasets.load_dataset(name, config)
@@ -67,6 +66,8 @@ def directory_rows(path: Path, split: str | None) -> Iterator[tuple[str, Any]]:
     check_installed(f"the directory {path}")
     import datasets
 
+    from elastic.data.hub_access import brief
+
     if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         yield from hub_rows(str(path), None, split)
         return
@@ -75,27 +76,6 @@ def directory_rows(path: Path, split: str | None) -> Iterator[tuple[str, Any]]:
     except Exception as error:
         raise ValueError(f"{path}: cannot be read: {brief(error)}") from error
     yield from _split_rows(found, str(path), split)
-
-
-def hub_obstacle() -> str:
-    """Why the hub cannot be asked; empty if it can. Its own client would retry for half a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_HUB_PATIENCE_S)
-    except Exception as error:  # of whichever HTTP library the hub's client uses
-        return f"{constants.ENDPOINT} cannot be reached: {brief(error)}"
-    return ""
-
-
-def brief(error: BaseException) -> str:
-    """An error in one line of bounded length."""
-    words = " ".join(str(error).split())
-    text = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 3]}..."
 
 
 def _split_rows(found: Any, name: str, split: str | None) -> Iterator[tuple[str, Any]]:

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers import __version__ as transformers_version
 
-_HUB_PATIENCE_S = 5
-_BRIEF = 200  # characters of another library's message
+from elastic.data.hub_access import brief, hub_obstacle
+
 _NAMES_SHOWN = 4  # of many missing weights
 # Without any of these AutoTokenizer builds an empty tokenizer of the model's family and says nothing.
 _TOKENIZER_FILES = (
@@ -63,7 +62,7 @@ def find_config(path: str | os.PathLike) -> dict[str, Any]:
     if not os.path.isdir(path):
         if not _is_hub_id(path) or os.path.exists(path):
             raise ValueError(f"path: no such directory: {text!r}")
-        return {"local_files_only": bool(_hub_obstacle())}
+        return {"local_files_only": bool(hub_obstacle())}
     if not (Path(path) / "config.json").is_file():
         raise ValueError(f"path: {text!r} holds no config.json, so it is no Hugging Face model directory")
     return {}
@@ -166,7 +165,7 @@ def _reading(path: str | os.PathLike, what: str) -> Iterator[None]:
         raise ValueError(f"path: {what} of {name!r} are damaged: {error}") from error
     except Exception as error:
         damaged = (_not_json(file) for file in sorted(Path(path).glob("*.json")))
-        why = next(filter(None, damaged), "") or f"{what} of {name!r} cannot be read: {_brief(error)}"
+        why = next(filter(None, damaged), "") or f"{what} of {name!r} cannot be read: {brief(error)}"
         raise ValueError(f"path: {why}") from error
 
 
@@ -200,31 +199,14 @@ def _unknown(kind: Any, plain: dict[str, Any]) -> str:
     return f"model_type {kind!r} is unknown to transformers {transformers_version}; a newer one may know it"
 
 
-def _hub_obstacle() -> str:
-    """Why the hub cannot be asked; empty if it can. Its own client would retry for half a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_HUB_PATIENCE_S)
-    except Exception as error:  # of whichever HTTP library the hub's client uses
-        return f"{constants.ENDPOINT} cannot be reached: {_brief(error)}"
-    return ""
-
-
 def _not_on_the_hub(name: str, error: ValueError, local_files_only: bool) -> str:
     where = f"path: no directory {name!r}"
     if not local_files_only:
-        return f"{where}, and no model of that name from the hub: {_brief(error.__cause__ or error)}"
+        return f"{where}, and no model of that name from the hub: {brief(error.__cause__ or error)}"
     return (
-        f"{where}, and the hub is out of reach ({_hub_obstacle()}) with no such model in its cache; download "
+        f"{where}, and the hub is out of reach ({hub_obstacle()}) with no such model in its cache; download "
         f"it where there is a network (hf download {name} --local-dir DIRECTORY) and give the directory"
     )
-
-
-def _brief(error: BaseException) -> str:
-    words = " ".join(str(error).split())
-    text = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 3]}..."
 
 
 def _first(names: list[str]) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from elastic.data import hub_access
 from elastic.models import model_files, tiny
 
 GARBAGE = bytes(range(255, 0, -1)) * 16
@@ -168,8 +169,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(model_files, "get_session", lambda: type("Session", (), {"head": refused}))
-    monkeypatch.setattr(model_files.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_access, "get_session", lambda: type("Session", (), {"head": refused}))
+    monkeypatch.setattr(hub_access.constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "gpt2", "tinny"])
@@ -185,8 +186,8 @@ def test_a_hub_name_without_a_network_is_refused_at_once_with_what_to_do(elastic
 
 
 def test_a_hub_that_is_switched_off_is_not_asked(elastic, monkeypatch) -> None:
-    monkeypatch.setattr(model_files.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(model_files, "get_session", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(hub_access.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub_access, "get_session", lambda: pytest.fail("asked"))
     outcome = elastic("generate", "Qwen/Qwen3-0.6B", "--prompt", "x")
     assert outcome.status == 2
     assert "HF_HUB_OFFLINE is set" in outcome.err
@@ -195,7 +196,7 @@ def test_a_hub_that_is_switched_off_is_not_asked(elastic, monkeypatch) -> None:
 @pytest.mark.parametrize("reachable", [True, False])
 def test_files_of_a_hub_name_are_asked_for_where_the_hub_is(monkeypatch, reachable: bool) -> None:
     """Without it they may still come from the cache."""
-    monkeypatch.setattr(model_files, "_hub_obstacle", lambda: "" if reachable else "no network")
+    monkeypatch.setattr(model_files, "hub_obstacle", lambda: "" if reachable else "no network")
     assert model_files.find_files("owner/name") == {"local_files_only": not reachable}
 
 

@@ -5,12 +5,11 @@ import json
 
 import datasets
 import huggingface_hub.constants
-import huggingface_hub.utils
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from elastic.data import Problem, load
+from elastic.data import Problem, hub_access, load
 from elastic.data.loading import check_source
 
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]
@@ -32,7 +31,7 @@ def asked(monkeypatch):
             calls.append(url)
             raise OSError("Name or service not known")
 
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", Session)
+    monkeypatch.setattr(hub_access, "get_session", Session)
     return calls
 
 
@@ -116,7 +115,7 @@ def test_a_hub_that_answers_no_is_quoted(monkeypatch):
         raise FileNotFoundError(f"Dataset '{name}' doesn't exist\non the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    monkeypatch.setattr("elastic.data.hub.hub_obstacle", lambda: "")
+    monkeypatch.setattr("elastic.data.hub_access.hub_obstacle", lambda: "")
     with pytest.raises(ValueError, match=r"'owner/name' cannot be read: FileNotFoundError: .* exist on"):
         load("owner/name")
 
