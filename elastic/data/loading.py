@@ -95,10 +95,11 @@ def load(
         incomplete=known is not None and known.incomplete,
     )
     problems = list(read)
+    kept = " that the filters keep" if filters not in (None, Filters()) else ""
     if not problems:
-        raise ValueError(f"{source}: holds no problem{' that the filters keep' if filters else ''}")
+        raise ValueError(f"{source}: holds no problem{kept}")
     if count is not None and count > len(problems):
-        raise ValueError(f"load: count is {count}, but {source} holds {len(problems)} problems")
+        raise ValueError(f"load: count is {count}, but {source} holds {len(problems)} problems{kept}")
     return problems[:count]
 
 
