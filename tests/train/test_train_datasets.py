@@ -109,3 +109,11 @@ def test_columns_and_filters_survive_being_written():
     text = config.to_toml()
     assert 'columns = [["prompt", "q"], ["answer", "truth.value"], ["pass_rate", "rate"]]' in text
     assert "max_pass_rate = 0.5" in text
+
+
+def test_problems_with_tests_are_refused_where_the_reward_runs_none(tmp_path):
+    path = tmp_path / "code.json"
+    path.write_text('[{"problem": "?", "tests": [{"input": "", "output": ""}]}]')
+    with pytest.raises(ValueError, match=r"data.source: .* tests, which reward.name = 'math' does not"):
+        loaded(data={"source": str(path)}, reward={"name": "math"})
+    loaded(data={"source": str(path)}, reward={"name": "code"})

@@ -40,9 +40,12 @@ def eval_set(
         add_special_tokens: of prompts without a template.
 
     Raises:
-        ValueError: an unknown reward, a template that the tokenizer has not, or an option that needs one.
+        ValueError: problems that are graded by tests, an unknown reward, a template that the tokenizer has
+            not, or an option that needs one.
     """
     name = source if source in NAMED_SETS or not Path(source).exists() else Path(source).stem
+    if any(problem.tests for problem in problems):
+        raise ValueError(f"data: problems of '{name}' are graded by tests, which no reward runs yet")
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if chat and not has_template:
         raise ValueError(f"chat: the prompts of '{name}' need a chat template, and the tokenizer has none")

@@ -8,6 +8,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
     """The training problems, and those of the evaluations; none where there are no evaluations.
 
     Raises:
+        ValueError: problems that are graded by tests, under another reward than ``code``.
         ValueError, FileNotFoundError, ModuleNotFoundError: as of `elastic.data.load`.
     """
     data, evaluation = config.data, config.eval
@@ -20,6 +21,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         columns=None if generated else dict(data.columns),
         filters=None if generated else data.filters,
     )
+    _check_graded(config, "data", data.source, dataset)
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
@@ -31,7 +33,16 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         seed=evaluation.seed,
         columns=None if generated else dict(evaluation.columns),
     )
+    _check_graded(config, "eval", source, evaluated)
     return dataset, evaluated[: evaluation.count]
+
+
+def _check_graded(config: TrainConfig, table: str, source: str, problems: list[Problem]) -> None:
+    if config.reward.name != "code" and any(problem.tests for problem in problems):
+        raise ValueError(
+            f"{table}.source: problems of '{source}' are graded by tests, which reward.name = "
+            f"'{config.reward.name}' does not run: every answer would be wrong"
+        )
 
 
 def _split(source: str, use: str) -> str | None:
