@@ -48,7 +48,9 @@ def model_facts(engine: Any) -> dict[str, Any]:
 
 
 def differences(settings: Any, other: Any, name: str = "") -> list[str]:
-    """What differs, as `name: this, that`, keys of inner tables joined by dots."""
+    """What differs, as `name: this, that`, keys of inner tables and places in lists joined by dots."""
+    if isinstance(settings, list) and isinstance(other, list) and len(settings) == len(other):
+        settings, other = (dict(enumerate(values)) for values in (settings, other))
     if isinstance(settings, dict) and isinstance(other, dict):
         return [
             line
