@@ -12,7 +12,8 @@ from elastic.evaluate.run.plan import Cell, Chunk, seeds_of
 from elastic.evaluate.sample import Sample
 from elastic.models.threads import threads_for
 from elastic.rewards.grading import grade
-from elastic.rollout import RolloutBatch
+from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout.cuts import solutions_behind_cuts
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 
@@ -56,8 +57,7 @@ def _decode(
             (budget,) = task.budgets
             limit = limit_of(budget, max_new_tokens)
             return [engine.generate(prompts, budget, chunk.samples, max_new_tokens=limit, **begin)]
-        from elastic.rollout.cuts import solutions_behind_cuts
-
+        assert isinstance(engine, RolloutEngine)  # `check_tasks` refuses others
         longest = longest_thought(task.budgets)
         limit = limit_of(longest, max_new_tokens)
         thoughts = engine.generate(prompts, longest, chunk.samples, max_new_tokens=limit, **begin)

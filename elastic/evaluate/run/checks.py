@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from elastic.evaluate.engines import Engine, engine_name
+from elastic.evaluate.engines import Engine
 from elastic.evaluate.methods import BudgetPair, Method, PolicyOptions, check_options
 from elastic.evaluate.run.answer import limit_of, longest_thought
 from elastic.evaluate.run.plan import Task
 from elastic.evaluate.run.sets import EvalSet
+from elastic.rollout import RolloutEngine
 from elastic.rollout.plan.plan import OutOfContext, make_plan
 
 
@@ -63,12 +64,12 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
     """
     unbounded = False
     for task in tasks:
-        one_thought = task.cells[0].method.one_thought
-        if one_thought and engine_name(engine) == "hf":
+        method = task.cells[0].method
+        if method.one_thought and not isinstance(engine, RolloutEngine):
             raise ValueError(
-                f"engine: {task.cells[0].method.name} cuts one thought several times, which needs 'own'"
+                f"engine: {method.name} cuts one thought several times, which needs the own engine"
             )
-        budgets = [*task.budgets, longest_thought(task.budgets)] if one_thought else task.budgets
+        budgets = [*task.budgets, longest_thought(task.budgets)] if method.one_thought else task.budgets
         prompts = task.prompts()
         for budget in budgets:
             limit = limit_of(budget, max_new_tokens)

@@ -133,21 +133,8 @@ def test_no_sample_of_the_file_is_graded_twice(engine, tmp_path) -> None:
 
 def test_the_command_killed_by_another_process_goes_on(tmp_path, capsys) -> None:
     def command(out: Path) -> int:
-        return cli.main(
-            [
-                "eval",
-                "tiny",
-                "--data",
-                "tiny",
-                "--count",
-                "24",
-                "--methods",
-                "separate",
-                "--budgets",
-                "6:8,none",
-            ]
-            + ["--chunk-rows", "4", "--max-rows", "4", "--temperature", "1", "--out", str(out)]
-        )
+        fixed = "eval tiny --data tiny --count 24 --methods separate --budgets 6:8,none --temperature 1"
+        return cli.main([*fixed.split(), "--chunk-rows", "4", "--max-rows", "4", "--out", str(out)])
 
     assert command(tmp_path / "whole") == 0
     path = tmp_path / "killed/samples.jsonl"
