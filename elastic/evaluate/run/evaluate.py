@@ -85,7 +85,8 @@ def evaluate(
         progress: False shows nothing; else a bar on a terminal, or a line now and then.
 
     Returns:
-        All samples, also those of earlier calls, set by set, budget by budget, method by method.
+        All samples, also those of earlier calls, set by set, budget by budget, method by method; the samples
+        of methods that share completions one behind the other.
 
     Raises:
         ValueError: bad arguments, before anything is decoded: unknown methods, illegal budgets, options that

@@ -1,0 +1,106 @@
+"""`elastic eval` on the embedded model: files, table, several sets, and mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from elastic.data import load
+from elastic.evaluate import read_samples
+
+
+@pytest.fixture
+def run(elastic, tmp_path):
+    def call(*arguments: object, data: object = "tiny", budgets: str = "8:24,none", out: str = "out"):
+        return elastic(
+            *("eval", "tiny", "--data", data, "--count", 4, "--budgets", budgets, "--out", tmp_path / out),
+            *("--temperature", 1, *arguments),
+        )
+
+    return call
+
+
+def file_of_problems(path: Path, **fields: object) -> Path:
+    problems = load("tiny", count=5, seed=7, split="test")
+    lines = (json.dumps({"prompt": p.prompt, "answer": p.answer, "id": p.id, **fields}) for p in problems)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_it_prints_the_table_and_writes_what_it_stands_on(run, tmp_path) -> None:
+    outcome = run("--methods", "vanilla,separate", "--samples", 2, "--ks", "1,2")
+    assert outcome.status == 0, outcome.err
+    assert "8 + 24" in outcome.out
+    assert "c = 32" in outcome.out
+    samples = read_samples(tmp_path / "out")
+    assert len(samples) == 2 * 2 * 4 * 2
+    result = json.loads((tmp_path / "out/eval.json").read_text())
+    assert [row["pass_at_k"].keys() for row in result["rows"]] == [{"1": 0, "2": 0}.keys()] * 4
+    assert result["settings"]["sampling"]["seed"] == 0
+    assert run("--methods", "vanilla,separate", "--samples", 2, "--ks", "1,2").out == outcome.out
+
+
+def test_several_sets_are_named_in_every_sample(run, tmp_path) -> None:
+    path = file_of_problems(tmp_path / "sums.jsonl")
+    outcome = run("--methods", "separate", "--reward", "tiny", "--no-texts", data=f"tiny,{path}")
+    assert outcome.status == 0, outcome.err
+    samples = read_samples(tmp_path / "out")
+    assert [sample.data for sample in samples[::4]] == ["tiny", "tiny", "sums", "sums"]
+    assert samples[8].problem == "tiny-test-7-0"
+    assert not any(sample.segments for sample in samples)
+
+
+def test_the_other_engine_gives_the_same_rows(run, tmp_path) -> None:
+    for name in ("own", "hf"):
+        assert run("--methods", "separate", "--engine", name, out=name).status == 0
+    own, hf = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("own", "hf"))
+    assert own["rows"] == hf["rows"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "e2"), "method: expected one of vanilla, s1, "),
+        (("--methods", "separate,"), "argument --methods: expected names with commas"),
+        (("--methods", "s1", "--grace", 2), "--grace: has no effect on s1; it is read by separate, "),
+        (("--methods", "separate", "--max-extensions", 2), "--max-extensions: has no effect on separate; it"),
+        (("--methods", "s1", "--extension", "so"), "--extension: has no effect without --max-extensions"),
+        (("--methods", "separate", "--temperature", 0, "--top-p", 0.9), "--top-p: has no effect: --temp"),
+        (("--methods", "separate", "--notice", "x"), "argument --notice: expected TOKENS:TEXT, got 'x'"),
+        (("--methods", "separate", "--ks", "2"), "--ks: expected 1 .. --samples 1, got 2"),
+        (("--methods", "separate", "--engine", "vllm"), "--engine: expected one of own, hf, got 'vllm'"),
+        (("--methods", "separate", "--samples", 0), "--samples: expected 1 or more, got 0"),
+        (("--methods", "separate", "--reward", "code"), "--reward: expected one of math, tiny, got 'code'"),
+        (("--methods", "separate", "--system", "Be brief."), "--system: needs questions and a chat template"),
+        (("--methods", "separate", "--closing", "qwen3"), "--closing: "),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_folder(run, tmp_path, arguments, message) -> None:
+    outcome = run(*arguments)
+    assert outcome.status == 2
+    assert not outcome.out
+    *_, line = outcome.err.splitlines()
+    assert line.startswith(f"elastic: error: {message}"), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": "8"}, "--budgets: expected THINKING:SOLUTION or none, got '8'"),
+        ({"budgets": "8:4096"}, "tiny, separate: prompt 1: "),
+        ({"data": "tinny"}, "data 'tinny' is neither a file"),
+    ],
+)
+def test_bad_budgets_and_data_are_named(run, changes, message) -> None:
+    outcome = run("--methods", "separate", **changes)
+    assert outcome.status == 2
+    assert message in outcome.err
+
+
+def test_another_call_into_the_folder_is_refused_naming_what_differs(run) -> None:
+    assert run("--methods", "separate").status == 0
+    outcome = run("--methods", "separate", "--seed", 1)
+    assert outcome.status == 2
+    assert "--out: " in outcome.err
+    assert "sampling.seed: 0, 1" in outcome.err
