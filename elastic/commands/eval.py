@@ -1,11 +1,13 @@
 """`elastic eval`: methods x budgets x sets, with samples on disk and a table at the end."""
 
 import sys
+import warnings
 from typing import TextIO
 
 from elastic.commands.eval_flags import EvalRequest
 from elastic.commands.generate import MARKER_FLAGS
-from elastic.data import NAMED_SETS, Problem, load
+from elastic.data import NAMED_SETS, Problem, contamination, load
+from elastic.data.overlap import NEARLY_ALL
 from elastic.evaluate.engines import ENGINES, open_engine
 from elastic.evaluate.report.table import table
 from elastic.evaluate.run.evaluate import evaluate
@@ -25,6 +27,8 @@ def run(request: EvalRequest, out: TextIO) -> None:
     if request.engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got '{request.engine}'")
     problems = {source: _problems(source, request) for source in request.data}
+    for source in request.trained_on:
+        _warn_of_training(source, problems, request)
     model, tokenizer = load_model(
         request.model, device=request.device, dtype=request.dtype, allow_missing=request.allow_missing
     )
@@ -63,3 +67,17 @@ def _problems(source: str, request: EvalRequest) -> list[Problem]:
     """The problems of one set; of a generated one the test split, unless another is asked for."""
     split = request.split or ("test" if source in NAMED_SETS else None)
     return load(source, count=request.count, split=split, seed=request.data_seed)
+
+
+def _warn_of_training(source: str, sets: dict[str, list[Problem]], request: EvalRequest) -> None:
+    """A warning for each set some of whose questions stand among those that the model was trained on."""
+    training = load(source, count=request.count if source in NAMED_SETS else None)
+    for name, problems in sets.items():
+        # Different questions of a generated set share most of their words.
+        found = contamination(training, problems, min_share=1.0 if name in NAMED_SETS else NEARLY_ALL)
+        if found:
+            warnings.warn(
+                f"data: {len(found)} of {len(problems)} problems of '{name}' (first: '{found[0].evaluation}') "
+                f"stand in '{source}' too: accuracy on them shows what the model has seen",
+                stacklevel=2,
+            )

@@ -57,6 +57,15 @@ def test_the_other_engine_gives_the_same_rows(run, tmp_path) -> None:
     assert own["rows"] == hf["rows"]
 
 
+def test_problems_that_were_trained_on_are_counted_in_a_warning(run, tmp_path) -> None:
+    path = file_of_problems(tmp_path / "sums.jsonl")
+    outcome = run("--methods", "separate", "--reward", "tiny", "--trained-on", path, data=path)
+    assert outcome.status == 0
+    assert "elastic: warning: --data: 4 of 4 problems of" in outcome.err
+    outcome = run("--methods", "separate", "--trained-on", path, out="other")
+    assert "warning" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
