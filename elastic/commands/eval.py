@@ -77,7 +77,7 @@ def _warn_of_training(source: str, sets: dict[str, list[Problem]], request: Eval
         found = contamination(training, problems, min_share=1.0 if name in NAMED_SETS else NEARLY_ALL)
         if found:
             warnings.warn(
-                f"data: {len(found)} of {len(problems)} problems of '{name}' (first: '{found[0].evaluation}') "
+                f"data: {len(found)} of {len(problems)} problems of '{name}' (as '{found[0].evaluation}') "
                 f"stand in '{source}' too: accuracy on them shows what the model has seen",
                 stacklevel=2,
             )
