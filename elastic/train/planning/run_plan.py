@@ -154,7 +154,9 @@ def _rates(config: TrainConfig, given: str | Path | None) -> Rates | None:
 def _hours(config: TrainConfig, work: Work, rates: Rates) -> Hours:
     trained = work.step_tokens * config.train.steps
     evaluated = work.evaluations * work.evaluation_tokens
-    most = rates.seconds(trained, evaluated) / 3600
+    rollout = config.rollout
+    replaced = trained * (rollout.max_batches - 1) if rollout.dynamic_sampling else 0
+    most = rates.seconds(trained, evaluated + replaced) / 3600
     if rates.config is None or _what_decides_lengths(rates.config) != _what_decides_lengths(config):
         return Hours(most, None)
     # Evaluations may have other budgets than those whose rows were measured: they stay at their most.
@@ -180,6 +182,11 @@ def _notes(
         notes.append(f"which model {rates.source} is of is not known: there is no configuration beside it")
     elif rates is not None and rates.config is not None and rates.config.model.path != config.model.path:
         notes.append(f"the rates are those of the model {rates.config.model.path}")
+    if config.rollout.dynamic_sampling:
+        notes.append(
+            f"dynamic sampling generates up to {config.rollout.max_batches} times the tokens that are trained "
+            "on; hours count all of them at most, none where rows are as measured"
+        )
     if memory.activations is None:
         notes.append("activations are not counted: the model's attention takes no packed rows")
     notes.append(
