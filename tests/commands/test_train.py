@@ -1,5 +1,6 @@
 """`elastic train CONFIG.toml`."""
 
+import json
 from pathlib import Path
 
 CONFIG = """
@@ -51,3 +52,30 @@ def test_train_goes_on_where_it_was_and_resume_never_refuses_to(elastic, tmp_pat
     assert outcome.status == 0
     assert "step 2/2" in outcome.err
     assert "step 1/2" not in outcome.err
+
+
+def test_plan_says_what_a_run_would_take_and_trains_nothing(elastic, tmp_path: Path) -> None:
+    outcome = elastic("train", config(tmp_path, 3), "--plan")
+    assert outcome.status == 0
+    assert "2 prompts x 2 = 4 rows" in outcome.out
+    assert "3 steps, 3 updates" in outcome.out
+    assert "not measured on this device" in outcome.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_takes_its_hours_from_a_run_and_writes_json(elastic, tmp_path: Path) -> None:
+    elastic("train", config(tmp_path, 2))
+    outcome = elastic("train", config(tmp_path, 50), "--plan", "--json", "--rates", tmp_path / "run")
+    plan = json.loads(outcome.out)
+    assert plan["rates"]["steps"] == 1  # of two, the first is left out
+    assert 0 < plan["hours"]["expected"] <= plan["hours"]["most"]
+    assert plan["work"]["run_tokens"] == 50 * 4 * 17
+
+
+def test_flags_of_a_plan_need_plan(elastic, tmp_path: Path) -> None:
+    outcome = elastic("train", config(tmp_path, 1), "--rates", tmp_path)
+    assert outcome.status == 2
+    assert "--rates: only with --plan" in outcome.err
+    missing = elastic("train", config(tmp_path, 1), "--plan", "--rates", tmp_path / "none")
+    assert missing.status == 2
+    assert "no such file" in missing.err
