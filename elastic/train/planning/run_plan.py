@@ -184,8 +184,8 @@ def _notes(
         notes.append(f"the rates are those of the model {rates.config.model.path}")
     if config.rollout.dynamic_sampling:
         notes.append(
-            f"dynamic sampling generates up to {config.rollout.max_batches} times the tokens that are trained on; "
-            "hours count all of them at most, none where rows are as measured"
+            f"dynamic sampling generates up to {config.rollout.max_batches} times the tokens that are "
+            "trained on: in the hours at most, but not in those with rows as measured"
         )
     if memory.activations is None:
         notes.append("activations are not counted: the model's attention takes no packed rows")
