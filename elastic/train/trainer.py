@@ -18,6 +18,7 @@ from elastic.data import Problem
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
 from elastic.rollout.plan.default_markers import choose_markers
+from elastic.train.collect.anytime import AnytimeCollector
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.collector import Collector
 from elastic.train.collect.data_checks import check_data
@@ -106,7 +107,8 @@ class Trainer:
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.model = model
         self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
-        self._collector = Collector(config, accelerator, engine, prompts, self._order, budgets, reward)
+        collector = AnytimeCollector if config.budget.cuts else Collector
+        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, reward)
         self._policy = Policy(
             prepared,
             accelerator,

@@ -123,7 +123,7 @@ class Collector:
                 rollout.prompts_per_step,
                 rollout.max_batches,
             )
-        advantages, signals = self._advantages(groups.rewards)
+        advantages, signals = self._advantages(groups.rewards, rollout.samples_per_prompt)
         metrics = self._metrics(groups, signals)
         if rollout.dynamic_sampling:
             metrics |= {"sampled_groups": taken, "kept_groups": int(signals.sum())}
@@ -199,13 +199,17 @@ class Collector:
     def _gather(self, values: Tensor) -> Tensor:
         return self._accelerator.gather(values.to(self._accelerator.device)).cpu()
 
-    def _advantages(self, rewards: Tensor) -> tuple[Tensor, Tensor]:
+    def _advantages(self, rewards: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """Of this process's rows; and, over all processes, [K] bool: whether a group's rewards differ.
 
         Advantages may need the whole batch's deviation. A row without a reward has advantage 0 and takes no
         part in its group's mean.
+
+        Args:
+            rewards: problem by problem.
+            samples: rows of a group.
         """
-        config, samples = self._config.loss, self._config.rollout.samples_per_prompt
+        config = self._config.loss
         everything = self._gather(rewards)
         graded = ~everything.isnan()
         offsets = torch.zeros(everything.numel() // samples + 1, dtype=torch.int64)
@@ -219,7 +223,7 @@ class Collector:
             read.get("advantage_eps"),
             pass_k=read.get("pass_k"),
         )
-        first = self._groups.start * samples
+        first = self._groups.start * (rewards.numel() // len(self._groups))
         return advantages[first : first + rewards.numel()], have_signal(everything.view(-1, samples))
 
     def _metrics(self, groups: GradedGroups, signals: Tensor) -> dict[str, float]:
