@@ -136,6 +136,14 @@ def test_methods_are_compared_at_common_budgets_at_equal_tokens_and_over_all_tok
     assert found.area == curve_pair(E1, VANILLA).area_difference()
 
 
+def test_a_comparison_may_be_turned_round() -> None:
+    (found,) = comparisons([*VANILLA, *E1], "vanilla", ["e1"])
+    assert [(item.total, item.difference.value) for item in found.budgets] == [
+        (20, pytest.approx(-2 / 3)),
+        (40, pytest.approx(-2 / 3)),
+    ]
+
+
 def test_beyond_the_other_curve_nothing_is_compared_at_equal_tokens() -> None:
     (found,) = comparisons([*VANILLA[:3], *E1], "e1", ["vanilla"])
     assert [item.difference.value for item in found.budgets] == pytest.approx([2 / 3])

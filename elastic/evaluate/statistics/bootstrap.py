@@ -72,12 +72,12 @@ def bootstrap(
     return Estimate(value, low, high)
 
 
-def bootstrap_mean(values: ArrayLike, bounds: tuple[float, float] = (0.0, 1.0)) -> Estimate:
+def bootstrap_mean(values: ArrayLike, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Estimate:
     """The mean over problems, with its 95 % interval.
 
     Args:
         values: [N], one for each problem: its share of correct answers, or any mean over its answers.
-        bounds: least and greatest possible value, see `unseen_interval`.
+        bounds: least and greatest possible value, see `unseen_interval`; None for what has none, say tokens.
 
     Raises:
         ValueError: no values, or one that is out of bounds.
@@ -85,9 +85,10 @@ def bootstrap_mean(values: ArrayLike, bounds: tuple[float, float] = (0.0, 1.0)) 
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"bootstrap_mean: values must be a list of at least one, got shape {array.shape}")
-    outside = array[~((bounds[0] <= array) & (array <= bounds[1]))]
+    low, high = bounds or (-math.inf, math.inf)
+    outside = array[~(np.isfinite(array) & (low <= array) & (array <= high))]
     if outside.size:
-        raise ValueError(f"bootstrap_mean: values must be in {list(bounds)}, got {outside[0]}")
+        raise ValueError(f"bootstrap_mean: values must be in [{low}, {high}], got {outside[0]}")
     return bootstrap(lambda counts: counts @ array / array.size, array.size, bounds)
 
 

@@ -4,8 +4,7 @@ A point is (mean tokens per answer, accuracy) under one budget, both as means ov
 by tokens and taken as they are: a curve may fall, and no envelope hides that. Of budgets with equal tokens
 the last in that order counts.
 
-N problems, B budgets, K counts of how often each problem is drawn, [K, N]: resamples, or
-once each.
+N problems, B budgets; K lists of how often each problem counts, [K, N]: those of resamples, or once each.
 """
 
 from collections.abc import Callable, Sequence

@@ -27,8 +27,9 @@ def pass_at_k(correct: int, samples: int, k: int) -> float:
         raise ValueError(f"pass_at_k: k must be in [1, samples={samples}], got {k}")
     missed = 1.0
     for wrong in range(samples - correct - k + 1, samples - correct + 1):
-        # C(n - c, k) / C(n, k), factor by factor: the binomials themselves outgrow a float
-        missed *= max(wrong, 0) / (wrong + correct)
+        # C(n - c, k) / C(n, k), factor by factor: the binomials themselves outgrow a float. With fewer than k
+        # wrong answers one factor is 0.
+        missed *= wrong / (wrong + correct)
     return 1.0 - missed
 
 

@@ -64,6 +64,7 @@ def test_the_area_is_the_mean_height_over_the_range() -> None:
     # [10, 30]: mean of 0.25 and 0.75; [20, 40]: 0.5 up to 0.75, 0.75 down to 0.625, ten tokens each
     assert area_under_curve(A, 10, 30).value == pytest.approx(0.5)
     assert area_under_curve(A, 20, 40).value == pytest.approx((0.625 + 0.6875) / 2)
+    assert area_under_curve(A, 40, 50).value == pytest.approx((0.625 + 0.5) / 2)
     assert area_under_curve(A, 10, 50).value == pytest.approx((0.5 + 0.625) / 2)
 
 

@@ -53,6 +53,12 @@ def test_whole_thoughts_may_stand_under_other_budgets() -> None:
     assert leakage(row, [*row, *others]) == (2.0, 2.0, 2.0)
 
 
+def test_a_resample_without_solutions_behind_whole_thoughts_takes_the_ratio_of_all() -> None:
+    samples = [*(whole("p", 9, 0), cut("p", 4, 10)), *(whole("q", 9, 10), cut("q", 4, 10))]
+    # q twice gives 1, both 2; p twice would divide by 0
+    assert leakage(samples, samples) == (2.0, 1.0, 2.0)
+
+
 @pytest.mark.parametrize(
     "samples",
     [
@@ -80,6 +86,20 @@ def test_the_slope_is_the_change_of_the_solution_with_the_share_that_was_seen() 
     # sums of products about the means: 2 * (0.2 * -10) and 2 * (0.1 * -1); of squares 0.08 and 0.02
     assert found.value == pytest.approx((-4.0 - 0.2) / (0.08 + 0.02))
     assert (found.low, found.high) == pytest.approx((-50, -10))
+
+
+def test_only_problems_with_a_slope_and_answers_with_a_solution_make_it() -> None:
+    p = [whole("p", 10, 10), cut("p", 4, 40), cut("p", 8, 20, budget=LOOSE)]
+    q = [whole("q", 20, 10), cut("q", 4, 100), cut("q", 8, 98, budget=LOOSE)]
+    found = leakage_slope([*p, *q])
+    unanswered = [
+        cut("p", 9, 0, answered=False),
+        answer("q", budget=NONE, thinking=99, solution=0, answered=False),
+        whole("r", 10, 10),
+        cut("r", 4, 10),
+    ]
+    assert leakage_slope([*p, *q, *unanswered]) == found
+    assert leakage_slope(p) is None  # one problem has no interval
 
 
 def test_hard_problems_with_long_solutions_do_not_make_a_slope() -> None:

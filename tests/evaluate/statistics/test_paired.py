@@ -16,6 +16,12 @@ def test_the_difference_is_the_mean_of_the_problems_differences() -> None:
     assert paired_difference(b, a).value == pytest.approx(-1 / 6)
 
 
+def test_methods_that_differ_nowhere_might_on_problems_not_seen() -> None:
+    a = answers([[1], [0]] * 5)
+    # at most 3.8416 / 13.8416 of the problems, by 1 either way
+    assert paired_difference(a, a) == pytest.approx((0.0, -0.27754, 0.27754), abs=1e-5)
+
+
 def test_problems_are_matched_by_id_and_not_by_order() -> None:
     a = answers([[1], [0], [0]])
     assert paired_difference(a, a[::-1]).value == 0.0
