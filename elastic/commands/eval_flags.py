@@ -115,7 +115,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--chunk-rows",
         type=int,
         metavar="N",
-        help="completions between two writes, what a kill loses at most (default 4 x --max-rows)",
+        help="completions between two writes, the most that a kill loses (default 4 x --max-rows)",
     )
 
 

@@ -55,7 +55,7 @@ def user_message(
     target_tokens: int | None = None,
     ask: Ask = ask_in_words,
 ) -> str:
-    """The user's message, built in the same way in training, in its evaluations and in sweeps.
+    """The user's message, built in the same way in training, in its evaluations and in `elastic eval`.
 
     Args:
         question: of the problem.

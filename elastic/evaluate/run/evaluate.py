@@ -11,7 +11,7 @@ from elastic.evaluate.engines import Engine, engine_name
 from elastic.evaluate.methods import BudgetPair, PolicyOptions, budget_pairs, get_method
 from elastic.evaluate.run.answer import answer
 from elastic.evaluate.run.checks import check_request, check_tasks
-from elastic.evaluate.run.folder import Folder
+from elastic.evaluate.run.folder import Folder, earlier_chunk_rows
 from elastic.evaluate.run.plan import Chunk, chunks_of, tasks_of
 from elastic.evaluate.run.progress import Progress
 from elastic.evaluate.run.result import write_result
@@ -79,8 +79,8 @@ def evaluate(
         out: folder for `samples.jsonl`, `settings.json` and, at the end, `eval.json`. A folder with samples
             of the same settings is gone on with. None keeps the samples in memory alone.
         texts: whether samples hold the completions' texts (`Sample.segments`).
-        chunk_rows: completions decoded and written in one go; by default four times `engine.max_rows`. A kill
-            loses at most so many.
+        chunk_rows: completions decoded and written in one go, the most that a kill loses; by default those
+            of `out`'s first call, else four times `engine.max_rows`.
         ks: the k of pass@k in `eval.json`.
         progress: False shows nothing; else a bar on a terminal, or a line now and then.
 
@@ -102,17 +102,20 @@ def evaluate(
     listed = [sets] if isinstance(sets, EvalSet) else list(sets)
     chosen = [get_method(name) for name in methods]
     pairs = budget_pairs(budgets) if isinstance(budgets, str) else list(budgets)
-    rows = engine.max_rows * _CHUNKS_OF_SLOTS if chunk_rows is None else chunk_rows
-    check_request(listed, chosen, pairs, options, {"samples": samples, "chunk_rows": rows}, ks)
+    if chunk_rows is None:
+        earlier = None if out is None else earlier_chunk_rows(out)
+        chunk_rows = engine.max_rows * _CHUNKS_OF_SLOTS if earlier is None else earlier
+    check_request(listed, chosen, pairs, options, {"samples": samples, "chunk_rows": chunk_rows}, ks)
     tasks = tasks_of(listed, chosen, pairs, options)
     check_tasks(engine, tasks, max_new_tokens)
-    run = _Run(engine, chunks_of(tasks, samples, rows), sampling.seeded(), max_new_tokens, texts)
+    run = _Run(engine, chunks_of(tasks, samples, chunk_rows), sampling.seeded(), max_new_tokens, texts)
     if out is None:
-        shown = Progress(run.completions(), 0, progress)
-        return [sample for found in run.answers(0, shown) for sample in found]
+        with Progress(run.completions(), 0, progress) as shown:
+            return [sample for found in run.answers(0, shown) for sample in found]
     settings = {
         "model": model_facts(engine),
-        "engine": {"name": engine_name(engine), "max_rows": engine.max_rows, "chunk_rows": rows},
+        "engine": engine_name(engine),
+        "chunk_rows": chunk_rows,
         "data": [data.facts() for data in listed],
         "methods": list(methods),
         "budgets": [list(pair) for pair in pairs],
@@ -136,19 +139,17 @@ def _into_folder(
             print(
                 f"elastic: eval: going on with {out}: {before} of {total} answers are there", file=sys.stderr
             )
-        progress = Progress(total, before, shown)
         try:
-            for found in run.answers(folder.done, progress):
-                folder.append(found)
+            with Progress(total, before, shown) as progress:
+                for found in run.answers(folder.done, progress):
+                    folder.append(found)
         except (KeyboardInterrupt, MemoryError):
-            progress.close()
             kept = run.completions(folder.done)
             print(
                 f"elastic: eval: {kept} of {total} answers are in {out}; the same call goes on from there",
                 file=sys.stderr,
             )
             raise
-        progress.close()
         seconds = time.monotonic() - started if before < total else None
         write_result(folder.path, settings, folder.samples, ks, seconds)
         return folder.samples

@@ -33,6 +33,16 @@ def read_samples(path: str | os.PathLike) -> list[Sample]:
     return [_sample(line, f"{path}, line {number}") for number, line in read_lines(path)]
 
 
+def earlier_chunk_rows(path: str | os.PathLike) -> int | None:
+    """`chunk_rows` of the call that began a folder; None where there is none that says it.
+
+    So a call with other `max_rows`, say as memory was short, cuts the same chunks.
+    """
+    settings = _settings(Path(path))
+    rows = settings.get("chunk_rows") if isinstance(settings, dict) else None
+    return rows if isinstance(rows, int) else None
+
+
 class Folder:
     """The folder of one run, locked while it is open.
 
@@ -96,11 +106,7 @@ class Folder:
                 )
             write_atomic(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
             return
-        try:
-            kept = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON: {error}") from error
-        found = differences(kept, settings)
+        found = differences(_settings(self.path), settings)
         if found:
             raise ValueError(
                 f"out: {self.path} holds an evaluation with other settings (there, here): {'; '.join(found)}"
@@ -129,6 +135,16 @@ class Folder:
             raise ValueError(f"{self.path / SAMPLES}, line {len(samples) + 1}: expected no more samples")
         self._file.truncate(kept)
         return samples, done
+
+
+def _settings(folder: Path) -> Any:
+    path = folder / SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def _sample(line: str, where: str) -> Sample:

@@ -45,8 +45,10 @@ class Progress:
         pace = (now - self._begun) / (self._done - self._first)
         return f"{self._done} of {self._total} answers, about {_span((self._total - self._done) * pace)} left"
 
-    def close(self) -> None:
-        """Leaves the bar as it stands."""
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
 

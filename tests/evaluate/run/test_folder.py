@@ -46,7 +46,7 @@ def test_it_holds_samples_settings_and_a_result_with_rows(run, tmp_path) -> None
         ({"samples": 2}, "samples: 1, 2"),
         ({"sampling": Sampling(1.0, seed=4)}, r"sampling\.seed: 3, 4"),
         ({"sampling": Sampling(0.6, seed=3)}, r"sampling\.temperature: 1\.0, 0\.6"),
-        ({"chunk_rows": 3}, r"engine\.chunk_rows: 2, 3"),
+        ({"chunk_rows": 3}, "chunk_rows: 2, 3"),
         ({"problems": PROBLEMS[:2]}, r"data\.0\.problems: 3, 2"),
         ({"problems": [*PROBLEMS[:2], Problem("a b c d e f", "no")]}, r"data\.0\.sha256: "),
         ({"texts": False}, "texts: True, False"),
@@ -100,6 +100,17 @@ def test_a_run_that_is_broken_off_says_that_it_can_go_on(run, monkeypatch, capsy
     assert "3 of 6 answers are in" in capsys.readouterr().err
     assert len(run()) == 6
     assert "going on with" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_fewer_rows_at_a_time(run, engine, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "max_rows", 1, raising=False)
+    first = run(chunk_rows=None)
+    lines = (tmp_path / "out/samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out/samples.jsonl").write_text("".join(lines[:4]))
+    engine.calls.clear()
+    monkeypatch.setattr(engine, "max_rows", 2, raising=False)
+    assert run(chunk_rows=None) == first
+    assert [len(prompts) for prompts, *_ in engine.calls] == [3]
 
 
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path) -> None:
