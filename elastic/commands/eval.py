@@ -1,4 +1,4 @@
-"""`elastic eval`: methods x budgets x sets, with samples on disk and a table at the end."""
+"""`elastic eval`: methods x budgets x sets, with samples on disk and tables at the end."""
 
 import sys
 import warnings
@@ -9,16 +9,15 @@ from elastic.commands.generate import MARKER_FLAGS
 from elastic.data import NAMED_SETS, Problem, contamination, load
 from elastic.data.overlap import NEARLY_ALL
 from elastic.evaluate.engines import ENGINES, open_engine
-from elastic.evaluate.report.table import table
+from elastic.evaluate.report.overview import overview
 from elastic.evaluate.run.evaluate import evaluate
 from elastic.evaluate.run.open_set import eval_set
-from elastic.evaluate.summary import rows_of
 from elastic.models import load_model
 from elastic.rollout.plan.default_markers import choose_markers
 
 
 def run(request: EvalRequest, out: TextIO) -> None:
-    """Evaluates, or goes on with what an earlier call left, and shows the table.
+    """Evaluates, or goes on with what an earlier call left, and shows the tables.
 
     Raises:
         ValueError: data, model, engine or folder cannot be used, or whatever `evaluate` refuses.
@@ -59,7 +58,7 @@ def run(request: EvalRequest, out: TextIO) -> None:
         chunk_rows=request.chunk_rows,
         ks=request.ks,
     )
-    print(table(rows_of(samples, request.ks)), file=out)
+    print(overview(samples, request.ks), file=out)
     print(f"elastic: eval: {len(samples)} samples and the rows are in {request.out}", file=sys.stderr)
 
 

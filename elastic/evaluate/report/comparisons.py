@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from elastic.evaluate.comparisons import MethodComparison
 from elastic.evaluate.report.table import aligned, budget_label
 from elastic.evaluate.statistics import Estimate
-from elastic.evaluate.summary import MethodComparison, MethodLeakage
+from elastic.evaluate.summary import MethodLeakage
 
 _COMPARISON = ("data", "method", "against", "budget t + s", "tokens", "theirs", "points", "at equal tokens")
 _LEAKAGE = ("data", "method", "times longer if cut", "tokens per whole thought")

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from elastic.evaluate.comparisons import BudgetComparison
 from elastic.evaluate.row import Row
-from elastic.evaluate.summary import BudgetComparison
 
 
 class Column(NamedTuple):

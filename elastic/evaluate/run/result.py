@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from elastic.data.files import read_text, write_atomic
+from elastic.evaluate.comparisons import comparisons
 from elastic.evaluate.run.folder import RESULT
 from elastic.evaluate.sample import Sample
-from elastic.evaluate.summary import comparisons, rows_of
+from elastic.evaluate.summary import leakages, rows_of
 
 
 def write_result(
@@ -33,6 +34,7 @@ def write_result(
         "settings": settings,
         "versions": settings["versions"],
         "rows": [row.to_dict() for row in rows_of(samples, ks)],
+        "leakage": [item.to_dict() for item in leakages(samples)],
         "comparisons": _comparisons(samples),
         "wall_seconds": _earlier(folder / RESULT) if wall_seconds is None else round(wall_seconds, 1),
     }

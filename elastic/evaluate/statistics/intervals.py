@@ -1,7 +1,7 @@
 """Intervals, and Wilson's for shares."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Z_95 = 1.96  # two-sided 95 % of the normal distribution
 
@@ -65,3 +65,10 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return Interval(low, high)
+
+
+def plain_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass for JSON: an estimate is a dict of its value, low and high."""
+    return {
+        key: value._asdict() if isinstance(value, Estimate) else value for key, value in vars(record).items()
+    }

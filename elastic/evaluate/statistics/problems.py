@@ -1,6 +1,6 @@
 """Samples by problem: the unit that all intervals count."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from elastic.evaluate.sample import Sample
 
@@ -51,6 +51,11 @@ def mean(values: Sequence[float]) -> float:
     if not values:
         raise ValueError("mean: there is nothing to average")
     return sum(values) / len(values)
+
+
+def mean_over_problems(samples: Iterable[Sample], value: Callable[[Sample], float]) -> float:
+    """The mean over problems of the mean over each one's answers."""
+    return mean([mean([value(sample) for sample in found]) for found in by_problem(samples).values()])
 
 
 def same_problems(what: str, first: Iterable[Key], second: Iterable[Key], names: tuple[str, str]) -> None:

@@ -1,8 +1,9 @@
 """Comparisons and leakage for reading."""
 
+from elastic.evaluate.comparisons import BudgetComparison, MethodComparison
 from elastic.evaluate.report.comparisons import comparison_table, leakage_table
 from elastic.evaluate.statistics import Estimate
-from elastic.evaluate.summary import BudgetComparison, MethodComparison, MethodLeakage
+from elastic.evaluate.summary import MethodLeakage
 
 COMPARISON = MethodComparison(
     data="set",
