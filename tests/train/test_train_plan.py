@@ -196,6 +196,13 @@ def test_random_budgets_count_at_their_mean(directory: Path) -> None:
     assert work.step_tokens == pytest.approx(16 * 36 * 25 / 35, rel=0.02)
 
 
+def test_solutions_behind_every_cut_count(directory: Path) -> None:
+    cuts = {"thinking": 12, "solution": 5, "cuts": [4, 8, 12], "cut_samples": 2}
+    plan = plan_run(config_of(directory, budget=cuts))
+    assert plan.work.step_tokens == 16 * (12 + 1 + 6 * 5)
+    assert any("behind all cuts" in note for note in plan.notes)
+
+
 def test_what_stops_a_run_from_starting_is_listed(directory: Path) -> None:
     plan = plan_run(
         config_of(directory, data={"source": "missing.jsonl", "count": 12}, reward={"name": "code"})

@@ -182,6 +182,10 @@ def _notes(
         notes.append(f"which model {rates.source} is of is not known: there is no configuration beside it")
     elif rates is not None and rates.config is not None and rates.config.model.path != config.model.path:
         notes.append(f"the rates are those of the model {rates.config.model.path}")
+    if config.budget.cuts:
+        notes.append(
+            "tokens have the solutions behind all cuts; KV cache and activations, rows with one solution"
+        )
     if config.rollout.dynamic_sampling:
         notes.append(
             f"dynamic sampling generates up to {config.rollout.max_batches} times the tokens that are "

@@ -93,7 +93,8 @@ def work_of(
         problems=len(training),
         longest_prompt=max(map(len, ids), default=0),
         mean_prompt=sum(map(len, ids)) / max(len(ids), 1),
-        step_tokens=_drawn_share(config, budgets) * sum(step.most),
+        step_tokens=_drawn_share(config, budgets) * sum(step.most)
+        + _behind_further_cuts(config) * len(step.most),
         evaluations=_evaluations(config),
         step=step,
         evaluation=tuple(evaluation),
@@ -152,6 +153,13 @@ def _drawn_share(config: TrainConfig, budgets: BudgetDraw) -> float:
     groups = range(config.rollout.prompts_per_step)
     drawn = [b.max_sampled or 0 for step in range(config.train.steps) for b in budgets.draw(step, groups)]
     return sum(drawn) / len(drawn) / largest
+
+
+def _behind_further_cuts(config: TrainConfig) -> int:
+    """Tokens of the solutions behind the cuts of a thought, besides the one that its row has anyway."""
+    budget = config.budget
+    solutions = len(budget.cuts or ()) * budget.cut_samples - 1
+    return solutions * budget.solution if budget.cuts and isinstance(budget.solution, int) else 0
 
 
 def _evaluations(config: TrainConfig) -> int:
