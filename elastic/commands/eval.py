@@ -8,10 +8,12 @@ from elastic.commands.eval_flags import EvalRequest
 from elastic.commands.generate import MARKER_FLAGS
 from elastic.data import NAMED_SETS, Problem, contamination, load
 from elastic.data.overlap import NEARLY_ALL
+from elastic.data.sets import SETS
 from elastic.evaluate.engines import ENGINES, open_engine
 from elastic.evaluate.report.overview import overview
 from elastic.evaluate.run.evaluate import evaluate
 from elastic.evaluate.run.open_set import eval_set
+from elastic.evaluate.run.sets import NO_PROGRAMS
 from elastic.models import load_model
 from elastic.rollout.plan.default_markers import choose_markers
 
@@ -64,6 +66,8 @@ def run(request: EvalRequest, out: TextIO) -> None:
 
 def _problems(source: str, request: EvalRequest) -> list[Problem]:
     """The problems of one set; of a generated one the test split, unless another is asked for."""
+    if source in SETS and SETS[source].kind == "code":  # before a download
+        raise ValueError(NO_PROGRAMS.format(source))
     split = request.split or ("test" if source in NAMED_SETS else None)
     return load(source, count=request.count, split=split, seed=request.data_seed)
 

@@ -201,8 +201,8 @@ def eval_request(options: argparse.Namespace) -> EvalRequest:
 
 def _words(word: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text(word).split(","))
-    if "" in found:
-        raise argparse.ArgumentTypeError(f"expected names with commas between them, got '{word}'")
+    if "" in found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"expected different names, commas between them, got '{word}'")
     return found
 
 

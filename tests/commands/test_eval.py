@@ -70,7 +70,8 @@ def test_problems_that_were_trained_on_are_counted_in_a_warning(run, tmp_path) -
     ("arguments", "message"),
     [
         (("--methods", "e2"), "method: expected one of vanilla, s1, "),
-        (("--methods", "separate,"), "argument --methods: expected names with commas"),
+        (("--methods", "separate,"), "argument --methods: expected different names, commas"),
+        (("--methods", "s1,s1"), "argument --methods: expected different names, commas between them, got"),
         (("--methods", "s1", "--grace", 2), "--grace: has no effect on s1; it is read by separate, "),
         (("--methods", "separate", "--max-extensions", 2), "--max-extensions: has no effect on separate; it"),
         (("--methods", "s1", "--extension", "so"), "--extension: has no effect without --max-extensions"),
@@ -99,6 +100,7 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(run, tmp_path, arguments, me
         ({"budgets": "8"}, "--budgets: expected THINKING:SOLUTION or none, got '8'"),
         ({"budgets": "8:4096"}, "tiny, separate: prompt 1: "),
         ({"data": "tinny"}, "data 'tinny' is neither a file"),
+        ({"data": "humaneval-plus"}, "data 'humaneval-plus': its answers are programs that tests grade"),
     ],
 )
 def test_bad_budgets_and_data_are_named(run, changes, message) -> None:

@@ -12,6 +12,8 @@ from elastic.evaluate.methods import METHODS, BudgetPair, Method
 from elastic.rewards import RewardFunction
 from elastic.rewards.length import Ask, ask_in_words
 
+NO_PROGRAMS = "data '{}': its answers are programs that tests grade, and no reward here runs programs"
+
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
@@ -47,9 +49,7 @@ class EvalSet:
         if not self.problems:
             raise ValueError(f"data '{self.name}': problems must not be empty")
         if any(problem.tests for problem in self.problems):
-            raise ValueError(
-                f"data '{self.name}': its answers are programs that tests grade; no reward here runs programs"
-            )
+            raise ValueError(NO_PROGRAMS.format(self.name))
         if len(set(self.ids)) < len(self.problems):
             raise ValueError(f"data '{self.name}': several problems have the same id")
         if self.suffix and self.template is None:
@@ -85,16 +85,21 @@ class EvalSet:
         return texts if self.template is None else list(self.template(texts))
 
     def facts(self) -> dict[str, Any]:
-        """Name, size, and a hash of everything that is put to the model or graded."""
+        """Name, size, and hashes of everything that is put to the model or graded."""
         prompts = self.prompts(METHODS["separate"], (None, None))
-        content = [prompts, [problem.answer for problem in self.problems], self.ids]
+        answers = [(problem_id, p.answer) for problem_id, p in zip(self.ids, self.problems, strict=True)]
         return {
             "name": self.name,
             "problems": len(self.problems),
             "reward": _name_of(self.reward),
             "add_special_tokens": self.add_special_tokens,
-            "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+            "prompts_sha256": _digest(prompts),
+            "answers_sha256": _digest(answers),
         }
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _name_of(function: Any) -> str:

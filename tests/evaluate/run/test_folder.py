@@ -48,7 +48,7 @@ def test_it_holds_samples_settings_and_a_result_with_rows(run, tmp_path) -> None
         ({"sampling": Sampling(0.6, seed=3)}, r"sampling\.temperature: 1\.0, 0\.6"),
         ({"chunk_rows": 3}, "chunk_rows: 2, 3"),
         ({"problems": PROBLEMS[:2]}, r"data\.0\.problems: 3, 2"),
-        ({"problems": [*PROBLEMS[:2], Problem("a b c d e f", "no")]}, r"data\.0\.sha256: "),
+        ({"problems": [*PROBLEMS[:2], Problem("a b c d e f", "no")]}, r"data\.0\.answers_sha256: "),
         ({"texts": False}, "texts: True, False"),
     ],
 )
