@@ -117,7 +117,8 @@ def cut_thoughts(thoughts: RolloutBatch, budget: Budget, tokenizer: Any = None) 
     Args:
         thoughts: R rows made under a budget at least as large, see `solutions_behind_cuts`. A thought that
             something else has closed before the cut (an end marker, an EOS, a call from outside or a smaller
-            budget) keeps its end.
+            budget) keeps its end. One that `max_new_tokens` or the context has ended is as long as a budget
+            without a thinking limit allows; it goes on where `solutions_behind_cuts` has room for it.
         budget: that cuts.
         tokenizer: of the budget's texts; by default the batch's.
 
@@ -156,6 +157,8 @@ def cut_thoughts(thoughts: RolloutBatch, budget: Budget, tokenizer: Any = None) 
     closed = thinks & (_at(thoughts.phase, kept) == Phase.CLOSING) & (budget.on_eos == "close")
     ended = kept.where(closed, ended)
     kept, state, thinks = read(kept, ended)
+    if budget.thinking is None:  # nothing cuts here but `max_new_tokens` or the context
+        thinks &= (kept < thoughts.lengths) | (thoughts.finish_reason != FinishReason.LENGTH)
     if thinks.any():
         unfinished = thinks.nonzero()[:, 0].tolist()
         used = int(ops.thinking_used(state)[unfinished[0]])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import Budget, Phase, Source
+from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan.plan import OutOfContext, Plan, make_plan
 from elastic.rollout.record.batch import PER_TOKEN_FIELDS, RolloutBatch, same_vocabulary
@@ -40,7 +40,8 @@ def resume(
 
     Args:
         engine: of the model that goes on, with the markers, EOS ids and vocabulary of `begun`.
-        begun: R rows. Those that their budget has ended stay as they are; stop strings are not sought.
+        begun: R rows. Those that their budget or `max_new_tokens` has ended stay as they are; stop strings
+            are not sought.
         budget: of all rows, or one per row, which allows what they have emitted.
         samples_per_row: completions of each row: row = row of `begun` * samples_per_row + sample.
         sampling: how tokens are drawn; `Sampling()` by default.
@@ -72,7 +73,10 @@ def resume(
     rows = torch.arange(len(begun)).repeat_interleave(samples_per_row)
     start = replace(begun[rows], prompts=begun.prompts, prompt_index=begun.prompt_index[rows])
     start = replace(start, seeds=torch.tensor(plan.seeds), run_seed=None, stop=(), dropped={})
-    going = (~ops.is_done(plan.state)).nonzero()[:, 0].tolist()
+    ended = ops.is_done(plan.state)
+    full = ~ended & (torch.tensor(plan.most) == 0)
+    start = replace(start, finish_reason=start.finish_reason.masked_fill(full, int(FinishReason.LENGTH)))
+    going = (~ended & ~full).nonzero()[:, 0].tolist()
     if going:
         with engine.begin(plan.select(going), progress) as stream:
             while stream.advance() is not None:
@@ -116,7 +120,7 @@ def _behind(begun: RolloutBatch, plan: Plan, samples: int) -> Plan:
 
     Raises:
         ValueError: a row that its budget does not allow.
-        OutOfContext: `max_new_tokens` or the context leave a row no token.
+        OutOfContext: a row has more tokens than `max_new_tokens` or the context allow.
     """
     rows = torch.arange(len(begun)).repeat_interleave(samples)
     state, mismatch = ops.replay(
@@ -136,9 +140,9 @@ def _behind(begun: RolloutBatch, plan: Plan, samples: int) -> Plan:
     used = [lengths[row // samples] for row in range(len(plan.most))]
     left = [most - n for most, n in zip(plan.most, used, strict=True)]
     for row, (rest, done) in enumerate(zip(left, ops.is_done(state).tolist(), strict=True)):
-        if rest < 1 and not done:
+        if rest < 0 and not done:
             raise OutOfContext(
-                f"max_new_tokens: expected more than the {used[row]} tokens that row {row // samples} has "
+                f"max_new_tokens: expected at least {used[row]}, the tokens that row {row // samples} has "
                 f"already, got {plan.most[row]}"
             )
     tokens = begun.tokens.tolist()

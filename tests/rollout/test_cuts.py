@@ -75,6 +75,18 @@ def test_hard_caps_and_other_solution_budgets_are_cuts_too(model, tokenizer):
     assert bool((found[0].finish_reason == FinishReason.TOTAL_BUDGET).any())
 
 
+def test_a_thought_without_a_limit_ends_with_max_new_tokens_and_is_cut_all_the_same(model, tokenizer):
+    engine = RolloutEngine(model, tokenizer)
+    thoughts = engine.generate(PROMPTS, Budget(None, 1), 4, HOT, max_new_tokens=60)
+    assert bool((thoughts.finish_reason == FinishReason.LENGTH).any())
+    cut, whole = solutions_behind_cuts(
+        engine, thoughts, [Budget(6, 9), Budget(None, 9)], sampling=HOT, max_new_tokens=60
+    )
+    for batch, budget, limit in [(cut, Budget(6, 9), None), (whole, Budget(None, 9), 60)]:
+        expected = engine.generate(PROMPTS, budget, 4, HOT, max_new_tokens=limit, seeds=thoughts.seeds)
+        assert_equal(batch, expected)
+
+
 def test_a_cut_inside_a_marker_of_several_tokens_forces_its_rest():
     tokenizer = byte_tokenizer(special=())
     engine = scripted_engine(tokenizer)
@@ -225,5 +237,5 @@ def test_mistakes_are_named(model, tokenizer):
         resume(engine, thoughts, Budget(2, 2))
     with pytest.raises(ValueError, match="rows: expected at least one, got an empty batch"):
         resume(engine, thoughts[[]], Budget(3, 2))
-    with pytest.raises(ValueError, match="max_new_tokens: expected more than the 4 tokens that row 0 has"):
-        resume(engine, open_ended, Budget.unlimited(), max_new_tokens=4)
+    with pytest.raises(ValueError, match="max_new_tokens: expected at least 4, the tokens that row 0 has"):
+        resume(engine, open_ended, Budget.unlimited(), max_new_tokens=3)
