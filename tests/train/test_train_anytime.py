@@ -1,7 +1,10 @@
 """Several cuts of one thought in training: advantages by hand, every token once, runs that resume exactly."""
 
+import os
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from elastic import Budget, RolloutBatch, RolloutEngine, Sampling
 from elastic.models.tiny import problems
@@ -10,6 +13,7 @@ from elastic.train import TrainConfig
 from elastic.train.collect.brpo import thought_advantages
 from elastic.train.collect.cut_experience import Answered, cut_experience
 from tests.rollout.small_models import biased, make_tokenizer
+from tests.train.test_train_processes import fork, free_port
 from tests.train.tiny_run import build_config, lines, nines, run
 
 CUTS = {"cuts": [2, 4, 6], "cut_samples": 2}
@@ -145,6 +149,22 @@ def test_a_resumed_run_is_the_run_of_one_go(tmp_path):
     resumed = run(anytime(tmp_path / "parts", steps=3))
     for one, other in zip(resumed.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    port = free_port()
+    children = [fork(tmp_path / "two", rank, port, make=anytime) for rank in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
+    run(anytime(tmp_path / "one"))
+    one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5, msg=name)
+    for left, right in zip(
+        *(lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two")), strict=True
+    ):
+        for key in left.keys() - {"loss", "clip_fraction", "entropy", "tokens_per_second"}:
+            if not key.startswith("seconds"):
+                assert left[key] == pytest.approx(right[key], rel=1e-4), key
 
 
 def test_references_minibatches_cut_solutions_and_rows_without_a_reward_go_together(tmp_path):

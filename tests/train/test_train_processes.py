@@ -19,7 +19,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def fork(output, rank, port, **options):
+def fork(output, rank, port, make=shared_out, **options):
     """A process of the group, forked: starting Python and importing everything again would take seconds."""
     child = os.fork()
     if child:
@@ -37,7 +37,7 @@ def fork(output, rank, port, **options):
             "OMP_NUM_THREADS": "1",
         }
         AcceleratorState._reset_state(reset_partial_state=True)
-        run(shared_out(output), eval_dataset=problems(4, split="test"), **options)
+        run(make(output), eval_dataset=problems(4, split="test"), **options)
         status = 0
     except BaseException:
         traceback.print_exc()

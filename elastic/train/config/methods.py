@@ -71,8 +71,14 @@ PRESETS = {
         needs=("budget.total",),
         above=(("loss.clip_high", "loss.clip_low"),),
     ),
-    # arXiv 2505.13438: solutions behind several cuts of one thought.
-    "anytime": Preset(_ANSWERS | {"budget.draw": "fixed"}, needs=("budget.cuts",), finite=_SEPARATE),
+    # arXiv 2505.13438: solutions behind several cuts of one thought. Its code divides no advantage by a
+    # deviation.
+    "anytime": Preset(
+        _ANSWERS | {"budget.draw": "fixed"},
+        {"loss.advantage": "none"},
+        needs=("budget.cuts",),
+        finite=_SEPARATE,
+    ),
 }
 UNTRAINED = ("vanilla", "s1", "separate")  # policies at inference, see `elastic.evaluate.methods`
 
