@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 
-from elastic.data import Problem
 from elastic.models.threads import threads_for
-from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
-from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout import RolloutBatch
 from elastic.rollout.cuts import cut_thoughts, solutions_behind_cuts
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
@@ -27,37 +25,25 @@ from elastic.train.collect.brpo import thought_advantages
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.collector import Collected, Collector
 from elastic.train.collect.cut_experience import Answered, cut_experience
-from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.groups import GradedGroups
-from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
-from elastic.train.config import TrainConfig
 
 
 class AnytimeCollector(Collector):
     """Makes the experience of any step from thoughts and their cuts; for its arguments see `Collector`."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        accelerator: Any,
-        engine: RolloutEngine,
-        prompts: Prompts,
-        order: DataOrder[Problem],
-        budgets: BudgetDraw,
-        reward: RewardFunction,
-    ) -> None:
-        assert config.budget.cuts
-        last = config.budget.cuts[-1]
-        notices = tuple(notice for notice in config.budget.notices if notice[0] < last)
-        whole = replace(
-            config.budget, thinking=last, solution=1, total=None, notices=notices, cuts=None, cut_weights=None
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        budget = self._config.budget
+        assert budget.cuts
+        self._cuts, self._cut_budgets = budget.cuts, budget.cut_budgets()
+        self._weights = torch.tensor(budget.cut_weights or [1.0] * len(self._cuts), dtype=torch.float64)
+        # Of the thoughts: nobody looks at their own solutions.
+        last = self._cut_budgets[-1]
+        thoughts = replace(
+            budget, thinking=last.thinking, solution=1, total=None, notices=last.notices, cuts=None
         )
-        draw = BudgetDraw(whole, config.train.seed)
-        super().__init__(config, accelerator, engine, prompts, order, draw, reward)
-        self._cuts, self._cut_budgets = config.budget.cuts, config.budget.cut_budgets()
-        weights = config.budget.cut_weights or [1.0] * len(self._cuts)
-        self._weights = torch.tensor(weights, dtype=torch.float64)
+        self._budgets = BudgetDraw(thoughts, self._config.train.seed)
 
     def collect(self, step: int, position: int) -> Collected:
         """Generates and grades the step's thoughts and solutions, see `Collector.collect`.
