@@ -10,6 +10,7 @@ from elastic.commands.demo import choose, seeds
 from elastic.commands.demo.config import DemoConfig
 from elastic.evaluate import Row
 from tests.commands.test_demo import CONFIG
+from tests.evaluate.rows import made_row
 
 
 def row(
@@ -21,28 +22,16 @@ def row(
     accuracy_cut: float | None,
     width: float = 0.05,
 ) -> Row:
-    return Row(
-        method=method,
+    return made_row(
+        method,
+        accuracy,
+        width=width,
         thinking=thinking,
         solution=None if thinking is None else 24,
-        total=None,
-        problems=100,
-        accuracy=accuracy,
-        low=accuracy - width,
-        high=accuracy + width,
         accuracy_cut=accuracy_cut,
-        tokens=30.0,
         thinking_tokens=8.0 if thinking else 60.0,
         solution_tokens=20.0,
         cut=cut,
-        data="made up",
-        samples=1,
-        ungraded=0,
-        answered=1.0,
-        pass_at_k={"1": accuracy},
-        solution_tokens_cut=None,
-        solution_tokens_whole=None,
-        leakage=None,
     )
 
 

@@ -6,34 +6,15 @@ import pytest
 
 from elastic.commands.demo.verdict import verdict
 from elastic.evaluate import Row
+from tests.evaluate.rows import made_row
 
 
 def row(
     method: str, thinking: int | None, accuracy: float, *, width: float = 0.02, tokens: float = 10.0
 ) -> Row:
-    return Row(
-        method=method,
-        thinking=thinking,
-        solution=None if thinking is None else 16,
-        total=None,
-        problems=100,
-        accuracy=accuracy,
-        low=accuracy - width,
-        high=accuracy + width,
-        accuracy_cut=None,
-        tokens=tokens + 5,
-        thinking_tokens=tokens,
-        solution_tokens=4.0,
-        cut=0.0,
-        data="made up",
-        samples=1,
-        ungraded=0,
-        answered=1.0,
-        pass_at_k={"1": accuracy},
-        solution_tokens_cut=None,
-        solution_tokens_whole=None,
-        leakage=None,
-    )
+    solution = None if thinking is None else 16
+    limits = {"thinking": thinking, "solution": solution}
+    return made_row(method, accuracy, width=width, thinking_tokens=tokens, **limits)
 
 
 ROWS = [

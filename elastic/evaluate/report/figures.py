@@ -38,16 +38,18 @@ def accuracy_figure(
     took, with its label; a star marks the point without any budget. Bars are 95 % intervals.
 
     Args:
-        rows: at least one.
+        rows: at least one, all of one set.
         path: of the PNG; replaced in one step.
         title: above the axes.
         labels: what the legend calls a method, where it is not the method's name.
 
     Raises:
-        ValueError: `rows` is empty.
+        ValueError: `rows` is empty or of several sets.
     """
     if not rows:
         raise ValueError("accuracy_figure: rows must not be empty")
+    if len(sets := dict.fromkeys(row.data for row in rows)) > 1:
+        raise ValueError(f"accuracy_figure: rows must be of one set, got {', '.join(sets)}")
     # Not pyplot: no global state, no display, safe in any thread.
     figure = Figure(figsize=(9, 5), dpi=180, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

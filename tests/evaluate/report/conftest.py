@@ -3,32 +3,22 @@
 import pytest
 
 from elastic.evaluate import Row
+from tests.evaluate.rows import made_row
 
 
 def _row(method: str, thinking: int | None, total: int | None, accuracy: float, tokens: float) -> Row:
     solution = None if thinking is None else 16
-    return Row(
-        method=method,
+    return made_row(
+        method,
+        accuracy,
         thinking=thinking,
         solution=solution,
         total=total,
         problems=200,
-        accuracy=accuracy,
-        low=accuracy - 0.05,
-        high=accuracy + 0.05,
         accuracy_cut=None if thinking is None else accuracy / 2,
         tokens=tokens,
         thinking_tokens=3,
-        solution_tokens=4,
         cut=0.5,
-        data="made up",
-        samples=1,
-        ungraded=0,
-        answered=1.0,
-        pass_at_k={"1": accuracy},
-        solution_tokens_cut=None,
-        solution_tokens_whole=None,
-        leakage=None,
     )
 
 

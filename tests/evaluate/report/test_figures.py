@@ -43,3 +43,8 @@ def test_a_figure_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rows must not be empty"):
         accuracy_figure([], tmp_path / "demo.png", title="made up")
     assert not list(tmp_path.iterdir())
+
+
+def test_several_sets_are_not_drawn_as_one(rows: list[Row], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rows must be of one set, got made up, another"):
+        accuracy_figure([*rows, replace(rows[0], data="another")], tmp_path / "demo.png", title="made up")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from elastic.evaluate.statistics import Interval, wilson_interval
+from elastic.evaluate.statistics import Estimate, Interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,10 @@ def test_intervals_overlap_when_they_share_a_point() -> None:
     assert Interval(0.0, 1.0).overlaps(Interval(0.4, 0.5))
     assert not Interval(0.1, 0.3).overlaps(Interval(0.31, 0.5))
     assert not Interval(0.31, 0.5).overlaps(Interval(0.1, 0.3))
+
+
+def test_an_estimate_has_a_sign_where_its_interval_leaves_out_zero() -> None:
+    assert Estimate(0.2, 0.1, 0.3).sign == 1
+    assert Estimate(-0.2, -0.3, -0.1).sign == -1
+    assert Estimate(0.2, 0.0, 0.3).sign == Estimate(-0.2, -0.3, 0.0).sign == 0
+    assert Estimate(0.2, 0.1, 0.3).interval == Interval(0.1, 0.3)
