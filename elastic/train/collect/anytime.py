@@ -39,10 +39,9 @@ class AnytimeCollector(Collector):
         self._cuts, self._cut_budgets = budget.cuts, budget.cut_budgets()
         self._weights = torch.tensor(budget.cut_weights or [1.0] * len(self._cuts), dtype=torch.float64)
         # Of the thoughts: nobody looks at their own solutions.
-        last = self._cut_budgets[-1]
-        thoughts = replace(
-            budget, thinking=last.thinking, solution=1, total=None, notices=last.notices, cuts=None
-        )
+        last = budget.cuts[-1]
+        notices = tuple(notice for notice in budget.notices if notice[0] < last)
+        thoughts = replace(budget, thinking=last, solution=1, total=None, notices=notices, cuts=None)
         self._budgets = BudgetDraw(thoughts, self._config.train.seed)
 
     def collect(self, step: int, position: int) -> Collected:
