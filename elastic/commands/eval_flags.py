@@ -6,6 +6,7 @@ from pathlib import Path
 
 from elastic.commands.generate_flags import (
     CLOSING_HELP,
+    add_chat,
     add_markers,
     add_running,
     add_sampling,
@@ -131,14 +132,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--trained-on", type=_words, metavar="NAME|FILE,...", help="warns where the problems were trained on"
     )
-    chat = data.add_mutually_exclusive_group()
-    chat.add_argument(
-        "--chat",
-        action="store_true",
-        default=None,
-        help="prompts are messages for the chat template (default where there is one; not of generated sets)",
-    )
-    chat.add_argument("--raw", dest="chat", action="store_false", help="prompts are tokenised as they stand")
+    add_chat(data, "where there is one; not of generated sets")
     data.add_argument("--system", type=text, metavar="TEXT", help="a system message")
     data.add_argument("--suffix", type=text, metavar="TEXT", help="a line behind each question")
 

@@ -40,14 +40,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--prompts", type=Path, metavar="FILE", help="one prompt a line, or .json/.jsonl problems"
     )
-    chat = prompts.add_mutually_exclusive_group()
-    chat.add_argument(
-        "--chat",
-        action="store_true",
-        default=None,
-        help="prompts are messages for the chat template (default where the tokenizer has one)",
-    )
-    chat.add_argument("--raw", dest="chat", action="store_false", help="prompts are tokenised as they stand")
+    add_chat(prompts, "where the tokenizer has one")
     prompts.add_argument(
         "--add-special-tokens",
         action=argparse.BooleanOptionalAction,
@@ -123,6 +116,18 @@ def add_markers(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="something else of the model's that ends thinking, such as <tool_call>; may be repeated",
     )
+
+
+def add_chat(group: argparse._ArgumentGroup, default: str) -> None:
+    """Whether prompts are questions for the chat template; `default` says when they are."""
+    chat = group.add_mutually_exclusive_group()
+    chat.add_argument(
+        "--chat",
+        action="store_true",
+        default=None,
+        help=f"prompts are messages for the chat template (default {default})",
+    )
+    chat.add_argument("--raw", dest="chat", action="store_false", help="prompts are tokenised as they stand")
 
 
 def add_sampling(

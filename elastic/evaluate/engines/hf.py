@@ -144,19 +144,13 @@ class _Draw(LogitsProcessor):
     """
 
     def __init__(self, plan: Plan, rows: range, device: torch.device):
-        chosen = list(rows)
         self._machine = plan.machine.to(device)
         self._seeds = torch.tensor([plan.seeds[row] for row in rows], device=device)
         self._sampling = SlotSampling([plan.samplings[row] for row in rows], len(rows), device)
         self._sampling.admit(*[torch.arange(len(rows), device=device)] * 2)
         self.most = torch.tensor([plan.most[row] for row in rows], device=device)
         self.emitted = torch.zeros_like(self.most)
-        self.state = ops.new_state(
-            plan.budget_index[chosen].to(device),
-            self._machine,
-            phase=plan.phases[chosen],
-            thinking_used=plan.thinking_used[chosen],
-        )
+        self.state = plan.state[list(rows)].to(device)
         self.ended = self.state.clone()
         self.log: list[tuple[Tensor, ...]] = []
 
