@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
-.PHONY: setup demo test stress lint format bench bench-docs gpu clean
+.PHONY: setup demo replicate test stress lint format bench bench-docs gpu clean
 
 setup: $(VENV)/built
 
@@ -22,6 +22,10 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 
 demo: setup
 	$(BIN)/elastic demo --out demo-out
+
+# Every method side by side, under 40 minutes on two cores.
+replicate: setup
+	$(BIN)/python -m elastic.commands.replicate --out replicate-out --results results
 
 test: setup
 	$(BIN)/python -m pytest

@@ -69,7 +69,7 @@ def test_the_demo_writes_its_three_files_and_both_trainings(finished: Path) -> N
 
 def test_the_control_is_trained_as_e1_is_but_for_what_ends_a_rollout() -> None:
     e1, capped = (CONFIG.training(method, Path("x")) for method in ("e1", "capped"))
-    assert replace(capped, budget=e1.budget) == e1
+    assert replace(capped, budget=e1.budget, method="e1") == e1
     assert (e1.budget.thinking, e1.budget.solution, e1.budget.total) == (20, 12, None)
     assert (capped.budget.thinking, capped.budget.solution, capped.budget.total) == (
         *("unlimited", "unlimited"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.commands.parts.state import versions
+from elastic.commands.parts.training import training_config
 from elastic.data import Problem
 from elastic.evaluate.methods import BudgetPair
 from elastic.models import tiny
@@ -94,37 +95,20 @@ class DemoConfig:
             method: one of `TRAINED`.
             run_dir: of checkpoints, metrics and the trained model.
         """
-        budgets: dict[str, dict[str, int | str]] = {
+        budgets = {
             "e1": {"thinking": self.thinking, "solution": self.solution},
-            "capped": {
-                "thinking": "unlimited",
-                "solution": "unlimited",
-                "total": self.thinking + self.solution,
-            },
+            "capped": {"total": self.thinking + self.solution},
         }
-        tables = {
-            "model": {"path": "tiny", "device": "cpu"},
-            "data": {"source": "tiny", "count": self.steps * self.prompts_per_step, "seed": self.seed},
-            "reward": {"name": "tiny"},
-            "budget": budgets[method],
-            "rollout": {
-                "prompts_per_step": self.prompts_per_step,
-                "samples_per_prompt": self.samples_per_prompt,
-                "temperature": self.temperature,
-                "max_rows": self.max_rows,
-            },
-            "optim": {"lr": self.learning_rate},
-            "loss": {"kl_coef": self.kl_coef},
-            "train": {
-                "output_dir": str(run_dir),
-                "steps": self.steps,
-                "seed": self.seed,
-                "save_every": self.save_every,
-            },
-            # Two trainings run at the same time: the demo prints their progress and names the training.
-            "logging": {"console_every": 0, "progress": False, "tensorboard": False},
-        }
-        return TrainConfig.from_table(tables)
+        return training_config(
+            self,
+            model="tiny",
+            device="cpu",
+            seed=self.seed,
+            steps=self.steps,
+            run_dir=run_dir,
+            method=method,
+            tables={"budget": budgets[method]},
+        )
 
 
 def from_json(text: str) -> DemoConfig:

@@ -8,17 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-from elastic.commands.demo.config import TRAINED, DemoConfig, from_json
+from elastic.commands.demo.config import TRAINED, from_json
 from elastic.commands.demo.state import DemoState
-from elastic.data import load
+from elastic.commands.parts.training import train
 from elastic.evaluate import EvalSet, evaluate, rows_of
 from elastic.evaluate.report.table import budget_label
 from elastic.models import tiny
 from elastic.models.quiet import quiet_transformers
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
-from elastic.train import Trainer
-from elastic.train.run.progress import Progress
 
 
 def run_part(method: str, out: Path, settings: str) -> None:
@@ -39,7 +37,8 @@ def run_part(method: str, out: Path, settings: str) -> None:
     with quiet_transformers():
         model, tokenizer = tiny.load()
     if method in TRAINED:
-        _train(method, config, out / method, model, tokenizer)
+        training = config.training(method, out / method)
+        train(training, model, tokenizer, tiny.reward, f"elastic demo: {method}")
     engine = RolloutEngine(model, tokenizer, max_rows=config.max_rows)
     sampling = Sampling(temperature=config.temperature, seed=config.test_seed)
     for pair in missing:
@@ -65,18 +64,3 @@ def say(line: str) -> None:
 
 def _allowance(thinking: int | None, solution: int | None) -> float:
     return math.inf if thinking is None or solution is None else thinking + solution
-
-
-def _train(method: str, config: DemoConfig, run_dir: Path, model: object, tokenizer: object) -> None:
-    training = config.training(method, run_dir)
-    data = training.data
-    dataset = load(data.source, count=data.count, seed=data.seed)
-    every = max(1, config.steps // 8)
-
-    def report(progress: Progress, metrics: dict[str, float]) -> None:
-        if progress.step % every == 0 or progress.step == config.steps:
-            step = f"step {progress.step}/{config.steps}"
-            say(f"{method}: {step}, {metrics['reward']:.1%} of the rollouts right")
-
-    with quiet_transformers():
-        Trainer(training, model, tokenizer, dataset, tiny.reward, callbacks=[report]).train()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from elastic.commands.demo import DemoConfig, run
 from elastic.commands.demo.verdict import Comparison, verdict
+from elastic.commands.parts.markdown import markdown_table
 from elastic.commands.parts.state import to_json
 from elastic.data.files import write_atomic
 from elastic.evaluate import Row
@@ -64,8 +65,7 @@ def _of(rows: Sequence[Row], method: str) -> list[Row]:
 
 
 def _table(title: str, heads: Sequence[str], budgets: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
-    rows = [["t", *heads], ["---"] * (1 + len(heads)), *zip(budgets, *columns, strict=True)]
-    return f"{title}:\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    return f"{title}:\n\n" + markdown_table(["t", *heads], zip(budgets, *columns, strict=True))
 
 
 def _difference(items: Sequence[Comparison]) -> str:

@@ -1,0 +1,203 @@
+"""The claims: what is compared, under which budgets, with which margin.
+
+Margins: 0 for "above"; 2 points for "close to or above" and for "keeps its accuracy". The paper is arXiv
+2505.05315; its readers asked for equal tokens, t = 0, asymmetric splits and the control under one hard cap.
+"""
+
+from collections.abc import Sequence
+
+from elastic.commands.replicate.claims.answers import Answers, budget_text
+from elastic.commands.replicate.claims.rule import Claim, Difference, decide
+from elastic.commands.replicate.config import NONE, BudgetPair, ReplicateConfig
+from elastic.commands.replicate.plan import ablation_name
+
+CLOSE = -0.02  # of a share: two points below is still close
+_STOPS = 4  # token counts at which two curves are compared
+
+
+def claims(answers: Answers, config: ReplicateConfig) -> list[Claim]:
+    """All claims, in the order of the report.
+
+    Args:
+        answers: of every arm.
+        config: of the run.
+    """
+    return [
+        *(_above_the_untrained(answers, config, other) for other in ("separate", "s1", "vanilla")),
+        *(_close_to_l1(answers, config, other) for other in ("l1_exact", "l1_exact_long", "l1_max")),
+        _generalises(answers, config),
+        *_shorter(answers),
+        *_ablation(answers, config),
+        *_swap(answers, config),
+        _growing_solutions(answers, config),
+        _without_thinking(answers, config),
+        _asymmetric(answers, config),
+        _above_the_control(answers, config),
+        _control_at_equal_tokens(answers, config),
+        _cut_rows(answers, config),
+        *(_variant(answers, config, other) for other in ("e1_random", "e1_curriculum", "anytime", "dler")),
+    ]
+
+
+def _at_every(
+    answers: Answers, a: str, b: str, pairs: Sequence[BudgetPair], margin: float = 0.0
+) -> list[Difference]:
+    return [answers.accuracy(a, b, pair, margin=margin) for pair in pairs]
+
+
+def _above_the_untrained(answers: Answers, config: ReplicateConfig, other: str) -> Claim:
+    words = {"separate": "separate budgeting", "s1": "s1", "vanilla": "vanilla cutting"}[other]
+    return decide(
+        f"e1_above_{other}",
+        f"E1 is above {words} of the untrained model at every tight budget",
+        _at_every(answers, "e1", other, config.tight),
+    )
+
+
+def _close_to_l1(answers: Answers, config: ReplicateConfig, other: str) -> Claim:
+    steps = {
+        "l1_exact": f"L1-Exact after as many steps ({config.steps})",
+        "l1_exact_long": f"L1-Exact after {config.long_steps} steps, E1's being {config.steps}",
+        "l1_max": f"L1-Max after {config.long_steps} + {config.steps} steps, E1's being {config.steps}",
+    }[other]
+    return _equal_tokens(
+        answers,
+        f"e1_close_to_{other}",
+        f"At equal tokens used E1 is close to (within 2 points) or above {steps}",
+        other,
+        margin=CLOSE,
+    )
+
+
+def _equal_tokens(answers: Answers, name: str, claim: str, other: str, margin: float) -> Claim:
+    """E1 against another arm at evenly spaced token counts that the curves of both reach in every seed."""
+    reaches = [answers.reach(arm, seed) for arm in ("e1", other) for seed in answers.seeds("e1", other)]
+    low, high = max(reach[0] for reach in reaches), min(reach[1] for reach in reaches)
+    if low >= high:
+        return decide(name, claim, [], f"no number of tokens is used by both: {low:.0f} against {high:.0f}")
+    stops = [low + (high - low) * index / (_STOPS - 1) for index in range(_STOPS)]
+    return decide(name, claim, [answers.at_equal_tokens("e1", other, stop, margin) for stop in stops])
+
+
+def _generalises(answers: Answers, config: ReplicateConfig) -> Claim:
+    trained = (config.thinking, config.solution)
+    pairs = [pair for pair in (*config.tight, *config.splits) if pair != trained]
+    return decide(
+        "generalises",
+        f"Trained under {budget_text(trained)} alone, E1 is above separate budgeting at other budgets too",
+        _at_every(answers, "e1", "separate", pairs),
+    )
+
+
+def _shorter(answers: Answers) -> list[Claim]:
+    fewer = answers.tokens("e1", "separate", NONE, lambda sample: sample.tokens, "tokens fewer")
+    kept = answers.accuracy("e1", "separate", NONE, margin=CLOSE)
+    return [
+        decide("shorter", "Without budgets E1 takes fewer tokens than the untrained model", [fewer]),
+        decide("accuracy_kept", "Without budgets E1 keeps its accuracy (within 2 points)", [kept]),
+    ]
+
+
+def _ablation(answers: Answers, config: ReplicateConfig) -> list[Claim]:
+    found = []
+    for pair in config.ablation:
+        name = ablation_name(pair)
+        found.append(
+            decide(
+                f"ablation_{pair[0]}_{pair[1]}",
+                f"E1 trained under {pair} is above separate budgeting at every tight budget (one seed)",
+                _at_every(answers, name, "separate", config.tight),
+            )
+        )
+    return found
+
+
+def _swap(answers: Answers, config: ReplicateConfig) -> list[Claim]:
+    thought = [pair for pair in config.tight if pair[0]]
+    return [
+        decide(
+            "swap_solution",
+            "Solutions of E1 behind the untrained model's thoughts are above separate budgeting",
+            _at_every(answers, "swap_solution", "separate", thought),
+        ),
+        decide(
+            "swap_thinking",
+            "Thoughts of E1 in front of the untrained model's solutions are above separate budgeting",
+            _at_every(answers, "swap_thinking", "separate", thought),
+        ),
+        decide(
+            "swap_order",
+            "E1's solutions alone gain more than its thoughts alone",
+            _at_every(answers, "swap_solution", "swap_thinking", thought),
+        ),
+    ]
+
+
+def _growing_solutions(answers: Answers, config: ReplicateConfig) -> Claim:
+    loose = config.grid[-1]
+    return decide(
+        "solutions_grow",
+        "As t becomes tight, E1's solutions grow: reasoning moves behind the cut (tokens more)",
+        [
+            answers.growth("e1", pair, loose, lambda sample: sample.solution_tokens, budget_text(pair))
+            for pair in config.tight
+        ],
+    )
+
+
+def _without_thinking(answers: Answers, config: ReplicateConfig) -> Claim:
+    pairs = [(0, solution) for solution in sorted({*config.unthought, config.solution})]
+    return decide(
+        "no_thinking",
+        "Control: at t = 0, where there is no thought, E1 is above separate budgeting",
+        _at_every(answers, "e1", "separate", pairs),
+    )
+
+
+def _asymmetric(answers: Answers, config: ReplicateConfig) -> Claim:
+    return decide(
+        "asymmetric",
+        f"Control: E1 is above separate budgeting however t + s = {sum(config.splits[0])} is split",
+        _at_every(answers, "e1", "separate", config.splits),
+    )
+
+
+def _above_the_control(answers: Answers, config: ReplicateConfig) -> Claim:
+    return decide(
+        "e1_above_capped",
+        "E1 is above the control, GRPO under one hard cap of the same total, at every tight budget",
+        _at_every(answers, "e1", "capped", config.tight),
+    )
+
+
+def _control_at_equal_tokens(answers: Answers, config: ReplicateConfig) -> Claim:
+    return _equal_tokens(
+        answers,
+        "e1_above_capped_equal_tokens",
+        "E1 is above the control at equal tokens used",
+        "capped",
+        margin=0.0,
+    )
+
+
+def _cut_rows(answers: Answers, config: ReplicateConfig) -> Claim:
+    found = [answers.cut_in_both("e1", "separate", pair) for pair in config.tight]
+    return decide(
+        "cut_rows",
+        "On problems whose thought was cut in both, E1 is above separate budgeting",
+        [item for item in found if item is not None],
+    )
+
+
+def _variant(answers: Answers, config: ReplicateConfig, other: str) -> Claim:
+    words = {
+        "e1_random": "E1 trained under random budgets",
+        "e1_curriculum": "E1 trained under shrinking budgets (arXiv 2508.08940)",
+        "anytime": "AnytimeReasoner (arXiv 2505.13438), which is trained at several cuts,",
+        "dler": "DLER (arXiv 2510.15110) under the same budgets",
+    }[other]
+    return decide(
+        f"e1_close_to_{other}",
+        f"E1 with one fixed pair is close to (within 2 points) or above {words} at every tight budget",
+        _at_every(answers, "e1", other, config.tight, CLOSE),
+    )
