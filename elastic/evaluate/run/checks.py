@@ -8,6 +8,7 @@ from elastic.evaluate.run.answer import limit_of, longest_thought
 from elastic.evaluate.run.plan import Task
 from elastic.evaluate.run.sets import EvalSet
 from elastic.rollout import RolloutEngine
+from elastic.rollout.plan.encoding import encode_prompts
 from elastic.rollout.plan.plan import OutOfContext, make_plan
 
 
@@ -63,6 +64,7 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
             no completion needs.
     """
     unbounded = False
+    encoded: dict[tuple[str, ...], list[list[int]]] = {}  # most tasks of a set have the same prompts
     for task in tasks:
         method = task.cells[0].method
         if method.one_thought and not isinstance(engine, RolloutEngine):
@@ -70,17 +72,18 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
                 f"engine: {method.name} cuts one thought several times, which needs the own engine"
             )
         budgets = [*task.budgets, longest_thought(task.budgets)] if method.one_thought else task.budgets
-        prompts = task.prompts()
+        texts, special = tuple(task.prompts()), task.data.add_special_tokens
+        if texts not in encoded:
+            encoded[texts] = encode_prompts(texts, engine.tokenizer, engine.limits.vocab, special)
         for budget in budgets:
             limit = limit_of(budget, max_new_tokens)
             unbounded |= budget.max_sampled is None
             try:
                 make_plan(
-                    *(prompts, budget, 1, None, limit, None),
+                    *(encoded[texts], budget, 1, None, limit, None),
                     tokenizer=engine.tokenizer,
                     markers=engine.markers,
                     limits=engine.limits,
-                    add_special_tokens=task.data.add_special_tokens,
                 )
             except OutOfContext as error:
                 raise OutOfContext(f"{task.name}: {error}") from error

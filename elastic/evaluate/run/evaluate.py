@@ -86,7 +86,8 @@ def evaluate(
 
     Returns:
         All samples, also those of earlier calls, set by set, budget by budget, method by method; the samples
-        of methods that share completions one behind the other.
+        of methods that share completions one behind the other. With `out` they are without texts, which
+        `elastic.evaluate.read_samples` reads.
 
     Raises:
         ValueError: bad arguments, before anything is decoded: unknown methods, illegal budgets, options that

@@ -8,12 +8,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from elastic.data.files import read_lines, read_text, write_atomic
 from elastic.evaluate.run.plan import Chunk
-from elastic.evaluate.run.settings import differences
+from elastic.evaluate.run.settings import other_settings
 from elastic.evaluate.sample import Sample
 
 SAMPLES = "samples.jsonl"
@@ -39,7 +40,7 @@ def earlier_chunk_rows(path: str | os.PathLike) -> int | None:
     So a call with other `max_rows`, say as memory was short, cuts the same chunks.
     """
     settings = _settings(Path(path))
-    rows = settings.get("chunk_rows") if isinstance(settings, dict) else None
+    rows = (settings or {}).get("chunk_rows")
     return rows if isinstance(rows, int) else None
 
 
@@ -52,7 +53,7 @@ class Folder:
         chunks: what the run writes, in order.
 
     Attributes:
-        samples: those of the chunks that are done.
+        samples: those of the chunks that are done, without their texts.
         done: how many chunks that are.
 
     Raises:
@@ -88,7 +89,7 @@ class Folder:
         self._file.write("".join(lines).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.samples += found
+        self.samples += map(_without_text, found)
         self.done += 1
 
     def _lock(self) -> None:
@@ -98,15 +99,16 @@ class Folder:
             raise ValueError(f"out: another run is writing into {self.path}") from None
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        path = self.path / SETTINGS
-        if not path.exists():
+        kept = _settings(self.path)
+        if kept is None:
             if (self.path / SAMPLES).stat().st_size or (self.path / RESULT).exists():
                 raise ValueError(
                     f"out: {self.path} holds samples or results, but no {SETTINGS}: not of this command"
                 )
-            write_atomic(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+            write_atomic(self.path / SETTINGS, text)
             return
-        found = differences(_settings(self.path), settings)
+        found = other_settings(kept, settings)
         if found:
             raise ValueError(
                 f"out: {self.path} holds an evaluation with other settings (there, here): {'; '.join(found)}"
@@ -115,39 +117,44 @@ class Folder:
     def _read(self, chunks: Sequence[Chunk]) -> tuple[list[Sample], int]:
         """The samples of whole chunks, and how many these are; what is behind them is cut off."""
         self._file.seek(0)
-        lines = self._file.read().split(b"\n")[:-1]  # behind the last newline: a torn line, or nothing
         samples: list[Sample] = []
-        kept = done = 0
-        for chunk in chunks:
-            if len(samples) + chunk.lines > len(lines):
-                break
-            for key in chunk.keys:
-                line = lines[len(samples)]
-                sample = _sample(line.decode(), f"{self.path / SAMPLES}, line {len(samples) + 1}")
+        kept = 0
+        for done, chunk in enumerate(chunks):
+            lines = [self._file.readline() for _ in range(chunk.lines)]
+            if not lines[-1].endswith(b"\n"):  # torn, or not there
+                self._file.truncate(kept)
+                return samples, done
+            for key, line in zip(chunk.keys, lines, strict=True):
+                where = f"{self.path / SAMPLES}, line {len(samples) + 1}"
+                sample = _sample(line, where)
                 if (sample.data, sample.method, sample.budget, sample.problem, sample.sample) != key:
-                    raise ValueError(
-                        f"{self.path / SAMPLES}, line {len(samples) + 1}: expected the sample {key}"
-                    )
-                samples.append(sample)
-                kept += len(line) + 1
-            done += 1
-        if done == len(chunks) and len(lines) > len(samples):
+                    raise ValueError(f"{where}: expected the sample {key}")
+                samples.append(_without_text(sample))
+            kept = self._file.tell()
+        if self._file.read(1):
             raise ValueError(f"{self.path / SAMPLES}, line {len(samples) + 1}: expected no more samples")
-        self._file.truncate(kept)
-        return samples, done
+        return samples, len(chunks)
 
 
-def _settings(folder: Path) -> Any:
+def _without_text(sample: Sample) -> Sample:
+    """For the memory: thoughts of a whole evaluation may be gigabytes."""
+    return replace(sample, segments=())
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
     path = folder / SETTINGS
     if not path.is_file():
         return None
     try:
-        return json.loads(read_text(path))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
+    return found
 
 
-def _sample(line: str, where: str) -> Sample:
+def _sample(line: str | bytes, where: str) -> Sample:
     try:
         return Sample.from_dict(json.loads(line))
     except (ValueError, TypeError) as error:

@@ -47,6 +47,16 @@ def model_facts(engine: Any) -> dict[str, Any]:
     }
 
 
+def other_settings(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What differs between two runs; a model is the same by its fingerprint, wherever it lies."""
+
+    def compared(facts: dict[str, Any]) -> dict[str, Any]:
+        model = facts.get("model", {})
+        return facts | {"model": model.get("fingerprint", model.get("name"))}
+
+    return differences(compared(kept), compared(settings))
+
+
 def differences(settings: Any, other: Any, name: str = "") -> list[str]:
     """What differs, as `name: this, that`, keys of inner tables and places in lists joined by dots."""
     if isinstance(settings, list) and isinstance(other, list) and len(settings) == len(other):

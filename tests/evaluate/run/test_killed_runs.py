@@ -5,6 +5,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_five_kills_give_the_uninterrupted_file(engine, tmp_path) -> None:
     samples = run(engine, tmp_path / "killed")
     whole, again = (tmp_path / name / "samples.jsonl" for name in ("whole", "killed"))
     assert again.read_bytes() == whole.read_bytes()
-    assert samples == read_samples(tmp_path / "whole")
+    assert samples == [replace(sample, segments=()) for sample in read_samples(tmp_path / "whole")]
     results = [json.loads((tmp_path / name / "eval.json").read_text()) for name in ("whole", "killed")]
     assert results[0] | {"wall_seconds": 0} == results[1] | {"wall_seconds": 0}
 
