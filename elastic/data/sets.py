@@ -64,8 +64,7 @@ TRAINING: dict[str, DataSet] = {
         columns={"prompt": "Question", "answer": "Answer", "id": "ID"},
         licence="MIT",
         origin="Art of Problem Solving's wiki",
-        note="The card asks not to train on it. Its problems of 2024 are left out here. Columns as other "
-        "projects' scripts read them: the card lists none.",
+        note="Its card asks not to train on it, and lists no columns. Problems of 2024 are left out.",
     ),
     "amc-train": DataSet(
         hub="AI-MO/NuminaMath-CoT",
@@ -74,8 +73,7 @@ TRAINING: dict[str, DataSet] = {
         columns={"prompt": "problem", "solution": "solution"},
         licence="Apache-2.0",
         origin="NuminaMath's source amc_aime",
-        note="AIME problems are among it; DeepScaleR removed those that were near its AIME set. An answer is "
-        "the last box of its solution.",
+        note="AIME problems are among it; DeepScaleR removed those near its AIME set.",
         incomplete=True,
     ),
     "omni-math": DataSet(
@@ -85,7 +83,7 @@ TRAINING: dict[str, DataSet] = {
         columns={"prompt": "problem", "answer": "answer"},
         licence="Apache-2.0",
         origin="arXiv 2410.07985",
-        note="Published as a test split of 4428 problems; some ask for proofs.",
+        note="Published as a test split. Some problems ask for proofs.",
         incomplete=True,
     ),
     "still-3": DataSet(
@@ -138,7 +136,7 @@ TRAINING: dict[str, DataSet] = {
         columns={"prompt": "problem", "tests": "tests"},
         licence="MIT",
         origin="SYNTHETIC-1, TACO and LiveCodeBench v5, joined",
-        note="What the paper trained its code model on. Only lcbv5 has starter_code and metadata.",
+        note="What the paper trained its code model on. Columns as rllm's script reads them.",
         incomplete=True,
     ),
 }
@@ -187,7 +185,7 @@ EVALUATION: dict[str, DataSet] = {
         columns={"prompt": "question", "answer": "answer"},
         licence="not stated",
         origin="MIT OpenCourseWare, from arXiv 2206.14858",
-        note="272 problems. Columns as other projects' scripts read them: the card lists none.",
+        note="272 problems. Its card lists no columns; these are what other scripts read.",
     ),
     "gsm8k": DataSet(
         hub="openai/gsm8k",
@@ -232,7 +230,7 @@ EVALUATION: dict[str, DataSet] = {
         columns={"prompt": "prompt", "program": "test", "function": "entry_point", "id": "task_id"},
         licence="Apache-2.0",
         origin="arXiv 2305.01210",
-        note="164 problems. rllm leaves out HumanEval/32, which its own solution fails.",
+        note="164 problems. rllm leaves out one whose test its own solution fails.",
     ),
 }
 
