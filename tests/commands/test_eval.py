@@ -82,7 +82,7 @@ def test_problems_that_were_trained_on_are_counted_in_a_warning(run, tmp_path) -
         (("--methods", "separate", "--samples", 0), "--samples: expected 1 or more, got 0"),
         (("--methods", "separate", "--reward", "code"), "--reward: expected one of math, tiny, got 'code'"),
         (("--methods", "separate", "--system", "Be brief."), "--system: needs questions and a chat template"),
-        (("--methods", "separate", "--closing", "qwen3"), "--closing: "),
+        (("--methods", "separate", "--closing", "qwen3"), "tiny, separate: --closing: "),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_folder(run, tmp_path, arguments, message) -> None:
@@ -115,3 +115,5 @@ def test_another_call_into_the_folder_is_refused_naming_what_differs(run) -> Non
     assert outcome.status == 2
     assert "--out: " in outcome.err
     assert "sampling.seed: 0, 1" in outcome.err
+    outcome = run("--methods", "separate", "--end", "ok")
+    assert "tokens.ends: [], [[[" in outcome.err

@@ -9,7 +9,7 @@ from elastic.evaluate.run.plan import Task
 from elastic.evaluate.run.sets import EvalSet
 from elastic.rollout import RolloutEngine
 from elastic.rollout.plan.encoding import encode_prompts
-from elastic.rollout.plan.plan import OutOfContext, make_plan
+from elastic.rollout.plan.plan import make_plan
 
 
 def check_request(
@@ -85,7 +85,7 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
                     markers=engine.markers,
                     limits=engine.limits,
                 )
-            except OutOfContext as error:
-                raise OutOfContext(f"{task.name}: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{task.name}: {error}") from error
     if max_new_tokens is not None and not unbounded:
         raise ValueError("max_new_tokens: has no effect: the budgets end every completion")

@@ -16,7 +16,7 @@ from elastic.evaluate.run.plan import Chunk, chunks_of, tasks_of
 from elastic.evaluate.run.progress import Progress
 from elastic.evaluate.run.result import write_result
 from elastic.evaluate.run.sets import EvalSet
-from elastic.evaluate.run.settings import model_facts, versions
+from elastic.evaluate.run.settings import model_facts, token_facts, versions
 from elastic.evaluate.sample import Sample
 from elastic.sampling import Sampling
 
@@ -115,6 +115,7 @@ def evaluate(
             return [sample for found in run.answers(0, shown) for sample in found]
     settings = {
         "model": model_facts(engine),
+        "tokens": token_facts(engine),
         "engine": engine_name(engine),
         "chunk_rows": chunk_rows,
         "data": [data.facts() for data in listed],

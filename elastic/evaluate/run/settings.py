@@ -47,6 +47,17 @@ def model_facts(engine: Any) -> dict[str, Any]:
     }
 
 
+def token_facts(engine: Any) -> dict[str, list[Any]]:
+    """The ids that the engine tells phases and ends of rows apart by."""
+    markers = engine.markers
+    return {
+        "start": list(markers.start),
+        "end": list(markers.end),
+        "ends": [[list(spelling.ids) for spelling in end.spellings] for end in markers.ends],
+        "eos": list(engine.limits.eos_ids),
+    }
+
+
 def other_settings(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """What differs between two runs; a model is the same by its fingerprint, wherever it lies."""
 
