@@ -65,9 +65,9 @@ def test_a_shared_prefix_equals_one_prefill_a_row_bit_for_bit(model):
 def test_a_group_is_prefilled_once_also_when_its_rows_start_at_different_times(model, tokenizer, monkeypatch):
     prefilled = []
 
-    def counted(model, prompts, device, most_tokens):
+    def counted(model, prompts, device, most_tokens, ends):
         prefilled.extend(map(tuple, prompts))
-        return prefill(model, prompts, device, most_tokens)
+        return prefill(model, prompts, device, most_tokens, ends)
 
     monkeypatch.setattr(elastic.rollout.cache.prefill, "prefill", counted)
     prompts = ["ab<think>", "cd<think>", "efg<think>"]
