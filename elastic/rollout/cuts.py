@@ -68,6 +68,8 @@ def solutions_behind_cuts(
     """
     if isinstance(budgets, Budget) or not budgets:
         raise ValueError(f"budgets: expected a list of at least one Budget, got {budgets!r}")
+    if not isinstance(samples_per_cut, int) or isinstance(samples_per_cut, bool) or samples_per_cut < 1:
+        raise ValueError(f"samples_per_cut: expected an integer from 1, got {samples_per_cut!r}")
     check_alike(engine, thoughts)
     thoughts = thoughts.to("cpu")
     if seeds is None:

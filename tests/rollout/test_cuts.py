@@ -222,6 +222,8 @@ def test_mistakes_are_named(model, tokenizer):
     thoughts = engine.generate(["a<think>"], Budget(3, 2), 2, HOT, seeds=[1, 2])
     with pytest.raises(ValueError, match="budgets: expected a list of at least one Budget, got"):
         solutions_behind_cuts(engine, thoughts, [])
+    with pytest.raises(ValueError, match="samples_per_cut: expected an integer from 1, got 0"):
+        solutions_behind_cuts(engine, thoughts, [Budget(1, 1)], samples_per_cut=0)
     with pytest.raises(ValueError, match=r"seeds: expected 2, got shape \[1\]"):
         solutions_behind_cuts(engine, thoughts, [Budget(1, 1)], seeds=[1])
     open_ended = engine.generate(["a<think>"], Budget(None, None), 1, HOT, max_new_tokens=4, seeds=[3])
