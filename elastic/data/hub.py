@@ -43,11 +43,13 @@ def hub_rows(name: str, config: str | None, split: str | None) -> Iterator[tuple
         with _offline(), _quiet():
             found = loaded()
     except Exception:  # not in the cache, or not whole: of many kinds
+        cache = datasets.config.HF_DATASETS_CACHE
         if not os.path.isdir(name) and (obstacle := hub_obstacle()):
             raise ValueError(
-                f"the set '{name}' is not in the local cache, and the hub is out of reach ({obstacle}): "
-                f"download it where there is a network (hf download --repo-type dataset {name} --local-dir "
-                "DIRECTORY) and give the directory"
+                f"the set '{name}' is not in the local cache, and the hub is out of reach ({obstacle}): load "
+                f"it once where there is a network and copy the cache ({cache}), or "
+                f"download it there (hf download --repo-type dataset {name} --local-dir DIRECTORY) and give "
+                "the directory"
             ) from None
         try:
             found = loaded()

@@ -81,6 +81,7 @@ def test_a_hub_out_of_reach_says_so_once_and_what_to_do(asked, name):
     with pytest.raises(ValueError, match="not in the local cache, and the hub is out of reach") as caught:
         load(name)
     message = str(caught.value)
+    assert f"copy the cache ({datasets.config.HF_DATASETS_CACHE})" in message
     assert "hf download --repo-type dataset" in message
     assert "Name or service not known" in message
     assert "\n" not in message

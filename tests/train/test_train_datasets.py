@@ -103,6 +103,13 @@ def test_preflight_refuses_an_unknown_name_and_lists_the_known_ones():
         config.preflight()
 
 
+@pytest.mark.parametrize("table", ["data", "eval"])
+def test_a_set_that_is_graded_by_tests_is_refused_before_it_is_loaded(table):
+    config = TrainConfig.from_table(tables(**{table: {"source": "humaneval-plus"}}))
+    with pytest.raises(ValueError, match=f"{table}.source: .* 'humaneval-plus' are graded by tests"):
+        config.preflight()
+
+
 def test_columns_and_filters_survive_being_written():
     keys = {"columns": COLUMNS, "split": "train", "max_pass_rate": 0.5, "answer_kind": "number"}
     config = TrainConfig.from_table(tables(data={"source": "owner/name", **keys}))

@@ -21,7 +21,8 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         columns=None if generated else dict(data.columns),
         filters=None if generated else data.filters,
     )
-    _check_graded(config, "data", data.source, dataset)
+    if any(problem.tests for problem in dataset):
+        config.reward.check_tests("data", data.source)
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
@@ -33,16 +34,9 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         seed=evaluation.seed,
         columns=None if generated else dict(evaluation.columns),
     )
-    _check_graded(config, "eval", source, evaluated)
+    if any(problem.tests for problem in evaluated):
+        config.reward.check_tests("eval", source)
     return dataset, evaluated[: evaluation.count]
-
-
-def _check_graded(config: TrainConfig, table: str, source: str, problems: list[Problem]) -> None:
-    if config.reward.name != "code" and any(problem.tests for problem in problems):
-        raise ValueError(
-            f"{table}.source: problems of '{source}' are graded by tests, which reward.name = "
-            f"'{config.reward.name}' does not run: every answer would be wrong"
-        )
 
 
 def _split(source: str, use: str) -> str | None:

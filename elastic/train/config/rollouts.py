@@ -128,6 +128,14 @@ class RewardConfig(Section):
                 "It grades with 'math' or 'tiny'; in Python, a Trainer takes a reward function of your own"
             )
 
+    def check_tests(self, table: str, source: str) -> None:
+        """Raises ValueError where the reward does not run the tests that a source is graded by."""
+        if self.name != "code":
+            raise ValueError(
+                f"{table}.source: problems of '{source}' are graded by tests, which reward.name = "
+                f"'{self.name}' does not run: every answer would be wrong"
+            )
+
 
 @dataclass(frozen=True)
 class RolloutConfig(Section):

@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic.data.files import read_text
 from elastic.data.loading import NAMED_SETS, check_source
+from elastic.data.sets import SETS
 from elastic.models import tiny
 from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.methods import settings
@@ -183,6 +184,8 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
+                if table.source in SETS and SETS[table.source].kind == "code":
+                    self.reward.check_tests(table.TABLE, table.source)
         if self.model.dtype in ("bfloat16", "float16"):
             raise ValueError(
                 f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
