@@ -2,7 +2,8 @@
 
 Sets of programming problems keep their tests in many shapes; `read_tests` knows those of TACO and APPS
 (``inputs``, ``outputs``, ``fn_name``), of SYNTHETIC-1 and DeepCoder (lists of cases) and of LiveCodeBench
-(``testtype``; private tests packed as base64 of zlib of a pickled text).
+(``testtype``; private tests packed as base64 of zlib of a pickled text). Two fields are our own: ``any_order``
+of a case, or of an object of cases, and ``accepted``, a list of other right outputs of a case.
 """
 
 import base64
@@ -22,12 +23,21 @@ _MOST_UNPACKED = 1 << 30  # bytes; LiveCodeBench's largest problem has some hund
 
 @dataclass(frozen=True)
 class StdinTest:
-    """A program reads ``input`` on its standard input and must print ``output``."""
+    """A program reads ``input`` on its standard input and must print ``output``.
+
+    Attributes:
+        input: all of the standard input.
+        output: what is right.
+        accepted: other outputs that are right as well.
+        any_order: whether the order of the lines is free.
+    """
 
     kind: ClassVar[str] = "stdin"
 
     input: str
     output: str
+    accepted: tuple[str, ...] = ()
+    any_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class CallTest:
         arguments: a JSON list.
         expected: JSON values, each of which is right. Sets of the APPS family wrap some results in a list and
             do not say which.
+        any_order: whether the order of a returned list's items is free.
     """
 
     kind: ClassVar[str] = "call"
@@ -46,6 +57,7 @@ class CallTest:
     function: str
     arguments: str
     expected: tuple[str, ...]
+    any_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,15 +86,17 @@ def read_tests(value: Any, place: str, function: str | None = None) -> tuple[Cod
     """
     if isinstance(value, str):
         value = _unpacked(value, place)
-    if isinstance(value, dict) and "test_cases" in value:
-        value = value["test_cases"]
+    any_order = False
     if isinstance(value, dict):
-        value = _columns(value, place)
+        any_order = _flag(value, place)
+        value = value["test_cases"] if "test_cases" in value else _columns(value, place)
     if value is None:
         return ()
     if not isinstance(value, list):
         raise ValueError(f"{place}: expected tests, got {shown(value)}")
-    return tuple(_test(case, f"{place}, test {number}", function) for number, case in enumerate(value))
+    return tuple(
+        _test(case, f"{place}, test {number}", function, any_order) for number, case in enumerate(value)
+    )
 
 
 def program_test(program: Any, place: str, function: Any) -> ProgramTest:
@@ -107,30 +121,43 @@ def _columns(value: dict[str, Any], place: str) -> list[dict[str, Any]]:
     return [{"input": i, "output": o, **name} for i, o in zip(inputs, outputs, strict=True)]
 
 
-def _test(case: Any, place: str, function: str | None) -> CodeTest:
+def _flag(value: dict[str, Any], place: str, default: bool = False) -> bool:
+    flag = value.get("any_order", default)
+    if not isinstance(flag, bool):
+        raise ValueError(f"{place}: any_order must be true or false, got {shown(flag)}")
+    return flag
+
+
+def _test(case: Any, place: str, function: str | None, any_order: bool) -> CodeTest:
     if isinstance(case, list) and len(case) == 2:  # CodeElo's examples
         case = {"input": case[0], "output": case[1]}
     if not isinstance(case, dict) or not {"input", "output"} <= case.keys():
         raise ValueError(f"{place}: expected an object with 'input' and 'output', got {shown(case)}")
     given, wanted = case["input"], case["output"]
+    more = case.get("accepted", [])
+    if not isinstance(more, list):
+        raise ValueError(f"{place}: accepted must be a list of outputs, got {shown(more)}")
+    any_order = _flag(case, place, any_order)
     kind = case.get("testtype") or case.get("type")
     metadata = case.get("metadata") or {}
     name = case.get("fn_name") or metadata.get("func_name") or function
     if kind in ("stdin", "stdin_stdout") or (kind is None and not name):
-        return StdinTest(_lines(given, place), _lines(wanted, place))
+        accepted = tuple(_lines(output, place) for output in more)
+        return StdinTest(_lines(given, place), _lines(wanted, place), accepted, any_order)
     if kind not in (None, "functional", "function_call"):
         raise ValueError(f"{place}: unknown kind of test {kind!r}")
     if not name:
         raise ValueError(f"{place}: calls a function, but names none")
     if kind == "functional":  # LiveCodeBench: one JSON value a line
         values = [_json(line, place) for line in str(given).split("\n") if line.strip()]
-        return CallTest(str(name), _dumped(values), (_dumped(_json(str(wanted), place)),))
+        right = [_json(str(output), place) for output in (wanted, *more)]
+        return CallTest(str(name), _dumped(values), tuple(map(_dumped, right)), any_order)
     arguments = _json(given, place) if isinstance(given, str) else given
     result = literal(wanted) if isinstance(wanted, str) else wanted
     if not isinstance(arguments, list):
         raise ValueError(f"{place}: expected a list of arguments, got {shown(given)}")
     alone = [result[0]] if isinstance(result, list) and len(result) == 1 else []
-    return CallTest(str(name), _dumped(arguments), tuple(_dumped(value) for value in [result, *alone]))
+    return CallTest(str(name), _dumped(arguments), tuple(map(_dumped, [result, *alone, *more])), any_order)
 
 
 def _lines(value: Any, place: str) -> str:

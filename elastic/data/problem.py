@@ -10,7 +10,7 @@ class Problem:
 
     Attributes:
         prompt: the text that is tokenised as it stands, template and start marker included.
-        answer: what the reward compares the solution's answer with.
+        answer: the right answer.
         id: a name that is unique within its data source; empty where the source has none.
         source: the data source, as its name or file is called; empty where nobody said.
         tests: of a programming task, what a program is graded by; then ``answer`` is empty.
@@ -21,3 +21,8 @@ class Problem:
     id: str = ""
     source: str = ""
     tests: tuple[Any, ...] = ()
+
+    @property
+    def reference(self) -> Any:
+        """What a reward compares a solution with: the tests if there are some, else the answer."""
+        return self.tests or self.answer

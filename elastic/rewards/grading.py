@@ -5,6 +5,7 @@ Import it by its full name: it needs the rollout record, and with it torch, whic
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from elastic.rewards import RewardFunction
 from elastic.rewards.response import graded_response
@@ -12,7 +13,7 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 
 
-def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -> list[float | None]:
+def grade(batch: RolloutBatch, references: Sequence[Any], reward: RewardFunction) -> list[float | None]:
     """Correctness of every row.
 
     A row is graded by its solution alone, as the budget machine saw it: a thought may spell the marker, and a
@@ -21,8 +22,8 @@ def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -
 
     Args:
         batch: R rows, with a tokenizer.
-        answers: one per prompt of the batch.
-        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`; None for
+        references: one per prompt of the batch, see `elastic.data.Problem.reference`.
+        reward: (graded response, reference) -> float, see `elastic.rewards.response.graded_response`; None for
             a row that it cannot judge.
 
     Returns:
@@ -36,7 +37,7 @@ def grade(batch: RolloutBatch, answers: Sequence[str], reward: RewardFunction) -
     values: list[float | None] = []
     for row, has_solution in enumerate(answered):
         response = graded_response(batch.solution(row) if has_solution else None)
-        value = reward(response, answers[prompt_of[row]])
+        value = reward(response, references[prompt_of[row]])
         value = None if value is None else float(value)
         if value is not None and not math.isfinite(value):
             raise ValueError(

@@ -55,6 +55,30 @@ NAMED = {"func_name": "g"}
         ),
         ([{"testtype": "functional", "input": "1", "output": "[1]"}], [CallTest("h", "[1]", ("[1]",))]),
         ([IN_OUT | {"testtype": "stdin"}], [StdinTest("1\n", "2\n")]),  # whatever the row's function is
+        (
+            {
+                "any_order": True,
+                "test_cases": [IN_OUT | {"accepted": ["3", 4]}, IN_OUT | {"any_order": False}],
+            },
+            [StdinTest("1\n", "2\n", accepted=("3", "4"), any_order=True), StdinTest("1\n", "2\n")],
+        ),
+        (
+            {"fn_name": "f", "inputs": [[1]], "outputs": [[2, 3]], "any_order": True},
+            [CallTest("f", "[1]", ("[2, 3]",), any_order=True)],
+        ),
+        (
+            [
+                {
+                    "input": "1",
+                    "output": "[2]",
+                    "accepted": ["[3]"],
+                    "testtype": "functional",
+                    "fn_name": "f",
+                },
+                {"input": [1], "output": 2, "accepted": [3], "fn_name": "f"},
+            ],
+            [CallTest("f", "[1]", ("[2]", "[3]")), CallTest("f", "[1]", ("2", "3"))],
+        ),
     ],
 )
 def test_every_shape_of_tests_becomes_a_record(value, tests):
@@ -70,6 +94,8 @@ def test_every_shape_of_tests_becomes_a_record(value, tests):
         ({"cases": []}, r"row 0: tests need 'inputs' and 'outputs', got the fields \['cases'\]"),
         ({"inputs": ["1"], "outputs": []}, "row 0: has 1 inputs and 0 outputs"),
         ([IN_OUT, {"input": "1"}], "row 0, test 1: expected an object with 'input' and 'output'"),
+        ([IN_OUT | {"accepted": "3"}], "row 0, test 0: accepted must be a list of outputs, got '3'"),
+        ({"test_cases": [IN_OUT], "any_order": 1}, "row 0: any_order must be true or false, got 1"),
         ([IN_OUT | {"type": "gui"}], "row 0, test 0: unknown kind of test 'gui'"),
         ([IN_OUT | {"testtype": "functional"}], "row 0, test 0: calls a function, but names none"),
         ([IN_OUT | {"fn_name": "f", "testtype": "functional", "input": "a b"}], "test 0: not JSON: 'a b'"),

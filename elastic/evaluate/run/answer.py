@@ -80,7 +80,7 @@ def longest_thought(budgets: Sequence[Budget]) -> Budget:
 
 def _grades(batch: RolloutBatch, chunk: Chunk) -> list[float | None]:
     data, numbers = chunk.task.data, chunk.numbers
-    grades = grade(batch, [data.problems[number].answer for number in numbers], data.reward)
+    grades = grade(batch, [data.problems[number].reference for number in numbers], data.reward)
     for row, value in enumerate(grades):
         if value not in (0, 1, None):
             problem = data.ids[numbers[row // chunk.samples]]

@@ -87,7 +87,7 @@ class EvalSet:
     def facts(self) -> dict[str, Any]:
         """Name, size, and hashes of everything that is put to the model or graded."""
         prompts = self.prompts(METHODS["separate"], (None, None))
-        answers = [(problem_id, p.answer) for problem_id, p in zip(self.ids, self.problems, strict=True)]
+        answers = [(problem_id, _plain(p)) for problem_id, p in zip(self.ids, self.problems, strict=True)]
         return {
             "name": self.name,
             "problems": len(self.problems),
@@ -96,6 +96,10 @@ class EvalSet:
             "prompts_sha256": _digest(prompts),
             "answers_sha256": _digest(answers),
         }
+
+
+def _plain(problem: Problem) -> str | list[str]:
+    return [repr(test) for test in problem.tests] or problem.answer
 
 
 def _digest(content: Any) -> str:

@@ -56,7 +56,7 @@ class AnytimeCollector(Collector):
         graded = time.perf_counter()
         everywhere = problems * len(self._cuts)
         with batch_of_failure(answered.solved, "rollouts", together=self._accelerator):
-            grades = grade(answered.solved, [problem.answer for problem in everywhere], self._reward)
+            grades = grade(answered.solved, [problem.reference for problem in everywhere], self._reward)
         correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
         by_cut = correct.view(len(self._cuts), len(problems), samples, -1)  # [S, K, G, M]
         thoughts = thought_advantages(by_cut.nanmean(-1).permute(1, 2, 0), self._weights)

@@ -153,7 +153,7 @@ class Collector:
         with batch_of_failure(batch, "rollouts", together=self._accelerator):
             if batch is None:
                 return None
-            grades = grade(batch, [problem.answer for problem in problems], self._reward)
+            grades = grade(batch, [problem.reference for problem in problems], self._reward)
         correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
         rewards = self._with_lengths(batch, correct, lengths).float()
         return GradedGroups(

@@ -51,7 +51,7 @@ class Evaluation:
         self._config, self._accelerator, self._engine = config, accelerator, engine
         self._reward, self._max_new_tokens = reward, max_new_tokens
         self._rows = range(accelerator.process_index, len(problems), accelerator.num_processes)
-        self._answers = [problems[row].answer for row in self._rows]
+        self._references = [problems[row].reference for row in self._rows]
         # The same lengths every time, drawn as those that the model is trained on.
         lengths = prompts.lengths(0, self._rows)
         self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
@@ -84,7 +84,7 @@ class Evaluation:
                         phase=self._phases,
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
-                    grades = [g for g in grade(batch, self._answers, self._reward) if g is not None]
+                    grades = [g for g in grade(batch, self._references, self._reward) if g is not None]
                 sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
                 rows = measure(batch)
                 sums[1] = rows.thinking_tokens.sum()

@@ -52,7 +52,9 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def _problems(problems: Sequence[Problem]) -> str:
-    return _digest(text.encode() for p in problems for text in (p.prompt, p.answer, p.id))
+    return _digest(
+        text.encode() for p in problems for text in (p.prompt, p.answer, p.id, *map(repr, p.tests))
+    )
 
 
 def _tokenizer(tokenizer: Any) -> str:
