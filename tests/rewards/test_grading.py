@@ -117,6 +117,8 @@ class Recorded:
         (r"</think> \boxed{18} [/THINK] It is \boxed{17} <eos>", 3, "[/THINK]", 1.0),
         # answered at once, without any marker
         (r"It is \boxed{17} <eos>", 0, "</think>", 1.0),
+        # the closing "force-answer" opens the box, and belongs to the answer
+        (r"hm </think> **Final Answer** \boxed{ 17} <eos>", 2, "</think>", 1.0),
         # a hard cut in the thought: no solution, whatever the thought says
         (r"it is \boxed{17}", 3, "</think>", 0.0),
     ],

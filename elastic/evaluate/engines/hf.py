@@ -83,7 +83,11 @@ class HFEngine:
         add_special_tokens: bool | None = None,
         phase: Any = None,
     ) -> RolloutBatch:
-        """As `RolloutEngine.generate`; `progress` is not shown."""
+        """As `RolloutEngine.generate`; `progress` is not shown.
+
+        Raises:
+            MemoryError: the rows of one `generate` call do not fit the GPU's memory.
+        """
         plan = make_plan(
             *(prompts, budget, samples_per_prompt, sampling, max_new_tokens, seeds),
             tokenizer=self.tokenizer,
@@ -115,14 +119,19 @@ class HFEngine:
         ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts], device=self.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.device)
         draw = _Draw(plan, rows, self.device)
-        with torch.no_grad():
-            self.model.generate(
-                ids,
-                attention_mask=mask,
-                max_new_tokens=int(draw.most.max()),
-                logits_processor=LogitsProcessorList([draw]),
-                stopping_criteria=StoppingCriteriaList([_Ended(draw)]),
-            )
+        try:
+            with torch.no_grad():
+                self.model.generate(
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=int(draw.most.max()),
+                    logits_processor=LogitsProcessorList([draw]),
+                    stopping_criteria=StoppingCriteriaList([_Ended(draw)]),
+                )
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                f"max_rows: {len(rows)} rows at a time need more memory than there is"
+            ) from error
         fields = [torch.stack(steps, dim=1) for steps in zip(*draw.log, strict=True)]
         behind = torch.arange(fields[0].shape[1], device=self.device) >= draw.most[:, None]
         fields = [field.masked_fill(behind, fill) for field, fill in zip(fields, self._fills, strict=True)]

@@ -94,6 +94,15 @@ def test_logits_that_are_no_numbers_name_the_row(model) -> None:
         rows("hf", (net, tokenizer), 14, Budget(8, 8), Sampling(1.0, seed=1))
 
 
+def test_rows_that_do_not_fit_the_memory_name_their_number(monkeypatch, model) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(model[0], "generate", short)
+    with pytest.raises(MemoryError, match="max_rows: 5 rows at a time need more memory"):
+        rows("hf", model, 5, Budget(8, 8), Sampling(1.0, seed=1))
+
+
 def test_engines_are_opened_by_name(model) -> None:
     for name in ENGINES:
         assert engine_name(open_engine(name, *model)) == name

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,18 +43,25 @@ def run(engine, out: Path, reward=tiny.reward) -> list:
     )
 
 
-def killed(body: Callable[[], object]) -> None:
-    """Runs a function in a process of its own, which has to end by SIGKILL."""
-    child = os.fork()
+def forked(body: Callable[[], object]) -> int:
+    """Runs a function in a process of its own; its id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: the child uses none
+        child = os.fork()
     if child == 0:
         try:
-            torch.set_num_threads(1)  # more would need threads that a fork has not
+            torch.set_num_threads(1)
             body()
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)  # nobody killed it
-    _, status = os.waitpid(child, 0)
+    return child
+
+
+def killed(body: Callable[[], object]) -> None:
+    """Runs a function in a process of its own, which has to end by SIGKILL."""
+    _, status = os.waitpid(forked(body), 0)
     assert os.WIFSIGNALED(status), "it ended by itself"
     assert os.WTERMSIG(status) == signal.SIGKILL
 
@@ -134,19 +143,18 @@ def test_no_sample_of_the_file_is_graded_twice(engine, tmp_path) -> None:
 
 def test_the_command_killed_by_another_process_goes_on(tmp_path, capsys) -> None:
     def command(out: Path) -> int:
-        fixed = "eval tiny --data tiny --count 24 --methods separate --budgets 6:8,none --temperature 1"
+        fixed = "eval tiny --data tiny --count 16 --methods separate --budgets 6:8,none --temperature 1"
         return cli.main([*fixed.split(), "--chunk-rows", "4", "--max-rows", "4", "--out", str(out)])
 
     assert command(tmp_path / "whole") == 0
     path = tmp_path / "killed/samples.jsonl"
     for size in (1, 3000):
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)
-            command(tmp_path / "killed")
-            os._exit(1)
+        child = forked(lambda: command(tmp_path / "killed"))
+        limit = time.monotonic() + 120
         while not path.exists() or path.stat().st_size < size:
             assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
+            assert time.monotonic() < limit or os.kill(child, signal.SIGKILL), "it hangs"
+            time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert command(tmp_path / "killed") == 0
