@@ -114,7 +114,8 @@ def reason_of(error: Exception) -> str:
 
 
 def _logprobs(logits: Tensor) -> Tensor:
-    return logits.float().log_softmax(dim=-1)
+    # In float32 a logprob of -4 is rounded by 2e-7, more than logits of a small spread differ by.
+    return logits.double().log_softmax(dim=-1)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
