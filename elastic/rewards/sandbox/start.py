@@ -1,0 +1,151 @@
+"""Starting a program, in a sandbox or without one, and ending all of it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from elastic.rewards.sandbox.command import ENVIRONMENT, limited, sandboxed
+from elastic.rewards.sandbox.filter import program
+from elastic.rewards.sandbox.limits import Limits
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_END_SECONDS = 5.0  # that bubblewrap gets to see the end of its child
+
+
+@dataclass
+class Started:
+    """A program that runs.
+
+    Attributes:
+        process: what this process started and waits for, the leader of a process group.
+        ended_fd: a descriptor that is readable once `process` has ended.
+        first: number of the program's first process; in a sandbox a child of `process`.
+        first_fd: in a sandbox a descriptor of the first process, with which all others die; else None.
+        go_fd: in a sandbox a descriptor that is readable until the program begins; else None.
+    """
+
+    process: subprocess.Popen[bytes]
+    ended_fd: int
+    first: int
+    first_fd: int | None = None
+    go_fd: int | None = None
+
+    def begun(self) -> bool:
+        """Whether the program itself has run, not only the preparations for it."""
+        return self.go_fd is None or not _readable([self.go_fd], 0)
+
+    def end(self) -> None:
+        """Kills every process of the sandbox, or of the process group, and waits; again it does nothing."""
+        if self.process.returncode is not None:
+            return
+        if self.first_fd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.first_fd, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=_END_SECONDS)
+                return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def start_sandboxed(
+    argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes, limits: Limits
+) -> Iterator[Started]:
+    """A program in a sandbox; all of it has ended when the context does."""
+    with contextlib.ExitStack() as held:
+        names = {name: _memory_file(held, data) for name, data in files.items()}
+        told, tells = _pipe(held)
+        waits, go = _pipe(held)
+        options, passed = ["--info-fd", str(tells), "--block-fd", str(waits)], [*names.values(), tells, waits]
+        if program():
+            passed.append(_memory_file(held, program()))
+            options += ["--seccomp", str(passed[-1])]
+        started = _started(held, sandboxed(argv, names, limits, options), stdin, pass_fds=passed)
+        try:
+            if (first := _first_process(told, started.ended_fd)) is not None:
+                started.first, started.first_fd, started.go_fd = first, os.pidfd_open(first), waits
+                held.callback(os.close, started.first_fd)
+            os.write(go, b"!")  # closing it would not do: a fork in another thread may hold the other end
+            yield started
+        finally:
+            started.end()
+
+
+@contextlib.contextmanager
+def start_bare(
+    argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes, limits: Limits
+) -> Iterator[Started]:
+    """A program with this process's rights, in a temporary folder and a process group of its own."""
+    with contextlib.ExitStack() as held:
+        folder = Path(held.enter_context(TemporaryDirectory(prefix="elastic-", ignore_cleanup_errors=True)))
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        started = _started(held, limited(argv, limits, processes=False), stdin, cwd=folder)
+        try:
+            yield started
+        finally:
+            started.end()
+
+
+def _started(held: contextlib.ExitStack, command: list[str], stdin: bytes, **options: Any) -> Started:
+    process = held.enter_context(
+        subprocess.Popen(
+            command,
+            stdin=_memory_file(held, stdin),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            start_new_session=True,
+            **options,
+        )
+    )
+    ended = os.pidfd_open(process.pid)
+    held.callback(os.close, ended)
+    return Started(process, ended, process.pid)
+
+
+def _first_process(told: int, ended: int) -> int | None:
+    """Number of the sandbox's first process as bubblewrap writes it; None if it ended before."""
+    text = b""
+    while not text.rstrip().endswith(b"}"):
+        if told not in _readable([told, ended], None):
+            return None
+        text += os.read(told, 4096)
+    return int(json.loads(text)["child-pid"])
+
+
+def _readable(fds: Sequence[int], seconds: float | None) -> list[int]:
+    """The descriptors that can be read, or are at their end; select() knows none above 1,023."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if seconds is None else seconds * 1e3)]
+
+
+def _memory_file(held: contextlib.ExitStack, data: bytes) -> int:
+    """A descriptor to read `data` from, which can be neither changed nor grown."""
+    fd = os.memfd_create("elastic", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    held.callback(os.close, fd)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
+
+
+def _pipe(held: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for fd in ends:
+        held.callback(os.close, fd)
+    return ends
