@@ -64,7 +64,7 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
             no completion needs.
     """
     unbounded = False
-    encoded: dict[tuple[str, ...], list[list[int]]] = {}  # most tasks of a set have the same prompts
+    encoded: dict[tuple, list[list[int]]] = {}  # most tasks of a set have the same prompts
     for task in tasks:
         method = task.cells[0].method
         if method.one_thought and not isinstance(engine, RolloutEngine):
@@ -72,15 +72,16 @@ def check_tasks(engine: Engine, tasks: Sequence[Task], max_new_tokens: int | Non
                 f"engine: {method.name} cuts one thought several times, which needs the own engine"
             )
         budgets = [*task.budgets, longest_thought(task.budgets)] if method.one_thought else task.budgets
-        texts, special = tuple(task.prompts()), task.data.add_special_tokens
-        if texts not in encoded:
-            encoded[texts] = encode_prompts(texts, engine.tokenizer, engine.limits.vocab, special)
+        texts, special = task.prompts(), task.data.add_special_tokens
+        key = (*texts, special)
+        if key not in encoded:
+            encoded[key] = encode_prompts(texts, engine.tokenizer, engine.limits.vocab, special)
         for budget in budgets:
             limit = limit_of(budget, max_new_tokens)
             unbounded |= budget.max_sampled is None
             try:
                 make_plan(
-                    *(encoded[texts], budget, 1, None, limit, None),
+                    *(encoded[key], budget, 1, None, limit, None),
                     tokenizer=engine.tokenizer,
                     markers=engine.markers,
                     limits=engine.limits,
