@@ -22,7 +22,7 @@ class EvalSet:
     Attributes:
         name: in rows and files.
         problems: at least one. Their prompts are complete, or questions where there is a `template`.
-        reward: (graded response, right answer) to 1.0 or 0.0, or None where it cannot judge; see
+        reward: (graded response, `Problem.reference`) to 1.0 or 0.0, or None where it cannot judge; see
             `elastic.rewards.grading.grade`.
         template: makes prompts of questions, such as a chat template.
         suffix: a line behind each question, ``data.suffix`` of a model's training; needs `template`.
