@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from elastic.train.config.train_config import tomllib
+
 ROOT = Path(__file__).parent.parent
 METADATA = ["--name", "--version", "--license"]
 
@@ -36,3 +38,19 @@ def test_the_setuptools_that_python_bundles_reads_the_metadata(tmp_path):
         pytest.skip("this Python bundles no setuptools")
     zipfile.ZipFile(bundled[0]).extractall(tmp_path)
     assert metadata(tmp_path) == ["elastic", "0.1.0", "Apache-2.0"]
+
+
+def test_every_file_of_the_package_is_installed_with_it():
+    """What is not Python is installed only if `package-data` names it."""
+    listed = subprocess.run(["git", "ls-files", "elastic"], cwd=ROOT, capture_output=True, text=True)
+    data = {name for name in listed.stdout.split() if not name.endswith(".py")}
+    if not data:
+        pytest.skip("not a git checkout")
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    named = {
+        path.relative_to(ROOT).as_posix()
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    assert data <= named

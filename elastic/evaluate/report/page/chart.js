@@ -1,0 +1,189 @@
+// Line charts with bands. Pointer and arrow keys move to a point, whose values a tip then shows.
+
+const HEIGHT = 350; // pixels
+
+/**
+ * Charts that share one legend, which switches series off and on in all of them.
+ * @param {object[]} specs see `chart`
+ */
+function charts(specs) {
+  const hidden = new Set(); // labels
+  const drawn = specs.map((spec) => chart(spec, hidden));
+  const labels = new Set(specs.flatMap((spec) => spec.series.map((line) => line.label)));
+  const buttons = [...labels].map((label) => {
+    const index = numberOf(label);
+    const button = element("button", { type: "button", "aria-pressed": "true", class: colourOf(index) });
+    button.append(sample(index), visible(label));
+    button.addEventListener("click", () => {
+      if (!hidden.delete(label)) hidden.add(label);
+      button.setAttribute("aria-pressed", String(!hidden.has(label)));
+      drawn.forEach((one) => one.draw());
+    });
+    return button;
+  });
+  const legend = element("div", { class: "legend", role: "group", "aria-label": "Shown lines" }, buttons);
+  return [legend, element("div", { class: "charts" }, drawn.map((one) => one.figure))];
+}
+
+/** A short piece of a series' line with its mark. */
+function sample(index) {
+  return shape(
+    "svg",
+    { width: 28, height: 14, viewBox: "-14 -7 28 14", "aria-hidden": "true" },
+    shape("path", { class: "line", d: "M-14 0H14", "stroke-dasharray": dashOf(index) }),
+    shape("path", { class: "mark", d: markOf(index) }),
+  );
+}
+
+/**
+ * One chart.
+ * @param {{title: string, x: string, y: string, share: boolean, fromZero: boolean, diagonal: ?string,
+ *   series: {label: string, points: {x, y, low, high, star, text: string[]}[]}[]}} spec `share`: y is a share
+ *   from 0 to 1; `diagonal`: what to call the line y = x; `text`: a point's values in words
+ */
+function chart(spec, hidden) {
+  const tip = element("div", { class: "tip", role: "status" });
+  const name = `${spec.title}: ${spec.y} against ${spec.x}. Arrow keys move from point to point and between lines.`;
+  const svg = shape("svg", { tabindex: 0, role: "application", "aria-label": name, height: HEIGHT });
+  const box = element("div", { class: "plot" }, svg, tip);
+  const figure = element("figure", {}, element("figcaption", {}, visible(spec.title)), box);
+  const shown = () => spec.series.filter((line) => !hidden.has(line.label));
+  let places = []; // the shown lines' points with their places in pixels
+  let current = null;
+
+  function draw() {
+    const width = box.clientWidth;
+    if (!width) return;
+    const frame = framed(spec, width, HEIGHT);
+    svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    svg.replaceChildren(axes(spec, frame));
+    const lines = shown().map((line) => ({ ...line, index: numberOf(line.label) }));
+    for (const line of lines) svg.append(band(line, frame));
+    for (const line of lines) svg.append(curve(line, frame));
+    places = lines.map((line) => line.points.filter((point) => !isMissing(point.y)).map((point) => ({
+      left: frame.x(point.x), top: frame.y(point.y), text: [line.label, ...point.text],
+    })));
+    places = places.filter((line) => line.length);
+    show(null);
+  }
+
+  function show(next) {
+    current = next;
+    svg.querySelector(".ring")?.remove();
+    tip.hidden = !next;
+    if (!next) return;
+    const { left, top, text } = places[next[0]][next[1]];
+    svg.append(shape("circle", { class: "ring", cx: left, cy: top, r: 9 }));
+    tip.replaceChildren(...text.map((line, index) => element(index ? "div" : "strong", {}, visible(line))));
+    const room = box.clientWidth - tip.offsetWidth;
+    tip.style.left = `${Math.max(0, Math.min(room, left - tip.offsetWidth / 2))}px`;
+    tip.style.top = `${top > tip.offsetHeight + 14 ? top - tip.offsetHeight - 14 : top + 14}px`;
+  }
+
+  svg.addEventListener("pointermove", (event) => {
+    const { left, top } = svg.getBoundingClientRect();
+    show(nearest(places, event.clientX - left, event.clientY - top, 40));
+  });
+  svg.addEventListener("pointerleave", () => show(null));
+  svg.addEventListener("focus", () => current ?? (places.length && svg.matches(":focus-visible") && show([0, 0])));
+  svg.addEventListener("blur", () => show(null));
+  svg.addEventListener("keydown", (event) => {
+    const next = moved(event.key, current ?? [0, 0], places);
+    if (next === undefined) return;
+    event.preventDefault();
+    show(next);
+  });
+  new ResizeObserver(draw).observe(box);
+  return { figure, draw };
+}
+
+/** Where a key leads from a point: [line, point]; null hides the tip, undefined is another key. */
+function moved(key, [line, point], places) {
+  if (key === "Escape") return null;
+  if (!places.length) return undefined;
+  const last = places[line].length - 1;
+  if (key === "ArrowRight") return [line, Math.min(point + 1, last)];
+  if (key === "ArrowLeft") return [line, Math.max(point - 1, 0)];
+  if (key === "Home") return [line, 0];
+  if (key === "End") return [line, last];
+  if (key !== "ArrowDown" && key !== "ArrowUp") return undefined;
+  const other = (line + (key === "ArrowDown" ? 1 : places.length - 1)) % places.length;
+  const here = places[line][point];
+  const [, closest] = nearest([places[other]], here.left, here.top, Infinity);
+  return [other, closest];
+}
+
+/** The point nearest to a place and at most so many pixels from it, or null. */
+function nearest(places, left, top, most) {
+  let best = null;
+  places.forEach((line, index) => line.forEach((place, point) => {
+    const distance = Math.hypot(place.left - left, place.top - top);
+    if (distance <= most) [best, most] = [[index, point], distance];
+  }));
+  return best;
+}
+
+/** The edges of the plot, and its scales. All series count, so that the axes stay where a series is switched off. */
+function framed(spec, width, height) {
+  const points = spec.series.flatMap((line) => line.points);
+  const xs = range(points.map((point) => point.x), spec.fromZero);
+  let ys = spec.share ? [0, 1] : range(points.flatMap((point) => [point.y, point.low, point.high]), spec.fromZero);
+  if (spec.diagonal) ys = range([...xs, ...ys], true);
+  const edges = { left: 70, right: width - 14, top: 12, bottom: height - 48 };
+  const x = scale([xs[0], xs[1] + (xs[1] - xs[0]) * 0.03], [edges.left, edges.right]);
+  const y = scale(ys, [edges.bottom - 8, edges.top + 8]);
+  return { ...edges, xs, ys, x, y };
+}
+
+function axes(spec, frame) {
+  const group = shape("g", { class: "axes", "aria-hidden": "true" });
+  const middle = (frame.top + frame.bottom) / 2;
+  for (const value of ticks(...frame.xs, (frame.right - frame.left) / 90)) {
+    const x = frame.x(value);
+    group.append(shape("path", { d: `M${x} ${frame.top}V${frame.bottom}` }));
+    group.append(shape("text", { x, y: frame.bottom + 18, "text-anchor": "middle" }, short(value)));
+  }
+  for (const value of ticks(...frame.ys, 5)) {
+    const y = frame.y(value);
+    group.append(shape("path", { d: `M${frame.left} ${y}H${frame.right}` }));
+    const text = spec.share ? `${Math.round(100 * value)} %` : short(value);
+    group.append(shape("text", { x: frame.left - 8, y: y + 4, "text-anchor": "end" }, text));
+  }
+  group.append(shape("text", { x: frame.right, y: frame.bottom + 40, "text-anchor": "end" }, spec.x));
+  const turned = `translate(14 ${middle}) rotate(-90)`;
+  group.append(shape("text", { transform: turned, "text-anchor": "middle" }, spec.y));
+  if (!spec.diagonal) return group;
+  const end = Math.min(frame.xs[1], frame.ys[1]);
+  const start = Math.max(frame.xs[0], frame.ys[0]);
+  const d = `M${frame.x(start)} ${frame.y(start)}L${frame.x(end)} ${frame.y(end)}`;
+  group.append(shape("path", { class: "diagonal", d }));
+  const place = { x: frame.x(end) - 12, y: frame.y(end) + 6, "text-anchor": "end" };
+  group.append(shape("text", place, spec.diagonal));
+  return group;
+}
+
+/** The area between the low and high ends of the intervals. */
+function band(line, frame) {
+  const sure = line.points.filter((point) => !isMissing(point.low) && !isMissing(point.high));
+  const ends = [...sure.map((point) => [point.x, point.high]), ...sure.reverse().map((point) => [point.x, point.low])];
+  const places = ends.map(([x, y]) => `${frame.x(x)} ${frame.y(y)}`);
+  return shape("path", { class: `band ${colourOf(line.index)}`, d: places.length ? `M${places.join("L")}Z` : null });
+}
+
+/** Line and marks; a missing value leaves a gap. */
+function curve(line, frame) {
+  const group = shape("g", { class: `${colourOf(line.index)}` });
+  let pen = "M";
+  let d = "";
+  for (const point of line.points) {
+    if (isMissing(point.y)) pen = "M";
+    else [d, pen] = [`${d}${pen}${frame.x(point.x)} ${frame.y(point.y)}`, "L"];
+  }
+  group.append(shape("path", { class: "line", d: d || null, "stroke-dasharray": dashOf(line.index) }));
+  if (line.points.length > 40) return group;
+  for (const point of line.points.filter((one) => !isMissing(one.y))) {
+    const transform = `translate(${frame.x(point.x)} ${frame.y(point.y)})`;
+    group.append(shape("path", { class: "mark", d: point.star ? STAR : markOf(line.index), transform }));
+  }
+  return group;
+}
