@@ -25,7 +25,7 @@ demo: setup
 
 # Every method side by side, under 40 minutes on two cores.
 replicate: setup
-	$(BIN)/python -m elastic.commands.replicate --out replicate-out --results results
+	$(BIN)/python -m elastic.commands.replicate --out replicate-out --results results --page docs/replicate.md
 
 test: setup
 	$(BIN)/python -m pytest

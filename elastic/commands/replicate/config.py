@@ -68,7 +68,7 @@ class ReplicateConfig:
     splits: tuple[Pair, ...] = ((16, 48), (32, 32), (48, 16), (60, 4))
     unthought: tuple[int, ...] = (12, 48)
     ablation: tuple[Pair, ...] = ((16, 24), (24, 24), (40, 12), (64, 24))
-    problems: int = 512
+    problems: int = 400
     temperature: float = 1.0
     steps: int = 40
     long_steps: int = 120
@@ -92,6 +92,19 @@ class ReplicateConfig:
             raise ValueError(f"steps: must be at most long_steps = {self.long_steps}, got {self.steps}")
         if self.thinking not in self.thinking_budgets:
             raise ValueError(f"thinking: must be one of thinking_budgets, got {self.thinking}")
+
+    @classmethod
+    def harder(cls, **changes: Any) -> "ReplicateConfig":
+        """A harder instance: a solution holds one missing step (11 tokens), where 24 tokens hold three."""
+        values: dict[str, Any] = {
+            "thinking": 48,
+            "solution": 12,
+            "splits": ((24, 36), (36, 24), (56, 4)),
+            "unthought": (24, 48),
+            "ablation": ((24, 12), (64, 12)),
+            "cuts": (16, 32, 48),
+        }
+        return cls(**values | changes)
 
     @classmethod
     def quick(cls, **changes: Any) -> "ReplicateConfig":

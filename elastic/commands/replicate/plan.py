@@ -128,10 +128,10 @@ def arms(config: ReplicateConfig) -> dict[str, list[Arm]]:
         ("l1_exact_long", f"L1-Exact, {config.long_steps} steps", "l1_exact"),
         ("l1_max", "L1-Max", "l1_max"),
     ):
-        found[name] = [
-            Arm(name, label, method, grid),
-            Arm(f"{name}_separate", f"{label}, separate budgets", "separate", open_grid),
-        ]
+        found[name] = [Arm(name, label, method, grid)]
+        if name != "l1_exact":
+            separate = Arm(f"{name}_separate", f"{label}, separate budgets", "separate", open_grid)
+            found[name].append(separate)
     for pair in config.ablation:
         label = f"E1 trained under ({pair[0]}, {pair[1]})"
         found[ablation_name(pair)] = [Arm(ablation_name(pair), label, "separate", open_grid)]

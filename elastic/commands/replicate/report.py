@@ -1,4 +1,7 @@
-"""`replicate.md`: the claims and the tables behind them, from `replicate.json` alone."""
+"""`replicate.md`: the claims and the tables behind them, from `replicate.json` alone.
+
+The claims and tables also stand in docs/replicate.md, between two marks.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,11 +9,41 @@ from typing import Any
 from elastic.commands.parts.markdown import markdown_table
 
 Record = Mapping[str, Any]
+BEGIN, END = "<!-- made by make replicate -->", "<!-- end -->"
 _SWAPS = ("swap_solution", "swap_thinking")
 
 
 def report(result: Record) -> str:
     """The page.
+
+    Args:
+        result: what `replicate.json` holds.
+    """
+    comparisons = "\n".join(_comparisons(claim) for claim in result["claims"])
+    return f"{_opening(result)}\n{tables(result)}\n## Every comparison\n\n{comparisons}"
+
+
+def fill(page: str, result: Record, figure: str) -> str:
+    """Another page with the claims, the tables and the figure between its marks.
+
+    Args:
+        page: its text.
+        result: what `replicate.json` holds.
+        figure: where the figure is, as seen from the page.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    before, begun, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise ValueError(f"page: needs a line '{BEGIN}' and behind it a line '{END}'")
+    picture = f"![accuracy against tokens allowed and used]({figure})"
+    return f"{before}{BEGIN}\n\n{tables(result)}\n{picture}\n\n{END}{after}"
+
+
+def tables(result: Record) -> str:
+    """Claims and tables.
 
     Args:
         result: what `replicate.json` holds.
@@ -27,7 +60,6 @@ def report(result: Record) -> str:
 
     return "\n".join(
         [
-            _opening(result),
             "## Claims\n",
             _claims(result["claims"]),
             "## Tables\n",
@@ -37,8 +69,6 @@ def report(result: Record) -> str:
             of("Accuracy on the answers whose thought was cut, % (of how many):", trained, _cut),
             of("Leakage: solution tokens behind cut thoughts over those behind whole ones:", trained, _leak),
             _controls(rows, settings, labels),
-            "## Every comparison\n",
-            *(_comparisons(claim) for claim in result["claims"]),
         ]
     )
 

@@ -1,5 +1,6 @@
 """A replication from its start, or from where it was stopped, to its files."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from elastic.commands.replicate.claims import Answers, claims
 from elastic.commands.replicate.config import ReplicateConfig
 from elastic.commands.replicate.config import to_json as config_json
 from elastic.commands.replicate.part import load, say
-from elastic.commands.replicate.report import report
-from elastic.data.files import write_atomic
+from elastic.commands.replicate.report import fill, report
+from elastic.data.files import read_text, write_atomic
 from elastic.evaluate import Row, Sample, read_samples, rows_of
 from elastic.evaluate.report.figures import accuracy_figure
-from elastic.models.threads import available_cores
+from elastic.models.threads import available_cores, threads_for
 from elastic.models.tiny.pretrain import save
 from elastic.models.tiny.requests import read_requests
 
@@ -27,7 +28,12 @@ _DRAWN = ("vanilla", "s1", "separate", "capped", "e1", "l1_exact_long")
 
 
 def run(
-    config: ReplicateConfig, out: Path, *, results: Path | None = None, processes: int | None = None
+    config: ReplicateConfig,
+    out: Path,
+    *,
+    results: Path | None = None,
+    page: Path | None = None,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """Runs a replication, or what is left of one.
 
@@ -35,6 +41,7 @@ def run(
         config: the settings.
         out: directory of the base, the runs, the samples and the results; created.
         results: another directory for a copy of the three files of results; created.
+        page: another page, whose claims, tables and figure are replaced by those of this run.
         processes: parts that run at the same time, each with one thread; None for two, or one on a single
             core. One runs in this process.
 
@@ -67,6 +74,9 @@ def run(
         results.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, REPORT, FIGURE):
             write_atomic(results / name, (out / name).read_bytes())
+    if page is not None:
+        figure = os.path.relpath((results or out) / FIGURE, page.parent)
+        write_atomic(page, fill(read_text(page), written, figure))
     return written
 
 
@@ -77,7 +87,8 @@ def prepare_base(out: Path, config: ReplicateConfig) -> None:
     model, _ = load(config.base, config)
     if config.reading_steps:
         say(f"the base learns to read requests for a length, {config.reading_steps} steps")
-        model = read_requests(model, config.reading_steps, progress=False)
+        with threads_for(model):  # one: more would give other last digits
+            model = read_requests(model, config.reading_steps, progress=False)
     save(model, out / plan.BASE)
 
 

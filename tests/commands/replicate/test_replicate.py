@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from elastic.commands.replicate import ReplicateConfig, part, plan, run
-from elastic.commands.replicate.__main__ import main
+from elastic.commands.replicate import ReplicateConfig, command_line, part, plan, run, story
+from elastic.commands.replicate.command_line import main
 from elastic.commands.replicate.config import NONE, from_json, to_json
-from elastic.commands.replicate.report import report
+from elastic.commands.replicate.report import BEGIN, END, report, tables
 from elastic.evaluate import Row, read_samples
 from elastic.models import tiny
 
@@ -62,6 +62,19 @@ def test_the_report_is_what_the_json_says(finished: Path) -> None:
     assert (finished / "replicate.md").read_text() == report(result(finished))
 
 
+def test_a_page_gets_the_tables_between_its_marks_and_keeps_the_rest(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nstale\n{END}\n\nafter\n")
+    run(CONFIG, finished, page=page)
+    text = page.read_text()
+    assert text.startswith(f"# Before\n\n{BEGIN}\n\n{tables(result(finished))}\n![")
+    assert text.endswith(f"replicate.png)\n\n{END}\n\nafter\n")
+    assert "stale" not in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="page: needs a line '<!-- made by make replicate -->'"):
+        run(CONFIG, finished, page=page)
+
+
 def test_l1_is_asked_and_not_limited(finished: Path) -> None:
     samples = read_samples(finished / "samples" / "l1_exact-0.jsonl")
     assert {sample.budget for sample in samples} == {(None, None, t + 12) for t in (0, 16, 32)}
@@ -106,7 +119,7 @@ def test_a_replication_that_was_stopped_goes_on_and_ends_the_same(
 
 
 def test_a_finished_replication_is_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastic.commands.replicate.story.run_parts", None)
+    monkeypatch.setattr(story, "run_parts", None)
     before = (finished / "replicate.json").read_bytes()
     run(CONFIG, finished)
     assert (finished / "replicate.json").read_bytes() == before
@@ -131,11 +144,16 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
-    monkeypatch.setattr("elastic.commands.replicate.run", lambda *given, **named: seen.append((given, named)))
+    monkeypatch.setattr(command_line, "run", lambda *given, **named: seen.append((given, named)))
     main(["--out", str(tmp_path), "--quick", "--seeds", "2", "--base", "x", "--device", "cpu"])
-    main(["--out", str(tmp_path), "--results", "r"])
-    assert seen[0] == ((ReplicateConfig.quick(seeds=2, base="x", device="cpu"), tmp_path), {"results": None})
-    assert seen[1] == ((ReplicateConfig(), tmp_path), {"results": Path("r")})
+    main(["--out", str(tmp_path), "--results", "r", "--page", "p.md"])
+    assert seen[0] == (
+        (ReplicateConfig.quick(seeds=2, base="x", device="cpu"), tmp_path),
+        {"results": None, "page": None},
+    )
+    main(["--out", str(tmp_path), "--harder"])
+    assert seen[2][0][0] == ReplicateConfig.harder()
+    assert seen[1] == ((ReplicateConfig(), tmp_path), {"results": Path("r"), "page": Path("p.md")})
 
 
 def test_a_configuration_survives_its_way_through_json() -> None:

@@ -5,6 +5,7 @@ Margins: 0 for "above"; 2 points for "close to or above" and for "keeps its accu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from elastic.commands.replicate.claims.answers import Answers, budget_text
 from elastic.commands.replicate.claims.rule import Claim, Difference, decide
@@ -24,6 +25,7 @@ def claims(answers: Answers, config: ReplicateConfig) -> list[Claim]:
     """
     return [
         *(_above_the_untrained(answers, config, other) for other in ("separate", "s1", "vanilla")),
+        _l1_obeys(answers, config),
         *(_close_to_l1(answers, config, other) for other in ("l1_exact", "l1_exact_long", "l1_max")),
         _generalises(answers, config),
         *_shorter(answers),
@@ -54,6 +56,18 @@ def _above_the_untrained(answers: Answers, config: ReplicateConfig, other: str) 
     )
 
 
+def _l1_obeys(answers: Answers, config: ReplicateConfig) -> Claim:
+    """What the comparison with L1 rests on: not a claim of the paper, and no result without it."""
+    least, most = config.grid[0], config.grid[-1]
+    asked = sum(map(int, filter(None, most))) - sum(map(int, filter(None, least)))
+    more = answers.growth("l1_exact_long", most, least, lambda sample: sample.tokens, "tokens more")
+    return decide(
+        "l1_obeys",
+        f"Condition: asked for {asked} tokens more, L1-Exact takes at least half as many more",
+        [replace(more, margin=asked / 2)],
+    )
+
+
 def _close_to_l1(answers: Answers, config: ReplicateConfig, other: str) -> Claim:
     steps = {
         "l1_exact": f"L1-Exact after as many steps ({config.steps})",
@@ -73,10 +87,18 @@ def _equal_tokens(answers: Answers, name: str, claim: str, other: str, margin: f
     """E1 against another arm at evenly spaced token counts that the curves of both reach in every seed."""
     reaches = [answers.reach(arm, seed) for arm in ("e1", other) for seed in answers.seeds("e1", other)]
     low, high = max(reach[0] for reach in reaches), min(reach[1] for reach in reaches)
+    own, theirs = (
+        _span([answers.reach(arm, seed) for seed in answers.seeds("e1", other)]) for arm in ("e1", other)
+    )
+    note = f"E1 takes {own} tokens, the other {theirs}."
     if low >= high:
-        return decide(name, claim, [], f"no number of tokens is used by both: {low:.0f} against {high:.0f}")
+        return decide(name, claim, [], f"{note} No number of tokens is used by both in every seed.")
     stops = [low + (high - low) * index / (_STOPS - 1) for index in range(_STOPS)]
-    return decide(name, claim, [answers.at_equal_tokens("e1", other, stop, margin) for stop in stops])
+    return decide(name, claim, [answers.at_equal_tokens("e1", other, stop, margin) for stop in stops], note)
+
+
+def _span(reaches: Sequence[tuple[float, float]]) -> str:
+    return f"{min(reach[0] for reach in reaches):.0f} to {max(reach[1] for reach in reaches):.0f}"
 
 
 def _generalises(answers: Answers, config: ReplicateConfig) -> Claim:
