@@ -1,5 +1,6 @@
 // One answer: its verdict, its text by kind, and its numbers beside those of another answer.
 
+const SIDES = ["left", "right"];
 const VERDICTS = { 1: ["right", "✓"], 0: ["wrong", "✗"] };
 const verdictOf = (answer) => (answer && VERDICTS[answer.correct]) || ["not graded", "–"];
 
@@ -9,13 +10,16 @@ const MEASURES = [
   ["solution tokens", "tokens", (answer) => answer.solution_tokens],
   ["re-checks", "number", (answer) => answer.measures?.rechecks],
   ["repetition", "share", (answer) => answer.measures?.repetition],
-  ["computed in the solution", "share", (answer) => answer.measures?.solution_share],
+  ["tokens in the solution", "share", (answer) => answer.measures?.solution_share],
+  ["results in the solution", "share", (answer) => answer.measures?.steps_in_solution],
 ];
 
 /** An answer under the label of its arm; `answer` is undefined where none was kept. */
 function answerPanel(label, answer) {
   const head = element("h4", {}, visible(label));
-  if (!answer) return element("article", { class: "answer" }, head, element("p", {}, "No answer kept at this budget."));
+  if (!answer) {
+    return element("article", { class: "answer" }, head, element("p", {}, "No answer kept at this budget."));
+  }
   const [word, sign] = verdictOf(answer);
   head.append(element("span", { class: `verdict ${word.replace(" ", "-")}` }, `${sign} ${word}`));
   const facts = [`${answer.tokens} tokens`];
@@ -37,7 +41,8 @@ function runs(answer) {
   if (answer.cut && lastThought < 0) box.append(cutMark());
   answer.segments.forEach(([kind, text], index) => {
     const body = visible(text.trim()) || "(nothing but white space)";
-    box.append(element("div", { class: `run ${kind}` }, element("span", { class: "kind" }, kind), element("p", {}, body)));
+    const label = element("span", { class: "kind" }, kind);
+    box.append(element("div", { class: `run ${kind}` }, label, element("p", {}, body)));
     if (answer.cut && index === lastThought) box.append(cutMark());
   });
   if (!answer.segments.length) box.append(element("p", {}, "(no text)"));
@@ -46,20 +51,24 @@ function runs(answer) {
 
 const cutMark = () => element("div", { class: "cut", role: "note" }, "✂ thought cut here");
 
-/** The measures of one answer, or of two and what changed from the first to the second. */
-function measuresTable(labels, answers) {
-  const lines = MEASURES.map(([name, kind, read]) => {
-    const values = answers.map((answer) => (answer ? read(answer) : null));
-    const cells = values.map((value) => element("td", { class: kind }, written(value, kind)));
-    if (values.length === 2) cells.push(element("td", { class: kind }, change(values, kind)));
-    return element("tr", {}, element("th", { scope: "row" }, name), cells);
-  });
-  const heads = ["", ...labels, ...(labels.length === 2 ? ["change"] : [])];
-  const head = element("tr", {}, heads.map((text) => element("th", { scope: "col" }, visible(text))));
-  const caption = element("caption", {}, "The two answers in numbers");
-  return element("div", { class: "scrolls", tabindex: 0, role: "region", "aria-label": "The answers in numbers" },
-    element("table", { class: "measures" }, labels.length === 2 ? caption : null, element("thead", {}, head),
-      element("tbody", {}, lines)));
+/** The measures of one answer, or of two and what changed from the left one to the right one; a line each. */
+function measuresTable(answers) {
+  const values = MEASURES.map(([, , read]) => answers.map((answer) => (answer ? read(answer) : null)));
+  const lines = answers.map((_, side) => measuresLine(
+    answers.length === 1 ? "answer" : SIDES[side],
+    MEASURES.map(([, kind], index) => written(values[index][side], kind)),
+  ));
+  if (answers.length === 2) {
+    lines.push(measuresLine("change", MEASURES.map(([, kind], index) => change(values[index], kind))));
+  }
+  const heads = MEASURES.map(([name]) => element("th", { scope: "col" }, name));
+  const head = element("thead", {}, element("tr", {}, element("td"), heads));
+  const table = element("table", { class: "measures" }, head, element("tbody", {}, lines));
+  return scrolling("The answers in numbers", table);
+}
+
+function measuresLine(name, cells) {
+  return element("tr", {}, element("th", { scope: "row" }, name), cells.map((text) => element("td", {}, text)));
 }
 
 function change([before, after], kind) {

@@ -42,37 +42,32 @@ function sample(index) {
  *   from 0 to 1; `diagonal`: what to call the line y = x; `text`: a point's values in words
  */
 function chart(spec, hidden) {
-  const tip = element("div", { class: "tip", role: "status" });
+  const tip = element("div", { class: "tip", role: "status", hidden: true });
   const name = `${spec.title}: ${spec.y} against ${spec.x}. Arrow keys move from point to point and between lines.`;
   const svg = shape("svg", { tabindex: 0, role: "application", "aria-label": name, height: HEIGHT });
   const box = element("div", { class: "plot" }, svg, tip);
   const figure = element("figure", {}, element("figcaption", {}, visible(spec.title)), box);
-  const shown = () => spec.series.filter((line) => !hidden.has(line.label));
-  let places = []; // the shown lines' points with their places in pixels
-  let current = null;
+  // places: the shown lines' points with their places in pixels; current: [line, point] of the one that is told
+  const state = { places: [], current: null };
 
   function draw() {
     const width = box.clientWidth;
     if (!width) return;
     const frame = framed(spec, width, HEIGHT);
+    const shown = spec.series.filter((line) => !hidden.has(line.label));
     svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    svg.replaceChildren(axes(spec, frame));
-    const lines = shown().map((line) => ({ ...line, index: numberOf(line.label) }));
-    for (const line of lines) svg.append(band(line, frame));
-    for (const line of lines) svg.append(curve(line, frame));
-    places = lines.map((line) => line.points.filter((point) => !isMissing(point.y)).map((point) => ({
-      left: frame.x(point.x), top: frame.y(point.y), text: [line.label, ...point.text],
-    })));
-    places = places.filter((line) => line.length);
-    show(null);
+    const drawn = [band, curve].flatMap((part) => shown.map((line) => part(line, frame)));
+    svg.replaceChildren(axes(spec, frame), ...drawn);
+    state.places = shown.map((line) => placed(line, frame)).filter((line) => line.length);
+    tell(null);
   }
 
-  function show(next) {
-    current = next;
+  function tell(next) {
+    state.current = next;
     svg.querySelector(".ring")?.remove();
     tip.hidden = !next;
     if (!next) return;
-    const { left, top, text } = places[next[0]][next[1]];
+    const { left, top, text } = state.places[next[0]][next[1]];
     svg.append(shape("circle", { class: "ring", cx: left, cy: top, r: 9 }));
     tip.replaceChildren(...text.map((line, index) => element(index ? "div" : "strong", {}, visible(line))));
     const room = box.clientWidth - tip.offsetWidth;
@@ -80,21 +75,34 @@ function chart(spec, hidden) {
     tip.style.top = `${top > tip.offsetHeight + 14 ? top - tip.offsetHeight - 14 : top + 14}px`;
   }
 
-  svg.addEventListener("pointermove", (event) => {
-    const { left, top } = svg.getBoundingClientRect();
-    show(nearest(places, event.clientX - left, event.clientY - top, 40));
-  });
-  svg.addEventListener("pointerleave", () => show(null));
-  svg.addEventListener("focus", () => current ?? (places.length && svg.matches(":focus-visible") && show([0, 0])));
-  svg.addEventListener("blur", () => show(null));
-  svg.addEventListener("keydown", (event) => {
-    const next = moved(event.key, current ?? [0, 0], places);
-    if (next === undefined) return;
-    event.preventDefault();
-    show(next);
-  });
+  steered(svg, state, tell);
   new ResizeObserver(draw).observe(box);
   return { figure, draw };
+}
+
+/** The points of a line that have a value, with their places in pixels. */
+function placed(line, frame) {
+  const known = line.points.filter((point) => !isMissing(point.y));
+  return known.map((point) => ({ left: frame.x(point.x), top: frame.y(point.y), text: [line.label, ...point.text] }));
+}
+
+/** Lets pointer and keys choose the point that is told. */
+function steered(svg, state, tell) {
+  svg.addEventListener("pointermove", (event) => {
+    const { left, top } = svg.getBoundingClientRect();
+    tell(nearest(state.places, event.clientX - left, event.clientY - top, 40));
+  });
+  svg.addEventListener("pointerleave", () => tell(null));
+  svg.addEventListener("focus", () => {
+    if (state.places.length && svg.matches(":focus-visible")) tell([0, 0]);
+  });
+  svg.addEventListener("blur", () => tell(null));
+  svg.addEventListener("keydown", (event) => {
+    const next = moved(event.key, state.current ?? [0, 0], state.places);
+    if (next === undefined) return;
+    event.preventDefault();
+    tell(next);
+  });
 }
 
 /** Where a key leads from a point: [line, point]; null hides the tip, undefined is another key. */
@@ -165,25 +173,28 @@ function axes(spec, frame) {
 /** The area between the low and high ends of the intervals. */
 function band(line, frame) {
   const sure = line.points.filter((point) => !isMissing(point.low) && !isMissing(point.high));
-  const ends = [...sure.map((point) => [point.x, point.high]), ...sure.reverse().map((point) => [point.x, point.low])];
-  const places = ends.map(([x, y]) => `${frame.x(x)} ${frame.y(y)}`);
-  return shape("path", { class: `band ${colourOf(line.index)}`, d: places.length ? `M${places.join("L")}Z` : null });
+  const upper = sure.map((point) => [point.x, point.high]);
+  const lower = sure.map((point) => [point.x, point.low]).reverse();
+  const ends = [...upper, ...lower];
+  const d = ends.map(([x, y]) => `${frame.x(x)} ${frame.y(y)}`).join("L");
+  return shape("path", { class: `band ${colourOf(numberOf(line.label))}`, d: d ? `M${d}Z` : null });
 }
 
 /** Line and marks; a missing value leaves a gap. */
 function curve(line, frame) {
-  const group = shape("g", { class: `${colourOf(line.index)}` });
+  const number = numberOf(line.label);
+  const group = shape("g", { class: colourOf(number) });
   let pen = "M";
   let d = "";
   for (const point of line.points) {
     if (isMissing(point.y)) pen = "M";
     else [d, pen] = [`${d}${pen}${frame.x(point.x)} ${frame.y(point.y)}`, "L"];
   }
-  group.append(shape("path", { class: "line", d: d || null, "stroke-dasharray": dashOf(line.index) }));
+  group.append(shape("path", { class: "line", d: d || null, "stroke-dasharray": dashOf(number) }));
   if (line.points.length > 40) return group;
   for (const point of line.points.filter((one) => !isMissing(one.y))) {
     const transform = `translate(${frame.x(point.x)} ${frame.y(point.y)})`;
-    group.append(shape("path", { class: "mark", d: point.star ? STAR : markOf(line.index), transform }));
+    group.append(shape("path", { class: "mark", d: point.star ? STAR : markOf(number), transform }));
   }
   return group;
 }

@@ -56,6 +56,11 @@ function grouped(items, key) {
   return groups;
 }
 
+/** A box in which something wide scrolls, by keys too. */
+function scrolling(label, content) {
+  return element("div", { class: "scrolls", role: "region", "aria-label": label, tabindex: 0 }, content);
+}
+
 /** A list to choose from, with its label. */
 function choice(label, options, selected, choose) {
   const select = element("select", { onchange: () => choose(select.value) });

@@ -1,123 +1,53 @@
-// The parts of the report, each from its piece of the payload.
+// Puts the parts together: what a reader sees first, the links and the sections.
 const payload = JSON.parse(document.getElementById("payload").textContent);
 
-const unique = (values) => [...new Set(values)];
-const between = (low, high, kind) => `${written(low, kind)} to ${written(high, kind)}`;
-
-function accuracy(curves) {
-  const name = nameOfLine(curves);
-  const specs = [...grouped(curves, (curve) => curve.data)].map(([data, lines]) => ({
-    title: data, x: "tokens used per answer (mean)", y: "accuracy", share: true, fromZero: true,
-    series: lines.map((line) => ({ label: name(line), points: line.points.map(accuracyPoint) })),
-  }));
-  return [
-    element("p", {}, "Bands are 95 % intervals; a star stands for no budget. The buttons switch lines off and on."),
-    ...charts(specs),
-  ];
-}
-
-const accuracyPoint = (point) => ({
-  x: point.tokens, y: point.accuracy, low: point.low, high: point.high, star: point.budget === "none",
-  text: [
-    `budget ${point.budget}`,
-    `${written(point.accuracy, "share")} right (${between(point.low, point.high, "share")})`,
-    `${written(point.tokens, "tokens")} tokens`,
-  ],
-});
-
-/** The label of a line; with its run where two runs would have the same one in a chart. */
-function nameOfLine(lines) {
-  const runsOf = grouped(lines, (line) => line.label);
-  const several = (label) => unique(runsOf.get(label).map((line) => line.run)).length > 1;
-  return (line) => (several(line.label) ? `${line.label} (${line.run})` : line.label);
-}
-
-function training(metrics) {
-  const specs = [...grouped(metrics, (metric) => metric.metric).values()].map((lines) => ({
-    title: lines[0].title, x: "step", y: lines[0].unit || lines[0].title, fromZero: false,
-    series: lines.map((line) => ({ label: line.run, points: line.steps.map((step, index) => ({
-      x: step, y: line.values[index], text: [`step ${step}`, `${short(line.values[index])} ${line.unit ?? ""}`],
-    })) })),
-  }));
-  return charts(specs);
-}
-
-function lengths(lines) {
-  const name = nameOfLine(lines);
-  const spec = {
-    title: "Tokens of thinking", x: "tokens asked for", y: "tokens used (mean)", fromZero: true, diagonal: "as asked",
-    series: lines.map((line) => ({ label: name(line), points: line.points.map((point) => ({
-      x: point.asked, y: point.used, low: point.low, high: point.high,
-      text: [
-        `asked for ${written(point.asked, "tokens")} tokens`,
-        `used ${written(point.used, "tokens")} (${between(point.low, point.high, "tokens")})`,
-        `${point.count} answers`,
-      ],
-    })) })),
-  };
-  return charts([spec]);
-}
-
-function claims(list) {
-  const items = list.map((claim) => element(
-    "li",
-    {},
-    element("span", { class: `outcome ${String(claim.outcome).startsWith("hold") ? "holds" : ""}` }, visible(claim.outcome)),
-    element("span", {}, visible(claim.claim)),
-    isMissing(claim.low) ? null : element("span", { class: "interval" }, `95 %: ${between(claim.low, claim.high, "number")}`),
-  ));
-  return [element("ul", { class: "claims" }, items)];
-}
-
-function reasoning(rows) {
-  const columns = [
-    ["method", "text", "arm"], ["budget", "text", "budget"], ["answers", "number", "count"],
-    ["thinking tokens", "tokens", "thinking_tokens"], ["solution tokens", "tokens", "solution_tokens"],
-    ["re-checks", "number", "rechecks"], ["repetition", "share", "repetition"],
-    ["computed in the solution", "share", "solution_share"],
-  ].map(([title, kind, key]) => ({ title, kind, key }));
-  const cells = rows.map((row) => columns.map(({ key }) => row[key]));
-  return [sortableTable("Means over the answers, by method and budget", columns, cells)];
-}
-
-function table({ columns, rows }) {
-  return [sortableTable("Every method at every budget; a heading sorts", columns, rows)];
-}
-
+// id, title, what makes it, its data, and whether there is something to show
 const PARTS = [
   ["accuracy", "Accuracy against tokens used", accuracy, payload.curves],
-  ["table", "Table", table, payload.table, (part) => part?.rows?.length],
+  ["table", "Table", table, payload.table, (data) => data?.rows?.length],
   ["training", "Training curves", training, payload.training],
   ["lengths", "Lengths: asked against used", lengths, payload.lengths],
   ["claims", "Claims", claims, payload.claims],
   ["reasoning", "How the reasoning changed", reasoning, payload.reasoning],
-  ["traces", "Traces", traceViewer, payload.traces, (part) => part?.problems?.length && part.arms.length && part.budgets.length],
+  ["traces", "Traces", traceViewer, payload.traces, hasTraces],
 ];
 
+const MISSING = "Left out, as these runs hold nothing for it";
+
+function hasTraces(traces) {
+  return traces?.problems?.length && traces.arms.length && traces.budgets.length;
+}
+
+const isPresent = ([, , , data, test]) => (test ? test(data) : data?.length);
+
+/** What was run, in a fold. */
 function runFacts(run) {
-  const facts = Object.entries(run.facts ?? {}).flatMap(([name, value]) => (
-    [element("dt", {}, visible(name)), element("dd", {}, visible(typeof value === "object" ? JSON.stringify(value) : value))]
-  ));
+  const facts = Object.entries(run.facts ?? {}).flatMap(([name, value]) => {
+    const text = typeof value === "object" ? JSON.stringify(value) : value;
+    return [element("dt", {}, visible(name)), element("dd", {}, visible(text))];
+  });
   const title = element("summary", {}, element("strong", {}, visible(run.name)), ` ${run.kind}`);
   return element("details", {}, title, element("dl", {}, facts));
 }
 
-function build() {
+function top() {
   const made = Object.entries(payload.made ?? {}).map(([name, value]) => `${name} ${value}`).join(" · ");
-  const [nav, main] = [document.querySelector("nav"), document.getElementById("report")];
-  const present = ([, , , data, some]) => (some ? some(data) : data?.length);
-  const missing = PARTS.filter((part) => !present(part)).map(([, title]) => title.toLowerCase());
-  document.getElementById("top").append(
+  const missing = PARTS.filter((part) => !isPresent(part)).map(([, title]) => title.toLowerCase());
+  return [
     element("h1", {}, visible(payload.title)),
     element("p", { class: "made" }, visible(made)),
     ...(payload.notes ?? []).map((note) => element("p", {}, visible(note))),
     ...(payload.runs ?? []).map(runFacts),
-    missing.length ? element("p", { class: "missing" }, `Left out, as these runs hold nothing for it: ${missing.join("; ")}.`) : "",
-  );
-  for (const [id, title, make, data] of PARTS.filter(present)) {
-    nav.append(element("a", { href: `#${id}` }, title));
-    main.append(element("section", { id, "aria-labelledby": `${id}-title` }, element("h2", { id: `${id}-title` }, title), make(data)));
-  }
+    missing.length ? element("p", { class: "missing" }, `${MISSING}: ${missing.join("; ")}.`) : "",
+  ];
 }
 
-build();
+function section([id, title, make, data]) {
+  const heading = element("h2", { id: `${id}-title` }, title);
+  return element("section", { id, "aria-labelledby": heading.id }, heading, make(data));
+}
+
+document.getElementById("top").append(...top());
+const shown = PARTS.filter(isPresent);
+document.querySelector("nav").append(...shown.map(([id, title]) => element("a", { href: `#${id}` }, title)));
+document.getElementById("report").append(...shown.map(section));

@@ -8,7 +8,7 @@
 function problemList(problems, choose) {
   const options = problems.map((problem, index) => {
     const marks = element("span", { class: "marks" });
-    const words = element("span", { class: "words" }, visible(problem.prompt.trim().slice(0, 160)));
+    const words = element("span", { class: "words" }, nameOf(problem));
     const option = element("li", { role: "option", id: `problem-${index}`, "aria-selected": "false" }, marks, words);
     option.addEventListener("click", () => select(index));
     return { option, marks };
@@ -39,7 +39,7 @@ function problemList(problems, choose) {
       if (stays) kept.push(index);
       const verdicts = marks(problem);
       place.textContent = verdicts.map(([, sign]) => sign).join(" ");
-      option.setAttribute("aria-label", `${verdicts.map(([word]) => word).join(", ")}: ${visible(problem.prompt).slice(0, 160)}`);
+      option.setAttribute("aria-label", `${verdicts.map(([word]) => word).join(", ")}: ${nameOf(problem)}`);
     });
     select(kept.includes(selected) ? selected : (kept[0] ?? -1));
   }
@@ -54,6 +54,9 @@ function problemList(problems, choose) {
   });
   return { list, show };
 }
+
+/** A problem in a line: the beginning of its prompt. */
+const nameOf = (problem) => visible(problem.prompt.trim().slice(0, 160) || `${problem.data}: ${problem.id}`);
 
 /** Scrolls a list, which is positioned, so that an entry is in view; the page stays where it is. */
 function reveal(list, entry) {

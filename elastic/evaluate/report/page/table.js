@@ -25,8 +25,8 @@ function sortableTable(caption, columns, rows) {
   }
 
   body.append(...lines.map((item) => item.line));
-  const table = element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, heads)), body);
-  return element("div", { class: "scrolls", role: "region", "aria-label": caption, tabindex: 0 }, table);
+  const head = element("thead", {}, element("tr", {}, heads));
+  return scrolling(caption, element("table", {}, element("caption", {}, caption), head, body));
 }
 
 function tableLine(values, columns) {

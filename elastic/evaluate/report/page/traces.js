@@ -2,14 +2,14 @@
 
 const FILTERS = [
   ["all", () => true],
-  ["differ", (verdicts) => new Set(verdicts).size > 1],
+  ["differ", (verdicts) => !verdicts.includes(null) && new Set(verdicts).size > 1],
   ["right", (verdicts) => verdicts.every((verdict) => verdict === 1)],
   ["wrong", (verdicts) => verdicts.every((verdict) => verdict === 0)],
 ];
 
 /** @param {{arms, budgets, problems}} traces as in the payload */
 function traceViewer({ arms, budgets, problems }) {
-  const state = { arms: [...new Set([arms[0].id, arms[arms.length - 1].id])], filter: "all", search: "", problem: null };
+  const state = { arms: [...new Set([arms[0].id, arms[arms.length - 1].id])], filter: "all", search: "" };
   state.budget = mostTelling(problems, state.arms, budgets);
   const labels = Object.fromEntries(arms.map((arm) => [arm.id, arm.label]));
   const answersOf = (problem) => state.arms.map((arm) => problem.answers[arm]?.[state.budget]);
@@ -18,8 +18,8 @@ function traceViewer({ arms, budgets, problems }) {
 
   const detail = element("div", { class: "detail" });
   const { list, show } = problemList(problems, (problem) => {
-    state.problem = problem;
-    detail.replaceChildren(...(problem ? problemDetail(problem, state.arms.map((arm) => labels[arm]), answersOf(problem))
+    detail.replaceChildren(...(problem
+      ? problemDetail(problem, state.arms.map((arm) => labels[arm]), answersOf(problem))
       : [element("p", {}, "No problem passes this filter.")]));
   });
   const radios = filterRadios((name) => update({ filter: name }));
@@ -37,8 +37,8 @@ function traceViewer({ arms, budgets, problems }) {
 
   const choices = [choice("budget", budgets, state.budget, (budget) => update({ budget }))];
   state.arms.forEach((arm, side) => {
-    const words = state.arms.length === 1 ? "method" : ["left", "right"][side];
-    choices.push(choice(words, arms, arm, (id) => update({ arms: state.arms.map((old, at) => (at === side ? id : old)) })));
+    const words = state.arms.length === 1 ? "method" : SIDES[side];
+    choices.push(choice(words, arms, arm, (id) => update({ arms: state.arms.with(side, id) })));
   });
   choices.push(element("label", { class: "choice" }, element("span", {}, "search"), search));
   update({});
@@ -51,11 +51,12 @@ function traceViewer({ arms, budgets, problems }) {
 
 /** The budget at which the answers of two arms differ most often. */
 function mostTelling(problems, [first, second], budgets) {
-  const verdict = (problem, arm, budget) => problem.answers[arm]?.[budget]?.correct;
-  const differ = budgets.map(({ id }) => (
-    problems.filter((problem) => verdict(problem, first, id) !== verdict(problem, second ?? first, id)).length
+  const verdict = (problem, arm, budget) => problem.answers[arm]?.[budget]?.correct ?? null;
+  const [, differ] = FILTERS[1];
+  const counts = budgets.map(({ id }) => (
+    problems.filter((problem) => differ([verdict(problem, first, id), verdict(problem, second ?? first, id)])).length
   ));
-  return budgets[differ.indexOf(Math.max(...differ))].id;
+  return budgets[counts.indexOf(Math.max(...counts))].id;
 }
 
 function filterRadios(choose) {
@@ -79,10 +80,11 @@ function legendOfKinds() {
 /** Prompt, right answer, numbers and panels of one problem. */
 function problemDetail(problem, labels, answers) {
   const title = element("h3", {}, visible(`${problem.data}: ${problem.id}`));
-  const prompt = element("p", { class: "prompt" }, visible(problem.prompt));
+  const prompt = element("p", { class: "prompt" }, visible(problem.prompt) || "(prompt not kept)");
   const parts = [title, prompt];
-  if (!isMissing(problem.answer)) parts.push(element("p", {}, "right answer: ", element("strong", {}, visible(problem.answer))));
+  const answer = element("strong", {}, visible(problem.answer));
+  if (problem.answer) parts.push(element("p", {}, "right answer: ", answer));
   const panels = answers.map((answer, side) => answerPanel(labels[side], answer));
-  parts.push(element("div", { class: "panels" }, panels), measuresTable(labels, answers));
+  parts.push(measuresTable(answers), element("div", { class: "panels" }, panels));
   return parts;
 }

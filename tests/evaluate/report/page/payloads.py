@@ -26,7 +26,7 @@ def answer(correct: int, thinking: str, solution: str, *, cut: bool = True, **fa
         "solution_tokens": 16,
         "cut": cut,
         "finish_reason": "stop",
-        "measures": {"rechecks": 2, "repetition": 0.125, "solution_share": 0.4},
+        "measures": {"rechecks": 2, "repetition": 0.125, "solution_share": 0.4, "steps_in_solution": 0.0},
         **facts,
     }
 
@@ -53,7 +53,12 @@ def problem(number: int, verdicts: tuple[int, int]) -> dict[str, Any]:
                     thinking_tokens=13,
                     solution_tokens=15,
                     tokens=28,
-                    measures={"rechecks": 0, "repetition": 0.0, "solution_share": 0.5},
+                    measures={
+                        "rechecks": 0,
+                        "repetition": 0.0,
+                        "solution_share": 0.536,
+                        "steps_in_solution": 0.5,
+                    },
                 ),
                 "none": answer(1, thought, f"the answer is {48 + number}", cut=False),
             },
@@ -87,7 +92,7 @@ def full(problems: int = len(VERDICTS)) -> dict[str, Any]:
         ],
         "claims": [
             {"claim": "E1 is more often right at 24 + 24", "outcome": "holds", "low": 0.26, "high": 0.35},
-            {"claim": "E1 thinks no longer", "outcome": "fails", "low": None, "high": None},
+            {"claim": "E1 thinks no longer", "outcome": "does not hold", "low": None, "high": None},
         ],
         "traces": {
             "arms": ARMS,
@@ -103,7 +108,8 @@ def full(problems: int = len(VERDICTS)) -> dict[str, Any]:
                 "solution_tokens": 16.0,
                 "rechecks": 0.7,
                 "repetition": 0.11,
-                "solution_share": None,
+                "solution_share": 0.4,
+                "steps_in_solution": None,
             }
             for arm, thinking in zip(ARMS, (24.0, 13.2), strict=True)
             for budget in BUDGETS

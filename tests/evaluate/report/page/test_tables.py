@@ -56,7 +56,7 @@ def test_claims_tell_outcome_and_interval(opened):
     tab = opened()
     assert tab.texts("#claims li") == [
         "holds\nE1 is more often right at 24 + 24\n95 %: 0.26 to 0.35",
-        "fails\nE1 thinks no longer",
+        "does not hold\nE1 thinks no longer",
     ]
 
 

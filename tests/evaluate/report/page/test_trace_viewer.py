@@ -119,12 +119,30 @@ def test_the_numbers_of_the_two_answers_and_their_difference(opened):
     table = "[...document.querySelectorAll('#traces .measures tbody tr')]"
     rows = tab.run(f"{table}.map((row) => [...row.cells].map((cell) => cell.innerText))")
     assert rows == [
-        ["thinking tokens", "24", "13", "−11"],
-        ["solution tokens", "16", "15", "−1"],
-        ["re-checks", "2", "0", "−2"],
-        ["repetition", "12.5 %", "0.0 %", "−12.5 points"],
-        ["computed in the solution", "40.0 %", "50.0 %", "+10.0 points"],
+        ["left", "24", "16", "2", "12.5 %", "40.0 %", "0.0 %"],
+        ["right", "13", "15", "0", "0.0 %", "53.6 %", "50.0 %"],
+        ["change", "−11", "−1", "−2", "−12.5 points", "+13.6 points", "+50.0 points"],
     ]
+
+
+def test_the_first_budget_shown_is_the_one_where_the_arms_differ_most(opened):
+    payload = payloads.full()
+    payload["traces"]["budgets"] = [{"id": "step 5", "label": "step 5"}, *reversed(payloads.BUDGETS)]
+    for problem in payload["traces"]["problems"]:
+        problem["answers"]["e1"]["step 5"] = payloads.answer(
+            1, "", ""
+        )  # of one arm alone: nothing to compare
+    tab = opened(payload)
+    assert tab.run("document.querySelector('#traces select').value") == "24+24"
+
+
+def test_without_its_prompt_a_problem_is_named(opened):
+    payload = payloads.full()
+    payload["traces"]["problems"][0] |= {"prompt": "", "answer": ""}
+    tab = opened(payload)
+    assert tab.text("#problem-0 .words") == "chains: p0"
+    assert tab.text("#traces .prompt") == "(prompt not kept)"
+    assert "right answer" not in tab.text("#traces .detail")
 
 
 def test_either_side_shows_any_arm(opened):
