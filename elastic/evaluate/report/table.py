@@ -1,10 +1,11 @@
 """Rows as plain text."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from elastic.evaluate.comparisons import BudgetComparison
 from elastic.evaluate.row import Row
+from elastic.evaluate.statistics import Interval
 
 
 class Column(NamedTuple):
@@ -12,22 +13,31 @@ class Column(NamedTuple):
 
     Attributes:
         head: its heading.
-        cell: what it says of a row.
-        is_text: whether it is set flush left.
+        value: what it says of a row; None for what is undefined.
+        form: how a number is written, as `format` reads it; empty for text, which is set flush left.
     """
 
     head: str
-    cell: Callable[[Row], str]
-    is_text: bool = False
+    value: Callable[[Row], Any]
+    form: str = ""
+
+    def cell(self, row: Row) -> str:
+        """What it says, as text."""
+        return or_dash(self.value(row), self.form)
 
 
 def budget_label(row: Row | BudgetComparison) -> str:
-    """The row's budget in a few characters: `40 + 64`, `c = 104` for one cap, `none` without limits."""
-    if row.total is not None:
-        return f"c = {row.total}"
-    if row.thinking is None and row.solution is None:
+    """The row's budget in a few characters; see `limits_label`."""
+    return limits_label(row.thinking, row.solution, row.total)
+
+
+def limits_label(thinking: int | None, solution: int | None, total: int | None) -> str:
+    """A budget in a few characters: `40 + 64`, `c = 104` for one cap, `none` without limits."""
+    if total is not None:
+        return f"c = {total}"
+    if thinking is None and solution is None:
         return "none"
-    return f"{_limit(row.thinking)} + {_limit(row.solution)}"
+    return f"{_limit(thinking)} + {_limit(solution)}"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -39,18 +49,22 @@ def table(rows: Sequence[Row]) -> str:
     `answered` where an answer never came to its solution, `ungraded` answers, and `leakage` (see
     `elastic.evaluate.statistics.leakage`) where it is defined.
     """
-    methods = {row.method: index for index, row in reversed(list(enumerate(rows)))}
-    sets = {row.data: index for index, row in reversed(list(enumerate(rows)))}
-    ordered = sorted(rows, key=lambda row: (sets[row.data], row.allowance, methods[row.method]))
     groups: dict[tuple[str, float], list[Row]] = {}
-    for row in ordered:
+    for row in in_order(rows):
         groups.setdefault((row.data, row.allowance), []).append(row)
-    columns = _columns(rows)
+    columns = columns_of(rows)
     return aligned(
         [column.head for column in columns],
         [[[column.cell(row) for column in columns] for row in group] for group in groups.values()],
-        texts=sum(column.is_text for column in columns),
+        texts=sum(not column.form for column in columns),
     )
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Sorted by set, tokens allowed and method; sets and methods in order of first appearance."""
+    methods = {row.method: index for index, row in reversed(list(enumerate(rows)))}
+    sets = {row.data: index for index, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: (sets[row.data], row.allowance, methods[row.method]))
 
 
 def aligned(heads: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], *, texts: int) -> str:
@@ -82,35 +96,37 @@ def _limit(tokens: int | None) -> str:
     return "no limit" if tokens is None else str(tokens)
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
+def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Those that always stand, and those that have something to show in these rows."""
     columns = [
-        Column("budget t + s", budget_label, is_text=True),
-        Column("method", lambda row: row.method, is_text=True),
-        Column("accuracy", lambda row: f"{row.accuracy:.1%}"),
-        Column("95 % interval", lambda row: f"{row.low:.1%} - {row.high:.1%}"),
+        Column("budget t + s", budget_label),
+        Column("method", lambda row: row.method),
+        Column("accuracy", lambda row: row.accuracy, ".1%"),
+        Column("95 % interval", lambda row: row.interval, ".1%"),
         *(_pass_at(k) for k in sorted({k for row in rows for k in row.pass_at_k} - {"1"}, key=int)),
-        Column("tokens", lambda row: f"{row.tokens:.1f}"),
-        Column("thinking", lambda row: f"{row.thinking_tokens:.1f}"),
-        Column("solution", lambda row: f"{row.solution_tokens:.1f}"),
-        Column("cut thoughts", lambda row: f"{row.cut:.0%}"),
-        Column("right if cut", lambda row: or_dash(row.accuracy_cut, ".1%")),
+        Column("tokens", lambda row: row.tokens, ".1f"),
+        Column("thinking", lambda row: row.thinking_tokens, ".1f"),
+        Column("solution", lambda row: row.solution_tokens, ".1f"),
+        Column("cut thoughts", lambda row: row.cut, ".0%"),
+        Column("right if cut", lambda row: row.accuracy_cut, ".1%"),
     ]
     if len({row.data for row in rows}) > 1:
-        columns.insert(0, Column("data", lambda row: row.data, is_text=True))
+        columns.insert(0, Column("data", lambda row: row.data))
     if any(row.answered < 1 for row in rows):
-        columns.append(Column("answered", lambda row: f"{row.answered:.1%}"))
+        columns.append(Column("answered", lambda row: row.answered, ".1%"))
     if any(row.leakage is not None for row in rows):
-        columns.append(Column("leakage", lambda row: or_dash(row.leakage, ".2f")))
+        columns.append(Column("leakage", lambda row: row.leakage, ".2f"))
     if any(row.ungraded for row in rows):
-        columns.append(Column("ungraded", lambda row: str(row.ungraded)))
+        columns.append(Column("ungraded", lambda row: row.ungraded, "d"))
     return columns
 
 
 def _pass_at(k: str) -> Column:
-    return Column(f"pass@{k}", lambda row: or_dash(row.pass_at_k.get(k), ".1%"))
+    return Column(f"pass@{k}", lambda row: row.pass_at_k.get(k), ".1%")
 
 
-def or_dash(value: float | None, form: str) -> str:
-    """The number in that format; a dash for what is undefined."""
+def or_dash(value: Any, form: str) -> str:
+    """The value in that format, both ends of an interval; a dash for what is undefined."""
+    if isinstance(value, Interval):
+        return " - ".join(format(end, form) for end in value)
     return "-" if value is None else format(value, form)

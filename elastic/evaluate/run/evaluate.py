@@ -13,6 +13,7 @@ from elastic.evaluate.run.answer import answer
 from elastic.evaluate.run.checks import check_request, check_tasks
 from elastic.evaluate.run.folder import Folder, earlier_chunk_rows
 from elastic.evaluate.run.plan import Chunk, chunks_of, tasks_of
+from elastic.evaluate.run.problems import write_problems
 from elastic.evaluate.run.progress import Progress
 from elastic.evaluate.run.result import write_result
 from elastic.evaluate.run.sets import EvalSet
@@ -76,7 +77,7 @@ def evaluate(
         sampling: how tokens are drawn; `Sampling(seed=0)` by default. Without a seed one is drawn.
         options: how thinking ends; each method reads its own.
         max_new_tokens: ends completions without a bounded budget; by default the context does.
-        out: folder for `samples.jsonl`, `settings.json` and, at the end, `eval.json`. A folder with samples
+        out: folder for `samples.jsonl`, `problems.jsonl`, `settings.json` and, at the end, `eval.json`. A folder with samples
             of the same settings is gone on with. None keeps the samples in memory alone.
         texts: whether samples hold the completions' texts (`Sample.segments`).
         chunk_rows: completions decoded and written in one go, the most that a kill loses; by default those
@@ -128,14 +129,20 @@ def evaluate(
         "texts": texts,
         "versions": versions(),
     }
-    return _into_folder(run, out, settings, ks, progress)
+    return _into_folder(run, out, settings, listed, ks, progress)
 
 
 def _into_folder(
-    run: _Run, out: str | os.PathLike, settings: dict[str, Any], ks: Sequence[int], shown: bool | None
+    run: _Run,
+    out: str | os.PathLike,
+    settings: dict[str, Any],
+    sets: Sequence[EvalSet],
+    ks: Sequence[int],
+    shown: bool | None,
 ) -> list[Sample]:
     started = time.monotonic()
     with Folder(out, settings, run.chunks) as folder:
+        write_problems(folder.path, sets)
         before, total = run.completions(folder.done), run.completions()
         if before and shown is not False:
             print(

@@ -7,12 +7,12 @@ chunk is cut off when the run goes on, so the file is the same as of a run that 
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elastic.data.files import read_lines, read_text, write_atomic
+from elastic.data.files import read_text, write_atomic
 from elastic.evaluate.run.plan import Chunk
 from elastic.evaluate.run.settings import other_settings
 from elastic.evaluate.sample import Sample
@@ -30,8 +30,27 @@ def read_samples(path: str | os.PathLike) -> list[Sample]:
         OSError: it cannot be read.
     """
     path = Path(path)
-    path = path / SAMPLES if path.is_dir() else path
-    return [_sample(line, f"{path}, line {number}") for number, line in read_lines(path)]
+    return list(iterate_samples(path / SAMPLES if path.is_dir() else path))
+
+
+def iterate_samples(path: Path) -> Iterator[Sample]:
+    """The samples of a file one by one: with their texts they may be larger than memory.
+
+    A last line that is being written, or that a kill cut short, is passed over.
+
+    Raises:
+        ValueError: as `read_samples`.
+        OSError: likewise.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _sample(line, f"{path}, line {number}")
+            except ValueError:
+                if line.endswith(b"\n"):
+                    raise
 
 
 def earlier_chunk_rows(path: str | os.PathLike) -> int | None:
