@@ -158,6 +158,14 @@ def _train(options: argparse.Namespace) -> None:
     train_from_config(config)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from elastic.commands.report import MOST_PROBLEMS, write_report
+
+    most = MOST_PROBLEMS if options.most_problems is None else options.most_problems
+    size = write_report(options.runs, options.out, title=options.title, most_problems=most)
+    print(f"elastic: report: {options.out}, {size / 1e6:.2f} MB", file=sys.stderr)
+
+
 def _info(options: argparse.Namespace) -> None:
     from elastic.commands import info
 
@@ -173,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error was found")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_generate, _add_eval, _add_train, _add_info):
+    for add in (_add_demo, _add_generate, _add_eval, _add_train, _add_report, _add_info):
         add(commands, common)
     return parser
 
@@ -234,6 +242,24 @@ def _add_train(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     )
     train.add_argument("--json", action="store_true", help="of --plan: as JSON")
     train.set_defaults(run=_train, reworded=in_keys)
+
+
+def _add_report(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    report = commands.add_parser("report", parents=[common], help="finished runs as one HTML file")
+    report.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of elastic eval, train or demo, or of make replicate; of several the base first",
+    )
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="default report.html")
+    report.add_argument("--title", help="of the page; by default the names of the runs")
+    report.add_argument(
+        "--most-problems", type=int, metavar="N", help="in the traces, at most (default 500); 0 for none"
+    )
+    names = ("out", "title", "most_problems")
+    report.set_defaults(run=_report, reworded=partial(in_flags, names=names))
 
 
 def _add_info(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:

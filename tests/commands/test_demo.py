@@ -57,7 +57,7 @@ def comparable(out: Path) -> dict:
     return {key: value for key, value in result(out).items() if key not in ("wall_seconds", "resumed")}
 
 
-FILES = {"demo.json", "demo.png", "traces.txt", "e1", "capped"}
+FILES = {"demo.json", "demo.png", "traces.txt", "report.html", "problems.jsonl", "samples", "e1", "capped"}
 
 
 def test_the_demo_writes_its_three_files_and_both_trainings(finished: Path) -> None:

@@ -16,6 +16,7 @@ from elastic.train import TrainConfig
 
 METHODS = ("vanilla", "separate", "capped", "e1")
 PART = "elastic.commands.demo.part"  # where `run_part` is
+TRACED = 100  # problems of the evaluation whose answers the report shows
 TRAINED = ("capped", "e1")  # each a training of its own, in a directory of its name
 
 _TEST_SEED = 10_000  # plus the demo's: training and evaluation never share a seed
@@ -75,6 +76,10 @@ class DemoConfig:
     def test_problems(self) -> list[Problem]:
         """The evaluation's problems."""
         return tiny.problems(self.problems, self.test_seed, self.split)
+
+    def traced_problems(self) -> list[Problem]:
+        """Those whose answers are kept."""
+        return self.test_problems()[:TRACED]
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on, as JSON gives it back."""

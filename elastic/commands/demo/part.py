@@ -10,6 +10,7 @@ from pathlib import Path
 
 from elastic.commands.demo.config import TRAINED, from_json
 from elastic.commands.demo.state import DemoState
+from elastic.commands.parts.samples import keep_samples, samples_path
 from elastic.commands.parts.training import train
 from elastic.evaluate import EvalSet, evaluate, rows_of
 from elastic.evaluate.report.table import budget_label
@@ -39,6 +40,7 @@ def run_part(method: str, out: Path, settings: str) -> None:
     if method in TRAINED:
         training = config.training(method, out / method)
         train(training, model, tokenizer, tiny.reward, f"elastic demo: {method}")
+    traced = {problem.id for problem in config.traced_problems()}
     engine = RolloutEngine(model, tokenizer, max_rows=config.max_rows)
     sampling = Sampling(temperature=config.temperature, seed=config.test_seed)
     for pair in missing:
@@ -46,10 +48,10 @@ def run_part(method: str, out: Path, settings: str) -> None:
         samples = evaluate(
             *(engine, problems, [method], [pair]),
             sampling=sampling,
-            texts=False,
             chunk_rows=config.problems,
             progress=False,
         )
+        keep_samples(samples_path(out, method), [item for item in samples if item.problem in traced])
         (row,) = rows_of(samples)
         state.add(row)
         seconds = time.monotonic() - started

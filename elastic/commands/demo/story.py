@@ -1,6 +1,7 @@
 """A demo from its start, or from where it was stopped, to its files and its table."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from elastic.commands.demo.state import DemoState
 from elastic.commands.demo.traces import traces
 from elastic.commands.demo.verdict import verdict, verdict_text
 from elastic.commands.parts.processes import run_parts
+from elastic.commands.report import write_report
 from elastic.data.files import write_atomic
-from elastic.evaluate import Row
+from elastic.evaluate import EvalSet, Row
 from elastic.evaluate.methods import METHODS
 from elastic.evaluate.report.figures import accuracy_figure
 from elastic.evaluate.report.table import table
+from elastic.evaluate.run.problems import write_problems
 from elastic.models import tiny
 from elastic.models.quiet import quiet_transformers
 from elastic.models.threads import available_cores
 from elastic.rollout import RolloutEngine
 
 LABELS = {name: METHODS[name].label for name in SHOWN}
+REPORT = "report.html"
 _ORDER = ("e1", "capped", "separate", "vanilla")  # the long parts first
 
 
@@ -32,8 +36,8 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
 
     Args:
         config: the settings.
-        out: directory for `demo.json`, `demo.png`, `traces.txt` and the training runs `e1/` and `capped/`;
-            created.
+        out: directory for `demo.json`, `demo.png`, `traces.txt`, `report.html`, the answers to some of the
+            problems in `samples/`, and the training runs `e1/` and `capped/`; created.
         processes: methods that run at the same time, each with one thread; None for two, or one on a single
             core. One runs in this process.
 
@@ -54,7 +58,7 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
     state = DemoState(out, settings)
     if state.result is not None:
         say(f"finished before in {state.result['wall_seconds']:.0f} s; remove {out} to run it again")
-        return _show(state.result)
+        return _show(state.result, out)
     if state.resumed:
         done = sum(len(state.rows(name)) for name in SHOWN)
         say(f"going on with the demo in {out}: {done} rows are done")
@@ -71,7 +75,7 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
     accuracy_figure(
         rows,
         out / "demo.png",
-        title=f"Embedded model: E1 trained under t* = {config.thinking}, s* = {config.solution} alone",
+        title=_title(settings),
         labels=LABELS,
     )
     result = {
@@ -83,9 +87,10 @@ def run(config: DemoConfig, out: Path, *, processes: int | None = None) -> dict[
         "rows": [row.to_dict() for row in rows],
         "verdict": verdict(rows).to_dict(),
     }
+    write_problems(out, [EvalSet(tiny.NAME, config.traced_problems(), tiny.reward)])
     state.finish(result)
     say(f"done in {result['wall_seconds']:.0f} s; results in {out}")
-    return _show(result)
+    return _show(result, out)
 
 
 def _in_order(state: DemoState, config: DemoConfig) -> list[Row]:
@@ -106,8 +111,14 @@ def _engines(config: DemoConfig, out: Path) -> dict[str, RolloutEngine]:
     }
 
 
-def _show(result: dict[str, Any]) -> dict[str, Any]:
+def _show(result: dict[str, Any], out: Path) -> dict[str, Any]:
     rows = [Row(**row) for row in result["rows"]]
     print(table(rows))
     print(verdict_text(verdict(rows), LABELS))
+    write_report([out], out / REPORT, title=_title(result["settings"]))
+    say(f"the report, for a browser: {out / REPORT}")
     return result
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    return f"Embedded model: E1 trained under t* = {settings['thinking']}, s* = {settings['solution']} alone"

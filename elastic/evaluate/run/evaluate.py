@@ -77,8 +77,8 @@ def evaluate(
         sampling: how tokens are drawn; `Sampling(seed=0)` by default. Without a seed one is drawn.
         options: how thinking ends; each method reads its own.
         max_new_tokens: ends completions without a bounded budget; by default the context does.
-        out: folder for `samples.jsonl`, `problems.jsonl`, `settings.json` and, at the end, `eval.json`. A folder with samples
-            of the same settings is gone on with. None keeps the samples in memory alone.
+        out: folder for `samples.jsonl`, `problems.jsonl`, `settings.json` and, at the end, `eval.json`. A
+            folder with samples of the same settings is gone on with. None keeps the samples in memory alone.
         texts: whether samples hold the completions' texts (`Sample.segments`).
         chunk_rows: completions decoded and written in one go, the most that a kill loses; by default those
             of `out`'s first call, else four times `engine.max_rows`.

@@ -15,7 +15,7 @@ def write_problems(folder: Path, sets: Iterable[EvalSet]) -> None:
     """Writes one line per problem, as every `Sample` names it, in one step."""
     lines = [
         json.dumps(
-            {"data": data.name, "problem": name, "prompt": problem.prompt, "answer": problem.answer},
+            {"data": data.name, "problem": name, "prompt": problem.prompt, "answer": _answer(problem)},
             ensure_ascii=False,
         )
         for data in sets
@@ -41,3 +41,7 @@ def read_problems(folder: Path) -> dict[tuple[str, str], Problem]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {number}: no problem: {error}") from error
     return found
+
+
+def _answer(problem: Problem) -> str:
+    return f"graded by {len(problem.tests)} tests" if problem.tests else problem.answer

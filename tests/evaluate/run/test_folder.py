@@ -26,6 +26,7 @@ def test_it_holds_samples_settings_and_a_result_with_rows(run, tmp_path) -> None
     samples = run(methods=("separate", "vanilla"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "samples.jsonl",
+        "problems.jsonl",
         "settings.json",
         "eval.json",
     }

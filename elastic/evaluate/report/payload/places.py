@@ -1,4 +1,4 @@
-"""Where an answer stands beside those of other methods: its budget, or the step of its training."""
+"""Where an answer stands beside those of other methods: its budget, or in a training."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from elastic.evaluate.statistics.problems import BudgetKey
 
 
 class Place(NamedTuple):
-    """A budget or a step.
+    """A budget, or a training or step of one.
 
     Attributes:
-        kind: `budget` or `step`.
+        kind: `budget` or `training`.
         order: what places of a kind are sorted by: tokens allowed in total, or the step.
         label: what a reader sees; equal places have equal labels.
     """
@@ -40,10 +40,16 @@ class Places:
         }
 
     def of(self, answer: Answer) -> Place:
-        """The place of one of the answers."""
+        """The place of one of the answers; rollouts of all steps share one, as their problems differ."""
         if answer.step is not None:
-            return Place("step", answer.step, f"step {answer.step}")
+            return Place("training", 0, "in training")
         return self._places[answer.sample.budget]
+
+    def of_step(self, answer: Answer) -> Place:
+        """The same, with steps apart."""
+        return (
+            self.of(answer) if answer.step is None else Place("training", answer.step, f"step {answer.step}")
+        )
 
 
 def allowance(budget: BudgetKey) -> float:

@@ -66,11 +66,11 @@ class Traces:
         }
 
     def reasoning(self) -> list[Record]:
-        """Means over the answers of an arm at a place; a measure that no answer has is null."""
+        """Means over the answers of an arm at a budget or step; a measure that no answer has is null."""
         groups: dict[tuple[Arm, Place], list[Seen]] = {}
         for run in self._runs:
             for item in self._seen[run.name]:
-                key = Arm(run.name, item.answer.sample.method), self._places.of(item.answer)
+                key = Arm(run.name, item.answer.sample.method), self._places.of_step(item.answer)
                 groups.setdefault(key, []).append(item)
         order = list(self._arms)
         keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
