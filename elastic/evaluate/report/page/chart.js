@@ -9,11 +9,14 @@ const HEIGHT = 350; // pixels
 function charts(specs) {
   const hidden = new Set(); // labels
   const drawn = specs.map((spec) => chart(spec, hidden));
+  const stress = (label) => drawn.forEach((one) => one.stress(hidden.has(label) ? null : label));
   const labels = new Set(specs.flatMap((spec) => spec.series.map((line) => line.label)));
   const buttons = [...labels].map((label) => {
     const index = numberOf(label);
     const button = element("button", { type: "button", "aria-pressed": "true", class: colourOf(index) });
     button.append(sample(index), visible(label));
+    for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => stress(label));
+    for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => stress(null));
     button.addEventListener("click", () => {
       if (!hidden.delete(label)) hidden.add(label);
       button.setAttribute("aria-pressed", String(!hidden.has(label)));
@@ -62,8 +65,15 @@ function chart(spec, hidden) {
     tell(null);
   }
 
+  function stress(label) {
+    for (const part of svg.querySelectorAll("[data-line]")) {
+      part.classList.toggle("faint", label !== null && part.dataset.line !== label);
+    }
+  }
+
   function tell(next) {
     state.current = next;
+    stress(next && state.places[next[0]][next[1]].text[0]);
     svg.querySelector(".ring")?.remove();
     tip.hidden = !next;
     if (!next) return;
@@ -77,7 +87,7 @@ function chart(spec, hidden) {
 
   steered(svg, state, tell);
   new ResizeObserver(draw).observe(box);
-  return { figure, draw };
+  return { figure, draw, stress };
 }
 
 /** The points of a line that have a value, with their places in pixels. */
@@ -177,13 +187,14 @@ function band(line, frame) {
   const lower = sure.map((point) => [point.x, point.low]).reverse();
   const ends = [...upper, ...lower];
   const d = ends.map(([x, y]) => `${frame.x(x)} ${frame.y(y)}`).join("L");
-  return shape("path", { class: `band ${colourOf(numberOf(line.label))}`, d: d ? `M${d}Z` : null });
+  const colour = colourOf(numberOf(line.label));
+  return shape("path", { class: `band ${colour}`, "data-line": line.label, d: d ? `M${d}Z` : null });
 }
 
 /** Line and marks; a missing value leaves a gap. */
 function curve(line, frame) {
   const number = numberOf(line.label);
-  const group = shape("g", { class: colourOf(number) });
+  const group = shape("g", { class: colourOf(number), "data-line": line.label });
   let pen = "M";
   let d = "";
   for (const point of line.points) {

@@ -120,3 +120,15 @@ def test_a_tip_stays_within_its_chart_on_a_phone(opened):
         )
         assert plot["left"] <= tip["left"]
         assert tip["right"] <= plot["right"]
+
+
+def test_a_legend_button_under_pointer_or_focus_sets_its_line_off(opened):
+    tab = opened()
+    faint = "[...document.querySelectorAll('#accuracy g[data-line]')].map((line) => line.matches('.faint'))"
+    tab.move(*tab.place("#accuracy .legend button:nth-child(2)"))
+    assert tab.run(faint) == [True, False, True, True]
+    tab.move(2, 2)
+    tab.focus("#accuracy .legend button:nth-child(4)")
+    assert tab.run(faint) == [True, True, True, False]
+    tab.press(" ")  # a line that is not there sets nothing off
+    assert tab.run(faint) == [False, False, False]
