@@ -46,7 +46,8 @@ class ReplicateConfig:
         request: least and greatest N that L1's prompts ask for in training.
         alpha: reward that L1 loses per token. Between the ends of `request` that makes 1.17, as in the paper
             (3e-4 x 3900 tokens).
-        max_new_tokens: end of a rollout without budgets.
+        max_new_tokens: end of a completion without budgets; above the longest thoughts, so that only a text
+            that goes on for ever meets it.
         cuts: of each thought of the AnytimeReasoner training (arXiv 2505.13438), in tokens, up to t*.
         curriculum_start: first t* of the curriculum.
         prompts_per_step: problems per batch.
@@ -74,7 +75,7 @@ class ReplicateConfig:
     long_steps: int = 120
     request: Pair = (16, 128)
     alpha: float = 1.17 / 112
-    max_new_tokens: int = 160
+    max_new_tokens: int = 320
     cuts: tuple[int, ...] = (8, 24, 40)
     curriculum_start: int = 96
     prompts_per_step: int = 24
