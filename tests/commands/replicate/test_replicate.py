@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from elastic.commands.parts.training import training_config
 from elastic.commands.replicate import ReplicateConfig, command_line, part, plan, run, story
 from elastic.commands.replicate.command_line import main
 from elastic.commands.replicate.config import NONE, from_json, to_json
@@ -180,3 +181,26 @@ def test_every_method_is_trained_and_every_model_answers() -> None:
         for arm in group:
             assert set(config.grid) <= set(arm.pairs)
             assert arm.method.startswith("l1") or arm.name == "s1" or NONE in arm.pairs
+
+
+@pytest.mark.parametrize("build", [ReplicateConfig, ReplicateConfig.harder, ReplicateConfig.quick])
+def test_every_training_is_a_configuration_with_its_own_method_and_enough_problems(build) -> None:
+    config = build()
+    for chain in (plan.chains(config) | plan.ablations(config)).values():
+        for training in chain:
+            found = training_config(
+                config,
+                model="tiny",
+                device="cpu",
+                seed=0,
+                steps=training.steps,
+                run_dir=Path("x"),
+                method=training.method,
+                tables=training.tables,
+            )
+            assert found.method == training.method
+            batches = found.rollout.max_batches if found.rollout.dynamic_sampling else 1
+            assert found.data.count >= training.steps * config.prompts_per_step * batches, training.name
+            assert found.reward.length == {"l1_exact": "l1-exact", "l1_max": "l1-max"}.get(
+                training.method, "none"
+            )
