@@ -2,8 +2,8 @@
 
 Sets of programming problems keep their tests in many shapes; `read_tests` knows those of TACO and APPS
 (``inputs``, ``outputs``, ``fn_name``), of SYNTHETIC-1 and DeepCoder (lists of cases) and of LiveCodeBench
-(``testtype``; private tests packed as base64 of zlib of a pickled text). Two fields are our own: ``any_order``
-of a case, or of an object of cases, and ``accepted``, a list of other right outputs of a case.
+(``testtype``; private tests packed as base64 of zlib of a pickled text). Two fields are our own:
+``any_order`` of a case, or of an object of cases, and ``accepted``, a list of other right outputs of a case.
 """
 
 import base64

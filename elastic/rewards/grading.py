@@ -23,8 +23,8 @@ def grade(batch: RolloutBatch, references: Sequence[Any], reward: RewardFunction
     Args:
         batch: R rows, with a tokenizer.
         references: one per prompt of the batch, see `elastic.data.Problem.reference`.
-        reward: (graded response, reference) -> float, see `elastic.rewards.response.graded_response`; None for
-            a row that it cannot judge.
+        reward: (graded response, reference) -> float, see `elastic.rewards.response.graded_response`; None
+            for a row that it cannot judge.
 
     Returns:
         [R] what the reward said, None included.

@@ -1,0 +1,1 @@
+"""What runs in the sandbox, beside programs that nobody has read. The standard library alone."""
