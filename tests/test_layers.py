@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"budget", "reference", "sampling"},
     "models": {"data"},
     "rollout": {"budget", "data", "models", "ops", "sampling"},
-    "rewards": {"rollout"},  # grading reads the record
+    "rewards": {"data", "rollout"},  # tests of programs; grading reads the record
     "evaluate": {"budget", "data", "models", "ops", "rewards", "rollout", "sampling"},
     "train": {"budget", "data", "models", "ops", "rewards", "rollout", "sampling"},
     "commands": {"budget", "data", "evaluate", "models", "ops", "rewards", "rollout", "sampling", "train"},
@@ -32,6 +32,9 @@ INNER_ROOMS: dict[str, dict[str, set[str]]] = {
         "plan": {"record", "schedule"},
         "cache": {"schedule"},
         "step": {"attention", "cache", "schedule"},
+    },
+    "rewards": {
+        "sandbox": set(),
     },
     "evaluate": {
         "engines": set(),

@@ -92,7 +92,10 @@ POINTS = "from collections import namedtuple\nP = namedtuple('P', 'x')\ndef f(x)
         (f"def f(x):\n    return {VALUES}", f"assert candidate(0) == {VALUES}"),
         ("def f(*x, k=1):\n    return x, k", "assert candidate(1, 2, k=3) == ((1, 2), 3)"),
         ("def f(x):\n    raise ValueError('no')", RAISES),
-        ("n = []\ndef f(x):\n    n.append(x)\n    return len(n)", "candidate(1)\n    assert candidate(1) == 2"),
+        (
+            "n = []\ndef f(x):\n    n.append(x)\n    return len(n)",
+            "candidate(1)\n    assert candidate(1) == 2",
+        ),
         ("def g(x):\n    return 2 * x\ndef f(x):\n    return g(x)", "assert candidate(2) == g(2) == 4"),
         ("LIMIT = 3\ndef f(x):\n    return x", "assert candidate(LIMIT) == 3"),
         (OBJECT, "assert candidate(4).get() == candidate(4).x == 4"),

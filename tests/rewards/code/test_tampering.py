@@ -26,17 +26,17 @@ def next_grade() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", TRICKS)
 def test_a_trick_passes_no_check(name: str) -> None:
-    assert grade(TRICKS[name], CHECK, timeout_s=2.0) == 0.0
+    assert grade(TRICKS[name], CHECK, timeout_s=1.0) == 0.0
 
 
 @pytest.mark.parametrize("name", list(TRICKS)[::2])
 def test_a_trick_passes_no_call(name: str) -> None:
-    assert grade(TRICKS[name], *CALLS, timeout_s=2.0) == 0.0
+    assert grade(TRICKS[name], *CALLS, timeout_s=1.0) == 0.0
 
 
 @pytest.mark.parametrize("name", list(TRICKS)[1::3])
 def test_a_trick_prints_no_right_output(name: str) -> None:
-    assert grade(TRICKS[name], *OUTPUTS, timeout_s=2.0) == 0.0
+    assert grade(TRICKS[name], *OUTPUTS, timeout_s=1.0) == 0.0
 
 
 def test_the_right_program_passes_all_three() -> None:

@@ -51,10 +51,8 @@ class Outgoing(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """A value of a subclass as its base's."""
-        if type(value) in _PLAIN:
-            return NotImplemented
-        base = next(kind for kind in _BASES if isinstance(value, kind))
-        return base, (base(value),)
+        base = next((kind for kind in _BASES if isinstance(value, kind)), None)
+        return NotImplemented if base is None or type(value) is base else (base, (base(value),))
 
 
 class Returning(pickle.Unpickler):
