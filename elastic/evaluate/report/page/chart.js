@@ -1,7 +1,5 @@
 // Line charts with bands. Pointer and arrow keys move to a point, whose values a tip then shows.
 
-const HEIGHT = 350; // pixels
-
 /**
  * Charts that share one legend, which switches series off and on in all of them.
  * @param {object[]} specs see `chart`
@@ -25,7 +23,7 @@ function charts(specs) {
     return button;
   });
   const legend = element("div", { class: "legend", role: "group", "aria-label": "Shown lines" }, buttons);
-  return [legend, element("div", { class: "charts" }, drawn.map((one) => one.figure))];
+  return [legend, element("div", { class: drawn.length > 4 ? "charts small" : "charts" }, drawn.map((one) => one.figure))];
 }
 
 /** A short piece of a series' line with its mark. */
@@ -40,14 +38,14 @@ function sample(index) {
 
 /**
  * One chart.
- * @param {{title: string, x: string, y: string, share: boolean, fromZero: boolean, diagonal: ?string,
+ * @param {{title: string, height: number, x: string, y: ?string, share: boolean, fromZero: boolean, diagonal: ?string,
  *   series: {label: string, points: {x, y, low, high, star, text: string[]}[]}[]}} spec `share`: y is a share
  *   from 0 to 1; `diagonal`: what to call the line y = x; `text`: a point's values in words
  */
 function chart(spec, hidden) {
-  const tip = element("div", { class: "tip", role: "status", hidden: true });
-  const name = `${spec.title}: ${spec.y} against ${spec.x}. Arrow keys move from point to point and between lines.`;
-  const svg = shape("svg", { tabindex: 0, role: "application", "aria-label": name, height: HEIGHT });
+  const tip = element("div", { class: "tip", role: "status" });
+  const name = `${spec.title}: ${spec.y ?? "value"} against ${spec.x}. Arrow keys move from point to point and between lines.`;
+  const svg = shape("svg", { tabindex: 0, role: "application", "aria-label": name, height: spec.height });
   const box = element("div", { class: "plot" }, svg, tip);
   const figure = element("figure", {}, element("figcaption", {}, visible(spec.title)), box);
   // places: the shown lines' points with their places in pixels; current: [line, point] of the one that is told
@@ -56,9 +54,9 @@ function chart(spec, hidden) {
   function draw() {
     const width = box.clientWidth;
     if (!width) return;
-    const frame = framed(spec, width, HEIGHT);
+    const frame = framed(spec, width);
     const shown = spec.series.filter((line) => !hidden.has(line.label));
-    svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    svg.setAttribute("viewBox", `0 0 ${width} ${spec.height}`);
     const drawn = [band, curve].flatMap((part) => shown.map((line) => part(line, frame)));
     svg.replaceChildren(axes(spec, frame), ...drawn);
     state.places = shown.map((line) => placed(line, frame)).filter((line) => line.length);
@@ -75,7 +73,7 @@ function chart(spec, hidden) {
     state.current = next;
     stress(next && state.places[next[0]][next[1]].text[0]);
     svg.querySelector(".ring")?.remove();
-    tip.hidden = !next;
+    tip.replaceChildren(); // emptied, not hidden: a screen reader tells what changes in a region that stays
     if (!next) return;
     const { left, top, text } = state.places[next[0]][next[1]];
     svg.append(shape("circle", { class: "ring", cx: left, cy: top, r: 9 }));
@@ -142,12 +140,12 @@ function nearest(places, left, top, most) {
 }
 
 /** The edges of the plot, and its scales. All series count, so that the axes stay where a series is switched off. */
-function framed(spec, width, height) {
+function framed(spec, width) {
   const points = spec.series.flatMap((line) => line.points);
   const xs = range(points.map((point) => point.x), spec.fromZero);
   let ys = spec.share ? [0, 1] : range(points.flatMap((point) => [point.y, point.low, point.high]), spec.fromZero);
   if (spec.diagonal) ys = range([...xs, ...ys], true);
-  const edges = { left: 70, right: width - 14, top: 12, bottom: height - 48 };
+  const edges = { left: spec.y ? 70 : 52, right: width - 14, top: 12, bottom: spec.height - 48 };
   const x = scale([xs[0], xs[1] + (xs[1] - xs[0]) * 0.03], [edges.left, edges.right]);
   const y = scale(ys, [edges.bottom - 8, edges.top + 8]);
   return { ...edges, xs, ys, x, y };
@@ -161,7 +159,7 @@ function axes(spec, frame) {
     group.append(shape("path", { d: `M${x} ${frame.top}V${frame.bottom}` }));
     group.append(shape("text", { x, y: frame.bottom + 18, "text-anchor": "middle" }, short(value)));
   }
-  for (const value of ticks(...frame.ys, 5)) {
+  for (const value of ticks(...frame.ys, spec.height / 55)) {
     const y = frame.y(value);
     group.append(shape("path", { d: `M${frame.left} ${y}H${frame.right}` }));
     const text = spec.share ? `${Math.round(100 * value)} %` : short(value);
@@ -169,7 +167,7 @@ function axes(spec, frame) {
   }
   group.append(shape("text", { x: frame.right, y: frame.bottom + 40, "text-anchor": "end" }, spec.x));
   const turned = `translate(14 ${middle}) rotate(-90)`;
-  group.append(shape("text", { transform: turned, "text-anchor": "middle" }, spec.y));
+  if (spec.y) group.append(shape("text", { transform: turned, "text-anchor": "middle" }, spec.y));
   if (!spec.diagonal) return group;
   const end = Math.min(frame.xs[1], frame.ys[1]);
   const start = Math.max(frame.xs[0], frame.ys[0]);

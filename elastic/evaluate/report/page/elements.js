@@ -46,7 +46,7 @@ function short(value) {
   if (typeof value !== "number") return visible(value);
   if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
   const size = Math.abs(value);
-  return size >= 1e6 || (size < 1e-3 && size > 0) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  return size >= 1e6 || (size < 1e-4 && size > 0) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
 /** The groups of a list by a key, in the order in which the keys first appear. */

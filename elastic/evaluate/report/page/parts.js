@@ -5,7 +5,7 @@ const between = (low, high, kind) => `${written(low, kind)} to ${written(high, k
 function accuracy(curves) {
   const name = nameOfLine(curves);
   const specs = [...grouped(curves, (curve) => curve.data)].map(([data, lines]) => ({
-    title: data, x: "tokens used per answer (mean)", y: "accuracy", share: true, fromZero: true,
+    title: data, height: 350, x: "tokens used per answer (mean)", y: "accuracy", share: true, fromZero: true,
     series: lines.map((line) => ({ label: name(line), points: line.points.map(accuracyPoint) })),
   }));
   return [
@@ -32,7 +32,7 @@ function nameOfLine(lines) {
 
 function training(metrics) {
   const specs = [...grouped(metrics, (metric) => metric.metric).values()].map((lines) => ({
-    title: lines[0].title, x: "step", y: lines[0].unit || lines[0].title, fromZero: false,
+    title: lines[0].title, height: 240, x: "step", y: lines[0].unit, fromZero: false,
     series: lines.map((line) => ({ label: line.run, points: line.steps.map((step, index) => ({
       x: step, y: line.values[index], text: [`step ${step}`, `${short(line.values[index])} ${line.unit ?? ""}`],
     })) })),
@@ -43,7 +43,7 @@ function training(metrics) {
 function lengths(lines) {
   const name = nameOfLine(lines);
   const spec = {
-    title: "Tokens per answer", x: "tokens asked for or allowed", y: "tokens used (mean)",
+    title: "Tokens per answer", height: 350, x: "tokens asked for or allowed", y: "tokens used (mean)",
     fromZero: true, diagonal: "as asked",
     series: lines.map((line) => ({ label: name(line), points: line.points.map((point) => ({
       x: point.asked, y: point.used, low: point.low, high: point.high,

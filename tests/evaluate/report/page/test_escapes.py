@@ -43,15 +43,16 @@ def everywhere(text):
 def test_text_is_shown_as_it_is_and_never_runs(opened, text):
     tab = opened(everywhere(text))
     tab.focus("#accuracy svg[tabindex]")
+    tip = tab.run("document.querySelector('#accuracy .tip').textContent")
     tab.click("#problem-2")
     assert tab.run("window.caught") is None
     assert tab.run("document.scripts.length") == 2
     assert tab.run("document.images.length") == 0
     shown = text.replace("\u2028", "⟨U+2028⟩").replace("\u2029", "⟨U+2029⟩")
+    assert shown in tip
     for selector in (
         "h1",
         "#claims li",
-        "#accuracy .tip",
         "#traces .prompt",
         "#traces .run.solution p",
         "#traces h4",
