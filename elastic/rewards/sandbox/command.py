@@ -17,6 +17,7 @@ FOLDER = "/tmp/program"  # where a sandboxed program starts
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _UIDS = range(61184, 65520)  # systemd's range for services without a user of their own
 _DESCRIPTORS = 128
+_WAIT = 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit $?'  # without the shell's own words on how it ended
 _SHARED_BYTES = 16 << 20  # of /dev/shm
 
 
@@ -42,7 +43,7 @@ def sandboxed(
 ) -> list[str]:
     """A program under the kernel's limits and in namespaces of its own, started by bubblewrap.
 
-    The program is process 1 of its namespace: nothing in there outlives it, and bubblewrap waits for it.
+    Nothing in the namespace outlives its process 1, the program or its parent, and bubblewrap waits for that.
 
     Args:
         argv: the program and its arguments.
@@ -56,9 +57,8 @@ def sandboxed(
         *["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"],
         *["--hostname", "sandbox", "--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"],
         *(_as_root() if os.geteuid() == 0 else ["--unshare-user", "--uid", "1000", "--gid", "1000"]),
-        *_system(),
         *["--proc", "/proc", "--dev", "/dev", *size, str(_SHARED_BYTES), "--tmpfs", "/dev/shm"],
-        *["--remount-ro", "/dev", *size, str(limits.file_mb << 20), "--tmpfs", "/tmp"],
+        *["--remount-ro", "/dev", *size, str(limits.file_mb << 20), "--tmpfs", "/tmp", *_system()],
         *["--perms", "0777", "--dir", FOLDER, "--chdir", FOLDER],
         *(part for name, fd in files.items() for part in _file(name, fd)),
         *["--remount-ro", "/", *descriptors, "--"],
@@ -69,22 +69,15 @@ def sandboxed(
 
 def _file(name: str, fd: int) -> list[str]:
     """A file of the working folder, read from a descriptor, in folders that the program can write."""
-    return [
-        *_folders(f"{FOLDER}/{name}", FOLDER, "0777"),
-        "--perms",
-        "0644",
-        "--file",
-        str(fd),
-        f"{FOLDER}/{name}",
-    ]
+    path = f"{FOLDER}/{name}"
+    return [*_folders(path, FOLDER, "0777"), "--perms", "0666", "--file", str(fd), path]
 
 
 def _folders(path: str, below: str = "/", mode: str = "0755") -> list[str]:
     """The folders on the way to a path, which bubblewrap would make for their owner alone."""
-    between = [
-        parent for parent in PurePosixPath(path).parents if parent not in PurePosixPath(below, "_").parents
-    ]
-    return [part for folder in reversed(between) for part in ["--perms", mode, "--dir", str(folder)]]
+    there = PurePosixPath(below, "_").parents
+    missing = [folder for folder in PurePosixPath(path).parents if folder not in there]
+    return [part for folder in reversed(missing) for part in ["--perms", mode, "--dir", str(folder)]]
 
 
 def _as_root() -> list[str]:
@@ -96,11 +89,20 @@ def _as_root() -> list[str]:
 
 
 def _as_nobody() -> list[str]:
-    """From root to a user without anything. Drawn, because the limit on processes counts a user's."""
+    """From root to a user without anything, below a shell that stays root's as process 1.
+
+    When this process is killed, bubblewrap's end must be process 1's, and its signal reaches root's alone.
+    The user is drawn, because the limit on processes counts a user's.
+    """
     user = _UIDS[secrets.randbelow(len(_UIDS))]
-    identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    # becoming somebody else unsets the signal that --die-with-parent had set
-    return ["setpriv", *identity, "--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"]
+    identity = [
+        f"--reuid={user}",
+        f"--regid={user}",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+    ]
+    return ["sh", "-c", _WAIT, "sh", "setpriv", *identity, "--"]
 
 
 @lru_cache(maxsize=1)
@@ -117,12 +119,6 @@ def _system() -> list[str]:
     if not Path(prefix).is_relative_to("/usr"):
         mounts += [*_folders(prefix), "--ro-bind", prefix, prefix]
     prefixes = {Path(prefix), Path("/usr"), Path("/usr/local")}
-    packages = {
-        p
-        for root in prefixes
-        for kind in ["site", "dist"]
-        for p in root.glob(f"lib*/python3*/{kind}-packages")
-    }
-    for path in sorted(packages):
-        mounts += ["--size", "4096", "--tmpfs", str(path)]
+    for path in sorted(path for root in prefixes for path in root.glob("lib*/python3*/*-packages")):
+        mounts += ["--tmpfs", str(path), "--remount-ro", str(path)]
     return mounts

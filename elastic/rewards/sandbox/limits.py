@@ -1,5 +1,6 @@
 """What a program may use, and what became of it."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -13,13 +14,14 @@ class Limits:
     Attributes:
         wall_s: seconds of the clock, for the whole run.
         cpu_s: seconds of processor time, for each process; counted in whole seconds, rounded up.
-        memory_mb: MiB, for each process (address space) and for all together (what they hold in memory).
+        memory_mb: MiB, for each process (address space) and for all together (what they and their
+            files hold).
         processes: processes and threads at one time.
         output_bytes: of standard output and standard error together.
         file_mb: MiB of all files together, and of each.
 
     Raises:
-        ValueError: a limit that is not above 0.
+        ValueError: a limit that is not above 0 and finite.
     """
 
     wall_s: float = 10.0
@@ -31,8 +33,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not (value := getattr(self, field.name)) > 0:
-                raise ValueError(f"{field.name} must be above 0, got {value}")
+            if not 0 < (value := getattr(self, field.name)) < math.inf:
+                raise ValueError(f"{field.name} must be above 0 and finite, got {value}")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Reader:
                 if (now := time.monotonic()) >= deadline:
                     return "timeout"
                 if now >= look:
-                    if holds_more(self._started.first, self._limits.memory_mb << 20):
+                    if self._holds_more():
                         return "memory"
                     look = time.monotonic() + _LOOK_SECONDS
 
@@ -71,6 +71,12 @@ class Reader:
             while self._room >= 0 and self._read(fd):
                 pass
         return "output" if self._room < 0 else None
+
+    def _holds_more(self) -> bool:
+        sandboxed = self._started.first_fd is not None
+        # before, the first process still sees this machine's file systems
+        begun = self._started.begun()
+        return begun and holds_more(self._started.first, self._limits.memory_mb << 20, sandboxed)
 
     def _read(self, fd: int) -> int:
         """Reads once what is there and keeps what there is room for; 0 at the end or if nothing is there."""

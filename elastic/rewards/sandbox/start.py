@@ -16,6 +16,7 @@ from typing import Any
 from elastic.rewards.sandbox.command import ENVIRONMENT, limited, sandboxed
 from elastic.rewards.sandbox.filter import program
 from elastic.rewards.sandbox.limits import Limits
+from elastic.rewards.sandbox.memory import processes
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _END_SECONDS = 5.0  # that bubblewrap gets to see the end of its child
@@ -47,7 +48,12 @@ class Started:
         """Kills every process of the sandbox, or of the process group, and waits; again it does nothing."""
         if self.process.returncode is not None:
             return
-        if self.first_fd is not None:
+        if self.first_fd is None:
+            # also what has left the group; or a sandbox whose making was interrupted
+            for pid in processes(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        else:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.first_fd, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
