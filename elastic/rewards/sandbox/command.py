@@ -17,7 +17,7 @@ FOLDER = "/tmp/program"  # where a sandboxed program starts
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 _UIDS = range(61184, 65520)  # systemd's range for services without a user of their own
 _DESCRIPTORS = 128
-_WAIT = 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit $?'  # without the shell's own words on how it ended
+_WAIT = 'exec 3>&2 2>/dev/null; (exec "$@" 2>&3 3>&-); exit $?'  # without the shell's own words on the end
 _SHARED_BYTES = 16 << 20  # of /dev/shm
 
 

@@ -189,7 +189,7 @@ def leaves_a_daemon_that_holds_nothing():
 
 @attack("ok", prints=b"done\n")
 def kills_every_process_that_it_can_name():
-    for process in [-1, os.getppid() or -1, int(sys.argv[2]), *range(2, 4000)]:
+    for process in {-1, os.getppid() or -1, int(sys.argv[2]), *range(1, 4000)} - {os.getpid()}:
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
     print("done")

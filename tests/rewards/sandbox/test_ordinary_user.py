@@ -20,7 +20,7 @@ def test_an_ordinary_user_is_protected_as_well():
         str(Path(__file__).with_name(name)) for name in ("test_attacks.py", "test_access.py", "test_run.py")
     ]
     result = as_nobody(
-        [sys.executable, "-m", "pytest", "--noconftest", "-rs", "-p", "no:cacheprovider", "-q", *tests]
+        [sys.executable, "-m", "pytest", "--noconftest", "-rs", "-p", "no:cacheprovider", *tests]
     )
     if "user namespaces" in result.stdout + result.stderr:
         pytest.skip("user namespaces are forbidden to ordinary users here")

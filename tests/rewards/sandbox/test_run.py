@@ -85,6 +85,7 @@ def test_input_and_output_larger_than_a_pipe_pass_while_neither_side_waits(sandb
 def test_the_status_names_the_end(code, limits, status, exit_code, sandbox):
     outcome = python(code, limits=replace(FEW, **limits), sandbox=sandbox)
     assert outcome.status == status
+    assert outcome.stderr == b"" or status in {"error", "memory", "ok"}
     assert exit_code in (None, outcome.exit_code)
 
 
