@@ -76,7 +76,7 @@ class ReplicateConfig:
     request: Pair = (16, 128)
     alpha: float = 1.17 / 112
     max_new_tokens: int = 320
-    cuts: tuple[int, ...] = (8, 24, 40)
+    cuts: tuple[int, ...] = (16, 40)
     curriculum_start: int = 96
     prompts_per_step: int = 24
     samples_per_prompt: int = 8
@@ -103,7 +103,7 @@ class ReplicateConfig:
             "splits": ((24, 36), (36, 24), (56, 4)),
             "unthought": (24, 48),
             "ablation": ((24, 12), (64, 12)),
-            "cuts": (16, 32, 48),
+            "cuts": (24, 48),
         }
         return cls(**values | changes)
 
