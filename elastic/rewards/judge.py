@@ -1,131 +1,76 @@
-"""math-verify behind limits of time and memory that hold in any thread: in a process of its own.
+"""Which pairs of expressions math-verify takes as equal, asked of as many processes as there are cores.
 
-math-verify's own limit is a signal handler, which works in the main thread only, and never while one huge
-power is computed. The process is started when the first pair needs it, answers one pair after the other, and
-is replaced when a pair goes beyond the limits and ends it.
+A process is started when a pair finds those that run busy, so one thread never starts more than one.
 """
 
 import atexit
-import contextlib
-import json
 import logging
 import os
-import select
-import subprocess
-import sys
 import threading
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
+from queue import LifoQueue
 
-from elastic.rewards.verify import BEYOND_LIMITS
+from elastic.rewards.cores import default_workers
+from elastic.rewards.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-SECONDS = 2.0  # of processor time per pair
-MEMORY_BYTES = 1 << 30
 _MAX_CHARACTERS = 300
-_START_SECONDS = 120.0  # of a busy machine
-_WALL_SECONDS = 60.0  # a pair on a busy machine
-
-_CODE = """
-import sys
-sys.path[:] = sys.argv[3:]
-from elastic.rewards.verify import serve
-serve(float(sys.argv[1]), int(sys.argv[2]))
-"""
 
 
-class Worker:
-    """A process that judges pairs; started and restarted when needed. Any number of threads may ask."""
+class Workers:
+    """Worker processes that any number of threads may ask; more threads than processes wait.
 
-    def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._limits = [str(seconds), str(memory_bytes)]
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+    Args:
+        most: processes at one time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.all = [Worker() for _ in range(most)]
+        self._idle: LifoQueue[Worker] = LifoQueue()  # first comes who came last, so that few are started
+        for worker in self.all:
+            self._idle.put(worker)
 
     def same(self, stated: str, answer: str) -> bool:
-        """Whether math-verify takes the two as equal; False for a pair beyond the limits.
-
-        Raises:
-            RuntimeError: the process cannot be started.
-        """
-        with self._lock:
-            line = self._ask(stated, answer)
-            if line is None:  # something else had ended the process
-                line = self._ask(stated, answer)
-            return line == b"true\n"
+        """See `Worker.same`."""
+        worker = self._idle.get()
+        try:
+            return worker.same(stated, answer)
+        finally:
+            self._idle.put(worker)
 
     def close(self) -> None:
-        """Ends the process; the next pair starts another."""
+        """Ends the processes; the next pair starts another."""
+        for worker in self.all:
+            worker.close()
+
+
+class _Pair:
+    """Two expressions, judged for the first who asks; others wait for the answer."""
+
+    def __init__(self, stated: str, answer: str) -> None:
+        self._texts = stated, answer
+        self._lock = threading.Lock()
+        self._same: bool | None = None
+
+    def same(self) -> bool:
         with self._lock:
-            self._stop()
-
-    def _ask(self, stated: str, answer: str) -> bytes | None:
-        """The process's answer; b"" if the pair went beyond the limits, None if it ended otherwise."""
-        line = b""
-        try:
-            process = self._process or self._start()
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps([stated, answer]).encode() + b"\n")
-                process.stdin.flush()
-                line = self._line(process, _WALL_SECONDS)
-        finally:
-            if not line:  # ended or interrupted: this pair's answer must not be read as the next one's
-                self._stop()
-        return line if line or process.returncode in BEYOND_LIMITS else None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # Not multiprocessing: it would run the user's script once more, or fork this process's threads.
-        paths = [*map(os.path.abspath, sys.path), str(Path(__file__).parents[2])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *self._limits, *paths],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        line = self._line(self._process, _START_SECONDS)
-        if line != b"ready\n":
-            self._stop()
-            reason = line.decode(errors="replace").strip() or f"{sys.executable} said nothing"
-            raise RuntimeError(f"math_reward: the process that runs math-verify did not start: {reason}")
-        return self._process
-
-    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        """One answer; empty if the process ended."""
-        assert process.stdout is not None
-        answer = select.poll()  # select.select knows 1024 open files
-        answer.register(process.stdout, select.POLLIN)
-        if answer.poll(1000 * seconds):
-            return process.stdout.readline()
-        process.kill()
-        self._stop()
-        return b"no answer in time\n"
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # what was never read
-                pipe.close()
-        try:
-            process.wait(timeout=1)  # most have ended by themselves, and the return code says why
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            if self._same is None:
+                self._same = _workers.same(*self._texts)
+            return self._same
 
 
-_worker = Worker()
-atexit.register(lambda: _worker.close())
+_pair = lru_cache(maxsize=65536)(_Pair)
+_workers = Workers(default_workers())
+atexit.register(lambda: _workers.close())
 
 
 def _in_a_forked_process() -> None:
-    """The parent keeps its worker, and a lock that another thread may hold."""
-    global _worker
-    _worker = Worker()
+    """The parent keeps its workers, and locks that its other threads may hold."""
+    global _workers
+    _workers = Workers(default_workers())
+    _pair.cache_clear()
 
 
 os.register_at_fork(after_in_child=_in_a_forked_process)
@@ -142,9 +87,8 @@ def _math_verify_installed() -> bool:
     return False
 
 
-@lru_cache(maxsize=65536)
 def same_to_math_verify(stated: str, answer: str) -> bool:
-    """Whether math-verify takes two LaTeX expressions as equal within `SECONDS` and `MEMORY_BYTES`."""
+    """Whether math-verify takes two LaTeX expressions as equal within a `Worker`'s limits."""
     if max(len(stated), len(answer)) > _MAX_CHARACTERS:
         return False
-    return _math_verify_installed() and _worker.same(stated, answer)
+    return _math_verify_installed() and _pair(stated, answer).same()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.rewards import RewardFunction, math_reward
+from elastic.rewards.pool import PooledReward
 from elastic.train.collect.datasets import load_datasets
 from elastic.train.config import TrainConfig
 from elastic.train.config.rollouts import RewardConfig
@@ -54,7 +55,8 @@ def reward_function(config: RewardConfig) -> RewardFunction:
         from elastic.models import tiny
 
         return tiny.reward
-    return partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
+    math = partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
+    return PooledReward(math, config.workers)
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:

@@ -132,3 +132,44 @@ def test_training_and_evaluation_give_a_row_the_same_grade(
     problems = EvalSet("one", [Problem("17?", "17")], math_reward)
     (sample,) = evaluate(Recorded(batch), problems, ["separate"], [(4, 8)])
     assert sample.correct == expected
+
+
+class Together:
+    """A reward that grades all rows at once."""
+
+    def __init__(self, values: list[float | None]) -> None:
+        self.values, self.asked = values, []
+
+    def __call__(self, response: str, reference: str) -> float:
+        raise AssertionError("asked one by one")
+
+    def grade_many(self, responses: Sequence[str], references: Sequence[str]) -> list[float | None]:
+        self.asked += list(zip(responses, references, strict=True))
+        return self.values
+
+
+def test_a_reward_that_grades_batches_gets_all_rows_at_once() -> None:
+    text = "so </think> answer is 4 <eos>"
+    batch = RolloutBatch.cat([row(text, 2), row(text, 6)])
+    together = Together([None, 0.5])
+    assert grade(batch, ["4", "5"], together) == [None, 0.5]
+    assert together.asked == [("</think> answer is 4", "4"), ("", "5")]
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 1.0]])
+def test_grades_of_a_batch_are_one_for_each_row(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=rf"reward: grade_many gave {len(values)} values for 1 responses"):
+        grade(row("answer is 4 <eos>", 0), ["4"], Together(values))
+
+
+def test_a_reward_that_fails_is_asked_for_no_further_row() -> None:
+    asked = []
+
+    def failing(response: str, reference: str) -> float:
+        asked.append(reference)
+        return float("inf")
+
+    batch = RolloutBatch.cat([row("answer is 4", 0), row("answer is 5", 0)])
+    with pytest.raises(ValueError, match=r"row 0 .* got inf"):
+        grade(batch, ["4", "5"], failing)
+    assert asked == ["4"]

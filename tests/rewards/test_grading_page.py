@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from elastic.rewards.equal import equal_answers
-from elastic.rewards.judge import MEMORY_BYTES, SECONDS
+from elastic.rewards.worker import MEMORY_BYTES, SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "grading.md").read_text(encoding="utf-8")
 PAIRS = re.findall(r"`([^`]+)` ([=≠]) `([^`]+)`", PAGE)

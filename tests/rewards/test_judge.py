@@ -1,139 +1,94 @@
-"""math-verify in its own process: limits that hold anywhere, and what is left of it afterwards."""
+"""Pairs for math-verify from many threads: processes as needed, each pair judged once, forks, a clean end."""
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
+import time
+from collections.abc import Callable
+from functools import partial
 
 from elastic.rewards import judge
 from elastic.rewards.equal import equal_answers
-from elastic.rewards.judge import Worker
+from elastic.rewards.judge import Workers
 
-ENDLESS = r"(10^{9})!"  # one huge product: Python runs no signal handler while it is computed
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker(seconds=0.3)
-    yield worker
-    worker.close()
+ENDLESS = r"(10^{9})!"
 
 
-def process(worker: Worker) -> subprocess.Popen[bytes]:
-    assert worker._process is not None
-    return worker._process
+def started(workers: Workers) -> list[int]:
+    return [worker._process.pid for worker in workers.all if worker._process is not None]
 
 
-def test_a_pair_beyond_the_limit_of_time_is_different_and_the_next_one_is_judged(worker):
-    assert worker.same(r"\sqrt{8}", r"2\sqrt{2}")
-    first = process(worker)
-    assert not worker.same(ENDLESS, "5")
-    assert first.returncode == -signal.SIGPROF
-    assert worker.same(r"\sqrt{8}", r"2\sqrt{2}")
+def in_threads(calls: list[Callable[[], bool]]) -> list[bool]:
+    results = [False] * len(calls)
 
+    def run(number: int) -> None:
+        results[number] = calls[number]()
 
-def test_the_limit_of_time_holds_in_a_thread(worker):
-    results = []
-    thread = threading.Thread(target=lambda: results.append(worker.same(ENDLESS, "5")))
-    thread.start()
-    thread.join()
-    assert results == [False]
-
-
-def test_a_pair_beyond_the_limit_of_memory_is_different_and_the_next_one_is_judged(monkeypatch):
-    greedy = "from elastic.rewards import verify\nown = verify.same\n"
-    greedy += "verify.same = lambda a, b: own(a, b) if a != 'too much' else bytes(1 << 30) == b''\n"
-    monkeypatch.setattr(judge, "_CODE", judge._CODE.replace("from", greedy + "from"))
-    worker = Worker(seconds=30, memory_bytes=300 << 20)
-    try:
-        assert worker.same("x+x", "2x")
-        limits = Path(f"/proc/{process(worker).pid}/limits").read_text()
-        assert str(300 << 20) in next(line for line in limits.splitlines() if "address space" in line)
-        first = process(worker)
-        assert not worker.same("too much", "1")
-        assert first.returncode == 3
-        assert worker.same("x+x", "2x")
-    finally:
-        worker.close()
-
-
-def test_a_process_that_waits_for_ever_is_replaced(worker, monkeypatch):
-    assert worker.same("x+x", "2x")
-    first = process(worker)
-    first.send_signal(signal.SIGSTOP)
-    with monkeypatch.context() as patch:
-        patch.setattr(judge, "_WALL_SECONDS", 0.1)
-        assert not worker.same("x+x", "2x")
-    assert first.returncode == -signal.SIGKILL
-    assert worker.same("x+x", "2x")
-
-
-def test_a_process_that_was_killed_is_replaced(worker):
-    assert worker.same("x+x", "2x")
-    process(worker).kill()
-    process(worker).wait()
-    assert worker.same("x+x", "2x")
-
-
-@pytest.mark.parametrize("started", [False, True])
-def test_an_interrupted_pair_leaves_no_answer_to_the_next_one(started, worker, monkeypatch):
-    if started:
-        assert worker.same("x+x", "2x")
-
-    def interrupt(*_: object) -> bytes:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(worker, "_line", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            worker.same("x", "y")
-    assert worker.same("x+x", "2x")
-
-
-def test_signals_to_the_whole_group_leave_it_to_the_parent_to_end(worker):
-    assert worker.same("x+x", "2x")
-    first = process(worker)
-    first.send_signal(signal.SIGTERM)
-    first.send_signal(signal.SIGINT)
-    assert worker.same("x+x+x", "3x")
-    assert process(worker) is first
-
-
-def test_threads_get_the_answers_to_their_own_pairs(worker):
-    wrong = []
-
-    def ask(number: int) -> None:
-        for step in range(5):
-            same = worker.same(rf"\sqrt{{{number}}}\cdot{step}", rf"{step}\sqrt{{{number + step % 2}}}")
-            if same != (step in (0, 2, 4)):
-                wrong.append((number, step))
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in (2, 3, 5, 7)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == []
+    return results
 
 
-def test_a_forked_process_has_a_worker_of_its_own():
+def test_no_process_is_started_for_text_and_numbers(two):
+    assert equal_answers(r"\frac12", "0.5")
+    assert not equal_answers("even", "odd")
+    assert started(two) == []
+
+
+def test_one_thread_needs_one_process(two):
+    assert [two.same("x+x", f"{n}x") for n in (1, 2, 3)] == [False, True, False]
+    assert len(started(two)) == 1
+
+
+def test_threads_share_as_many_processes_as_there_may_be(two):
+    pairs = [(rf"\sqrt{{{n}}}\cdot 2", rf"\sqrt{{{4 * n + n % 2}}}") for n in range(2, 14)]
+    assert in_threads([partial(two.same, *pair) for pair in pairs]) == [n % 2 == 0 for n in range(2, 14)]
+    assert len(started(two)) == 2
+
+
+def test_a_pair_that_many_threads_ask_for_is_judged_once(two, monkeypatch):
+    asked = []
+    own = two.same
+    monkeypatch.setattr(two, "same", lambda *pair: asked.append(pair) or own(*pair))
+    assert in_threads([partial(judge.same_to_math_verify, "x+x", "2x")] * 8) == [True] * 8
+    assert asked == [("x+x", "2x")]
+
+
+def test_a_pair_without_end_keeps_no_other_thread_waiting(two):
+    pairs = [(ENDLESS, "5"), *((f"{n}x+x", f"{n + 1}x") for n in range(1, 7))]
+    assert in_threads([partial(two.same, *pair) for pair in pairs]) == [False] + [True] * 6
+
+
+def test_a_forked_process_has_workers_of_its_own(two):
     assert equal_answers("x+x+x", "3x")
-    parents = process(judge._worker)
+    parents = started(two)
     child = os.fork()
     if child == 0:
-        own = judge._worker
-        right = own is not None and own._process is None and equal_answers("y+y+y", "3y")
-        os._exit(0 if right and process(own).pid != parents.pid else 1)
+        own = judge._workers
+        right = started(own) == [] and equal_answers("y+y+y", "3y")
+        os._exit(0 if right and started(own) and set(started(own)).isdisjoint(parents) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert judge._worker._process is parents
+    assert started(two) == parents
     assert equal_answers("z+z+z", "3z")
+
+
+def test_a_fork_while_a_pair_is_judged_holds_no_lock_in_the_child(two):
+    judging = threading.Thread(target=judge.same_to_math_verify, args=(ENDLESS, "5"))
+    judging.start()
+    while not started(two):
+        time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(int(judge.same_to_math_verify(ENDLESS, "5")))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    judging.join()
 
 
 def test_a_script_without_a_main_guard_is_run_once(tmp_path):
@@ -147,48 +102,16 @@ def test_a_script_without_a_main_guard_is_run_once(tmp_path):
     assert run.stderr == ""
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_the_process_ends_with_a_parent_that_was_killed(busy):
-    code = (
-        "import threading, time\n"
-        "from elastic.rewards.judge import Worker\n"
-        "worker = Worker(seconds=0.5); worker.same('x', 'y'); print(worker._process.pid, flush=True)\n"
-        + (f"worker.same(r'{ENDLESS}', '5')\n" if busy else "time.sleep(600)\n")
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    handle = os.pidfd_open(pid)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    with os.fdopen(handle) as ended:  # readable when the process has ended
-        assert select.select([ended], [], [], 60)[0]
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("raise SystemExit(1)", ".* said nothing"),
-        ("import sys\nsys.modules['math_verify'] = None" + judge._CODE, "ModuleNotFoundError.*math_verify"),
-    ],
-)
-def test_a_process_that_cannot_start_is_said(code, reason, monkeypatch):
-    monkeypatch.setattr(judge, "_CODE", code)
-    with pytest.raises(RuntimeError, match=f"math_reward: .* math-verify did not start: {reason}"):
-        Worker().same("x", "y")
-
-
 def test_missing_math_verify_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr(judge, "find_spec", lambda name: None)
     judge._math_verify_installed.cache_clear()
-    judge.same_to_math_verify.cache_clear()
+    judge._pair.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             assert not equal_answers(r"\sqrt{8}", r"2\sqrt{2}")
             assert not equal_answers(r"\sqrt{9}", "x")
     finally:
         judge._math_verify_installed.cache_clear()
-        judge.same_to_math_verify.cache_clear()
+        judge._pair.cache_clear()
     assert len(caplog.records) == 1
     assert "math-verify is not installed" in caplog.text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from elastic.data import load
-from elastic.rewards import graded_response, judge, math_reward, solution_text
+from elastic.rewards import graded_response, math_reward, solution_text
 from elastic.rewards.equal import equal_answers
 from elastic.rewards.stated import final_answer
 
@@ -115,11 +115,8 @@ def test_unknown_boxes_are_refused():
 
 
 @pytest.mark.parametrize("answer", [r"(10^{9})!", r"9^{9^{9^{9}}}"])
-def test_an_answer_that_no_computer_works_out_is_wrong(answer, monkeypatch):
-    hasty = judge.Worker(seconds=0.3)
-    monkeypatch.setattr(judge, "_worker", hasty)
+def test_an_answer_that_no_computer_works_out_is_wrong(answer, two):
     assert math_reward(f"</think>\\boxed{{{answer}}}", "5") == 0.0
-    hasty.close()
 
 
 def test_other_markers_and_none():

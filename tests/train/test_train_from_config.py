@@ -5,6 +5,7 @@ import json
 import pytest
 
 from elastic.models.tiny.vocabulary import build_tokenizer
+from elastic.rewards.cores import default_workers
 from elastic.rollout import OutOfContext
 from elastic.train import TrainConfig, train_from_config
 from elastic.train.config.rollouts import RewardConfig
@@ -125,3 +126,8 @@ def test_a_configuration_says_which_answer_counts(options, rewards):
     solution = r"</think>\boxed{1}, \boxed{2} <answer>\boxed{3}</answer> \boxed{2}"
     two = r"</think>\boxed{1}, \boxed{2}"
     assert [reward(two, "1,2"), reward(two, "2"), reward(solution, "3")] == rewards
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [(3, 3), (None, default_workers())])
+def test_a_configuration_says_how_many_answers_are_graded_at_once(workers, at_once):
+    assert reward_function(RewardConfig(workers=workers)).workers == at_once

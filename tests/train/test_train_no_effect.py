@@ -25,7 +25,14 @@ PLAIN_IDLE = {
         "max_pass_rate": 0.95,
         "answer_kind": "number",
     },
-    "reward": {"alpha": 0.5, "target_min": 3, "target_max": 4, "boxes": "all", "answer_tags": True},
+    "reward": {
+        "alpha": 0.5,
+        "target_min": 3,
+        "target_max": 4,
+        "boxes": "all",
+        "answer_tags": True,
+        "workers": 3,
+    },
     "budget": {
         "thinking_low": 3,
         "solution_low": 2,

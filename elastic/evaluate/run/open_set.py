@@ -8,6 +8,7 @@ from typing import Any
 from elastic.data import NAMED_SETS, Problem
 from elastic.evaluate.run.sets import EvalSet
 from elastic.rewards import RewardFunction, math_reward
+from elastic.rewards.pool import PooledReward
 from elastic.rollout import chat_prompts
 
 REWARDS = ("math", "tiny")
@@ -70,7 +71,7 @@ def _reward(name: str) -> RewardFunction:
     if name not in REWARDS:
         raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, got '{name}'")
     if name == "math":
-        return math_reward
+        return PooledReward(math_reward)
     from elastic.models import tiny
 
     return tiny.reward

@@ -56,6 +56,7 @@ RULES = (
         lambda c: c.reward.name != "math",
         "only reward.name = 'math' reads it",
     ),
+    Rule(("reward.workers",), lambda c: c.reward.name == "tiny", "reward.name = 'tiny' takes no time"),
     Rule(
         ("reward.alpha", "reward.target_min", "reward.target_max"),
         lambda c: c.reward.length == "none",

@@ -104,6 +104,7 @@ class RewardConfig(Section):
             task; or ``code``, programs run against tests, which is not possible yet (`check_available`).
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
+        workers: answers graded at once, in each process; by default its share of the machine's cores.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward per token of the length term.
         target_min: least N, drawn uniformly for each prompt; by default the lesser of 100 and ``target_max``.
@@ -115,6 +116,7 @@ class RewardConfig(Section):
     name: Literal["math", "tiny", "code"] = "math"
     boxes: Boxes = "last"
     answer_tags: bool = False
+    workers: int | None = limited(None, low=1)
     length: Literal["none", "l1-exact", "l1-max"] = "none"
     alpha: float = limited(3e-4, low=0)
     target_min: int = limited(100, low=1)
