@@ -10,7 +10,18 @@ from string import Template
 from typing import Any
 
 # The script is these files in this order.
-_SCRIPTS = ("elements", "scales", "chart", "table", "answer", "problems", "traces", "parts", "main")
+_SCRIPTS = (
+    "elements",
+    "scales",
+    "drawing",
+    "chart",
+    "table",
+    "answer",
+    "problems",
+    "traces",
+    "parts",
+    "main",
+)
 
 
 def render(payload: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from elastic.evaluate.report.page import render
 from tests.evaluate.report.page import payloads
+from tests.evaluate.report.page.browser import Tab
 
 HOSTILE = [
     "<script>window.caught = 1</script>",
@@ -74,3 +76,18 @@ def test_text_from_right_to_left_turns_nothing_around_it(opened):
 def test_very_long_words_do_not_widen_the_page(opened, width):
     tab = opened(everywhere("w" * 3000), width=width)
     assert tab.run("document.documentElement.scrollWidth") == width
+
+
+def test_the_policy_refuses_what_is_not_of_the_page(chromium, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render(payloads.full()), encoding="utf-8")
+    tab = Tab(chromium)
+    tab.open(path)
+    tab.run(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.caught = 1'}))"
+    )
+    tab.run("document.body.insertAdjacentHTML('beforeend', '<b onclick=\"window.caught = 1\">x</b>')")
+    tab.run("document.body.lastChild.click()")
+    assert tab.run("window.caught") is None
+    assert tab.run(f"fetch('{path.as_uri()}').then(() => 'read', () => 'refused')") == "refused"
+    tab.close()
