@@ -164,7 +164,8 @@ class Traces:
 
     def _label(self, run: ReportRun, method: str) -> str:
         label = label_of(method, run.labels)
-        return label if len(self._runs) == 1 or label == run.name else f"{label} ({run.name})"
+        several = sum(bool(seen) for seen in self._seen.values()) > 1
+        return f"{label} ({run.name})" if several and label != run.name else label
 
 
 def _means(arm: str, place: Place, seen: Sequence[Seen]) -> Record:
