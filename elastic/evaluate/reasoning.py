@@ -27,7 +27,7 @@ def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
     longest = sorted(phrases, key=len, reverse=True)
     phrase = "|".join(re.escape(words).replace(r"\ ", r"[\s-]+").replace(r"\-", "-?") for words in longest)
     between = r"\W+(?:let\s+me\s+|let\W?s\s+)?"
-    return re.compile(rf"\b(?:{phrase})\b(?:{between}(?:{phrase})\b)*", re.IGNORECASE)
+    return re.compile(rf"\b(?:{phrase})\b(?:{between}(?:{phrase})\b)*")
 
 
 _RECHECK = _pattern(RECHECKS)
@@ -84,7 +84,7 @@ def count_rechecks(text: str) -> int:
 
     Those that follow on one another are one: "Hmm, wait. Let me double-check" and "wait check :" alike.
     """
-    return len(_RECHECK.findall(text))
+    return len(_RECHECK.findall(text.lower()))
 
 
 def repetition(text: str, gram: int = GRAM) -> float:

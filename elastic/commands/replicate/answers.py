@@ -4,8 +4,7 @@ Each arm's samples are one file, written when all of them are there, so a killed
 of each process again. Problem i of a seed has the same random numbers in every arm and under every budget.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from elastic.budget import Budget, Phase
+from elastic.commands.parts.samples import samples_path as samples_of
 from elastic.commands.replicate.config import NONE, ReplicateConfig
 from elastic.commands.replicate.plan import Arm
-from elastic.data.files import write_atomic
 from elastic.evaluate import PolicyOptions, Sample, eval_set, evaluate
 from elastic.evaluate.engines import Engine
 from elastic.evaluate.methods import get_method
@@ -26,7 +25,11 @@ from elastic.sampling import Sampling
 
 
 def answer(engine: Engine, arm: Arm, config: ReplicateConfig, seed: int) -> list[Sample]:
-    """The samples of an arm: every budget of it on the problems that belong to a training seed."""
+    """The samples of an arm: every budget of it on the problems that belong to a training seed.
+
+    Those of `ReplicateConfig.traced_problems` keep their texts.
+    """
+    traced = {problem.id for problem in config.traced_problems()}
     unlimited = any(pair == NONE for pair in arm.pairs) or get_method(arm.method).length != "none"
     samples = evaluate(
         engine,
@@ -36,11 +39,14 @@ def answer(engine: Engine, arm: Arm, config: ReplicateConfig, seed: int) -> list
         sampling=Sampling(temperature=config.temperature, seed=config.test_seed(seed)),
         options=PolicyOptions(closing=arm.closing),
         max_new_tokens=config.max_new_tokens if unlimited else None,
-        texts=False,
+        texts=seed == config.first_seed,
         chunk_rows=config.problems,
         progress=False,
     )
-    return [replace(sample, method=arm.name) for sample in samples]
+    return [
+        replace(sample, method=arm.name, segments=sample.segments if sample.problem in traced else ())
+        for sample in samples
+    ]
 
 
 class SwappedEngine:
@@ -94,10 +100,4 @@ def open_engine(model: Any, tokenizer: Any, config: ReplicateConfig) -> RolloutE
 
 def samples_path(out: Path, arm: str, seed: int) -> Path:
     """Where an arm's samples are kept."""
-    return out / "samples" / f"{arm}-{seed}.jsonl"
-
-
-def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Writes them, one a line, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(json.dumps(sample.to_dict()) + "\n" for sample in samples))
+    return samples_of(out, f"{arm}-{seed}")

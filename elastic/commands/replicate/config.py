@@ -17,6 +17,7 @@ Pair = tuple[int, int]
 BudgetPair = tuple[int | None, int | None]
 
 NONE: BudgetPair = (None, None)
+TRACED = 24  # problems whose answers the report shows
 _TEST_SEED = 10_000  # plus the training's: training and evaluation never share a seed
 
 
@@ -165,6 +166,10 @@ class ReplicateConfig:
     def test_problems(self, seed: int) -> list[Problem]:
         """The evaluation's problems that belong to a training seed."""
         return problems(self.problems, self.test_seed(seed), self.split)
+
+    def traced_problems(self) -> list[Problem]:
+        """Those whose answers the report shows, of the first seed."""
+        return self.test_problems(self.first_seed)[:TRACED]
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on, as JSON gives it back."""

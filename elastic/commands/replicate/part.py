@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from elastic.commands.parts.samples import write_samples
 from elastic.commands.parts.training import train, training_config
 from elastic.commands.replicate import plan
-from elastic.commands.replicate.answers import SwappedEngine, answer, open_engine, samples_path, write_samples
+from elastic.commands.replicate.answers import SwappedEngine, answer, open_engine, samples_path
 from elastic.commands.replicate.config import ReplicateConfig, from_json
 from elastic.commands.replicate.plan import Training
 from elastic.evaluate.sample import Sample

@@ -14,9 +14,12 @@ from elastic.commands.replicate.config import ReplicateConfig
 from elastic.commands.replicate.config import to_json as config_json
 from elastic.commands.replicate.part import load, say
 from elastic.commands.replicate.report import fill, report
+from elastic.commands.report import write_report
 from elastic.data.files import read_text, write_atomic
-from elastic.evaluate import Row, Sample, read_samples, rows_of
+from elastic.evaluate import EvalSet, Row, Sample, read_samples, rows_of
 from elastic.evaluate.report.figures import accuracy_figure
+from elastic.evaluate.run.problems import write_problems
+from elastic.models import tiny
 from elastic.models.threads import available_cores, threads_for
 from elastic.models.tiny.pretrain import save
 from elastic.models.tiny.requests import read_requests
@@ -24,6 +27,7 @@ from elastic.models.tiny.requests import read_requests
 RESULT = "replicate.json"
 REPORT = "replicate.md"
 FIGURE = "replicate.png"
+PAGE = "report.html"
 _DRAWN = ("vanilla", "s1", "separate", "capped", "e1", "l1_exact_long")
 
 
@@ -40,7 +44,7 @@ def run(
     Args:
         config: the settings.
         out: directory of the base, the runs, the samples and the results; created.
-        results: another directory for a copy of the three files of results; created.
+        results: another directory for a copy of the four files of results; created.
         page: another page, whose claims, tables and figure are replaced by those of this run.
         processes: parts that run at the same time, each with one thread; None for two, or one on a single
             core. One runs in this process.
@@ -66,13 +70,16 @@ def run(
         result = summarise(found, config) | {"wall_seconds": round(time.monotonic() - started, 1)}
         draw(result, out / FIGURE, config)
         write_atomic(out / REPORT, report(result | {"settings": config.settings()}))
+        write_problems(out, [EvalSet(tiny.NAME, config.traced_problems(), tiny.reward)])
         state.finish(result)
         say(f"done in {result['wall_seconds']:.0f} s; results in {out}")
     written = state.result
     assert written is not None
+    write_report([out], out / PAGE, title=f"Embedded model, {config.seeds} seeds: the paper's methods")
+    say(f"the report, for a browser: {out / PAGE}")
     if results is not None:
         results.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, REPORT, FIGURE):
+        for name in (RESULT, REPORT, FIGURE, PAGE):
             write_atomic(results / name, (out / name).read_bytes())
     if page is not None:
         figure = os.path.relpath((results or out) / FIGURE, page.parent)

@@ -16,7 +16,7 @@ from elastic.evaluate.run.problems import read_problems
 from elastic.train.run.metrics import METRICS_FILE, SAMPLES_FILE
 
 # The base first and E1 last: these two stand side by side when the page opens.
-_DEMO = ("separate", "vanilla", "capped", "e1")
+_ORDER = {"separate": -1, "e1": 1}
 _IN_TRAINING = "step {}"  # the set that a rollout's problem is shown under
 
 
@@ -67,16 +67,13 @@ def demo(path: Path, name: str) -> ReportRun:
     """A folder of `elastic demo`."""
     result = _object(path / "demo.json")
     settings = result["settings"]
+    methods = dict.fromkeys(row["method"] for row in result["rows"])
     return ReportRun(
         name=name,
         kind="demo",
         facts=_facts(settings, ("thinking", "solution", "steps", "problems", "split", "seed")),
         rows=_rows(result["rows"], path / "demo.json"),
-        # The base first, and E1 last: these two stand side by side when the page opens.
-        answers=partial(
-            _answers,
-            [path / "samples" / f"{method}.jsonl" for method in ("separate", "vanilla", "capped", "e1")],
-        ),
+        answers=partial(_answers, [path / "samples" / f"{method}.jsonl" for method in _in_order(methods)]),
         problems=read_problems(path),
         trainings=_trainings((method, path / method) for method in ("e1", "capped")),
     )
@@ -86,26 +83,29 @@ def replication(path: Path, name: str) -> ReportRun:
     """A folder of `make replicate`, or its results alone."""
     result = _object(path / "replicate.json")
     settings, labels = result["settings"], result["labels"]
-    seeds = range(settings["first_seed"], settings["first_seed"] + settings["seeds"])
     first = settings["first_seed"]
+    seeds = range(first, first + settings["seeds"])
     notes = [] if (path / "samples").is_dir() else [f"{name} holds results without answers."]
     runs = sorted((path / "runs").glob(f"*-{first}"))
     if runs:
         notes.append(f"Of {len(seeds)} trainings of each method the curves show that with seed {first}.")
+    parts = [f"{arm}-{seed}" for arm in _in_order(labels) for seed in seeds]
     return ReportRun(
         name=name,
         kind="replicate",
         facts=_facts(settings, ("seeds", "thinking", "solution", "steps", "problems", "split", "base")),
         rows=_rows(result["rows"], path / "replicate.json"),
-        answers=partial(
-            _answers, [path / "samples" / f"{arm}-{seed}.jsonl" for arm in labels for seed in seeds]
-        ),
+        answers=partial(_answers, [path / "samples" / f"{part}.jsonl" for part in parts]),
         problems=read_problems(path),
         labels=labels,
         trainings=_trainings((run.name.removesuffix(f"-{first}"), run) for run in runs),
         claims=[_claim(claim) for claim in result["claims"]],
         notes=notes,
     )
+
+
+def _in_order(methods: Iterable[str]) -> list[str]:
+    return sorted(methods, key=lambda method: _ORDER.get(method, 0))  # stable
 
 
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def write_report(
     Args:
         folders: of `elastic eval`, `elastic train`, `elastic demo` or `make replicate`, in the order in which
             they are shown: the base first.
-        out: of the HTML file; its directory must exist.
+        out: of the HTML file; its folder must exist.
         title: of the page; by default the runs' names.
         most_problems: in the traces; 0 leaves them out.
 
@@ -32,9 +32,14 @@ def write_report(
         The size of the file in bytes.
 
     Raises:
-        ValueError: a folder that holds no such run, twice the same one, or files that are damaged.
+        ValueError: a folder that holds no such run, twice the same one, files that are damaged, or an `out`
+            that is no place for a file.
         OSError: one cannot be read, or `out` not be written.
     """
+    if out.is_dir():
+        raise ValueError(f"out: expected a file, got {out}, which is a folder")
+    if not out.parent.is_dir():
+        raise ValueError(f"out: {out.parent} is no folder")
     paths = [Path(folder) for folder in folders]
     real = [path.resolve() for path in paths]
     if again := [path for path, found in zip(paths, real, strict=True) if real.count(found) > 1]:

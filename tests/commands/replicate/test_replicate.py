@@ -15,7 +15,7 @@ from elastic.evaluate import Row, read_samples
 from elastic.models import tiny
 
 CONFIG = ReplicateConfig.quick(problems=4)
-FILES = ("replicate.json", "replicate.md", "replicate.png")
+FILES = ("replicate.json", "replicate.md", "replicate.png", "report.html")
 
 
 @pytest.fixture(scope="module")
