@@ -28,15 +28,15 @@ class Started:
 
     Attributes:
         process: what this process started and waits for, the leader of a process group.
-        ended_fd: a descriptor that is readable once `process` has ended.
         first: number of the program's first process; in a sandbox a child of `process`.
+        ended_fd: a descriptor that is readable once `process` has ended.
         first_fd: in a sandbox a descriptor of the first process, with which all others die; else None.
         go_fd: in a sandbox a descriptor that is readable until the program begins; else None.
     """
 
     process: subprocess.Popen[bytes]
-    ended_fd: int
     first: int
+    ended_fd: int = -1
     first_fd: int | None = None
     go_fd: int | None = None
 
@@ -62,6 +62,13 @@ class Started:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def close(self) -> None:
+        """Ends it and closes its descriptors."""
+        self.end()
+        for fd in (self.ended_fd, self.first_fd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+
 
 @contextlib.contextmanager
 def start_sandboxed(
@@ -77,14 +84,10 @@ def start_sandboxed(
             passed.append(_memory_file(held, program()))
             options += ["--seccomp", str(passed[-1])]
         started = _started(held, sandboxed(argv, names, limits, options), stdin, pass_fds=passed)
-        try:
-            if (first := _first_process(told, started.ended_fd)) is not None:
-                started.first, started.first_fd, started.go_fd = first, os.pidfd_open(first), waits
-                held.callback(os.close, started.first_fd)
-            os.write(go, b"!")  # closing it would not do: a fork in another thread may hold the other end
-            yield started
-        finally:
-            started.end()
+        if (first := _first_process(told, started.ended_fd)) is not None:
+            started.first, started.first_fd, started.go_fd = first, os.pidfd_open(first), waits
+        os.write(go, b"!")  # closing it would not do: a fork in another thread may hold the other end
+        yield started
 
 
 @contextlib.contextmanager
@@ -97,11 +100,7 @@ def start_bare(
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-        started = _started(held, limited(argv, limits, processes=False), stdin, cwd=folder)
-        try:
-            yield started
-        finally:
-            started.end()
+        yield _started(held, limited(argv, limits, processes=False), stdin, cwd=folder)
 
 
 def _started(held: contextlib.ExitStack, command: list[str], stdin: bytes, **options: Any) -> Started:
@@ -116,9 +115,10 @@ def _started(held: contextlib.ExitStack, command: list[str], stdin: bytes, **opt
             **options,
         )
     )
-    ended = os.pidfd_open(process.pid)
-    held.callback(os.close, ended)
-    return Started(process, ended, process.pid)
+    started = Started(process, process.pid)
+    held.callback(started.close)
+    started.ended_fd = os.pidfd_open(process.pid)
+    return started
 
 
 def _first_process(told: int, ended: int) -> int | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.rewards.sandbox import PYTHON, Limits, run
+from elastic.rewards.sandbox import PYTHON, Limits, run, start
 from elastic.rewards.sandbox.reader import Reader
 from elastic.rewards.sandbox.run import _warn_once
 from tests.rewards.sandbox.programs import FEW, living, needs_sandbox, python
@@ -100,23 +100,28 @@ def test_nothing_is_left_of_runs_that_end_in_any_way(sandbox):
 
 
 @BOTH
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("place", ["follow", "drain", "_first_process"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("place", [(Reader, "follow"), (Reader, "drain"), (os, "pidfd_open")])
 def test_nothing_is_left_of_a_run_that_is_interrupted(place, error, sandbox, monkeypatch):
-    python("", sandbox=sandbox)
-    before, token = held(), uuid.uuid4().hex
+    check_interrupted(place, error, sandbox, monkeypatch)
 
+
+@needs_sandbox
+@pytest.mark.parametrize("place", [(start, "_first_process"), (os, "write")])
+def test_nothing_is_left_of_a_sandbox_that_is_interrupted_while_it_is_made(place, monkeypatch):
+    check_interrupted(place, KeyboardInterrupt, True, monkeypatch)
+
+
+def check_interrupted(place, error, sandbox, monkeypatch):
     def interrupted(*_):
         raise error("now")
 
-    if place != "_first_process":
-        monkeypatch.setattr(Reader, place, interrupted)
-    elif sandbox:
-        monkeypatch.setattr("elastic.rewards.sandbox.start._first_process", interrupted)
-    else:
-        pytest.skip("only a sandbox has one")
-    with pytest.raises(error, match="now"):
-        python(SLEEPER, token, sandbox=sandbox)
+    python("", sandbox=sandbox)
+    before, token = held(), uuid.uuid4().hex
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, interrupted)
+        with pytest.raises(error, match="now"):
+            python(SLEEPER, token, sandbox=sandbox)
     wait_for(lambda: not living(token))
     assert held() == before
 
