@@ -45,6 +45,11 @@ class Workers:
         for worker in self.all:
             worker.close()
 
+    def kill(self) -> None:
+        """Ends the processes without waiting for what they judge."""
+        for worker in self.all:
+            worker.kill()
+
 
 class _Pair:
     """Two expressions, judged for the first who asks; others wait for the answer."""
@@ -63,7 +68,7 @@ class _Pair:
 
 _pair = lru_cache(maxsize=65536)(_Pair)
 _workers = Workers(default_workers())
-atexit.register(lambda: _workers.close())
+atexit.register(lambda: _workers.kill())
 
 
 def _in_a_forked_process() -> None:

@@ -4,12 +4,16 @@ Rewards leave the long work to other processes: mathematics to the workers of `e
 program to its sandbox. So threads suffice, one for each answer that is being graded; they end with the batch.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from elastic.rewards import RewardFunction
 from elastic.rewards.cores import default_workers
+
+_Waiting = SimpleQueue[tuple[Future[float | None], tuple[str, Any]]]
 
 
 class PooledReward:
@@ -53,10 +57,38 @@ class PooledReward:
         # By identity: rows of one problem share its tests, which may hold lists and have no hash.
         keys = [(text, id(reference)) for text, reference in zip(responses, references, strict=True)]
         jobs = dict(zip(keys, zip(responses, references, strict=True), strict=True))
-        threads = ThreadPoolExecutor(self.workers, thread_name_prefix="grading")
+        grades = dict(zip(jobs, self._begun(jobs.values()), strict=True))
         try:
-            grades = threads.map(lambda pair: self._reward(*pair), jobs.values())
-            values = dict(zip(jobs, grades, strict=True))
+            return [grades[key].result() for key in keys]
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-        return [values[key] for key in keys]
+            for grade in grades.values():
+                grade.cancel()
+
+    def _begun(self, pairs: Iterable[tuple[str, Any]]) -> list[Future[float | None]]:
+        """What the reward will have said of each pair.
+
+        An interpreter that ends does not wait for these threads, as it would for those of an executor: a program
+        may take minutes.
+        """
+        grades: list[Future[float | None]] = []
+        waiting: _Waiting = SimpleQueue()
+        for pair in pairs:
+            grades.append(Future())
+            waiting.put((grades[-1], pair))
+        for _ in range(min(self.workers, len(grades))):
+            threading.Thread(target=self._grade, args=(waiting,), name="grading", daemon=True).start()
+        return grades
+
+    def _grade(self, waiting: _Waiting) -> None:
+        """Grades one waiting pair after another until there is none."""
+        while True:
+            try:
+                grade, pair = waiting.get_nowait()
+            except Empty:
+                return
+            if not grade.set_running_or_notify_cancel():
+                continue
+            try:
+                grade.set_result(self._reward(*pair))
+            except BaseException as error:  # for the thread that waits for the grade
+                grade.set_exception(error)

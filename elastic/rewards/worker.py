@@ -52,9 +52,13 @@ class Worker:
     def close(self) -> None:
         """Ends the process; the next pair starts another."""
         with self._lock:
-            if self._process is not None:
-                self._process.kill()  # sooner than what it does at its own end
+            self.kill()  # sooner than what it does at its own end
             self._stop()
+
+    def kill(self) -> None:
+        """Ends the process at once, whoever waits for it."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def _ask(self, stated: str, answer: str) -> bytes | None:
         """The process's answer; b"" if the pair went beyond the limits, None if it ended otherwise."""

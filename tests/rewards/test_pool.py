@@ -139,15 +139,22 @@ def test_the_first_row_whose_reward_fails_is_the_one_that_is_raised():
 
 
 def test_after_a_failure_no_further_row_is_begun():
-    begun = []
+    begun, raised = [], threading.Event()
 
     def reward(response: str, reference: str) -> float:
         begun.append(response)
-        raise ValueError(response)
+        if response == "0":
+            raise ValueError("no grade")
+        assert raised.wait(30)
+        return 0.0
 
-    with pytest.raises(ValueError, match="0"):
-        PooledReward(reward, 1).grade_many([str(n) for n in range(1000)], [""] * 1000)
-    assert len(begun) < 1000
+    with pytest.raises(ValueError, match="no grade"):
+        PooledReward(reward, 1).grade_many([str(n) for n in range(100)], [""] * 100)
+    raised.set()
+    for thread in threading.enumerate():
+        if thread.name == "grading":
+            thread.join()
+    assert begun in (["0"], ["0", "1"])
 
 
 def test_no_rows_have_no_grades():
