@@ -67,8 +67,8 @@ class PooledReward:
     def _begun(self, pairs: Iterable[tuple[str, Any]]) -> list[Future[float | None]]:
         """What the reward will have said of each pair.
 
-        An interpreter that ends does not wait for these threads, as it would for those of an executor: a program
-        may take minutes.
+        An interpreter that ends does not wait for these threads, as it would for those of an executor: a
+        program may take minutes.
         """
         grades: list[Future[float | None]] = []
         waiting: _Waiting = SimpleQueue()
