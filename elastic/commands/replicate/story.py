@@ -124,6 +124,7 @@ def summarise(samples: dict[tuple[str, int], list[Sample]], config: ReplicateCon
         "rows": rows,
         "claims": [claim.to_dict() for claim in claims(answers, config)],
         "labels": plan.labels(config),
+        "drawn": list(_DRAWN),
     }
 
 

@@ -46,6 +46,10 @@ def read_run(path: Path, name: str) -> ReportRun:
         raise ValueError(f"RUN: {path} is no folder")
     for kind in _KINDS:
         if all((path / mark).is_file() for mark in kind.marks):
-            return kind.read(path, name)
+            try:
+                return kind.read(path, name)
+            except KeyError as error:
+                damaged = f"is damaged, or of another version of {kind.command}"
+                raise ValueError(f"RUN: {path} {damaged}: it lacks {error}") from error
     known = ", ".join(f"{' and '.join(kind.marks)} ({kind.command})" for kind in _KINDS)
     raise ValueError(f"RUN: {path} holds no finished run; looked for {known}")

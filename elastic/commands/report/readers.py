@@ -25,7 +25,7 @@ def evaluation(path: Path, name: str) -> ReportRun:
     settings = _object(path / SETTINGS)
     notes = []
     if (path / RESULT).exists():
-        rows = _rows(_object(path / RESULT)["rows"], path / RESULT)
+        rows = _rows(_object(path / RESULT)["rows"])
     else:
         notes.append(f"{name} is not finished: what is there of it is shown.")
         samples = [replace(sample, segments=()) for sample in iterate_samples(path / SAMPLES)]
@@ -72,7 +72,7 @@ def demo(path: Path, name: str) -> ReportRun:
         name=name,
         kind="demo",
         facts=_facts(settings, ("thinking", "solution", "steps", "problems", "split", "seed")),
-        rows=_rows(result["rows"], path / "demo.json"),
+        rows=_rows(result["rows"]),
         answers=partial(_answers, [path / "samples" / f"{method}.jsonl" for method in _in_order(methods)]),
         problems=read_problems(path),
         trainings=_trainings((method, path / method) for method in ("e1", "capped")),
@@ -94,10 +94,11 @@ def replication(path: Path, name: str) -> ReportRun:
         name=name,
         kind="replicate",
         facts=_facts(settings, ("seeds", "thinking", "solution", "steps", "problems", "split", "base")),
-        rows=_rows(result["rows"], path / "replicate.json"),
+        rows=_rows(result["rows"]),
         answers=partial(_answers, [path / "samples" / f"{part}.jsonl" for part in parts]),
         problems=read_problems(path),
         labels=labels,
+        drawn=result.get("drawn"),
         trainings=_trainings((run.name.removesuffix(f"-{first}"), run) for run in runs),
         claims=[_claim(claim) for claim in result["claims"]],
         notes=notes,
@@ -159,12 +160,9 @@ def _trainings(folders: Iterable[tuple[str, Path]]) -> list[Training]:
     ]
 
 
-def _rows(records: Iterable[Mapping[str, Any]], path: Path) -> list[Row]:
+def _rows(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     fields = Row.__dataclass_fields__
-    try:
-        return [Row(**{name: record[name] for name in fields}) for record in records]
-    except KeyError as error:
-        raise ValueError(f"{path}: a row without {error}: another version wrote it") from error
+    return [Row(**{name: record[name] for name in fields}) for record in records]
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@
  * @param {object[]} specs see `chart`
  */
 function charts(specs) {
-  const hidden = new Set(); // labels
+  const hidden = new Set(specs.flatMap((spec) => spec.series.filter((line) => line.hidden).map((line) => line.label)));
   const drawn = specs.map((spec) => chart(spec, hidden));
   const stress = (label) => drawn.forEach((one) => one.stress(hidden.has(label) ? null : label));
   const labels = new Set(specs.flatMap((spec) => spec.series.map((line) => line.label)));
   const buttons = [...labels].map((label) => {
     const index = numberOf(label);
-    const button = element("button", { type: "button", "aria-pressed": "true", class: colourOf(index) });
+    const button = element("button", { type: "button", "aria-pressed": String(!hidden.has(label)), class: colourOf(index) });
     button.append(sample(index), visible(label));
     for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => stress(label));
     for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => stress(null));

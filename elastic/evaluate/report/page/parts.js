@@ -6,7 +6,7 @@ function accuracy(curves) {
   const name = nameOfLine(curves);
   const specs = [...grouped(curves, (curve) => curve.data)].map(([data, lines]) => ({
     title: data, height: 350, x: "tokens used per answer (mean)", y: "accuracy", share: true, fromZero: true,
-    series: lines.map((line) => ({ label: name(line), points: line.points.map(accuracyPoint) })),
+    series: lines.map((line) => ({ label: name(line), hidden: line.hidden, points: line.points.map(accuracyPoint) })),
   }));
   return [
     element("p", {}, "Bands are 95 % intervals; a star stands for no budget. The buttons switch lines off and on."),
@@ -33,7 +33,7 @@ function nameOfLine(lines) {
 function training(metrics) {
   const specs = [...grouped(metrics, (metric) => metric.metric).values()].map((lines) => ({
     title: lines[0].title, height: 240, x: "step", y: lines[0].unit, fromZero: false,
-    series: lines.map((line) => ({ label: line.run, points: line.steps.map((step, index) => ({
+    series: lines.map((line) => ({ label: line.run, hidden: line.hidden, points: line.steps.map((step, index) => ({
       x: step, y: line.values[index], text: [`step ${step}`, `${short(line.values[index])} ${line.unit ?? ""}`],
     })) })),
   }));
@@ -45,7 +45,7 @@ function lengths(lines) {
   const spec = {
     title: "Tokens per answer", height: 350, x: "tokens asked for or allowed", y: "tokens used (mean)",
     fromZero: true, diagonal: "as asked",
-    series: lines.map((line) => ({ label: name(line), points: line.points.map((point) => ({
+    series: lines.map((line) => ({ label: name(line), hidden: line.hidden, points: line.points.map((point) => ({
       x: point.asked, y: point.used, low: point.low, high: point.high,
       text: [
         `${written(point.asked, "tokens")} tokens asked for or allowed`,

@@ -1,6 +1,6 @@
 """A finished run as the report reads it, wherever its files are from."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -48,6 +48,7 @@ class ReportRun:
         answers: reads its answers, each time anew and in the same order: texts may be larger than memory.
         problems: by (set, id), as far as they are known.
         labels: what a reader sees for a method; those of `elastic.evaluate.methods` need none.
+        drawn: methods and trainings whose lines charts begin with, where not with all of them.
         trainings: their curves.
         claims: what was claimed and how it came out: `claim`, `outcome`, `low`, `high`.
         notes: what a reader must know of it, in sentences.
@@ -60,6 +61,11 @@ class ReportRun:
     answers: Callable[[], Iterable[Answer]] = tuple
     problems: Mapping[tuple[str, str], Problem] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    drawn: Collection[str] | None = None
     trainings: Sequence[Training] = ()
     claims: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+
+    def hides(self, name: str) -> bool:
+        """Whether charts begin without the line of a method or training."""
+        return self.drawn is not None and name not in self.drawn

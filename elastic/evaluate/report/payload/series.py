@@ -31,9 +31,13 @@ def curves(runs: Iterable[ReportRun]) -> list[Record]:
             lines.setdefault((row.data, row.method), []).append(row)
         for (data, method), rows in lines.items():
             points = [_point(row) for row in sorted(rows, key=lambda row: row.tokens)]
-            names = {"run": run.name, "data": data, "method": method}
-            found.append(names | {"label": label_of(method, run.labels), "points": points})
+            found.append({"data": data} | _line(run, method) | {"points": points})
     return found
+
+
+def _line(run: ReportRun, method: str) -> Record:
+    label = label_of(method, run.labels)
+    return {"run": run.name, "method": method, "label": label, "hidden": run.hides(method)}
 
 
 def _point(row: Row) -> Record:
@@ -83,12 +87,7 @@ def lengths(run: ReportRun, samples: Iterable[Sample]) -> list[Record]:
         if (allowed := allowance(sample.budget)) != float("inf"):
             lines.setdefault(sample.method, {}).setdefault(allowed, []).append(sample)
     return [
-        {
-            "run": run.name,
-            "method": method,
-            "label": label_of(method, run.labels),
-            "points": [_length(asked, found) for asked, found in sorted(points.items())],
-        }
+        _line(run, method) | {"points": [_length(asked, found) for asked, found in sorted(points.items())]}
         for method, points in lines.items()
     ]
 

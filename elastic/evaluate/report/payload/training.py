@@ -33,12 +33,14 @@ def training(runs: Iterable[ReportRun]) -> list[dict[str, Any]]:
 
     A curve of more than `MOST_POINTS` points keeps evenly spaced ones, the first and the last among them.
     """
-    found = [record for run in runs for item in run.trainings for record in _curves(item)]
+    found = [
+        record for run in runs for item in run.trainings for record in _curves(item, run.hides(item.name))
+    ]
     order = list(dict.fromkeys([*_METRICS, *(record["metric"] for record in found)]))
     return sorted(found, key=lambda record: order.index(record["metric"]))
 
 
-def _curves(item: Training) -> list[dict[str, Any]]:
+def _curves(item: Training, hidden: bool) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for record in item.records for name in record)
     curves = []
     for name in names:
@@ -50,7 +52,7 @@ def _curves(item: Training) -> list[dict[str, Any]]:
         values = [value if value is None else float(f"{value:.5g}") for _, value in points]
         if any(value is not None for value in values):
             steps = [step for step, _ in points]
-            about = {"run": item.name, "metric": name, "title": title[0], "unit": title[1]}
+            about = {"run": item.name, "metric": name, "title": title[0], "unit": title[1], "hidden": hidden}
             curves.append(about | {"steps": steps, "values": values})
     return curves
 

@@ -77,3 +77,10 @@ def test_lengths_are_sampled_tokens_against_the_sum_that_was_asked_or_allowed() 
     assert l1["points"] == [{"asked": 64, "used": 70, "low": low, "high": high, "count": 2}]
     assert [(point["asked"], point["used"]) for point in e1["points"]] == [(32, 12)]
     assert e1["label"] == "E1: trained under budgets"
+
+
+def test_lines_that_a_run_does_not_draw_are_marked(rows: list[Row]) -> None:
+    samples = answers_to("ab", "e1", LOOSE)
+    found = curves([run_of("base", samples, rows=rows, drawn=("e1",))])
+    assert [curve["hidden"] for curve in found] == [True, True, True, False]
+    assert not any(curve["hidden"] for curve in curves([run_of("base", samples, rows=rows)]))
