@@ -73,9 +73,8 @@ def test_an_evaluation_gives_curves_table_lengths_and_traces(report, evaluated: 
     assert payload["title"] == "Elastic: base"
     (run,) = payload["runs"]
     assert run["kind"] == "evaluation"
-    assert {"data": "tiny", "methods": "vanilla, separate", "temperature": 1.0}.items() <= run[
-        "facts"
-    ].items()
+    facts = {"data": "tiny", "methods": "vanilla, separate", "temperature": 1.0}
+    assert facts.items() <= run["facts"].items()
     assert [curve["method"] for curve in payload["curves"]] == ["vanilla", "separate"]
     assert len(payload["table"]["rows"]) == 4
     assert [line["points"][0]["asked"] for line in payload["lengths"]] == [32, 32]

@@ -20,6 +20,7 @@ def test_metrics_become_curves_in_one_order_with_a_line_per_training() -> None:
         "metric": "kl",
         "title": "",
         "unit": "nats",
+        "hidden": False,
         "steps": [1, 2],
         "values": [0.1, 0.2],
     }
