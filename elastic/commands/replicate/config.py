@@ -19,6 +19,7 @@ BudgetPair = tuple[int | None, int | None]
 NONE: BudgetPair = (None, None)
 TRACED = 24  # problems whose answers the report shows
 _TEST_SEED = 10_000  # plus the training's: training and evaluation never share a seed
+_TEST_SEED = 20_000  # of all test problems, and plus a training's of its answers: none is a training's
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ReplicateConfig:
         splits: (t, s) with the same sum: asymmetric controls.
         unthought: solution budgets at t = 0, a control.
         ablation: other (t*, s*) that E1 is trained under, with seed 0 alone.
-        problems: of the evaluation, per seed.
+        problems: of the evaluation, per seed; no two of all of them are equal.
         temperature: of rollouts and of the evaluation's answers.
         steps: rollout batches of a training.
         long_steps: of the longer L1-Exact, from which L1-Max starts.
@@ -49,6 +50,8 @@ class ReplicateConfig:
             (3e-4 x 3900 tokens).
         max_new_tokens: end of a completion without budgets; above the longest thoughts, so that only a text
             that goes on for ever meets it.
+        token_stops: mean tokens of an answer at which the accuracies of two arms are compared, where both take
+            them.
         cuts: of each thought of the AnytimeReasoner training (arXiv 2505.13438), in tokens, up to t*.
         curriculum_start: first t* of the curriculum.
         prompts_per_step: problems per batch.
@@ -70,14 +73,15 @@ class ReplicateConfig:
     splits: tuple[Pair, ...] = ((16, 48), (32, 32), (48, 16), (60, 4))
     unthought: tuple[int, ...] = (12, 48)
     ablation: tuple[Pair, ...] = ((16, 24), (24, 24), (40, 12), (64, 24))
-    problems: int = 400
+    problems: int = 320
     temperature: float = 1.0
     steps: int = 40
-    long_steps: int = 120
+    long_steps: int = 80
     request: Pair = (16, 128)
     alpha: float = 1.17 / 112
     max_new_tokens: int = 320
     cuts: tuple[int, ...] = (16, 40)
+    token_stops: tuple[int, ...] = tuple(range(16, 97, 8))
     curriculum_start: int = 96
     prompts_per_step: int = 24
     samples_per_prompt: int = 8
@@ -160,12 +164,15 @@ class ReplicateConfig:
         return [pair for pair in self.grid if pair[0] is not None and pair[0] <= self.thinking + 8]
 
     def test_seed(self, seed: int) -> int:
-        """The seed of the evaluation's problems and answers that belongs to a training seed."""
+        """The seed of the evaluation's answers that belongs to a training seed."""
         return _TEST_SEED + seed
 
     def test_problems(self, seed: int) -> list[Problem]:
-        """The evaluation's problems that belong to a training seed."""
-        return problems(self.problems, self.test_seed(seed), self.split)
+        """The evaluation's problems that belong to a training seed: its share of one draw without repeats."""
+        first = self.problems * (seed - self.first_seed)
+        drawn = problems(2 * self.problems * self.seeds, _TEST_SEED, self.split)
+        distinct = list({problem.prompt: problem for problem in reversed(drawn)}.values())[::-1]
+        return distinct[first : first + self.problems]
 
     def traced_problems(self) -> list[Problem]:
         """Those whose answers the report shows, of the first seed."""

@@ -113,7 +113,7 @@ def arms(config: ReplicateConfig) -> dict[str, list[Arm]]:
     found = {
         BASE: [
             Arm("vanilla", "vanilla", "vanilla", open_grid),
-            Arm("s1", "s1", "separate", grid, closing=S1_CLOSING),
+            Arm("s1", "s1, forced answer, no Wait", "separate", grid, closing=S1_CLOSING),
             Arm("separate", "separate budgeting", "separate", (*open_grid, *controls)),
         ],
         "e1": [Arm("e1", "E1", "e1", (*open_grid, *controls))],

@@ -69,6 +69,7 @@ def tables(result: Record) -> str:
             of("Accuracy on the answers whose thought was cut, % (of how many):", trained, _cut),
             of("Leakage: solution tokens behind cut thoughts over those behind whole ones:", trained, _leak),
             _controls(rows, settings, labels),
+            _trainings(result["trainings"]),
         ]
     )
 
@@ -112,7 +113,8 @@ def _comparisons(claim: Record) -> str:
 def _difference(item: Record) -> str:
     value, low, high = (_number(item[key], item) for key in ("value", "low", "high"))
     limit = f", margin {_number(item['margin'], item)}" if item["margin"] else ""
-    return f"{value} ({low} to {high}){limit}"
+    levels = "{:.1f} against {:.1f}: ".format(*(100 * x for x in item["levels"])) if item["levels"] else ""
+    return f"{levels}{value} ({low} to {high}){limit}"
 
 
 def _number(value: float, item: Record) -> str:
@@ -154,6 +156,20 @@ def _controls(rows: Sequence[Record], settings: Record, labels: Mapping[str, str
     heads = [f"({thinking}, {solution})" for thinking, solution in pairs]
     title = "Accuracy at other splits (t, s) and without thinking, %:"
     return f"{title}\n\n{markdown_table(['(t, s)', *heads], lines)}"
+
+
+def _trainings(trainings: Sequence[Record]) -> str:
+    """Trainings of equal steps do not cost the same."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for item in trainings:
+        found.setdefault((item["name"], item["steps"]), []).append(item["rollout_tokens"])
+    lines = [
+        [name, str(steps), f"{sum(tokens) / len(tokens) / 1000:.0f}", str(len(tokens))]
+        for (name, steps), tokens in found.items()
+    ]
+    heads = ["training", "steps", "thousand tokens", "seeds"]
+    title = "Tokens that the rollouts of a training took, mean over seeds, groups without a signal included:"
+    return f"{title}\n\n{markdown_table(heads, lines)}"
 
 
 def _accuracy(row: Record) -> str:

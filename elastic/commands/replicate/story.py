@@ -1,5 +1,6 @@
 """A replication from its start, or from where it was stopped, to its files."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -12,17 +13,23 @@ from elastic.commands.replicate.answers import samples_path
 from elastic.commands.replicate.claims import Answers, claims
 from elastic.commands.replicate.config import ReplicateConfig
 from elastic.commands.replicate.config import to_json as config_json
-from elastic.commands.replicate.part import load, say
+from elastic.commands.replicate.part import load, run_dir, say
 from elastic.commands.replicate.report import fill, report
+<<<<<<< HEAD
 from elastic.commands.report import write_report
 from elastic.data.files import read_text, write_atomic
 from elastic.evaluate import EvalSet, Row, Sample, read_samples, rows_of
+=======
+from elastic.data.files import read_lines, read_text, write_atomic
+from elastic.evaluate import Row, Sample, read_samples, rows_of
+>>>>>>> 173135c (Replication: distinct and unseen test problems, fixed token counts, levels beside differences, what trainings cost)
 from elastic.evaluate.report.figures import accuracy_figure
 from elastic.evaluate.run.problems import write_problems
 from elastic.models import tiny
 from elastic.models.threads import available_cores, threads_for
 from elastic.models.tiny.pretrain import save
 from elastic.models.tiny.requests import read_requests
+from elastic.train.run.metrics import METRICS_FILE
 
 RESULT = "replicate.json"
 REPORT = "replicate.md"
@@ -67,7 +74,10 @@ def run(
         say(f"{len(parts)} parts: trainings and their evaluations")
         run_parts(parts, plan.MODULE, out, config_json(config), processes or min(2, available_cores()))
         found = read_all(config, out)
-        result = summarise(found, config) | {"wall_seconds": round(time.monotonic() - started, 1)}
+        result = summarise(found, config) | {
+            "trainings": trainings(config, out),
+            "wall_seconds": round(time.monotonic() - started, 1),
+        }
         draw(result, out / FIGURE, config)
         write_atomic(out / REPORT, report(result | {"settings": config.settings()}))
         write_problems(out, [EvalSet(tiny.NAME, config.traced_problems(), tiny.reward)])
@@ -126,6 +136,25 @@ def summarise(samples: dict[tuple[str, int], list[Sample]], config: ReplicateCon
         "labels": plan.labels(config),
         "drawn": list(_DRAWN),
     }
+
+
+def trainings(config: ReplicateConfig, out: Path) -> list[dict[str, Any]]:
+    """What each training cost: its steps, and the tokens of its rollouts."""
+    alone = [(training, config.first_seed) for found in plan.ablations(config).values() for training in found]
+    of_seeds = [
+        (training, seed)
+        for found in plan.chains(config).values()
+        for training in found
+        for seed in config.all_seeds
+    ]
+    records = []
+    for training, seed in (*of_seeds, *alone):
+        lines = read_lines(run_dir(training.name, seed, out) / METRICS_FILE)
+        tokens = sum(json.loads(line)["rollout_tokens"] for _, line in lines)
+        records.append(
+            {"name": training.name, "seed": seed, "steps": training.steps, "rollout_tokens": round(tokens)}
+        )
+    return records
 
 
 def _place(row: Row) -> tuple[str, int | None, int | None, int | None]:

@@ -93,6 +93,10 @@ def test_close_to_l1_at_equal_tokens_follows_the_answers() -> None:
     assert (
         outcomes(answers({"e1": 0.5, "l1_exact_long": 0.8}))["e1_close_to_l1_exact_long"] == "does not hold"
     )
+    claim = named(answers({"e1": 0.8, "l1_exact_long": 0.5}), "e1_close_to_l1_exact_long")
+    # Curves from 10 to 60 and to 58 tokens, flat in accuracy.
+    assert [item.at for item in claim.comparisons] == [f"{tokens} tokens" for tokens in range(16, 57, 8)]
+    assert [item.levels for item in claim.comparisons] == [pytest.approx((0.8, 0.5))] * 6
     # Level is close enough.
     assert outcomes(answers({"e1": 0.5, "l1_max": 0.5}))["e1_close_to_l1_max"] != "does not hold"
 

@@ -169,6 +169,15 @@ def test_training_and_evaluation_share_neither_seed_nor_problem() -> None:
         assert not tested & {problem.prompt for problem in tiny.problems(2000, seed)}
 
 
+def test_no_problem_is_tested_twice() -> None:
+    config = ReplicateConfig()
+    tested = [problem for seed in config.all_seeds for problem in config.test_problems(seed)]
+    assert len(tested) == config.problems * config.seeds
+    assert (
+        len({problem.prompt for problem in tested}) == len({problem.id for problem in tested}) == len(tested)
+    )
+
+
 def test_every_method_is_trained_and_every_model_answers() -> None:
     config = ReplicateConfig()
     trained = {training.name for chain in plan.chains(config).values() for training in chain}

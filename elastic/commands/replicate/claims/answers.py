@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from elastic.commands.replicate.claims.rule import Difference
 from elastic.commands.replicate.config import BudgetPair
 from elastic.evaluate.sample import Sample
@@ -12,6 +14,7 @@ from elastic.evaluate.statistics import (
     difference_at_equal_tokens,
     paired_per_seed,
 )
+from elastic.evaluate.statistics.problems import grades
 
 Value = Callable[[Sample], float]
 
@@ -82,7 +85,8 @@ class Answers:
         pairs = [(self.at(a, seed, pair), self.at(b, seed, pair)) for seed in self.seeds(a, b)]
         found = paired_per_seed(pairs)
         seeds = tuple(estimate.value for estimate in found.seeds)
-        return Difference(budget_text(pair), found.pooled, seeds, margin)
+        levels = tuple(_accuracy([s for pair in pairs for s in pair[arm]]) for arm in (0, 1))
+        return Difference(budget_text(pair), found.pooled, seeds, margin, levels=(levels[0], levels[1]))
 
     def tokens(self, a: str, b: str, pair: BudgetPair, value: Value, at: str) -> Difference:
         """A number of tokens of arm `b` less that of `a`: positive where `a` takes fewer."""
@@ -126,7 +130,12 @@ class Answers:
         alone = [_equal(self.of(a, seed), self.of(b, seed), tokens) for seed in seeds]
         all_a, all_b = ([sample for seed in seeds for sample in self.of(arm, seed)] for arm in (a, b))
         values = tuple(estimate.value for estimate in alone)
-        return Difference(f"{tokens:.0f} tokens", _equal(all_a, all_b, tokens), values, margin)
+        pooled = _equal(all_a, all_b, tokens)
+        x, y = np.array(accuracy_curve(all_b).points()).T
+        level = float(np.interp(tokens, x, y))
+        return Difference(
+            f"{tokens:.0f} tokens", pooled, values, margin, levels=(level + pooled.value, level)
+        )
 
 
 def _equal(a: Sequence[Sample], b: Sequence[Sample], tokens: float) -> Estimate:
@@ -134,6 +143,11 @@ def _equal(a: Sequence[Sample], b: Sequence[Sample], tokens: float) -> Estimate:
     if found is None:
         raise ValueError(f"{a[0].method} and {b[0].method} do not both take {tokens:g} tokens")
     return found
+
+
+def _accuracy(samples: Sequence[Sample]) -> float:
+    found = grades(samples)
+    return sum(found) / len(found)
 
 
 def paired_values(a: Sequence[Sample], b: Sequence[Sample], value: Value) -> list[float]:

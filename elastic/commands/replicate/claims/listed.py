@@ -13,7 +13,7 @@ from elastic.commands.replicate.config import NONE, BudgetPair, ReplicateConfig
 from elastic.commands.replicate.plan import ablation_name
 
 CLOSE = -0.02  # of a share: two points below is still close
-_STOPS = 4  # token counts at which two curves are compared
+_BY_OUTCOME = "A description and no test: the trainings decide which thoughts are cut."
 
 
 def claims(answers: Answers, config: ReplicateConfig) -> list[Claim]:
@@ -76,6 +76,7 @@ def _close_to_l1(answers: Answers, config: ReplicateConfig, other: str) -> Claim
     }[other]
     return _equal_tokens(
         answers,
+        config,
         f"e1_close_to_{other}",
         f"At equal tokens used E1 is close to (within 2 points) or above {steps}",
         other,
@@ -83,17 +84,17 @@ def _close_to_l1(answers: Answers, config: ReplicateConfig, other: str) -> Claim
     )
 
 
-def _equal_tokens(answers: Answers, name: str, claim: str, other: str, margin: float) -> Claim:
-    """E1 against another arm at evenly spaced token counts that the curves of both reach in every seed."""
-    reaches = [answers.reach(arm, seed) for arm in ("e1", other) for seed in answers.seeds("e1", other)]
-    low, high = max(reach[0] for reach in reaches), min(reach[1] for reach in reaches)
-    own, theirs = (
-        _span([answers.reach(arm, seed) for seed in answers.seeds("e1", other)]) for arm in ("e1", other)
-    )
-    note = f"E1 takes {own} tokens, the other {theirs}."
-    if low >= high:
-        return decide(name, claim, [], f"{note} No number of tokens is used by both in every seed.")
-    stops = [low + (high - low) * index / (_STOPS - 1) for index in range(_STOPS)]
+def _equal_tokens(
+    answers: Answers, config: ReplicateConfig, name: str, claim: str, other: str, margin: float
+) -> Claim:
+    """E1 against another arm at the configured token counts that the curves of both reach in every seed."""
+    seeds = answers.seeds("e1", other)
+    own, theirs = ([answers.reach(arm, seed) for seed in seeds] for arm in ("e1", other))
+    low, high = max(reach[0] for reach in own + theirs), min(reach[1] for reach in own + theirs)
+    stops = [tokens for tokens in config.token_stops if low < tokens < high]
+    note = f"E1 takes {_span(own)} tokens, the other {_span(theirs)}."
+    if not stops:
+        note += f" None of {', '.join(map(str, config.token_stops))} tokens is used by both in every seed."
     return decide(name, claim, [answers.at_equal_tokens("e1", other, stop, margin) for stop in stops], note)
 
 
@@ -195,6 +196,7 @@ def _above_the_control(answers: Answers, config: ReplicateConfig) -> Claim:
 def _control_at_equal_tokens(answers: Answers, config: ReplicateConfig) -> Claim:
     return _equal_tokens(
         answers,
+        config,
         "e1_above_capped_equal_tokens",
         "E1 is above the control at equal tokens used",
         "capped",
@@ -208,6 +210,7 @@ def _cut_rows(answers: Answers, config: ReplicateConfig) -> Claim:
         "cut_rows",
         "On problems whose thought was cut in both, E1 is above separate budgeting",
         [item for item in found if item is not None],
+        _BY_OUTCOME,
     )
 
 

@@ -2,7 +2,7 @@
 
 A claim is one or more comparisons; each is a difference with a 95 % interval that resamples the problems of
 all seeds together. With m comparisons every interval is widened to 1 - 0.05 / m (Bonferroni), so that all of
-them are right together in 95 % of cases. Then a claim
+them are right together in 95 % of cases; nothing is widened for the number of claims. Then a claim
 
 - holds where every interval lies above its margin, and so does the difference of every seed alone;
 - does not hold where some interval lies below it, and so does the difference of every seed there;
@@ -34,6 +34,7 @@ class Comparison:
         seeds: the difference of each seed alone.
         margin: what the difference must exceed: 0, or a negative number where "close to" is enough.
         unit: ``share`` of the problems, or ``tokens``.
+        levels: what the two have over all seeds; None for a difference of one arm.
     """
 
     at: str
@@ -43,6 +44,7 @@ class Comparison:
     seeds: tuple[float, ...]
     margin: float = 0.0
     unit: str = "share"
+    levels: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool | None:
@@ -108,6 +110,7 @@ class Difference:
         seeds: of each seed alone.
         margin: as in `Comparison`.
         unit: likewise.
+        levels: likewise.
     """
 
     at: str
@@ -115,6 +118,7 @@ class Difference:
     seeds: tuple[float, ...]
     margin: float = 0.0
     unit: str = "share"
+    levels: tuple[float, float] | None = None
 
 
 def decide(name: str, claim: str, differences: Sequence[Difference], note: str = "") -> Claim:
@@ -149,4 +153,5 @@ def _comparison(item: Difference, wider: float) -> Comparison:
         item.seeds,
         item.margin,
         item.unit,
+        item.levels,
     )
