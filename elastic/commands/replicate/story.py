@@ -15,14 +15,9 @@ from elastic.commands.replicate.config import ReplicateConfig
 from elastic.commands.replicate.config import to_json as config_json
 from elastic.commands.replicate.part import load, run_dir, say
 from elastic.commands.replicate.report import fill, report
-<<<<<<< HEAD
 from elastic.commands.report import write_report
-from elastic.data.files import read_text, write_atomic
-from elastic.evaluate import EvalSet, Row, Sample, read_samples, rows_of
-=======
 from elastic.data.files import read_lines, read_text, write_atomic
-from elastic.evaluate import Row, Sample, read_samples, rows_of
->>>>>>> 173135c (Replication: distinct and unseen test problems, fixed token counts, levels beside differences, what trainings cost)
+from elastic.evaluate import EvalSet, Row, Sample, read_samples, rows_of
 from elastic.evaluate.report.figures import accuracy_figure
 from elastic.evaluate.run.problems import write_problems
 from elastic.models import tiny
