@@ -49,8 +49,7 @@ class ReplicateConfig:
             (3e-4 x 3900 tokens).
         max_new_tokens: end of a completion without budgets; above the longest thoughts, so that only a text
             that goes on for ever meets it.
-        token_stops: mean tokens of an answer at which the accuracies of two arms are compared, where both take
-            them.
+        token_stops: mean tokens of an answer at which two arms are compared, where both take them.
         cuts: of each thought of the AnytimeReasoner training (arXiv 2505.13438), in tokens, up to t*.
         curriculum_start: first t* of the curriculum.
         prompts_per_step: problems per batch.
