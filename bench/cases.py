@@ -16,6 +16,7 @@ from bench.ops import (
     budget_step,
     decode,
     force_logits,
+    grade_answers,
     group_advantage,
     grpo_loss,
     linear_grpo_loss,
@@ -242,6 +243,14 @@ def more(sizes: Sizes) -> list[Entry]:
         entry("rollout", rollout.case, "tiny", 16, "natural", weight=2),
         entry("rollout", rollout.case, "tiny", 16, group=8, weight=2),
         entry("rollout", rollout.case, "small", 16, multiple=2, weight=4),
+    ]
+
+
+def grading(answers: int, programs: int) -> list[Entry]:
+    """Grading on all cores, for `python -m bench.grading`; its times are the machine's, not a thread's."""
+    return [
+        entry("grading", grade_answers.math_case, answers, of="mathematics"),
+        entry("grading", grade_answers.code_case, programs, of="programs"),
     ]
 
 

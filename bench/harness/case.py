@@ -84,6 +84,7 @@ class Case:
     items: tokens, or whatever is made, of one call.
     work: where calls differ in what they make: each variant appends its items of each timed call here.
     extra: further values of a variant's row, by its name and the rounds of all variants.
+    clock: instead of the device's, `wall` for work of other processes, which this one's clock does not see.
     """
 
     op: str
@@ -98,6 +99,7 @@ class Case:
     items: int | None = None
     work: Mapping[str, list[int]] | None = None
     extra: Callable[[str, Mapping[str, Timing]], Mapping[str, Any]] = _no_values
+    clock: str | None = None
 
     def without(self, *names: str) -> "Case":
         """The same, but for the named variants."""

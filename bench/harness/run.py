@@ -99,8 +99,9 @@ def run_case(
             return {name: _of_one_call(case, calls[name][0], timing) for name, timing in found.items()}
 
         out.timings = measured(rounds, int(round_s < WARM_S))
-        if _unsteadiness(out.timings, device) > NOISY and (second := measured(again, 0)):
-            out.timings = min(out.timings, second, key=lambda timings: _unsteadiness(timings, device))
+        counts = case.clock or device.counts
+        if _unsteadiness(out.timings, counts) > NOISY and (second := measured(again, 0)):
+            out.timings = min(out.timings, second, key=lambda timings: _unsteadiness(timings, counts))
     out.rows = [
         _row(case, variant, device, out.timings, peaks, bytes_per_ms) for variant, _ in calls.values()
     ]
@@ -122,9 +123,13 @@ def _why_not(variant: Variant, until: float) -> str:
     return ""
 
 
-def _unsteadiness(timings: Mapping[str, Timing], device: Device) -> float:
+def _counted(timing: Timing, counts: str) -> list[float]:
+    return timing.cpu_ms if counts == "cpu" else timing.wall_ms
+
+
+def _unsteadiness(timings: Mapping[str, Timing], counts: str) -> float:
     """The largest distance of quartiles over the median among the variants."""
-    counted = [timing.cpu_ms if device.counts == "cpu" else timing.wall_ms for timing in timings.values()]
+    counted = [_counted(timing, counts) for timing in timings.values()]
     return max(iqr(values) / max(statistics.median(values), 1e-9) for values in counted)
 
 
@@ -147,9 +152,8 @@ def _row(
     peaks: dict[str, int | None],
     bytes_per_ms: float | None,
 ) -> dict[str, Any]:
-    counted = {
-        name: timing.cpu_ms if device.counts == "cpu" else timing.wall_ms for name, timing in timings.items()
-    }
+    counts = case.clock or device.counts
+    counted = {name: _counted(timing, counts) for name, timing in timings.items()}
     mine, baseline = counted[variant.name], counted.get(case.baseline)
     median = statistics.median(mine)
     moved = case.bytes if variant.bytes is None else variant.bytes
@@ -181,7 +185,7 @@ def _row(
         at=case.at,
         items=case.items,
         rounds=len(mine),
-        clock=device.counts,
+        clock=counts,
         wall_ms=wall_ms,
         cpu_ms=cpu_ms,
         **case.extra(variant.name, timings),
