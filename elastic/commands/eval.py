@@ -2,19 +2,19 @@
 
 import sys
 import warnings
+from dataclasses import asdict
 from typing import TextIO
 
 from elastic.commands.eval_flags import EvalRequest
 from elastic.commands.generate import MARKER_FLAGS
 from elastic.data import NAMED_SETS, Problem, contamination, load
 from elastic.data.overlap import NEARLY_ALL
-from elastic.data.sets import SETS
 from elastic.evaluate.engines import ENGINES, open_engine
 from elastic.evaluate.report.overview import overview
 from elastic.evaluate.run.evaluate import evaluate
 from elastic.evaluate.run.open_set import eval_set
-from elastic.evaluate.run.sets import NO_PROGRAMS
 from elastic.models import load_model
+from elastic.rewards.code import Rules, code_grader
 from elastic.rollout.plan.default_markers import choose_markers
 
 
@@ -28,6 +28,7 @@ def run(request: EvalRequest, out: TextIO) -> None:
     if request.engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got '{request.engine}'")
     problems = {source: _problems(source, request) for source in request.data}
+    _check_programs(problems, request)
     for source in request.trained_on:
         _warn_of_training(source, problems, request)
     model, tokenizer = load_model(
@@ -40,6 +41,7 @@ def run(request: EvalRequest, out: TextIO) -> None:
         eval_set(
             *(source, found, tokenizer),
             reward=request.reward,
+            rules=request.rules,
             chat=request.chat,
             system=request.system,
             suffix=request.suffix,
@@ -66,10 +68,18 @@ def run(request: EvalRequest, out: TextIO) -> None:
 
 def _problems(source: str, request: EvalRequest) -> list[Problem]:
     """The problems of one set; of a generated one the test split, unless another is asked for."""
-    if source in SETS and SETS[source].kind == "code":  # before a download
-        raise ValueError(NO_PROGRAMS.format(source))
     split = request.split or ("test" if source in NAMED_SETS else None)
     return load(source, count=request.count, split=split, seed=request.data_seed)
+
+
+def _check_programs(sets: dict[str, list[Problem]], request: EvalRequest) -> None:
+    """Before a model is loaded: whether programs can be run, where there are some."""
+    if any(problem.tests for problems in sets.values() for problem in problems):
+        code_grader(request.rules)
+        return
+    for name, value in asdict(request.rules).items():
+        if value != getattr(Rules(), name):
+            raise ValueError(f"{name}={value}: has no effect: no problem here is graded by tests")
 
 
 def _warn_of_training(source: str, sets: dict[str, list[Problem]], request: EvalRequest) -> None:

@@ -22,6 +22,7 @@ from elastic.evaluate.methods import (
     check_options,
     get_method,
 )
+from elastic.rewards.code import Rules
 from elastic.sampling import Sampling
 
 
@@ -44,6 +45,7 @@ class EvalRequest:
         split: of sets that have several.
         data_seed: of generated sets.
         reward: a name of `elastic.evaluate.run.open_set.REWARDS`, or None for the set's own.
+        rules: how programs are run where tests grade them.
         chat: whether the chat template is applied; None: to questions, if the tokenizer has one.
         system: a system message.
         suffix: a line behind each question.
@@ -68,6 +70,7 @@ class EvalRequest:
     split: str | None = None
     data_seed: int = 0
     reward: str | None = None
+    rules: Rules = Rules()  # noqa: RUF009 - frozen
     chat: bool | None = None
     system: str | None = None
     suffix: str = ""
@@ -128,7 +131,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--count", type=int, metavar="N", help="problems of each set (default all)")
     data.add_argument("--split", type=text, metavar="NAME", help="of sets that have several (default test)")
     data.add_argument("--data-seed", type=int, metavar="N", help="of generated sets (default 0)")
-    data.add_argument("--reward", metavar="NAME", help="math or tiny; by default that of each set")
+    data.add_argument("--reward", metavar="NAME", help="math, tiny or code; by default that of each set")
+    data.add_argument(
+        "--timeout-s", type=float, metavar="S", help="of code: processor time for each test (default 6)"
+    )
+    data.add_argument("--memory-mb", type=int, metavar="MIB", help="of code: for a program (default 1024)")
+    data.add_argument(
+        "--no-sandbox",
+        dest="sandbox",
+        action="store_const",
+        const=False,
+        help="of code: run programs unprotected, with your rights",
+    )
     data.add_argument(
         "--trained-on", type=_words, metavar="NAME|FILE,...", help="warns where the problems were trained on"
     )
@@ -180,6 +194,7 @@ def eval_request(options: argparse.Namespace) -> EvalRequest:
     check_options([get_method(name) for name in options.methods], policies)
     sampling = given(options, "temperature", "top_k", "top_p", "min_p", "seed")
     return EvalRequest(
+        rules=Rules(**given(options, "timeout_s", "memory_mb", "sandbox")),
         budgets=tuple(budget_pairs(options.budgets)),
         options=policies,
         sampling=Sampling(**{"seed": 0} | sampling),

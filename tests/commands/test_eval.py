@@ -7,6 +7,8 @@ import pytest
 
 from elastic.data import load
 from elastic.evaluate import read_samples
+from elastic.rewards.code.run import check
+from elastic.rewards.sandbox import SandboxMissing, check_available
 
 
 @pytest.fixture
@@ -80,7 +82,17 @@ def test_problems_that_were_trained_on_are_counted_in_a_warning(run, tmp_path) -
         (("--methods", "separate", "--ks", "2"), "--ks: expected 1 .. --samples 1, got 2"),
         (("--methods", "separate", "--engine", "vllm"), "--engine: expected one of own, hf, got 'vllm'"),
         (("--methods", "separate", "--samples", 0), "--samples: expected 1 or more, got 0"),
-        (("--methods", "separate", "--reward", "code"), "--reward: expected one of math, tiny, got 'code'"),
+        (
+            ("--methods", "separate", "--reward", "maths"),
+            "--reward: expected one of math, tiny, code, got 'm",
+        ),
+        (
+            ("--methods", "separate", "--reward", "code"),
+            "--reward: 'code' runs tests, and problems of 'tiny'",
+        ),
+        (("--methods", "separate", "--memory-mb", 9), "--memory-mb 9: has no effect: no problem here"),
+        (("--methods", "separate", "--no-sandbox"), "--no-sandbox: has no effect: no problem here is graded"),
+        (("--methods", "separate", "--timeout-s", 0), "--timeout-s: must be above 0, got 0"),
         (("--methods", "separate", "--system", "Be brief."), "--system: needs questions and a chat template"),
         (("--methods", "separate", "--closing", "qwen3"), "tiny, separate: --closing: "),
     ],
@@ -100,7 +112,6 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(run, tmp_path, arguments, me
         ({"budgets": "8"}, "--budgets: expected THINKING:SOLUTION or none, got '8'"),
         ({"budgets": "8:4096"}, "tiny, separate: prompt 1: "),
         ({"data": "tinny"}, "data 'tinny' is neither a file"),
-        ({"data": "humaneval-plus"}, "data 'humaneval-plus': its answers are programs that tests grade"),
     ],
 )
 def test_bad_budgets_and_data_are_named(run, changes, message) -> None:
@@ -117,3 +128,28 @@ def test_another_call_into_the_folder_is_refused_naming_what_differs(run) -> Non
     assert "sampling.seed: 0, 1" in outcome.err
     outcome = run("--methods", "separate", "--end", "ok")
     assert "tokens.ends: [], [[[" in outcome.err
+
+
+def test_programs_are_graded_by_their_tests_and_counted_in_pass_at_k(run, tmp_path) -> None:
+    try:
+        check_available()
+    except SandboxMissing as error:
+        pytest.skip(str(error))
+    path = file_of_problems(tmp_path / "programs.jsonl", tests=[{"input": "1", "output": "2"}])
+    outcome = run("--methods", "separate", "--samples", 2, "--ks", "1,2", "--timeout-s", 2, data=path)
+    assert outcome.status == 0, outcome.err
+    result = json.loads((tmp_path / "out/eval.json").read_text())
+    assert [row["pass_at_k"] for row in result["rows"]] == [{"1": 0.0, "2": 0.0}] * 2  # it writes no programs
+    assert result["settings"]["data"][0]["reward"] == "code_reward(2 s, 1024 MiB)"
+
+
+def test_programs_without_a_sandbox_are_refused_before_a_model_is_loaded(run, tmp_path, monkeypatch) -> None:
+    check.cache_clear()
+    monkeypatch.setattr("elastic.rewards.sandbox.available.ENVIRONMENT", {"PATH": "/nowhere"})
+    monkeypatch.setattr("elastic.commands.eval.load_model", lambda *_, **__: pytest.fail("loaded"))
+    path = file_of_problems(tmp_path / "programs.jsonl", tests=[{"input": "1", "output": "2"}])
+    outcome = run("--methods", "separate", data=path)
+    assert outcome.status == 2
+    assert outcome.err.startswith("elastic: error: --reward: 'code' cannot be given: ")
+    assert "apt install bubblewrap" in outcome.err
+    assert "--no-sandbox" in outcome.err

@@ -124,3 +124,10 @@ def test_problems_with_tests_are_refused_where_the_reward_runs_none(tmp_path):
     with pytest.raises(ValueError, match=r"data.source: .* tests, which reward.name = 'math' does not"):
         loaded(data={"source": str(path)}, reward={"name": "math"})
     loaded(data={"source": str(path)}, reward={"name": "code"})
+
+
+def test_problems_without_tests_are_refused_where_the_reward_runs_some(tmp_path):
+    path = tmp_path / "math.json"
+    path.write_text('[{"problem": "?", "answer": "1"}]')
+    with pytest.raises(ValueError, match=r"data.source: .* have no tests, which reward.name = 'code' runs"):
+        loaded(data={"source": str(path)}, reward={"name": "code"})

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from elastic.data.code_tests import StdinTest
 from elastic.models.tiny.vocabulary import build_tokenizer
+from elastic.rewards.code import Rules
 from elastic.rewards.cores import default_workers
 from elastic.rollout import OutOfContext
 from elastic.train import TrainConfig, train_from_config
@@ -131,3 +133,31 @@ def test_a_configuration_says_which_answer_counts(options, rewards):
 @pytest.mark.parametrize(("workers", "at_once"), [(3, 3), (None, default_workers())])
 def test_a_configuration_says_how_many_answers_are_graded_at_once(workers, at_once):
     assert reward_function(RewardConfig(workers=workers)).workers == at_once
+
+
+def test_programs_are_graded_by_the_tests_of_their_problems(config_file, tmp_path, monkeypatch):
+    seen = []
+
+    def grader(response, tests):
+        seen.append((response, tests))
+        return float(len(seen) % 2)
+
+    monkeypatch.setattr("elastic.train.config.rollouts.code_grader", lambda rules: grader)
+    path = config_file()
+    path.write_text(path.read_text().replace('name = "math"', 'name = "code"\nworkers = 1'))
+    items = json.loads((tmp_path / "test.json").read_text())
+    rows = [{"problem": i["question"], "tests": [{"input": "", "output": str(i["answer"])}]} for i in items]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    assert train_from_config(path).step == 2
+    assert {tests for _, tests in seen} <= {(StdinTest("", str(n + 1)),) for n in range(4)}
+    assert len({tests for _, tests in seen}) > 1
+    assert all(response == "" or response.startswith("</think>") for response, _ in seen)
+
+
+def test_the_code_reward_of_a_configuration_has_its_limits(monkeypatch):
+    monkeypatch.setattr("elastic.train.config.rollouts.code_grader", lambda rules: lambda *_: rules)
+    config = RewardConfig(name="code", timeout_s=2.0, memory_mb=256, sandbox=False, workers=3)
+    reward = reward_function(config)
+    assert reward.workers == 3
+    assert reward("", ()) == Rules(timeout_s=2.0, memory_mb=256, sandbox=False)

@@ -32,6 +32,9 @@ PLAIN_IDLE = {
         "boxes": "all",
         "answer_tags": True,
         "workers": 3,
+        "timeout_s": 1.0,
+        "memory_mb": 64,
+        "sandbox": False,
     },
     "budget": {
         "thinking_low": 3,

@@ -204,11 +204,10 @@ def test_solutions_behind_every_cut_count(directory: Path) -> None:
 
 
 def test_what_stops_a_run_from_starting_is_listed(directory: Path) -> None:
-    plan = plan_run(
-        config_of(directory, data={"source": "missing.jsonl", "count": 12}, reward={"name": "code"})
-    )
+    reward = {"name": "code", "memory_mb": 1}
+    plan = plan_run(config_of(directory, data={"source": "missing.jsonl", "count": 12}, reward=reward))
     assert len(plan.problems) == 2
-    assert "reward.name: 'code'" in plan.problems[0]
+    assert "reward.name: 'code' cannot be given: " in plan.problems[0]
     assert "missing.jsonl" in plan.problems[1]
     assert any("there are no problems yet" in note for note in plan.notes)
     assert plan.work.rows == 16

@@ -8,10 +8,11 @@ from typing import Any
 from elastic.data import NAMED_SETS, Problem
 from elastic.evaluate.run.sets import EvalSet
 from elastic.rewards import RewardFunction, math_reward
+from elastic.rewards.code import Rules, code_grader
 from elastic.rewards.pool import PooledReward
 from elastic.rollout import chat_prompts
 
-REWARDS = ("math", "tiny")
+REWARDS = ("math", "tiny", "code")
 
 
 def eval_set(
@@ -24,6 +25,7 @@ def eval_set(
     system: str | None = None,
     suffix: str = "",
     add_special_tokens: bool | None = None,
+    rules: Rules = Rules(),  # noqa: B008 - frozen
 ) -> EvalSet:
     """Problems under the rules of their source.
 
@@ -34,19 +36,20 @@ def eval_set(
         source: as given to `elastic.data.load`; a file gives the set its name without the ending.
         problems: loaded from it.
         tokenizer: of the model.
-        reward: a name of `REWARDS`; by default that of the named set, else `math`.
+        reward: a name of `REWARDS`; by default `code` where there are tests, else that of the named set, else
+            `math`.
         chat: whether the chat template is applied; by default as above.
         system: a system message; needs the template.
         suffix: a line behind each question; needs the template.
         add_special_tokens: of prompts without a template.
+        rules: of the reward `code`: how programs are run.
 
     Raises:
-        ValueError: problems that are graded by tests, an unknown reward, a template that the tokenizer has
-            not, or an option that needs one.
+        ValueError: an unknown reward or one that does not fit the problems, programs that cannot be run here,
+            a template that the tokenizer has not, or an option that needs one.
     """
     name = source if source in NAMED_SETS or not Path(source).exists() else Path(source).stem
-    if any(problem.tests for problem in problems):
-        raise ValueError(f"data: problems of '{name}' are graded by tests, which no reward runs yet")
+    chosen = _name_of_reward(name, source, problems, reward)
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if chat and not has_template:
         raise ValueError(f"chat: the prompts of '{name}' need a chat template, and the tokenizer has none")
@@ -58,7 +61,7 @@ def eval_set(
     return EvalSet(
         name=name,
         problems=problems,
-        reward=_reward(reward or ("tiny" if source == "tiny" else "math")),
+        reward=_reward(chosen, rules),
         template=partial(chat_prompts, tokenizer, system=system) if templated else None,
         suffix=suffix,
         ask=None if named is None else named.ask,
@@ -67,9 +70,21 @@ def eval_set(
     )
 
 
-def _reward(name: str) -> RewardFunction:
-    if name not in REWARDS:
-        raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, got '{name}'")
+def _name_of_reward(name: str, source: str, problems: Sequence[Problem], reward: str | None) -> str:
+    if reward is not None and reward not in REWARDS:
+        raise ValueError(f"reward: expected one of {', '.join(REWARDS)}, got '{reward}'")
+    with_tests = [bool(problem.tests) for problem in problems]
+    chosen = reward or ("code" if any(with_tests) else "tiny" if source == "tiny" else "math")
+    if chosen != "code" and any(with_tests):
+        raise ValueError(f"reward: '{chosen}' runs no tests, and problems of '{name}' are graded by tests")
+    if chosen == "code" and not all(with_tests):
+        raise ValueError(f"reward: 'code' runs tests, and problems of '{name}' have none")
+    return chosen
+
+
+def _reward(name: str, rules: Rules) -> RewardFunction:
+    if name == "code":
+        return PooledReward(code_grader(rules))
     if name == "math":
         return PooledReward(math_reward)
     from elastic.models import tiny

@@ -12,8 +12,6 @@ from elastic.evaluate.methods import METHODS, BudgetPair, Method
 from elastic.rewards import RewardFunction
 from elastic.rewards.length import Ask, ask_in_words
 
-NO_PROGRAMS = "data '{}': its answers are programs that tests grade, and no reward here runs programs"
-
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
@@ -32,8 +30,7 @@ class EvalSet:
         add_special_tokens: of the engine's `generate`.
 
     Raises:
-        ValueError: no problems, ids that are not unique, tests that no reward runs, or a suffix without
-            template.
+        ValueError: no problems, ids that are not unique, or a suffix without template.
     """
 
     name: str
@@ -48,8 +45,6 @@ class EvalSet:
     def __post_init__(self) -> None:
         if not self.problems:
             raise ValueError(f"data '{self.name}': problems must not be empty")
-        if any(problem.tests for problem in self.problems):
-            raise ValueError(NO_PROGRAMS.format(self.name))
         if len(set(self.ids)) < len(self.problems):
             raise ValueError(f"data '{self.name}': several problems have the same id")
         if self.suffix and self.template is None:

@@ -1,12 +1,15 @@
 """The reward for programming: whether a solution's program passes its tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
 from elastic.data.code_tests import CodeTest, read_tests
 from elastic.rewards.code.extract import program
 from elastic.rewards.code.run import Rules, check, passes
 from elastic.rewards.response import END_MARKER, solution_text
+
+CodeGrader = Callable[[str, Any], float]
 
 
 def code_reward(
@@ -46,6 +49,25 @@ def code_reward(
     source = None if solution is None else program(solution)
     check(rules)
     return 1.0 if source is not None and passes(source, listed, rules) else 0.0
+
+
+def code_grader(rules: Rules) -> CodeGrader:
+    """`code_reward` under rules, once it is known that programs run under them here.
+
+    Raises:
+        ValueError: there is no sandbox (the message says what to install), or no program runs under the
+            rules.
+    """
+    try:
+        check(rules)
+    except RuntimeError as error:
+        raise ValueError(f"reward: 'code' cannot be given: {error}") from error
+
+    def grader(response: str, tests: Any) -> float:
+        return code_reward(response, tests, **asdict(rules))
+
+    grader.__name__ = f"code_reward({rules.timeout_s:g} s, {rules.memory_mb} MiB)"  # what evaluations record
+    return grader
 
 
 def _listed(tests: Any) -> Sequence[CodeTest]:

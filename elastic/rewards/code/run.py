@@ -40,7 +40,7 @@ class Rules:
     def __post_init__(self) -> None:
         for name in ("timeout_s", "memory_mb"):
             if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+                raise ValueError(f"{name}: must be above 0, got {value}")
 
     @property
     def wall_s(self) -> float:

@@ -8,7 +8,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
     """The training problems, and those of the evaluations; none where there are no evaluations.
 
     Raises:
-        ValueError: problems that are graded by tests, under another reward than ``code``.
+        ValueError: problems with tests under another reward than ``code``, or without under ``code``.
         ValueError, FileNotFoundError, ModuleNotFoundError: as of `elastic.data.load`.
     """
     data, evaluation = config.data, config.eval
@@ -21,8 +21,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         columns=None if generated else dict(data.columns),
         filters=None if generated else data.filters,
     )
-    if any(problem.tests for problem in dataset):
-        config.reward.check_tests("data", data.source)
+    config.reward.check_tests("data", data.source, (bool(problem.tests) for problem in dataset))
     if not evaluation.every:
         return dataset, []
     source = evaluation.source or data.source
@@ -34,8 +33,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         seed=evaluation.seed,
         columns=None if generated else dict(evaluation.columns),
     )
-    if any(problem.tests for problem in evaluated):
-        config.reward.check_tests("eval", source)
+    config.reward.check_tests("eval", source, (bool(problem.tests) for problem in evaluated))
     return dataset, evaluated[: evaluation.count]
 
 

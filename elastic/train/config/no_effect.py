@@ -58,6 +58,11 @@ RULES = (
     ),
     Rule(("reward.workers",), lambda c: c.reward.name == "tiny", "reward.name = 'tiny' takes no time"),
     Rule(
+        ("reward.timeout_s", "reward.memory_mb", "reward.sandbox"),
+        lambda c: c.reward.name != "code",
+        "only reward.name = 'code' reads it",
+    ),
+    Rule(
         ("reward.alpha", "reward.target_min", "reward.target_max"),
         lambda c: c.reward.length == "none",
         "only a reward.length reads it",

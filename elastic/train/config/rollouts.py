@@ -1,10 +1,13 @@
 """The tables of a training configuration that say what is learned: model, data, reward, rollouts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from elastic.data.columns import check_columns
 from elastic.data.filters import AnswerKind, Filters
+from elastic.rewards.code import Rules, code_grader
+from elastic.rewards.code.reward import CodeGrader
 from elastic.rewards.stated import Boxes
 from elastic.train.config.schema import Section, limited
 
@@ -101,10 +104,13 @@ class RewardConfig(Section):
 
     Attributes:
         name: the correctness reward: ``math`` (`elastic.rewards.math_reward`); ``tiny``, of the embedded
-            task; or ``code``, programs run against tests, which is not possible yet (`check_available`).
+            task; or ``code``, programs run on tests in a sandbox (`elastic.rewards.code_reward`).
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         workers: answers graded at once, in each process; by default its share of the machine's cores.
+        timeout_s: of ``code``: seconds of processor time for each test; of the clock three times as many.
+        memory_mb: of ``code``: MiB for a program and what it starts.
+        sandbox: of ``code``: false runs programs unprotected, with the rights of the training.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
         alpha: reward per token of the length term.
         target_min: least N, drawn uniformly for each prompt; by default the lesser of 100 and ``target_max``.
@@ -117,22 +123,33 @@ class RewardConfig(Section):
     boxes: Boxes = "last"
     answer_tags: bool = False
     workers: int | None = limited(None, low=1)
+    timeout_s: float = limited(6.0, above=0)
+    memory_mb: int = limited(1024, low=1)
+    sandbox: bool = True
     length: Literal["none", "l1-exact", "l1-max"] = "none"
     alpha: float = limited(3e-4, low=0)
     target_min: int = limited(100, low=1)
     target_max: int = limited(4000, low=1)
 
-    def check_available(self) -> None:
-        """Raises ValueError where this version cannot give the reward."""
-        if self.name == "code":
-            raise ValueError(
-                "reward.name: 'code' cannot be trained on yet: this version runs no programs against tests. "
-                "It grades with 'math' or 'tiny'; in Python, a Trainer takes a reward function of your own"
-            )
+    def code_grader(self) -> CodeGrader:
+        """The reward of ``code``; ValueError where this machine cannot give it."""
+        try:
+            return code_grader(Rules(self.timeout_s, self.memory_mb, self.sandbox))
+        except ValueError as error:
+            raise ValueError(str(error).replace("reward:", "reward.name:", 1)) from error
 
-    def check_tests(self, table: str, source: str) -> None:
-        """Raises ValueError where the reward does not run the tests that a source is graded by."""
-        if self.name != "code":
+    def check_available(self) -> None:
+        """Raises ValueError where this machine cannot give the reward."""
+        if self.name == "code":
+            self.code_grader()
+
+    def check_tests(self, table: str, source: str, have_tests: Iterable[bool]) -> None:
+        """Raises ValueError where the reward does not fit a source's problems, with or without tests."""
+        if self.name == "code" and not all(have_tests):
+            raise ValueError(
+                f"{table}.source: problems of '{source}' have no tests, which reward.name = 'code' runs"
+            )
+        if self.name != "code" and any(have_tests):
             raise ValueError(
                 f"{table}.source: problems of '{source}' are graded by tests, which reward.name = "
                 f"'{self.name}' does not run: every answer would be wrong"

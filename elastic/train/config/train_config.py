@@ -172,7 +172,7 @@ class TrainConfig(Section):
         """Checks what depends on this machine, and what only a run from a file must not do. Loads nothing.
 
         Raises:
-            ValueError: a reward that this version cannot give; a file or directory that is missing or of the
+            ValueError: a reward that cannot be given here; a file or directory that is missing or of the
                 wrong kind; 16-bit weights.
             FileNotFoundError: a missing data file, or a set of unknown name.
             ModuleNotFoundError: a set on the hub without `datasets`.
@@ -184,8 +184,8 @@ class TrainConfig(Section):
                     check_source(table.source)
                 except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
-                if table.source in SETS and SETS[table.source].kind == "code":
-                    self.reward.check_tests(table.TABLE, table.source)
+                if table.source in SETS:
+                    self.reward.check_tests(table.TABLE, table.source, [SETS[table.source].kind == "code"])
         if self.model.dtype in ("bfloat16", "float16"):
             raise ValueError(
                 f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "

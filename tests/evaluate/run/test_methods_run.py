@@ -81,8 +81,8 @@ def test_a_prompt_that_does_not_fit_is_named_with_its_set_and_method(engine) -> 
 
 
 def test_a_reward_that_a_set_does_not_have_is_refused(engine) -> None:
-    with pytest.raises(ValueError, match="reward: expected one of math, tiny, got 'code'"):
-        eval_set("tiny", PROBLEMS, engine.tokenizer, reward="code")
+    with pytest.raises(ValueError, match="reward: expected one of math, tiny, code, got 'maths'"):
+        eval_set("tiny", PROBLEMS, engine.tokenizer, reward="maths")
 
 
 @pytest.mark.parametrize(

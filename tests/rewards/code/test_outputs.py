@@ -145,8 +145,8 @@ def test_tests_may_come_as_sets_keep_them() -> None:
         ((), {}, "tests: must not be empty"),
         ([], {}, "tests: must not be empty"),
         (5, {}, "tests: expected tests, got 5"),
-        (ADD, {"timeout_s": 0}, "timeout_s must be above 0, got 0"),
-        (ADD, {"memory_mb": -1}, "memory_mb must be above 0, got -1"),
+        (ADD, {"timeout_s": 0}, "timeout_s: must be above 0, got 0"),
+        (ADD, {"memory_mb": -1}, "memory_mb: must be above 0, got -1"),
     ],
 )
 def test_bad_arguments_are_named(tests: object, options: dict, message: str) -> None:
