@@ -27,7 +27,7 @@ def test_its_table_has_every_option_with_its_default_and_key() -> None:
         for name, parameter in inspect.signature(code_reward).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    rows = re.findall(r"^\| `(\w+)(?:=(\S+))?` \| (?:`reward\.(\w+)`)?", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_]+)(?:=(\S+))?` \| (?:`reward\.(\w+)`)?", PAGE, re.MULTILINE)
     assert [name for name, _, _ in rows] == list(options)
     for name, default, key in rows:
         assert default in ("", str(options[name]))
