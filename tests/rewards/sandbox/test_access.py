@@ -153,6 +153,27 @@ def test_a_program_sees_its_own_processes_and_no_name_of_the_machine():
     assert python(code).stdout in {b"1 sandbox\n", b"1 2 sandbox\n"}  # itself, and for root a shell above it
 
 
+def test_every_namespace_is_the_programs_own():
+    kinds = ["ipc", "mnt", "net", "pid", "uts"] + ["user"] * (os.geteuid() != 0)
+    code = "import os, sys; print(*(os.readlink(f'/proc/self/ns/{kind}') for kind in sys.argv[1:]))"
+    inside = python(code, *kinds).stdout.decode().split()
+    outside = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+    assert [link.split(":")[0] for link in inside] == kinds
+    assert not set(inside) & set(outside)
+
+
+def test_two_places_can_be_written_and_nothing_on_a_disk():
+    lines = python("print(open('/proc/self/mounts').read())").stdout.decode().split("\n")
+    mounts = {line.split()[1]: line.split()[2:4] for line in lines if line}
+    writable = {place: kind for place, (kind, how) in mounts.items() if how.split(",")[0] != "ro"}
+    kernels = {"proc", "devtmpfs", "devpts"}  # and devices as bubblewrap chooses them
+    assert {place for place, kind in writable.items() if kind not in kernels and place[:5] != "/dev/"} == {
+        "/tmp"
+    }
+    assert writable["/dev/shm"] == "tmpfs"
+    assert all({"nosuid"} <= set(how.split(",")) for _, how in mounts.values())
+
+
 def test_a_program_gets_no_open_file_of_the_grader(tmp_path):
     with open(tmp_path / "open", "w") as file:
         os.set_inheritable(file.fileno(), True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic.rewards.sandbox import PYTHON, Limits, run, start
+from elastic.rewards.sandbox import PYTHON, Limits, reader, run, start
 from elastic.rewards.sandbox.reader import Reader
 from elastic.rewards.sandbox.run import _warn_once
 from tests.rewards.sandbox.programs import FEW, living, needs_sandbox, python
@@ -148,6 +148,13 @@ def test_any_number_of_threads_may_run_programs(sandbox):
         outcomes = list(pool.map(lambda n: python(f"print({n})", sandbox=sandbox), range(24)))
     assert [outcome.stdout for outcome in outcomes] == [b"%d\n" % n for n in range(24)]
     assert threading.active_count() < 8
+
+
+@needs_sandbox
+def test_the_files_of_this_machine_are_not_counted_while_the_sandbox_is_made(monkeypatch):
+    monkeypatch.setattr(reader, "_LOOK_SECONDS", 0.0)
+    for _ in range(5):
+        assert python("").status == "ok"
 
 
 @needs_sandbox
