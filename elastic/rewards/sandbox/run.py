@@ -90,4 +90,4 @@ def _status(code: int, stderr: bytes, seconds: float, limits: Limits) -> Status:
         return "timeout"
     if stderr.rstrip().rpartition(b"\n")[2].startswith(b"MemoryError"):
         return "memory"
-    return "killed" if code > 128 else "error"
+    return "killed" if 128 < code <= 128 + signal.SIGRTMAX else "error"

@@ -50,7 +50,7 @@ class Started:
             return
         if self.first_fd is None:
             # also what has left the group; or a sandbox whose making was interrupted
-            for pid in processes(self.process.pid):
+            for pid in list(processes(self.process.pid)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         else:
@@ -84,8 +84,11 @@ def start_sandboxed(
             passed.append(_memory_file(held, program()))
             options += ["--seccomp", str(passed[-1])]
         started = _started(held, sandboxed(argv, names, limits, options), stdin, pass_fds=passed)
+        started.go_fd = waits
         if (first := _first_process(told, started.ended_fd)) is not None:
-            started.first, started.first_fd, started.go_fd = first, os.pidfd_open(first), waits
+            with contextlib.suppress(ProcessLookupError):  # it could not make the sandbox and has ended
+                started.first_fd = os.pidfd_open(first)
+                started.first = first
         os.write(go, b"!")  # closing it would not do: a fork in another thread may hold the other end
         yield started
 

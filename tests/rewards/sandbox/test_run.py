@@ -79,7 +79,7 @@ def test_input_and_output_larger_than_a_pipe_pass_while_neither_side_waits(sandb
         ("import os; os.write(1, bytes(101))", {"output_bytes": 100}, "output", None),
         ("import os; os.write(1, bytes(60)); os.write(2, bytes(40))", {"output_bytes": 100}, "ok", 0),
         ("import ctypes; ctypes.string_at(0)", {}, "killed", 139),
-        ("import sys; sys.exit(124)", {}, "error", 124),
+        ("import sys; sys.exit(255)", {}, "error", 255),
     ],
 )
 def test_the_status_names_the_end(code, limits, status, exit_code, sandbox):
@@ -192,7 +192,10 @@ def test_running_without_a_sandbox_warns_once():
 
 
 @needs_sandbox
-def test_a_sandbox_that_cannot_be_made_is_an_error_and_no_grade(monkeypatch):
+@pytest.mark.parametrize("late", [0, 0.3])
+def test_a_sandbox_that_cannot_be_made_is_an_error_and_no_grade(late, monkeypatch):
+    asked = start._first_process
+    monkeypatch.setattr(start, "_first_process", lambda *fds: (time.sleep(late), asked(*fds))[1])
     monkeypatch.setattr("elastic.rewards.sandbox.command._system", lambda: ["--ro-bind", "/nowhere", "/usr"])
     with pytest.raises(RuntimeError, match=r"bubblewrap could not set up the sandbox: .*/nowhere"):
         python("")
