@@ -11,6 +11,7 @@ from elastic.data import Problem
 from elastic.data.files import read_lines, read_text
 from elastic.evaluate import Row, Sample, rows_of
 from elastic.evaluate.report.payload import Answer, ReportRun, Training
+from elastic.evaluate.report.payload.series import label_of
 from elastic.evaluate.run.folder import RESULT, SAMPLES, SETTINGS, iterate_samples
 from elastic.evaluate.run.problems import read_problems
 from elastic.train.run.metrics import METRICS_FILE, SAMPLES_FILE
@@ -59,7 +60,7 @@ def training(path: Path, name: str) -> ReportRun:
         facts={"steps": max((record["step"] for record in records), default=0)},
         answers=partial(_rollouts, rollouts, name),
         problems={_rollout_name(record): Problem(record["prompt"], record["answer"]) for record in rollouts},
-        trainings=[Training(name, records)],
+        trainings=[Training(name, name, records)],
     )
 
 
@@ -75,7 +76,7 @@ def demo(path: Path, name: str) -> ReportRun:
         rows=_rows(result["rows"]),
         answers=partial(_answers, [path / "samples" / f"{method}.jsonl" for method in _in_order(methods)]),
         problems=read_problems(path),
-        trainings=_trainings((method, path / method) for method in ("e1", "capped")),
+        trainings=_trainings(((method, path / method) for method in ("capped", "e1")), {}),
     )
 
 
@@ -99,7 +100,7 @@ def replication(path: Path, name: str) -> ReportRun:
         problems=read_problems(path),
         labels=labels,
         drawn=result.get("drawn"),
-        trainings=_trainings((run.name.removesuffix(f"-{first}"), run) for run in runs),
+        trainings=_trainings(((run.name.removesuffix(f"-{first}"), run) for run in runs), labels),
         claims=[_claim(claim) for claim in result["claims"]],
         notes=notes,
     )
@@ -152,9 +153,9 @@ def _rollout_name(record: Mapping[str, Any]) -> tuple[str, str]:
     return _IN_TRAINING.format(record["step"]), record["problem"] or record["prompt"]
 
 
-def _trainings(folders: Iterable[tuple[str, Path]]) -> list[Training]:
+def _trainings(folders: Iterable[tuple[str, Path]], labels: Mapping[str, str]) -> list[Training]:
     return [
-        Training(name, _records(folder / METRICS_FILE))
+        Training(name, label_of(name, labels), _records(folder / METRICS_FILE))
         for name, folder in folders
         if (folder / METRICS_FILE).exists()
     ]

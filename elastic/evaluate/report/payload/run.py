@@ -28,11 +28,13 @@ class Training:
     """The curves of one training.
 
     Attributes:
-        name: of the line in every chart.
+        name: of its method or folder.
+        label: of its line in every chart.
         records: of `metrics.jsonl`, each with a ``step``; steps and evaluations.
     """
 
     name: str
+    label: str
     records: Sequence[Mapping[str, Any]]
 
 

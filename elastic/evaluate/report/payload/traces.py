@@ -1,6 +1,6 @@
 """Answers of several methods to the same problems, as the report's payload has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +10,13 @@ from elastic.evaluate.report.payload.choice import Arm, Choice, ProblemKey, Verd
 from elastic.evaluate.report.payload.places import Place, Places
 from elastic.evaluate.report.payload.run import Answer, ReportRun
 from elastic.evaluate.report.payload.series import label_of
-from elastic.evaluate.report.payload.texts import MOST_CHARACTERS, fit, shortened, size_of
+from elastic.evaluate.report.payload.texts import MOST_CHARACTERS, Cuts, fit, shortened, size_of
 from elastic.evaluate.sample import Sample
 from elastic.evaluate.statistics.problems import mean
 
 Record = dict[str, Any]
 _PROMPT = 2_000  # characters
+_CUT = "{} of more than {} characters are shown without their middle."
 _FACTS = ("tokens", "thinking_tokens", "solution_tokens", "cut", "finish_reason")
 _MEANS = ("rechecks", "repetition", "solution_share", "steps_in_solution")
 EMPTY: Record = {"arms": [], "budgets": [], "problems": []}
@@ -94,9 +95,9 @@ class Traces:
             "budgets": [{"id": place.label, "label": place.label} for place in choice.places],
             "problems": problems,
         }
-        segments = [part for item in _answers(problems) for part in item["segments"]]
-        most = fit(segments, room - size_of(traces) + sum(size_of(text) for _, text in segments))
-        return traces, self._notes(choice, found, most)
+        texts = [_segments(problem) for problem in problems]
+        of_texts = sum(size_of(text) for found in texts for _, text in found)
+        return traces, self._notes(choice, found, fit(texts, room - size_of(traces) + of_texts))
 
     def _verdicts(self) -> dict[ProblemKey, Verdicts]:
         found: dict[ProblemKey, Verdicts] = {}
@@ -129,21 +130,23 @@ class Traces:
                     of_arm[place.label] = _answer(answer.sample)
         return list(records.values())
 
-    def _notes(self, choice: Choice, found: Mapping[ProblemKey, Verdicts], most: int | None) -> list[str]:
+    def _notes(self, choice: Choice, verdicts: Mapping[ProblemKey, Verdicts], cuts: Cuts) -> list[str]:
         notes = []
-        if len(choice.problems) < len(found):
+        if len(choice.problems) < len(verdicts):
             notes.append(
-                f"The traces show {len(choice.problems)} of {len(found)} problems, "
+                f"The traces show {len(choice.problems)} of {len(verdicts)} problems, "
                 "first those on which methods differ at some budget."
             )
-        places = {place for verdicts in found.values() for place in verdicts}
-        if len(choice.places) < len(places):
+        known = {place for places in verdicts.values() for place in places}
+        if len(choice.places) < len(known):
             shown = ", ".join(place.label for place in choice.places)
-            notes.append(f"They show {len(choice.places)} of {len(places)} budgets: {shown}.")
+            notes.append(f"They show {len(choice.places)} of {len(known)} budgets: {shown}.")
         if any(item.answer.sample.sample for items in self._seen.values() for item in items):
             notes.append("Of several answers to a problem they show the first.")
-        if most is not None:
-            notes.append(f"Texts of more than {most} characters are shown without their middle.")
+        if cuts.readable is not None:
+            notes.append(_CUT.format("Texts", cuts.readable))
+        if cuts.others is not None:
+            notes.append(_CUT.format(f"From problem {cuts.first + 1} on texts", cuts.others))
         if not all(key.prompt for key in choice.problems):
             notes.append("Some prompts are not known: their runs did not keep them.")
         return notes
@@ -187,10 +190,9 @@ def _answer(sample: Sample) -> Record:
     return {"correct": correct, "segments": segments, **facts, "measures": reasoning(sample).to_dict()}
 
 
-def _answers(problems: Iterable[Record]) -> Iterable[Record]:
-    return (
-        answer for problem in problems for of_arm in problem["answers"].values() for answer in of_arm.values()
-    )
+def _segments(problem: Record) -> list[list[str]]:
+    answers = (answer for of_arm in problem["answers"].values() for answer in of_arm.values())
+    return [part for answer in answers for part in answer["segments"]]
 
 
 def _arm_id(arm: Arm) -> str:

@@ -45,11 +45,18 @@ def test_500_problems_of_realistic_length_stay_below_3_mb_and_what_is_gone_is_sa
     page = render(record).encode()
     assert 2_500_000 < len(page) < 3_000_000
     assert len(record["traces"]["problems"]) == 500
-    budgets, texts = record["notes"]
+    budgets, first, others = record["notes"]
     assert budgets.startswith("They show 3 of 4 budgets: 512 + 1024, ")
-    assert re.fullmatch(r"Texts of more than \d{3,4} characters are shown without their middle\.", texts)
-    shown = record["traces"]["problems"][0]["answers"]["base/separate"]["none"]["segments"]
-    assert any("characters left out" in text for _, text in shown)
+    assert re.fullmatch(r"Texts of more than \d{4} characters are shown without their middle\.", first)
+    number, length = re.fullmatch(r"From problem (\d+) on texts of more than (\d+) .*", others).groups()
+    assert int(number) > 40
+    assert int(length) > 100
+    for problem, marked in (
+        (record["traces"]["problems"][499], True),
+        (record["traces"]["problems"][0], False),
+    ):
+        texts = [text for _, text in problem["answers"]["base/separate"]["none"]["segments"]]
+        assert any(len(text) < 500 for text in texts if "characters left out" in text) == marked
 
 
 def test_the_most_problems_are_the_caller_s() -> None:
