@@ -1,5 +1,8 @@
 """Measures of one answer's reasoning, on texts read by hand."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from elastic.evaluate.reasoning import RECHECKS, count_rechecks, mean_or_none, reasoning, repetition
@@ -65,3 +68,12 @@ def test_an_answer_without_text_is_refused() -> None:
 def test_what_is_undefined_is_left_out_of_means() -> None:
     assert mean_or_none([1.0, None, 2.0]) == 1.5
     assert mean_or_none([None]) is None
+
+
+def test_the_page_states_the_phrases_that_are_counted() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("| re-checks |")]
+    (phrases,) = re.findall(r"\*(.+?)\*", line)
+    assert phrases.replace("actually, no", "actually no").split(", ") == [
+        phrase.replace(",", "") for phrase in RECHECKS
+    ]

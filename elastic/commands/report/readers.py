@@ -60,7 +60,7 @@ def training(path: Path, name: str) -> ReportRun:
         facts={"steps": max((record["step"] for record in records), default=0)},
         answers=partial(_rollouts, rollouts, name),
         problems={_rollout_name(record): Problem(record["prompt"], record["answer"]) for record in rollouts},
-        trainings=[Training(name, name, records)],
+        trainings=[Training(name, records)],
     )
 
 
@@ -155,7 +155,7 @@ def _rollout_name(record: Mapping[str, Any]) -> tuple[str, str]:
 
 def _trainings(folders: Iterable[tuple[str, Path]], labels: Mapping[str, str]) -> list[Training]:
     return [
-        Training(name, label_of(name, labels), _records(folder / METRICS_FILE))
+        Training(name, _records(folder / METRICS_FILE), label_of(name, labels))
         for name, folder in folders
         if (folder / METRICS_FILE).exists()
     ]

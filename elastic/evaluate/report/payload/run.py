@@ -29,13 +29,13 @@ class Training:
 
     Attributes:
         name: of its method or folder.
-        label: of its line in every chart.
         records: of `metrics.jsonl`, each with a ``step``; steps and evaluations.
+        label: of its line in every chart; empty for the name.
     """
 
     name: str
-    label: str
     records: Sequence[Mapping[str, Any]]
+    label: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def _curves(item: Training, hidden: bool) -> list[dict[str, Any]]:
         values = [value if value is None else float(f"{value:.5g}") for _, value in points]
         if any(value is not None for value in values):
             steps = [step for step, _ in points]
-            about = {"run": item.label, "metric": name, "title": title[0], "unit": title[1], "hidden": hidden}
+            about = {"run": item.label or item.name, "metric": name, "title": title[0], "unit": title[1], "hidden": hidden}
             curves.append(about | {"steps": steps, "values": values})
     return curves
 
