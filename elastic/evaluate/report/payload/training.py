@@ -41,19 +41,15 @@ def training(runs: Iterable[ReportRun]) -> list[dict[str, Any]]:
 
 
 def _curves(item: Training, hidden: bool) -> list[dict[str, Any]]:
-    names = dict.fromkeys(name for record in item.records for name in record)
     curves = []
-    for name in names:
-        if (title := _title(name)) is None:
+    for metric in dict.fromkeys(name for record in item.records for name in record):
+        points = [(record["step"], record[metric]) for record in item.records if metric in record]
+        if (title := _title(metric)) is None or all(value is None for _, value in points):
             continue
-        points = thinned(
-            [(record["step"], record[name]) for record in item.records if name in record], MOST_POINTS
-        )
-        values = [value if value is None else float(f"{value:.5g}") for _, value in points]
-        if any(value is not None for value in values):
-            steps = [step for step, _ in points]
-            about = {"run": item.label or item.name, "metric": name, "title": title[0], "unit": title[1], "hidden": hidden}
-            curves.append(about | {"steps": steps, "values": values})
+        kept = thinned(points, MOST_POINTS)
+        about = {"run": item.label or item.name, "metric": metric, "title": title[0], "unit": title[1]}
+        values = [value if value is None else float(f"{value:.5g}") for _, value in kept]
+        curves.append(about | {"hidden": hidden, "steps": [step for step, _ in kept], "values": values})
     return curves
 
 
