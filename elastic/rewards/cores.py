@@ -9,4 +9,4 @@ def default_workers() -> int:
     Affinity is seen, container quotas are not.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
