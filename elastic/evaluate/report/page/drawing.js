@@ -34,7 +34,7 @@ function axes(spec, frame) {
   const start = Math.max(frame.xs[0], frame.ys[0]);
   const d = `M${frame.x(start)} ${frame.y(start)}L${frame.x(end)} ${frame.y(end)}`;
   group.append(shape("path", { class: "diagonal", d }));
-  const place = { x: frame.x(end) - 12, y: frame.y(end) + 6, "text-anchor": "end" };
+  const place = { x: frame.x(end), y: frame.y(end) - 5, "text-anchor": "end" };
   group.append(shape("text", place, spec.diagonal));
   return group;
 }

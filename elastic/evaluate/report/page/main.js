@@ -26,7 +26,7 @@ function runFacts(run) {
     const text = typeof value === "object" ? JSON.stringify(value) : value;
     return [element("dt", {}, visible(name)), element("dd", {}, visible(text))];
   });
-  const title = element("summary", {}, element("strong", {}, visible(run.name)), ` ${run.kind}`);
+  const title = element("summary", {}, element("strong", {}, visible(run.name)), run.kind === run.name ? null : ` ${run.kind}`);
   return element("details", {}, title, element("dl", {}, facts));
 }
 

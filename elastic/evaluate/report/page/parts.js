@@ -77,9 +77,9 @@ function reasoning(rows) {
     ["results in the solution", "share", "steps_in_solution"],
   ].map(([title, kind, key]) => ({ title, kind, key }));
   const cells = rows.map((row) => columns.map(({ key }) => row[key]));
-  return [sortableTable("Means over the answers, by method and budget", columns, cells)];
+  return sortableTable("Means over the answers, by method and budget", columns, cells);
 }
 
 function table({ columns, rows }) {
-  return [sortableTable("Every method at every budget; a heading sorts", columns, rows)];
+  return sortableTable("Every method at every budget; a heading sorts", columns, rows);
 }

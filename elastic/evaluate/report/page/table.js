@@ -25,8 +25,8 @@ function sortableTable(caption, columns, rows) {
   }
 
   body.append(...lines.map((item) => item.line));
-  const head = element("thead", {}, element("tr", {}, heads));
-  return scrolling(caption, element("table", {}, element("caption", {}, caption), head, body));
+  const table = element("table", { "aria-label": caption }, element("thead", {}, element("tr", {}, heads)), body);
+  return [element("p", { class: "caption" }, caption), scrolling(caption, table)]; // the words do not scroll
 }
 
 function tableLine(values, columns) {
