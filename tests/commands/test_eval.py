@@ -8,7 +8,7 @@ import pytest
 from elastic.data import load
 from elastic.evaluate import read_samples
 from elastic.rewards.code.run import check
-from elastic.rewards.sandbox import SandboxMissing, check_available
+from tests.rewards.sandbox.programs import needs_sandbox
 
 
 @pytest.fixture
@@ -130,11 +130,8 @@ def test_another_call_into_the_folder_is_refused_naming_what_differs(run) -> Non
     assert "tokens.ends: [], [[[" in outcome.err
 
 
+@needs_sandbox
 def test_programs_are_graded_by_their_tests_and_counted_in_pass_at_k(run, tmp_path) -> None:
-    try:
-        check_available()
-    except SandboxMissing as error:
-        pytest.skip(str(error))
     path = file_of_problems(tmp_path / "programs.jsonl", tests=[{"input": "1", "output": "2"}])
     outcome = run("--methods", "separate", "--samples", 2, "--ks", "1,2", "--timeout-s", 2, data=path)
     assert outcome.status == 0, outcome.err

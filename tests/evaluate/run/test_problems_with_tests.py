@@ -6,21 +6,14 @@ from elastic.data import Problem
 from elastic.data.code_tests import StdinTest
 from elastic.evaluate.run.open_set import eval_set
 from elastic.rewards.code import Rules
-from elastic.rewards.sandbox import SandboxMissing, check_available
+from tests.rewards.sandbox.programs import needs_sandbox
 
 PROGRAMS = [Problem("double", "", "a", tests=(StdinTest("2", "4"), StdinTest("3", "6")))]
 ANSWERS = [Problem("1?", "1", "b")]
 
 
-@pytest.fixture
-def sandbox() -> None:
-    try:
-        check_available()
-    except SandboxMissing as error:
-        pytest.skip(str(error))
-
-
-def test_programs_are_run_on_their_tests(sandbox: None) -> None:
+@needs_sandbox
+def test_programs_are_run_on_their_tests() -> None:
     data = eval_set("humaneval-plus", PROGRAMS, tokenizer=None)
     programs = {"print(2 * int(input()))": 1.0, "print(4)": 0.0, "print(2 * input())": 0.0}
     for program, grade in programs.items():
@@ -28,7 +21,8 @@ def test_programs_are_run_on_their_tests(sandbox: None) -> None:
     assert data.facts()["reward"] == "code_reward(6 s, 1024 MiB)"
 
 
-def test_other_tests_are_another_set(sandbox: None) -> None:
+@needs_sandbox
+def test_other_tests_are_another_set() -> None:
     def digest(tests: tuple[StdinTest, ...]) -> object:
         return eval_set("a", [Problem("double", "", "a", tests=tests)], None).facts()["answers_sha256"]
 
@@ -50,6 +44,7 @@ def test_a_reward_that_does_not_fit_the_problems_is_refused(
         eval_set("some", problems, None, reward=reward)
 
 
-def test_programs_that_cannot_be_run_are_refused(sandbox: None) -> None:
+@needs_sandbox
+def test_programs_that_cannot_be_run_are_refused() -> None:
     with pytest.raises(ValueError, match="reward: 'code' cannot be given: a right program is not graded so"):
         eval_set("some", PROGRAMS, None, rules=Rules(memory_mb=2))

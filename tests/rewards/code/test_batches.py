@@ -9,14 +9,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from elastic.data.code_tests import StdinTest
 from elastic.rewards.code import code_reward
 from elastic.rewards.pool import PooledReward
 from tests.rewards.code.answers import response
+from tests.rewards.sandbox.programs import needs_sandbox
 
-pytestmark = pytest.mark.usefixtures("sandbox")
+pytestmark = needs_sandbox
 
 ADD, DOUBLE = (StdinTest("1\n2\n", "3"), StdinTest("5\n-7\n", "-2")), [StdinTest("4\n4\n", "8")]
 RIGHT, TWICE = "print(int(input()) + int(input()))", "print(2 * int(input()))"

@@ -9,8 +9,9 @@ from elastic.data.code_tests import ProgramTest
 from elastic.data.sets import SETS
 from elastic.rewards.code import code_reward
 from tests.rewards.code.answers import grade, response
+from tests.rewards.sandbox.programs import needs_sandbox
 
-pytestmark = pytest.mark.usefixtures("sandbox")
+pytestmark = needs_sandbox
 
 # Of the form that evalplus gives its tests; written for these tests.
 PLUS = """

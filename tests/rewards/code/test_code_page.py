@@ -9,11 +9,13 @@ import pytest
 from elastic.rewards import code_reward
 from elastic.rewards.code.rating import PERCENTILES
 from elastic.train.config.rollouts import RewardConfig
+from tests.rewards.sandbox.programs import needs_sandbox
 
 PAGE = (Path(__file__).parents[3] / "docs/code-rewards.md").read_text()
 
 
-def test_its_python_runs_as_printed(sandbox: None) -> None:
+@needs_sandbox
+def test_its_python_runs_as_printed() -> None:
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         exec(block, names)

@@ -4,10 +4,12 @@ import pytest
 
 from elastic.rewards.code import code_reward
 from elastic.rewards.code.extract import program
+from tests.rewards.sandbox.programs import needs_sandbox
 
 FENCE = "```"
 
 
+@needs_sandbox
 @pytest.mark.parametrize(
     ("solution", "found"),
     [
@@ -60,13 +62,14 @@ def test_the_program_is_the_last_block_of_python(solution: str, found: str | Non
         "",
     ],
 )
-def test_a_program_in_the_thought_or_without_a_block_is_none(response: str, sandbox: None) -> None:
+def test_a_program_in_the_thought_or_without_a_block_is_none(response: str) -> None:
     tests = [{"input": "", "output": "1"}]
     assert code_reward(response, tests) == 0.0
     assert code_reward("</think>```python\nprint(1)\n```", tests) == 1.0
 
 
-def test_the_whole_response_counts_without_an_end_marker(sandbox: None) -> None:
+@needs_sandbox
+def test_the_whole_response_counts_without_an_end_marker() -> None:
     assert code_reward("```python\nprint(1)\n```", [{"input": "", "output": "1"}], end_marker=None) == 1.0
 
 

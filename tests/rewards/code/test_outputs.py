@@ -8,8 +8,9 @@ from elastic.data.code_tests import CallTest, StdinTest
 from elastic.rewards.code import code_reward
 from elastic.rewards.code.run import Rules, check, outputs
 from tests.rewards.code.answers import grade, response
+from tests.rewards.sandbox.programs import needs_sandbox
 
-pytestmark = pytest.mark.usefixtures("sandbox")
+pytestmark = needs_sandbox
 
 ADD = [StdinTest(f"{i}\n{i}\n", str(2 * i)) for i in range(12)]
 READS_ALL = "import sys\na, b = map(int, sys.stdin.read().split())\nprint(a + b)"
