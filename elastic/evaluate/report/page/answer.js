@@ -24,7 +24,7 @@ function answerPanel(label, answer) {
   head.append(element("span", { class: `verdict ${word.replace(" ", "-")}` }, `${sign} ${word}`));
   const facts = [`${answer.tokens} tokens`];
   if (answer.finish_reason) facts.push(`ended by ${visible(answer.finish_reason)}`);
-  if (answer.cut) facts.push("thought cut at the budget");
+  if (answer.cut) facts.push("thought cut");
   return element(
     "article",
     { class: "answer", "aria-label": `${label}: ${word}` },
