@@ -1,4 +1,7 @@
-"""README's picture of a report: `python -m tests.evaluate.report.page.picture demo-out/report.html report.png`."""
+"""README's picture of a report.
+
+python -m tests.evaluate.report.page.picture demo-out/report.html docs/report.png
+"""
 
 import io
 import sys
