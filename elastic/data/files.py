@@ -1,10 +1,12 @@
 """Files: text that is read as UTF-8, writes that leave the old or the new content, SHA-256 sums."""
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 CHECKSUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
@@ -21,6 +23,22 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        ValueError: it is not JSON, or no object; names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
+    return found
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

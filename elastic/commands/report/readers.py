@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.data import Problem
-from elastic.data.files import read_lines, read_text
+from elastic.data.files import read_lines, read_object
 from elastic.evaluate import Row, Sample, rows_of
 from elastic.evaluate.report.payload import Answer, ReportRun, Training
 from elastic.evaluate.report.payload.series import label_of
@@ -23,10 +23,10 @@ _IN_TRAINING = "step {}"  # the set that a rollout's problem is shown under
 
 def evaluation(path: Path, name: str) -> ReportRun:
     """A folder of `elastic eval`, finished or not."""
-    settings = _object(path / SETTINGS)
+    settings = read_object(path / SETTINGS)
     notes = []
     if (path / RESULT).exists():
-        rows = _rows(_object(path / RESULT)["rows"])
+        rows = _rows(read_object(path / RESULT)["rows"])
     else:
         notes.append(f"{name} is not finished: what is there of it is shown.")
         samples = [replace(sample, segments=()) for sample in iterate_samples(path / SAMPLES)]
@@ -66,7 +66,7 @@ def training(path: Path, name: str) -> ReportRun:
 
 def demo(path: Path, name: str) -> ReportRun:
     """A folder of `elastic demo`."""
-    result = _object(path / "demo.json")
+    result = read_object(path / "demo.json")
     settings = result["settings"]
     methods = dict.fromkeys(row["method"] for row in result["rows"])
     return ReportRun(
@@ -82,7 +82,7 @@ def demo(path: Path, name: str) -> ReportRun:
 
 def replication(path: Path, name: str) -> ReportRun:
     """A folder of `make replicate`, or its results alone."""
-    result = _object(path / "replicate.json")
+    result = read_object(path / "replicate.json")
     settings, labels = result["settings"], result["labels"]
     first = settings["first_seed"]
     seeds = range(first, first + settings["seeds"])
@@ -178,13 +178,3 @@ def _records(path: Path) -> list[dict[str, Any]]:
                 break
             raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
     return records
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
-    return found

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elastic.data.files import read_text, write_atomic
+from elastic.data.files import read_object, write_atomic
 from elastic.evaluate.run.plan import Chunk
 from elastic.evaluate.run.settings import other_settings
 from elastic.evaluate.sample import Sample
@@ -162,15 +162,7 @@ def _without_text(sample: Sample) -> Sample:
 
 def _settings(folder: Path) -> dict[str, Any] | None:
     path = folder / SETTINGS
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, got {type(found).__name__}")
-    return found
+    return read_object(path) if path.is_file() else None
 
 
 def _sample(line: str | bytes, where: str) -> Sample:
