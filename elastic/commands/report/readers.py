@@ -88,7 +88,7 @@ def replication(path: Path, name: str) -> ReportRun:
     seeds = range(first, first + settings["seeds"])
     notes = [] if (path / "samples").is_dir() else [f"{name} holds results without answers."]
     runs = sorted((path / "runs").glob(f"*-{first}"))
-    if runs:
+    if runs and len(seeds) > 1:
         notes.append(f"Of {len(seeds)} trainings of each method the curves show that with seed {first}.")
     parts = [f"{arm}-{seed}" for arm in _in_order(labels) for seed in seeds]
     return ReportRun(

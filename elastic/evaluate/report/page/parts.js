@@ -58,12 +58,17 @@ function lengths(lines) {
 }
 
 function claims(list) {
-  const items = list.map(({ claim, outcome, low, high }) => element(
+  const items = list.map(({ claim, outcome, low, high, note }) => element(
     "li",
     {},
     element("span", { class: `outcome ${outcome}` }, visible(outcome)),
-    element("span", {}, visible(claim)),
-    isMissing(low) ? null : element("span", { class: "interval" }, `95 %: ${between(low, high, "number")}`),
+    element(
+      "div",
+      {},
+      element("span", {}, visible(claim)),
+      isMissing(low) ? null : element("span", { class: "interval" }, ` 95 %: ${between(low, high, "number")}`),
+      note ? element("div", { class: "interval" }, visible(note)) : null,
+    ),
   ));
   return [element("ul", { class: "claims" }, items)];
 }

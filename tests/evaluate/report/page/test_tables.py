@@ -55,8 +55,8 @@ def test_a_wide_table_scrolls_in_its_own_box_by_keys(opened):
 def test_claims_tell_outcome_and_interval(opened):
     tab = opened()
     assert tab.texts("#claims li") == [
-        "holds\nE1 is more often right at 24 + 24\n95 %: 0.26 to 0.35",
-        "does not hold\nE1 thinks no longer",
+        "holds\nE1 is more often right at 24 + 24 95 %: 0.26 to 0.35",
+        "does not hold\nE1 thinks no longer\nThe other is not there.",
     ]
 
 
