@@ -26,7 +26,12 @@ READS_ALL = "import sys\na, b = map(int, sys.stdin.read().split())\nprint(a + b)
         "from threading import *\nThread(target=lambda: print(int(input()) + int(input()))).start()",
         "import sys\nsys.stdout.write(str(int(input()) + int(input())))\nexit()",
         "import os\nos.write(1, str(int(input()) + int(input())).encode())\nos._exit(0)",
+        "print(int(input()) + int(input()))\nimport sys\nsys.stdout.close()",
         "import atexit\natexit.register(lambda: print(a + b))\na, b = int(input()), int(input())",
+        "out = open(1, 'w', closefd=False)\nout.write(str(int(input()) + int(input())))",
+        "import io, sys\nsys.stdout = io.TextIOWrapper(open(1, 'wb'))\nprint(int(input()) + int(input()))",
+        "import concurrent.futures as c\np = c.ThreadPoolExecutor()\n"
+        "p.submit(lambda: (time.sleep(0.1), print(int(input()) + int(input()))))",
         "print(reduce(operator.add, (int(input()) for _ in range(2))))",
         "import sys\nsys.stderr.write('x' * 100000)\nprint(int(input()) + int(input()))",
         "from __future__ import annotations\nprint(int(input()) + int(input()))",

@@ -6,14 +6,17 @@ the working folder has what test N reads, or the arguments of its call. Standard
 line of JSON, ``[status, bytes]``, with so many bytes behind it. The first test that is not "ok" is the last.
 """
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import select
 import signal
 import sys
+import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from elastic.rewards.code.inside.loading import PROGRAM, execute, limit, redirect, usual_names
 
@@ -29,6 +32,7 @@ def main() -> None:
         source = file.read()
     names = usual_names()
     sys.path.pop(0)
+    gc.freeze()  # else each process copies the pages of all objects that its collector marks
     for number, function in enumerate(plan["functions"]):
         reader, writer = os.pipe()
         pid = os.fork()
@@ -36,8 +40,7 @@ def main() -> None:
             _begin(plan["cpu_s"], number, writer, is_call=function is not None)
             os.closerange(3, _DESCRIPTORS)  # the results among them
             if function is None:
-                execute(source, "__main__", names)
-                return  # the interpreter ends as usual: it waits for threads and flushes
+                _end(execute(source, "__main__", names))
             _call(source, function, names)
         os.close(writer)
         status, printed = _follow(pid, reader, plan["wall_s"], plan["output_bytes"])
@@ -57,7 +60,18 @@ def _begin(cpu_s: float, number: int, writer: int, *, is_call: bool) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
 
 
-def _call(source: str, function: str, names: dict[str, Any]) -> None:
+def _end(namespace: dict[str, Any]) -> NoReturn:
+    """What the interpreter does at the end of a script, but for taking its modules down: most of the time."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    namespace.clear()  # files that were never closed are written
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
+    os._exit(0)
+
+
+def _call(source: str, function: str, names: dict[str, Any]) -> NoReturn:
     """Writes what the function returns, as JSON: a tuple is a list, and keys are texts."""
     with open(0, encoding="utf-8", closefd=False) as file:
         arguments = json.load(file)
