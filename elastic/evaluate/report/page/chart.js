@@ -46,6 +46,7 @@ function chart(spec, hidden) {
     if (!width) return;
     const frame = framed(spec, width);
     const shown = spec.series.filter((line) => !hidden.has(line.label));
+    svg.style.setProperty("--band", Math.min(0.16, 1 / shown.length)); // many bands would cover the lines
     svg.setAttribute("viewBox", `0 0 ${width} ${spec.height}`);
     const drawn = [band, curve].flatMap((part) => shown.map((line) => part(line, frame)));
     svg.replaceChildren(axes(spec, frame), ...drawn);
@@ -54,6 +55,7 @@ function chart(spec, hidden) {
   }
 
   function stress(label) {
+    svg.classList.toggle("stressed", label !== null);
     for (const part of svg.querySelectorAll("[data-line]")) {
       part.classList.toggle("faint", label !== null && part.dataset.line !== label);
     }

@@ -44,8 +44,9 @@ function written(value, kind) {
 /** A number in up to three digits behind its first. */
 function short(value) {
   if (typeof value !== "number") return visible(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
   const size = Math.abs(value);
+  if (value < 0) return `−${short(size)}`;
+  if (Number.isInteger(value) && size < 1e6) return String(value);
   return size >= 1e6 || (size < 1e-4 && size > 0) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 

@@ -58,18 +58,12 @@ function lengths(lines) {
 }
 
 function claims(list) {
-  const items = list.map(({ claim, outcome, low, high, note }) => element(
-    "li",
-    {},
-    element("span", { class: `outcome ${outcome}` }, visible(outcome)),
-    element(
-      "div",
-      {},
-      element("span", {}, visible(claim)),
-      isMissing(low) ? null : element("span", { class: "interval" }, ` 95 %: ${between(low, high, "number")}`),
-      note ? element("div", { class: "interval" }, visible(note)) : null,
-    ),
-  ));
+  const items = list.map(({ claim, outcome, low, high, note }) => {
+    const interval = isMissing(low) ? null : ` 95 %: ${between(low, high, "number")}`;
+    const words = element("div", {}, visible(claim), element("span", { class: "interval" }, interval));
+    if (note) words.append(element("div", { class: "note" }, visible(note)));
+    return element("li", {}, element("span", { class: `outcome ${outcome}` }, visible(outcome)), words);
+  });
   return [element("ul", { class: "claims" }, items)];
 }
 

@@ -93,7 +93,10 @@ def full(problems: int = len(VERDICTS)) -> dict[str, Any]:
         "claims": [
             {"claim": "E1 is more often right at 24 + 24", "outcome": "holds", "low": 0.26, "high": 0.35},
             {
-                "claim": "E1 thinks no longer", "outcome": "does not hold", "low": None, "high": None,
+                "claim": "E1 thinks no longer",
+                "outcome": "does not hold",
+                "low": None,
+                "high": None,
                 "note": "The other is not there.",
             },
         ],
