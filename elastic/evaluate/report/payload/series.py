@@ -77,18 +77,21 @@ def _cells(column: Column, row: Row, labels: Mapping[str, str]) -> list[Any]:
 
 
 def lengths(run: ReportRun, samples: Iterable[Sample]) -> list[Record]:
-    """Tokens asked for or allowed against tokens sampled: a line per method, over all its sets.
+    """Tokens asked for or allowed against tokens sampled: a line per set and method.
 
     What a method was asked for (L1) or allowed is t + s, or its one cap. What it used are sampled tokens: no
     budget counts a forced one. `low` and `high` are the 95 % interval of the mean over problems.
     """
-    lines: dict[str, dict[float, list[Sample]]] = {}
+    lines: dict[tuple[str, str], dict[float, list[Sample]]] = {}
     for sample in samples:
         if (allowed := allowance(sample.budget)) != float("inf"):
-            lines.setdefault(sample.method, {}).setdefault(allowed, []).append(sample)
+            line = lines.setdefault((sample.data, sample.method), {})
+            line.setdefault(allowed, []).append(sample)
     return [
-        _line(run, method) | {"points": [_length(asked, found) for asked, found in sorted(points.items())]}
-        for method, points in lines.items()
+        {"data": data}
+        | _line(run, method)
+        | {"points": [_length(asked, found) for asked, found in sorted(points.items())]}
+        for (data, method), points in lines.items()
     ]
 
 

@@ -67,15 +67,20 @@ class Traces:
         }
 
     def reasoning(self) -> list[Record]:
-        """Means over the answers of an arm at a budget or step; a measure that no answer has is null."""
-        groups: dict[tuple[Arm, Place], list[Seen]] = {}
+        """Means over the answers of an arm to a set at a budget or step; null for what no answer has."""
+        groups: dict[tuple[str, Arm, Place], list[Seen]] = {}
         for run in self._runs:
             for item in self._seen[run.name]:
-                key = Arm(run.name, item.answer.sample.method), self._places.of_step(item.answer)
+                sample = item.answer.sample
+                data = sample.data if item.answer.step is None else ""  # of a training, the step says it
+                key = data, Arm(run.name, sample.method), self._places.of_step(item.answer)
                 groups.setdefault(key, []).append(item)
-        order = list(self._arms)
-        keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
-        return [_means(self._arms[arm], place, groups[arm, place]) for arm, place in keys]
+        sets, arms = list(dict.fromkeys(data for data, _, _ in groups)), list(self._arms)
+        ordered = sorted(groups, key=lambda key: (sets.index(key[0]), arms.index(key[1]), key[2]))
+        return [
+            {"data": data, "arm": self._arms[arm], "budget": place.label} | _means(groups[data, arm, place])
+            for data, arm, place in ordered
+        ]
 
     def shown(self, most_problems: int, room: int) -> tuple[Record, list[str]]:
         """The traces that a page has room for, and what is to be said of those that it has not.
@@ -171,11 +176,9 @@ class Traces:
         return f"{label} ({run.name})" if several and label != run.name else label
 
 
-def _means(arm: str, place: Place, seen: Sequence[Seen]) -> Record:
+def _means(seen: Sequence[Seen]) -> Record:
     samples = [item.answer.sample for item in seen]
     return {
-        "arm": arm,
-        "budget": place.label,
         "count": len(seen),
         "thinking_tokens": _mean([sample.thinking_tokens for sample in samples]),
         "solution_tokens": _mean([sample.solution_tokens for sample in samples]),

@@ -79,6 +79,12 @@ def test_lengths_are_sampled_tokens_against_the_sum_that_was_asked_or_allowed() 
     assert e1["label"] == "E1: trained under budgets"
 
 
+def test_sets_have_lengths_of_their_own() -> None:
+    samples = [answer("p", data=name, budget=TIGHT, thinking=4 * n) for n, name in enumerate("ab")]
+    found = lengths(run_of("base", samples), samples)
+    assert [(line["data"], line["points"][0]["used"]) for line in found] == [("a", 5), ("b", 9)]
+
+
 def test_lines_that_a_run_does_not_draw_are_marked(rows: list[Row]) -> None:
     samples = answers_to("ab", "e1", LOOSE)
     found = curves([run_of("base", samples, rows=rows, drawn=("e1",))])

@@ -5,7 +5,7 @@ import pytest
 from elastic.data import Problem
 from elastic.evaluate import Sample
 from elastic.evaluate.report.payload import Answer, ReportRun, payload
-from tests.evaluate.report.payload.runs import answers_to, run_of, told
+from tests.evaluate.report.payload.runs import answers_to, run_of, texts, told
 from tests.evaluate.statistics.samples import answer
 
 LOOSE, TIGHT, NONE = (40, 24, None), (8, 24, None), (None, None, None)
@@ -100,6 +100,12 @@ def test_measures_are_means_by_arm_and_budget() -> None:
     assert (tight["budget"], free["budget"]) == ("8 + 24", "none")
     assert (tight["rechecks"], free["rechecks"]) == (0.5, 0)
     assert (tight["steps_in_solution"], free["steps_in_solution"]) == (0.5, None)
+
+
+def test_sets_have_measures_of_their_own() -> None:
+    samples = [texts(answer("p", data=name, thinking=4 * n)) for n, name in enumerate("ba")]
+    rows = of(run_of("base", samples))["reasoning"]
+    assert [(row["data"], row["thinking_tokens"]) for row in rows] == [("b", 0), ("a", 4)]
 
 
 def rollout(step: int, correct: float) -> Answer:
