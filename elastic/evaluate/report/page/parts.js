@@ -42,20 +42,22 @@ function training(metrics) {
 
 function lengths(lines) {
   const name = nameOfLine(lines);
-  const spec = {
-    title: "Tokens per answer", height: 350, x: "tokens asked for or allowed", y: "tokens used (mean)",
-    fromZero: true, diagonal: "as asked",
-    series: lines.map((line) => ({ label: name(line), hidden: line.hidden, points: line.points.map((point) => ({
-      x: point.asked, y: point.used, low: point.low, high: point.high,
-      text: [
-        `${written(point.asked, "tokens")} tokens asked for or allowed`,
-        `used ${written(point.used, "tokens")} (${between(point.low, point.high, "tokens")})`,
-        `${point.count} answers`,
-      ],
-    })) })),
-  };
-  return charts([spec]);
+  const sets = [...grouped(lines, (line) => line.data)];
+  return charts(sets.map(([data, found]) => ({
+    title: sets.length > 1 ? `Tokens per answer, ${data}` : "Tokens per answer",
+    height: 350, x: "tokens asked for or allowed", y: "tokens used (mean)", fromZero: true, diagonal: "as asked",
+    series: found.map((line) => ({ label: name(line), hidden: line.hidden, points: line.points.map(lengthPoint) })),
+  })));
 }
+
+const lengthPoint = (point) => ({
+  x: point.asked, y: point.used, low: point.low, high: point.high,
+  text: [
+    `${written(point.asked, "tokens")} tokens asked for or allowed`,
+    `used ${written(point.used, "tokens")} (${between(point.low, point.high, "tokens")})`,
+    `${point.count} answers`,
+  ],
+});
 
 function claims(list) {
   const items = list.map(({ claim, outcome, low, high, note }) => {
@@ -75,6 +77,7 @@ function reasoning(rows) {
     ["tokens in the solution", "share", "solution_share"],
     ["results in the solution", "share", "steps_in_solution"],
   ].map(([title, kind, key]) => ({ title, kind, key }));
+  if (unique(rows.map((row) => row.data)).length > 1) columns.unshift({ title: "data", kind: "text", key: "data" });
   const cells = rows.map((row) => columns.map(({ key }) => row[key]));
   return sortableTable("Means over the answers, by method and budget", columns, cells);
 }

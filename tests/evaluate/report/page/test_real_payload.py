@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from elastic.evaluate.report.payload import Training, payload
-from tests.evaluate.report.payload.runs import answers_to, run_of, told
+from tests.evaluate.report.payload.runs import answers_to, run_of, texts, told
+from tests.evaluate.statistics.samples import answer
 
 LIMITS = [(16, 24, None), (40, 24, None), (None, None, None)]
 
@@ -29,3 +30,11 @@ def test_every_part_of_two_runs_is_drawn(opened):
     assert tab.texts("#traces .filter label") == ["all 4", "differ 2", "right 1", "wrong 1"]
     assert tab.texts("#traces .answer:first-child .run .kind") == ["THINKING", "FORCED", "SOLUTION"]
     assert "1" in tab.texts("#traces .measures tr:first-child td")  # one re-check
+
+
+def test_sets_stand_apart(opened):
+    samples = [texts(answer("a", data=name, method="e1", budget=LIMITS[0])) for name in ("amc", "aime")]
+    tab = opened(payload([run_of("base", samples)], title="two sets"))
+    assert tab.texts("#lengths figcaption") == ["Tokens per answer, amc", "Tokens per answer, aime"]
+    assert tab.texts("#reasoning th:first-child") == ["data"]
+    assert tab.texts("#reasoning td:first-child") == ["amc", "aime"]
