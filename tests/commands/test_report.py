@@ -140,16 +140,15 @@ def test_the_results_of_a_replication_alone_have_claims_and_no_traces(
     claim = {"claim": "E1 is above", "outcome": "holds", "low": 0.1, "high": 0.2, "seeds": 3, "note": ""}
     result = {
         "settings": {"seeds": 3, "first_seed": 0, "problems": 4},
-        "labels": {"separate": "separate budgeting", "vanilla": "vanilla"},
-        "drawn": ["separate"],
-        "rows": [row | {"accuracy_by_seed": []} for row in rows],
+        "labels": {"dler": "DLER", "vanilla": "vanilla"},
+        "rows": [row | {"method": row["method"].replace("separate", "dler")} for row in rows],
         "claims": [claim | {"comparisons": []}],
     }
     (folder / "replicate.json").write_text(json.dumps(result))
     payload = report(folder)
     assert payload["claims"] == [claim]
     assert [(curve["label"], curve["hidden"]) for curve in payload["curves"]] == [
-        *(("vanilla", True), ("separate budgeting", False))
+        *(("vanilla", False), ("DLER", True))
     ]
     assert payload["traces"]["problems"] == []
     assert payload["notes"] == ["results holds results without answers."]

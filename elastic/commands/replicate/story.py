@@ -16,6 +16,7 @@ from elastic.commands.replicate.config import to_json as config_json
 from elastic.commands.replicate.part import load, run_dir, say
 from elastic.commands.replicate.report import fill, report
 from elastic.commands.report import write_report
+from elastic.commands.report.readers import DRAWN
 from elastic.data.files import read_lines, read_text, write_atomic
 from elastic.evaluate import EvalSet, Row, Sample, read_samples, rows_of
 from elastic.evaluate.report.figures import accuracy_figure
@@ -30,7 +31,6 @@ RESULT = "replicate.json"
 REPORT = "replicate.md"
 FIGURE = "replicate.png"
 PAGE = "report.html"
-_DRAWN = ("vanilla", "s1", "separate", "capped", "e1", "l1_exact_long")
 
 
 def run(
@@ -129,7 +129,6 @@ def summarise(samples: dict[tuple[str, int], list[Sample]], config: ReplicateCon
         "rows": rows,
         "claims": [claim.to_dict() for claim in claims(answers, config)],
         "labels": plan.labels(config),
-        "drawn": list(_DRAWN),
     }
 
 
@@ -159,7 +158,7 @@ def _place(row: Row) -> tuple[str, int | None, int | None, int | None]:
 def draw(result: dict[str, Any], path: Path, config: ReplicateConfig) -> None:
     """The figure: accuracy against tokens allowed and used, over all seeds."""
     fields = Row.__dataclass_fields__
-    rows = [Row(**{name: row[name] for name in fields}) for row in result["rows"] if row["method"] in _DRAWN]
+    rows = [Row(**{name: row[name] for name in fields}) for row in result["rows"] if row["method"] in DRAWN]
     grid = {(pair[0], pair[1]) for pair in config.open_grid}
     kept = [row for row in rows if row.total is not None or (row.thinking, row.solution) in grid]
     trained = f"t* = {config.thinking}, s* = {config.solution}"

@@ -18,6 +18,8 @@ from elastic.train.run.metrics import METRICS_FILE, SAMPLES_FILE
 
 # The base first and E1 last: these two stand side by side when the page opens.
 _ORDER = {"separate": -1, "e1": 1}
+# Of a replication's many lines those that its figure draws, and that the report begins with.
+DRAWN = ("vanilla", "s1", "separate", "capped", "e1", "l1_exact_long")
 _IN_TRAINING = "step {}"  # the set that a rollout's problem is shown under
 
 
@@ -99,7 +101,7 @@ def replication(path: Path, name: str) -> ReportRun:
         answers=partial(_answers, [path / "samples" / f"{part}.jsonl" for part in parts]),
         problems=read_problems(path),
         labels=labels,
-        drawn=result.get("drawn"),
+        drawn=DRAWN,
         trainings=_trainings(((run.name.removesuffix(f"-{first}"), run) for run in runs), labels),
         claims=[_claim(claim) for claim in result["claims"]],
         notes=notes,
