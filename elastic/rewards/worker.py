@@ -19,6 +19,7 @@ from elastic.rewards.verify import BEYOND_LIMITS
 SECONDS = 2.0  # of processor time per pair
 MEMORY_BYTES = 1 << 30
 _START_SECONDS = 120.0  # of a busy machine
+_STARTS = 5  # of a process that is killed before it is ready
 _WALL_SECONDS = 60.0  # a pair on a busy machine
 
 _CODE = """
@@ -76,6 +77,18 @@ class Worker:
         return line if line or process.returncode in BEYOND_LIMITS else None
 
     def _start(self) -> subprocess.Popen[bytes]:
+        for _ in range(_STARTS):
+            process, said = self._begun()
+            if said == b"ready\n":
+                return process
+            self._stop()
+            if process.returncode >= 0 or said:  # it was no signal from elsewhere that ended it
+                break
+        reason = said.decode(errors="replace").strip() or f"{sys.executable} said nothing"
+        raise RuntimeError(f"math_reward: the process that runs math-verify did not start: {reason}")
+
+    def _begun(self) -> tuple[subprocess.Popen[bytes], bytes]:
+        """A new process and the first that it says."""
         # Not multiprocessing: it would run the user's script once more, or fork this process's threads.
         paths = [*map(os.path.abspath, sys.path), str(Path(__file__).parents[2])]
         self._process = subprocess.Popen(
@@ -84,12 +97,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        line = self._line(self._process, _START_SECONDS)
-        if line != b"ready\n":
-            self._stop()
-            reason = line.decode(errors="replace").strip() or f"{sys.executable} said nothing"
-            raise RuntimeError(f"math_reward: the process that runs math-verify did not start: {reason}")
-        return self._process
+        return self._process, self._line(self._process, _START_SECONDS)
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
         """One answer; empty if the process ended."""

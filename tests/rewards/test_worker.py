@@ -80,6 +80,15 @@ def test_a_process_that_was_killed_is_replaced(worker):
     assert worker.same("x+x", "2x")
 
 
+def test_a_process_that_is_killed_before_it_is_ready_is_started_again(worker, monkeypatch, tmp_path):
+    starts = tmp_path / "starts"
+    dies = f"import os\nwith open({str(starts)!r}, 'a') as file: file.write('.')\n"
+    dies += f"if os.path.getsize({str(starts)!r}) < 3: os.kill(os.getpid(), 9)\n"
+    monkeypatch.setattr(module, "_CODE", dies + module._CODE)
+    assert worker.same("x+x", "2x")
+    assert starts.read_text() == "..."
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_an_interrupted_pair_leaves_no_answer_to_the_next_one(started, worker, monkeypatch):
     if started:
@@ -144,6 +153,7 @@ def test_the_process_ends_with_a_parent_that_was_killed(busy):
     ("code", "reason"),
     [
         ("raise SystemExit(1)", ".* said nothing"),
+        ("import os\nos.kill(os.getpid(), 9)", ".* said nothing"),
         ("import sys\nsys.modules['math_verify'] = None" + module._CODE, "ModuleNotFoundError.*math_verify"),
     ],
 )
