@@ -77,10 +77,17 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
-    def wait_for(self, event: str, session: str) -> None:
-        """Returns once an event of that name has come."""
-        while not any(seen["method"] == event and seen.get("sessionId") == session for seen in self.events):
-            self.events.append(self._receive())
+    def wait_for(self, event: str, session: str, **facts: object) -> None:
+        """Returns once an event of that name with those facts has come, also if it came before."""
+        about = {"method": event, "sessionId": session}.items()
+
+        def is_it(found: dict[str, Any]) -> bool:
+            return about <= found.items() and facts.items() <= found["params"].items()
+
+        if not any(map(is_it, self.events)):
+            while not is_it(found := self._receive()):
+                self.events.append(found)
+            self.events.append(found)
 
     def close(self) -> None:
         """Ends the browser."""
@@ -127,6 +134,7 @@ class Tab:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.call("Emulation.setDeviceMetricsOverride", mobile=width < 600, **size)
         self.media(**media)
@@ -142,8 +150,8 @@ class Tab:
 
     def open(self, path: Path) -> None:
         """Opens a file and waits until it has drawn itself."""
-        self.call("Page.navigate", url=path.as_uri())
-        self._browser.wait_for("Page.loadEventFired", self._session)
+        loader = self.call("Page.navigate", url=path.as_uri())["loaderId"]
+        self._browser.wait_for("Page.lifecycleEvent", self._session, name="load", loaderId=loader)
         self.settle()
 
     def settle(self) -> None:
