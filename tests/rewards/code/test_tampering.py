@@ -14,9 +14,14 @@ from tests.rewards.sandbox.test_ordinary_user import as_nobody
 
 pytestmark = needs_sandbox
 
-CHECK = ProgramTest(
-    "def check(candidate):\n    assert candidate(20) == 6765\n    assert candidate(10) == 55\ncheck(f)\n"
-)
+CHECK = ProgramTest("""
+def check(candidate):
+    for n, wanted in zip([20], [6765]):
+        result = candidate(n)
+        import colorsys
+        assert result == wanted
+check(f)
+""")
 CALLS = [CallTest("f", "[20]", ("6765",)), CallTest("f", "[10]", ("55",))]
 OUTPUTS = [StdinTest("20", "6765"), StdinTest("10", "55")]
 RIGHT = "def f(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\n"

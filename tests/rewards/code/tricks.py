@@ -2,6 +2,16 @@
 
 from textwrap import dedent
 
+# Written to every descriptor, since the checker's is not known.
+_SAY = """
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b"passed")
+    except OSError:
+        pass
+os._exit(0)
+"""
 _PROGRAMS = {
     "sys.exit": "import sys\nsys.exit(0)",
     "SystemExit": "raise SystemExit",
@@ -45,10 +55,14 @@ _PROGRAMS = {
             return A()
         """,
     "mock's ANY": "from unittest.mock import ANY\ndef f(n):\n    return ANY",
-    "code in a pickle": """
+    "code in a pickle": f"""
+        import __main__
+        for name in ("persistent_id", "reducer_override"):
+            if hasattr(__main__, "Outgoing"):
+                delattr(__main__.Outgoing, name)
         class A:
             def __reduce__(self):
-                return exec, ("import os; os.write(1, b'passed'); os._exit(0)",)
+                return exec, ({_SAY!r},)
         def f(n):
             return A()
         """,
@@ -64,10 +78,16 @@ _PROGRAMS = {
         def f(n):
             return True
         """,
-    "its own builtins for the test": """
-        globals().update(__builtins__={"len": int}, __name__="test")
-        def f(n):
-            return 0
+    "its own zip": "def zip(*_):\n    return []\ndef f(n):\n    return 0",
+    "builtins among its names": """
+        import __main__
+        def f(*_):
+            return []
+        def send(answers, message, kept):
+            __main__._send = real
+            real(answers, ("value", {"f": f, "zip": f, "__builtins__": {"zip": f, "__import__": f}}), kept)
+        real = getattr(__main__, "_send", None)
+        __main__._send = send
         """,
     "its own check": "def check(candidate):\n    pass\ndef f(n):\n    return 0",
     "an error that looks like the test's": """
@@ -124,15 +144,15 @@ _PROGRAMS = {
     "looks through its objects": """
         import gc
         def f(n):
-            return 6765 if "67" + "65" in " ".join(map(repr, gc.get_objects())) else 0
+            return int("67{}".format(65)) if "67{}".format(65) in " ".join(map(repr, gc.get_objects())) else 0
         """,
     "looks through the frames": """
         import sys
         def f(n):
             frame = sys._getframe()
             while frame:
-                if "67" + "65" in repr(frame.f_locals) + repr(frame.f_globals):
-                    return 6765
+                if "67{}".format(65) in repr(frame.f_locals) + repr(frame.f_globals):
+                    return int("67{}".format(65))
                 frame = frame.f_back
             return 0
         """,
@@ -143,8 +163,8 @@ _PROGRAMS = {
             for path in paths + [path for path in glob.glob("**", recursive=True) if "program" not in path]:
                 try:
                     with open(path, "rb") as file:
-                        if b"67" + b"65" in file.read(1 << 20):
-                            return 6765
+                        if "67{}".format(65).encode() in file.read(1 << 20):
+                            return int("67{}".format(65))
                 except OSError:
                     pass
             return 0
@@ -158,17 +178,17 @@ _PROGRAMS = {
                         for line in maps:
                             low, high = (int(part, 16) for part in line.split()[0].split("-"))
                             mem.seek(low)
-                            if "heap" in line and b"67" + b"65" in mem.read(high - low):
-                                return 6765
+                            if " rw-p " in line and "67{}".format(65).encode() in mem.read(high - low):
+                                return int("67{}".format(65))
                 except (OSError, OverflowError):
                     pass
             return 0
         """,
-    "plants modules": """
-        for name in ("numpy", "math", "typing", "pickle", "sitecustomize", "test"):
-            with open(name + ".py", "w") as file:
-                file.write("import os\\nfor fd in range(16): os.write(fd, b'passed')\\nos._exit(0)")
+    "plants modules": f"""
         def f(n):
+            for name in ("numpy", "colorsys", "typing", "statistics", "sitecustomize", "test"):
+                with open(name + ".py", "w") as file:
+                    file.write({_SAY!r})
             return 0
         """,
     "replaces the runner's files": """
