@@ -92,7 +92,7 @@ def test_an_evaluation_that_needs_a_template_and_has_none_is_refused_by_its_tabl
 
 @pytest.mark.parametrize(("length", "word"), [("l1-exact", "so"), ("l1-max", "ok")])
 def test_a_named_set_asks_for_a_length_inside_its_complete_prompts(tmp_path, length, word):
-    """Training, its evaluations and a sweep write the same prompt, in words that the model has."""
+    """Training, its evaluations and `elastic eval` write the same prompt, in words that the model has."""
     config = build_config(
         tmp_path,
         reward={"length": length, "target_min": 2, "target_max": 11},

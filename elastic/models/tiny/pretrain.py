@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from elastic.data.files import write_checksums
 from elastic.data.sums import BOS, END, EOS, MAX_OPERATIONS, MIN_OPERATIONS, draw
+from elastic.models.quiet import quiet_transformers
 from elastic.models.tiny.traces import cut_trace, trace
 from elastic.models.tiny.vocabulary import IDS, MAX_LENGTH, PAD, build_tokenizer
 
@@ -174,8 +175,9 @@ def save(model: PreTrainedModel, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        model.save_pretrained(partial)
-        build_tokenizer().save_pretrained(partial)
+        with quiet_transformers():
+            model.save_pretrained(partial)
+            build_tokenizer().save_pretrained(partial)
         write_checksums(partial)
         partial.chmod(0o755)
         if out.exists():

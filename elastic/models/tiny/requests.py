@@ -33,7 +33,6 @@ def read_requests(
     seed: int = 0,
     *,
     asked_share: float = ASKED_SHARE,
-    meant_share: float = 0.0,
     lengths: tuple[int, int] = LENGTHS,
     rows_per_batch: int = ROWS,
     progress: bool = True,
@@ -47,9 +46,7 @@ def read_requests(
         steps: optimizer steps, at least 1.
         seed: of the data.
         asked_share: of the rows, the share that asks; one kind of request as often as the other.
-        meant_share: of the rows that ask, the share whose N is the number of tokens behind the prompt. It
-            gives the model a slight tendency to obey, which L1 can amplify.
-        lengths: least and greatest N of the others, drawn uniformly.
+        lengths: least and greatest N, drawn uniformly.
         rows_per_batch: traces per step.
         progress: whether to show a progress bar.
 
@@ -61,9 +58,8 @@ def read_requests(
         raise ValueError(
             f"read_requests: steps and rows_per_batch must be at least 1, got {steps} and {rows_per_batch}"
         )
-    for name, share in (("asked_share", asked_share), ("meant_share", meant_share)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"read_requests: {name} must be in [0, 1], got {share}")
+    if not 0 <= asked_share <= 1:
+        raise ValueError(f"read_requests: asked_share must be in [0, 1], got {asked_share}")
     low, high = lengths
     if not 0 <= low <= high:
         raise ValueError(f"read_requests: lengths must be 0 <= least <= greatest, got {low} and {high}")
@@ -73,21 +69,10 @@ def read_requests(
         return ask(prompt, rng.choice(list(REQUESTS)), rng.randint(low, high))
 
     def draw_row(step: int) -> Row:
-        if rng.random() >= asked_share:
-            return row(rng, MAX_OPERATIONS)
-        meant = meant_share > 0 and rng.random() < meant_share
-        return _meant(rng) if meant else row(rng, MAX_OPERATIONS, asking)
+        return row(rng, MAX_OPERATIONS, asking if rng.random() < asked_share else None)
 
     data = sorted_batches(rng, draw_row, steps, rows_per_batch)
     return fit(copy.deepcopy(model), data, steps, LEARNING_RATE, progress)
-
-
-def _meant(rng: random.Random) -> Row:
-    """A trace whose prompt asks for as many tokens as the trace has."""
-    kind, seed = rng.choice(list(REQUESTS)), rng.random()
-    _, labels = row(random.Random(seed), MAX_OPERATIONS)
-    tokens = sum(label >= 0 for label in labels)
-    return row(random.Random(seed), MAX_OPERATIONS, lambda prompt: ask(prompt, kind, tokens))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ import torch
 from elastic.data.sums import END, MAX_OPERATIONS, REQUESTS, ask
 from elastic.models import tiny
 from elastic.models.loading import load_model
-from elastic.models.tiny import pretrain, requests
+from elastic.models.tiny import pretrain
 from elastic.models.tiny.requests import main, read_requests
 from elastic.models.tiny.vocabulary import WORDS
 
@@ -90,24 +90,10 @@ def test_reading_refuses_what_it_cannot_do(options, message):
         read_requests(None, **options)  # type: ignore[arg-type]
 
 
-def test_the_command_writes_a_model_that_loads(tmp_path):
+def test_the_command_writes_a_model_that_loads_and_no_bar_of_transformers(tmp_path, capsys):
     main(["--out", str(tmp_path / "base"), "--steps", "1"])
+    assert "Writing" not in capsys.readouterr().err
     model, tokenizer = load_model(str(tmp_path / "base"), device="cpu")
     assert tokenizer("so : 4 0")["input_ids"]
     shipped, _ = tiny.load()
     assert not torch.equal(next(model.parameters()), next(shipped.parameters()))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_request_that_is_meant_asks_for_the_tokens_of_its_trace(seed):
-    ids, labels = requests._meant(random.Random(seed))
-    words = [WORDS[index] for index in ids]
-    asked = words[words.index(":") + 1 : words.index("<think>")]
-    assert int("".join(asked)) == sum(label >= 0 for label in labels)
-
-
-def test_shares_are_checked():
-    model, _ = tiny.load()
-    for name in ("asked_share", "meant_share"):
-        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], got 1.5"):
-            read_requests(model, 1, **{name: 1.5})
