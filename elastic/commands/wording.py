@@ -34,11 +34,13 @@ def in_flags(message: str, names: Iterable[str]) -> str:
             return flag if value == "True" else flag.replace("--", "--no-", 1)
         return f"{flag} {'none' if value == 'None' else value.strip(_QUOTES)}"
 
-    several = "|".join(name for name in flags if "_" in name)  # which is no word of a sentence
     message = message.replace(MARKERS, "give --start-marker and --end-marker")
     message = re.sub(r"\bprompt (\d+)", lambda found: f"prompt {int(found[1]) + 1}", message)
     message = _reworded(message, flags, assign)
-    return re.sub(rf"(?<![\w.'\"-])({several})(?![\w=])", lambda found: flags[found[1]], message)
+    for name, flag in flags.items():
+        if "_" in name:  # so it is no word of a sentence
+            message = re.sub(rf"(?<![\w.'\"-]){name}(?![\w=])", flag, message)
+    return message
 
 
 def in_keys(message: str) -> str:

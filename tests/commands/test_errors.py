@@ -20,6 +20,13 @@ def test_an_unknown_model_directory_is_named(elastic, tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in one_line(outcome.err)
 
 
+def test_a_folder_that_the_demo_cannot_use_is_named(elastic, tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("[]")
+    outcome = elastic("demo", "--out", tmp_path)
+    assert outcome.status == 2
+    assert f"{tmp_path / 'demo.json'}" in one_line(outcome.err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -169,6 +169,10 @@ def test_messages_name_flags(message: str, expected: str) -> None:
     assert in_flags(message, ("top_p", "thinking", "stream", "chat", "closing")) == expected
 
 
+def test_without_a_flag_of_two_words_other_words_stay() -> None:
+    assert in_flags("out: 'a' (b); c", ("out",)) == "--out: 'a' (b); c"
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
