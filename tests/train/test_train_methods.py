@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from elastic import ops
+from elastic.evaluate.methods import METHODS
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import TrainConfig, train_from_config
 from elastic.train.config import changed_keys
-from elastic.train.config.methods import PRESETS
+from elastic.train.config.methods import PRESETS, UNTRAINED
 from elastic.train.config.train_config import tomllib
 from tests.train.test_train_config import tables
 from tests.train.tiny_run import build_model, lines
@@ -85,6 +86,10 @@ def test_every_method_is_in_these_tables_and_in_the_documented_one():
     for name, cells in documented:
         for key in PRESETS[name].needs:
             assert f"`{key}`" in cells or f"`.{key.split('.')[1]}`" in cells
+
+
+def test_every_method_of_evaluations_has_a_training_or_none():
+    assert METHODS.keys() == PRESETS.keys() | set(UNTRAINED)
 
 
 def test_dlers_advantages_are_those_of_its_code_up_to_one_factor_a_step():
