@@ -104,7 +104,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="samples.jsonl, settings.json and eval.json; goes on with an evaluation in it",
+        help="samples, problems, settings and rows; goes on with an evaluation in it",
     )
     output.add_argument("--ks", type=_numbers, metavar="K,...", help="k of pass@k (default 1)")
     output.add_argument(
