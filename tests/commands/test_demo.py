@@ -21,6 +21,7 @@ from elastic.commands.parts import processes
 from elastic.evaluate import Row
 from elastic.models import tiny
 from elastic.train import TrainConfig
+from tests.commands.pages import payload_of
 
 CONFIG = DemoConfig(
     thinking=20,
@@ -65,6 +66,30 @@ def test_the_demo_writes_its_three_files_and_both_trainings(finished: Path) -> N
     assert (finished / "demo.png").read_bytes().startswith(b"\x89PNG")
     for method in ("e1", "capped"):
         assert (finished / method / "final" / "config.json").is_file()
+
+
+def test_the_demo_ends_with_a_report_and_its_path(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (finished / "report.html").unlink()
+    run(CONFIG, finished)  # a finished one shows its results again
+    assert str(finished / "report.html") in capsys.readouterr().err.splitlines()[-1]
+    shown = payload_of(finished / "report.html")
+    arms = [arm["id"].rpartition("/")[2] for arm in shown["traces"]["arms"]]
+    assert arms == ["separate", "vanilla", "capped", "e1"]
+    assert {problem["id"] for problem in shown["traces"]["problems"]} == {
+        problem.id for problem in CONFIG.test_problems()
+    }
+    assert all(len(problem["answers"]) == len(arms) for problem in shown["traces"]["problems"])
+    assert [budget["label"] for budget in shown["traces"]["budgets"]] == [
+        "0 + 12",
+        "10 + 12",
+        "20 + 12",
+        "none",
+    ]
+    assert len(shown["table"]["rows"]) == len(result(finished)["rows"])
+    assert {line["run"] for line in shown["training"]} == {
+        "E1: trained under budgets",
+        "control: trained under one hard cap",
+    }
 
 
 def test_the_control_is_trained_as_e1_is_but_for_what_ends_a_rollout() -> None:

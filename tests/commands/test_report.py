@@ -12,6 +12,7 @@ import pytest
 from elastic.commands.cli import main
 from elastic.commands.report.folders import read_run
 from elastic.data import load
+from tests.commands.pages import payload_of
 
 STEPS = [
     {"step": 1, "reward": 0.25, "kl": 0.0},
@@ -61,9 +62,7 @@ def report(elastic, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         outcome = elastic("report", *arguments, "--out", out)
         assert outcome.status == 0, outcome.err
         assert re.fullmatch(rf"elastic: report: {re.escape(str(out))}, 0\.\d\d MB\n", outcome.err)
-        pattern = r'<script type="application/json" id="payload">(.*?)</script>'
-        (text,) = re.findall(pattern, out.read_text(encoding="utf-8"), re.DOTALL)
-        return json.loads(text)
+        return payload_of(out)
 
     return run
 

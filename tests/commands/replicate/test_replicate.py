@@ -13,6 +13,7 @@ from elastic.commands.replicate.config import NONE, from_json, to_json
 from elastic.commands.replicate.report import BEGIN, END, report, tables
 from elastic.evaluate import Row, read_samples
 from elastic.models import tiny
+from tests.commands.pages import payload_of
 
 CONFIG = ReplicateConfig.quick(problems=4)
 FILES = ("replicate.json", "replicate.md", "replicate.png", "report.html")
@@ -74,6 +75,18 @@ def test_a_page_gets_the_tables_between_its_marks_and_keeps_the_rest(finished: P
     page.write_text("no marks")
     with pytest.raises(ValueError, match="page: needs a line '<!-- made by make replicate -->'"):
         run(CONFIG, finished, page=page)
+
+
+def test_the_page_has_the_claims_and_every_arm_s_answers(finished: Path) -> None:
+    shown = payload_of(finished / "report.html")
+    assert [claim["claim"] for claim in shown["claims"]] == [
+        claim["claim"] for claim in result(finished)["claims"]
+    ]
+    arms = [arm["label"] for arm in shown["traces"]["arms"]]
+    assert sorted(arms) == sorted(plan.labels(CONFIG).values())
+    assert (arms[0], arms[-1]) == ("separate budgeting", "E1")
+    assert len(shown["traces"]["problems"]) == CONFIG.problems
+    assert {line["run"] for line in shown["training"]} >= {"E1", "DLER", "L1-Max"}
 
 
 def test_l1_is_asked_and_not_limited(finished: Path) -> None:
