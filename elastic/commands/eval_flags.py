@@ -1,8 +1,9 @@
 """The flags of `elastic eval`, and the request that they make; all checks that need no model."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from elastic.commands.generate_flags import (
     CLOSING_HELP,
@@ -193,19 +194,15 @@ def eval_request(options: argparse.Namespace) -> EvalRequest:
     policies = PolicyOptions(**policy)
     check_options([get_method(name) for name in options.methods], policies)
     sampling = given(options, "temperature", "top_k", "top_p", "min_p", "seed")
-    return EvalRequest(
-        rules=Rules(**given(options, "timeout_s", "memory_mb", "sandbox")),
-        budgets=tuple(budget_pairs(options.budgets)),
-        options=policies,
-        sampling=Sampling(**{"seed": 0} | sampling),
-        end=tuple(options.end or ()),
-        **given(
-            *(options, "model", "data", "methods", "out", "samples", "ks", "engine", "count", "split"),
-            *("data_seed", "reward", "chat", "system", "suffix", "trained_on", "texts", "max_rows"),
-            *("chunk_rows", "max_new_tokens", "start_marker", "end_marker", "device", "dtype"),
-            "allow_missing",
-        ),
-    )
+    made: dict[str, Any] = {
+        "budgets": tuple(budget_pairs(options.budgets)),
+        "options": policies,
+        "sampling": Sampling(**{"seed": 0} | sampling),
+        "rules": Rules(**given(options, "timeout_s", "memory_mb", "sandbox")),
+        "end": tuple(options.end or ()),
+    }
+    as_given = (field.name for field in fields(EvalRequest) if field.name not in made)
+    return EvalRequest(**made, **given(options, *as_given))
 
 
 def _words(word: str) -> tuple[str, ...]:

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from elastic.evaluate.run.open_set import eval_set
     from elastic.evaluate.run.sets import EvalSet
     from elastic.evaluate.sample import Sample
-    from elastic.evaluate.statistics import Interval, wilson_interval
     from elastic.evaluate.summary import rows_of
 
 # Resolved on first use: the methods' names and budgets need no engine.
 _LAZY = {
     "EvalSet": "run.sets",
-    "Interval": "statistics",
     "PolicyOptions": "methods",
     "Row": "row",
     "Sample": "sample",
@@ -27,12 +25,10 @@ _LAZY = {
     "open_engine": "engines",
     "read_samples": "run.folder",
     "rows_of": "summary",
-    "wilson_interval": "statistics",
 }
 
 __all__ = [
     "EvalSet",
-    "Interval",
     "PolicyOptions",
     "Row",
     "Sample",
@@ -41,7 +37,6 @@ __all__ = [
     "open_engine",
     "read_samples",
     "rows_of",
-    "wilson_interval",
 ]
 
 
