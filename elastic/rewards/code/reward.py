@@ -31,7 +31,7 @@ def code_reward(
         response: decoded text of a completion, without the prompt.
         tests: `elastic.data.Problem.tests`, or one of the shapes that `elastic.data.code_tests.read_tests`
             knows.
-        timeout_s: seconds of processor time for each test; of the clock it may take three times as many.
+        timeout_s: seconds of processor time for each test; of the clock it may take five times as many.
         memory_mb: MiB for the program and what it starts.
         sandbox: False runs it without a sandbox, with the rights of this process.
         end_marker: None grades the whole response.

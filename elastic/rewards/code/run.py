@@ -10,7 +10,7 @@ from elastic.data.code_tests import CallTest, CodeTest, ProgramTest, StdinTest
 from elastic.rewards.code.compare import right_output, right_value
 from elastic.rewards.sandbox import PYTHON, Limits, run
 
-_WALL = 3.0  # times the processor time: other work on the machine is not the program's fault
+_WALL = 5.0  # times the processor time: other work on the machine is not the program's fault
 _START_S = 10.0
 _EXTRA_BYTES = 1 << 16  # beyond twice the longest right output, of one test
 _MOST_TESTS = 64  # of one sandbox
@@ -25,7 +25,7 @@ class Rules:
     """How programs are run.
 
     Attributes:
-        timeout_s: seconds of processor time for each test; of the clock it may take three times as many.
+        timeout_s: seconds of processor time for each test; of the clock it may take five times as many.
         memory_mb: MiB for a program and what it starts.
         sandbox: False runs programs with this process's rights.
 

@@ -108,7 +108,7 @@ class RewardConfig(Section):
         boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
         answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
         workers: answers graded at once, in each process; by default its share of the machine's cores.
-        timeout_s: of ``code``: seconds of processor time for each test; of the clock three times as many.
+        timeout_s: of ``code``: seconds of processor time for each test; of the clock five times as many.
         memory_mb: of ``code``: MiB for a program and what it starts.
         sandbox: of ``code``: false runs programs unprotected, with the rights of the training.
         length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.

@@ -1,10 +1,11 @@
 """Programs graded by what they print or return."""
 
 import sys
+import warnings
 
 import pytest
 
-from elastic.data.code_tests import CallTest, StdinTest
+from elastic.data.code_tests import CallTest, ProgramTest, StdinTest
 from elastic.rewards.code import code_reward
 from elastic.rewards.code.run import Rules, check, outputs
 from tests.rewards.code.answers import grade, response
@@ -175,3 +176,14 @@ def test_half_a_character_is_graded_like_any_text() -> None:
 def test_python_is_that_of_the_package() -> None:
     program = "import sys\nprint(sys.version_info[0], sys.version_info[1])"
     assert grade(program, StdinTest("", f"{sys.version_info[0]} {sys.version_info[1]}")) == 1.0
+
+
+def test_without_a_sandbox_the_grades_are_the_same() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # once a process, that programs have its rights
+        assert grade(READS_ALL, *ADD, sandbox=False) == 1.0
+        assert grade(READS_ALL, StdinTest("1 2", "4"), sandbox=False) == 0.0
+        assert grade("def f(x, k):\n    return sorted(x)", FUNCTION, sandbox=False) == 1.0
+        for program, right in (("def f(x):\n    return x", 1.0), ("def f(x):\n    return -x", 0.0)):
+            assert grade(program, ProgramTest("assert f(3) == 3"), sandbox=False) == right
+        assert grade("while True: pass", StdinTest("", ""), sandbox=False, timeout_s=0.5) == 0.0
