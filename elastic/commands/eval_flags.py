@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic.commands.generate_flags import (
-    CLOSING_HELP,
     add_chat,
+    add_ends,
     add_markers,
     add_running,
     add_sampling,
@@ -162,11 +162,9 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         metavar="T:S,...",
         help="thinking:solution in sampled tokens, '-' for no limit of one, 'none' for no budget",
     )
-    methods.add_argument("--closing", type=text, metavar="NAME|TEXT", help=CLOSING_HELP)
-    methods.add_argument(
-        "--grace", type=int, metavar="TOKENS", help="past the thinking budget, for a line or sentence to end"
-    )
-    methods.add_argument(
+    end = parser.add_argument_group("how thinking ends, in methods that read it")
+    add_ends(end, "s1: an end before that is replaced (default T)")
+    end.add_argument(
         "--notice",
         dest="notices",
         type=_notice,
@@ -174,11 +172,6 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS:TEXT",
         help="a text forced into the thought after so many tokens; may be repeated",
     )
-    methods.add_argument(
-        "--min-thinking", type=int, metavar="TOKENS", help="s1: an end before that is replaced (default: T)"
-    )
-    methods.add_argument("--max-extensions", type=int, metavar="N", help="s1: how often at most (default 0)")
-    methods.add_argument("--extension", type=text, metavar="TEXT", help="s1: by what (default Wait)")
 
 
 def eval_request(options: argparse.Namespace) -> EvalRequest:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from elastic.budget import CLOSINGS
 from elastic.commands.generate_request import MAX_ROWS
 
-CLOSING_HELP = f"what ends a cut thought: {', '.join(CLOSINGS)}, or a text with {{end}} for the end marker"
-
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds every flag, in groups. A flag that was not given is None, which tells it from its default."""
@@ -70,15 +68,7 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
         help="ends a completion whose solution holds it; may be repeated",
     )
     end = parser.add_argument_group("how thinking ends")
-    end.add_argument(
-        "--closing",
-        type=text,
-        metavar="NAME|TEXT",
-        help=CLOSING_HELP,
-    )
-    end.add_argument(
-        "--grace", type=int, metavar="TOKENS", help="past --thinking, for a line or sentence to end"
-    )
+    add_ends(end)
     end.add_argument(
         "--whole-characters",
         action="store_true",
@@ -94,8 +84,22 @@ def _add_budgets(parser: argparse.ArgumentParser) -> None:
     end.add_argument(
         "--on-reclose", choices=("count", "forbid"), help="an end marker behind a cut thought, likewise"
     )
-    end.add_argument("--min-thinking", type=int, metavar="TOKENS", help="an end before that is replaced")
-    end.add_argument("--max-extensions", type=int, metavar="N", help="how often at most")
+
+
+def add_ends(end: argparse._ArgumentGroup, early: str = "an end before that is replaced") -> None:
+    """How a cut ends thinking, and what replaces an early end; `early` is the help of that flag."""
+    named = ", ".join(CLOSINGS)
+    end.add_argument(
+        "--closing",
+        type=text,
+        metavar="NAME|TEXT",
+        help=f"what ends a cut thought: {named}, or a text with {{end}} for the end marker",
+    )
+    end.add_argument(
+        "--grace", type=int, metavar="TOKENS", help="past the thinking budget, for a line or sentence to end"
+    )
+    end.add_argument("--min-thinking", type=int, metavar="TOKENS", help=early)
+    end.add_argument("--max-extensions", type=int, metavar="N", help="how often at most (default 0)")
     end.add_argument("--extension", type=text, metavar="TEXT", help="by what (default Wait)")
 
 
