@@ -66,7 +66,7 @@ def _texts(text: str) -> Any:
     """A JSON list of texts; the text itself if it is none, as the set ``["a", 1)`` is not."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return values if all(isinstance(value, str) for value in values) else text
 

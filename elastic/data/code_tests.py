@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from elastic.data.answers import shown
-from elastic.data.columns import literal
+from elastic.data.columns import Row, literal
 
 _MOST_UNPACKED = 1 << 30  # bytes; LiveCodeBench's largest problem has some hundred MB of tests
 
@@ -139,8 +139,7 @@ def _test(case: Any, place: str, function: str | None, any_order: bool) -> CodeT
         raise ValueError(f"{place}: accepted must be a list of outputs, got {shown(more)}")
     any_order = _flag(case, place, any_order)
     kind = case.get("testtype") or case.get("type")
-    metadata = case.get("metadata") or {}
-    name = case.get("fn_name") or metadata.get("func_name") or function
+    name = case.get("fn_name") or Row(case, place, {}).get("function") or function
     if kind in ("stdin", "stdin_stdout") or (kind is None and not name):
         accepted = tuple(_lines(output, place) for output in more)
         return StdinTest(_lines(given, place), _lines(wanted, place), accepted, any_order)

@@ -53,6 +53,10 @@ NAMED = {"func_name": "g"}
             ],
             [CallTest("g", '["ab", [0.5]]', ("true",))],
         ),
+        (
+            [{"testtype": "functional", "input": "1", "output": "2", "metadata": '{"func_name": "g"}'}],
+            [CallTest("g", "[1]", ("2",))],
+        ),
         ([{"testtype": "functional", "input": "1", "output": "[1]"}], [CallTest("h", "[1]", ("[1]",))]),
         ([IN_OUT | {"testtype": "stdin"}], [StdinTest("1\n", "2\n")]),  # whatever the row's function is
         (
@@ -98,6 +102,10 @@ def test_every_shape_of_tests_becomes_a_record(value, tests):
         ({"test_cases": [IN_OUT], "any_order": 1}, "row 0: any_order must be true or false, got 1"),
         ([IN_OUT | {"type": "gui"}], "row 0, test 0: unknown kind of test 'gui'"),
         ([IN_OUT | {"testtype": "functional"}], "row 0, test 0: calls a function, but names none"),
+        (
+            [IN_OUT | {"testtype": "functional", "metadata": "easy"}],
+            "row 0, test 0: calls a function, but names none",
+        ),
         ([IN_OUT | {"fn_name": "f", "testtype": "functional", "input": "a b"}], "test 0: not JSON: 'a b'"),
         ([{"input": {"a": 1}, "output": ""}], r"row 0, test 0: expected text, got {'a': 1}"),
         ([{"fn_name": "f", "input": {"a": 1}, "output": 1}], "test 0: expected a list of arguments"),

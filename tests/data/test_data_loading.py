@@ -38,6 +38,7 @@ def test_problem_is_found_under_any_of_its_names(tmp_path, suffix, field):
         ({"answer": None, "solution": "6 * 3 = 18\n#### 18"}, "18"),
         ({"solution": "no, #### 3\nbut\n#### 1,024 "}, "1,024"),
         ({"answer": "Reasoning as published.\n#### 42"}, "42"),
+        ({"answer": '["a", ' + "[" * 100_000}, '["a", ' + "[" * 100_000),
     ],
 )
 def test_answer_is_read_as_it_is_published(tmp_path, item, answer):

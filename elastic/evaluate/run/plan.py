@@ -110,7 +110,9 @@ def tasks_of(
                 key = (number, budget, asked and (method.length, asked))
                 cell = Cell(method, pair, 0)
                 known = tasks.get(key, Task(data, (budget,), ()))
-                tasks[key] = replace(known, cells=(*known.cells, cell))
+                # Splits of one sum are one row to a method with a single cap.
+                if (method, cell.budget) not in [(other.method, other.budget) for other in known.cells]:
+                    tasks[key] = replace(known, cells=(*known.cells, cell))
     return list(tasks.values())
 
 

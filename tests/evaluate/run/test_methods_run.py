@@ -37,6 +37,14 @@ def test_every_method_runs_on_the_embedded_model(engine, problems) -> None:
     assert limited["l1_exact"].tokens > 32  # told, not cut
 
 
+def test_splits_of_one_sum_are_one_row_of_a_method_with_one_cap(engine, problems) -> None:
+    samples = evaluate(
+        engine, problems, ["vanilla", "separate", "l1_max"], "8:24,24:8,none", sampling=SAMPLING
+    )
+    keys = [(sample.method, sample.budget, sample.problem, sample.sample) for sample in samples]
+    assert len(set(keys)) == len(keys) == (2 + 3 + 2) * len(PROBLEMS)
+
+
 def test_cuts_of_one_thought_are_separate_budgets(engine, problems) -> None:
     def answers(method: str) -> list:
         samples = evaluate(engine, problems, [method], "0:24,8:24,24:12,none", samples=2, sampling=SAMPLING)
