@@ -265,7 +265,18 @@ def test_step_without_any_reward_changes_nothing_but_momentum(tmp_path, advantag
     run(config, model=model, reward=lambda response, answer: None)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert [record["skipped_rows"] for record in lines(tmp_path)] == [ROWS, ROWS]
-    assert all(record["reward"] == 0 and record["equal_reward_groups"] == 1 for record in lines(tmp_path))
+    assert all(record["equal_reward_groups"] == 1 for record in lines(tmp_path))
+    assert all(record["reward"] is record["accuracy"] is None for record in lines(tmp_path))
+
+
+def test_evaluation_without_any_grade_has_no_accuracy(tmp_path):
+    config = build_config(tmp_path, train={"steps": 1}, eval={"every": 1, "count": 4})
+    run(config, eval_dataset=problems(4, split="test"), reward=lambda response, answer: None)
+    found = [r for r in lines(tmp_path) if any(name.startswith("eval/") for name in r)]
+    assert found
+    for record in found:
+        assert [v for name, v in record.items() if name.endswith("/accuracy")] == [None]
+        assert [v > 0 for name, v in record.items() if name.endswith("/thinking_tokens")] == [True]
 
 
 def test_reward_of_a_problem_without_an_answer_may_be_none(tmp_path):

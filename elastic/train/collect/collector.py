@@ -245,8 +245,11 @@ class Collector:
         *sums, count, skipped, tokens = self._accelerator.reduce(
             sums.to(self._accelerator.device), "sum"
         ).tolist()
-        graded = max(count - skipped, 1)
-        of = {"reward": graded, "accuracy": graded}
-        metrics = {name: value / of.get(name, count) for name, value in zip(columns, sums, strict=True)}
+        of = dict.fromkeys(columns, count) | dict.fromkeys(("reward", "accuracy"), count - skipped)
+        # Nothing graded has no mean: the metrics file shows null.
+        metrics = {
+            name: value / of[name] if of[name] else math.nan
+            for name, value in zip(columns, sums, strict=True)
+        }
         equal = (~signals).float().mean().item()
         return metrics | {"rollout_tokens": tokens, "equal_reward_groups": equal, "skipped_rows": skipped}

@@ -60,7 +60,10 @@ class Evaluation:
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
-        """``eval/t40_s64/accuracy`` and the like: means over all answers of a budget."""
+        """``eval/t40_s64/accuracy`` and the like: means over all answers of a budget.
+
+        Accuracy is that of graded answers; NaN where there is none.
+        """
         config, record = self._config, {}
         seeds = [
             derive(config.seed, RandomStream.EVALUATION, row, sample)
@@ -69,7 +72,7 @@ class Evaluation:
         ]
         decoded = min(self._engine.max_rows, max(1, len(seeds)))
         for name, budget in self._budgets.items():
-            sums = torch.zeros(len(_MEANS) + 1, dtype=torch.float64)
+            sums = torch.zeros(len(_MEANS) + 2, dtype=torch.float64)
             if self._prompts:
                 with threads_for(self._engine.model, decoded):
                     batch = self._engine.generate(
@@ -85,15 +88,18 @@ class Evaluation:
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
                     grades = [g for g in grade(batch, self._references, self._reward) if g is not None]
-                sums[0] = sum(grades) / max(len(grades), 1) * len(batch)  # the mean over what was graded
+                sums[0] = sum(grades)
                 rows = measure(batch)
                 sums[1] = rows.thinking_tokens.sum()
                 sums[2] = rows.solution_tokens.sum()
                 sums[3] = rows.thinking_cut.sum()
-                sums[4] = len(batch)
-            sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum").tolist()
-            for label, value in zip(_MEANS, sums, strict=False):
-                record[f"eval/{name}/{label}"] = value / sums[4]
+                sums[4], sums[5] = len(batch), len(grades)
+            *sums, answers, graded = self._accelerator.reduce(
+                sums.float().to(self._accelerator.device), "sum"
+            ).tolist()
+            for label, value in zip(_MEANS, sums, strict=True):
+                number = graded if label == "accuracy" else answers
+                record[f"eval/{name}/{label}"] = value / number if number else math.nan
         return record
 
 
