@@ -6,7 +6,7 @@
 4. `replicate.json`, `replicate.md`, `replicate.png`: rows, and each claim as holds, does not hold or open,
    by a rule that was written before the run (`claims`).
 
-`choose` chose the settings, on the validation split and with another training seed.
+docs/replicate.md says how the settings were chosen.
 """
 
 from elastic.commands.replicate.config import ReplicateConfig
