@@ -209,7 +209,6 @@ def test_mistakes_are_found_before_the_first_token(
     ("problems", "options", "message"),
     [
         ([], {}, "data 'set': problems must not be empty"),
-        ([Problem("a", "1", tests=("t",))], {}, "no reward here runs programs"),
         ([Problem("a", "1", id="x"), Problem("b", "1", id="x")], {}, "several problems have the same id"),
         (PROBLEMS, {"suffix": "so"}, "suffix: needs questions and a chat template"),
     ],
