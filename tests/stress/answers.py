@@ -111,7 +111,7 @@ def check_all(
 
 
 def roundings(dtype: torch.dtype) -> float:
-    return 8 * UNIT[compute_dtype(dtype)]
+    return 16 * UNIT[compute_dtype(dtype)]
 
 
 def capped_leaf(logits: Tensor, unread: Tensor, temperature: float | Tensor, softcap: float) -> Tensor:

@@ -20,7 +20,7 @@ UNIT = {torch.float64: 2**-44, torch.float32: 2**-24, torch.bfloat16: 2**-8, tor
 # Below these a dtype has no digits; in float32 a few powers of two more, for what is multiplied on the way.
 SMALLEST = {torch.float64: 2**-1000, torch.float32: 2**-106, torch.bfloat16: 2**-106, torch.float16: 2**-24}
 MOVED = 8  # inputs are moved by this many roundings
-CONDITION = 3  # times what the moved inputs do: 24 roundings of the inputs, as the few moves miss the worst
+CONDITION = 6  # times what the moved inputs do: 48 roundings of the inputs, as the few moves miss the worst
 ROUNDINGS = 16  # of the result itself, in the dtype the op computes in
 
 

@@ -67,7 +67,7 @@ def test_programs_cannot_see_the_tests_of_a_check() -> None:
     searches = [name for name in TRICKS if name.startswith("looks")]
     assert len(searches) == 4
     for name in searches:
-        own = "WANTED = 6765\n" + TRICKS[name]
+        own = "WANTED = '[20], [6765]'\n" + TRICKS[name]
         found = grade(own, ProgramTest("assert f(0) == 6765"))
         assert found == (name in {"looks through its objects", "looks through the frames"}), name
 

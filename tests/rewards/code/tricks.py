@@ -1,4 +1,7 @@
-"""Programs that want the reward without the work. Where one needs the answer, it looks for it: 6765."""
+"""Programs that want the reward without the work. Where one needs the answer, it looks for it: 6765.
+
+It looks for the test's text around it: the four digits alone stand in many an address.
+"""
 
 from textwrap import dedent
 
@@ -144,14 +147,15 @@ _PROGRAMS = {
     "looks through its objects": """
         import gc
         def f(n):
-            return int("67{}".format(65)) if "67{}".format(65) in " ".join(map(repr, gc.get_objects())) else 0
+            found = "{}], [67{}]".format(20, 65) in " ".join(map(repr, gc.get_objects()))
+            return int("67{}".format(65)) if found else 0
         """,
     "looks through the frames": """
         import sys
         def f(n):
             frame = sys._getframe()
             while frame:
-                if "67{}".format(65) in repr(frame.f_locals) + repr(frame.f_globals):
+                if "{}], [67{}]".format(20, 65) in repr(frame.f_locals) + repr(frame.f_globals):
                     return int("67{}".format(65))
                 frame = frame.f_back
             return 0
@@ -163,7 +167,7 @@ _PROGRAMS = {
             for path in paths + [path for path in glob.glob("**", recursive=True) if "program" not in path]:
                 try:
                     with open(path, "rb") as file:
-                        if "67{}".format(65).encode() in file.read(1 << 20):
+                        if "{}], [67{}]".format(20, 65).encode() in file.read(1 << 20):
                             return int("67{}".format(65))
                 except OSError:
                     pass
@@ -178,7 +182,8 @@ _PROGRAMS = {
                         for line in maps:
                             low, high = (int(part, 16) for part in line.split()[0].split("-"))
                             mem.seek(low)
-                            if " rw-p " in line and "67{}".format(65).encode() in mem.read(high - low):
+                            test = "{}], [67{}]".format(20, 65).encode()
+                            if " rw-p " in line and test in mem.read(high - low):
                                 return int("67{}".format(65))
                 except (OSError, OverflowError):
                     pass
