@@ -17,7 +17,7 @@ from elastic import __version__
 from elastic.commands import eval_flags
 from elastic.commands.generate_flags import add_flags, check_flags
 from elastic.commands.generate_request import request_of
-from elastic.commands.wording import in_flags, in_keys
+from elastic.commands.wording import flags_of, in_flags, in_keys
 
 EXIT_USER_ERROR = 2
 _PACKAGE = Path(__file__).parent.parent  # whose warnings are meant for users
@@ -197,7 +197,7 @@ def _add_demo(commands: argparse._SubParsersAction, common: argparse.ArgumentPar
         help="directory of the results (default demo-out); goes on with a demo in it",
     )
     demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(run=_demo, reworded=partial(in_flags, names=("out", "seed")))
+    demo.set_defaults(run=_demo, reworded=partial(in_flags, flags=flags_of(demo)))
 
 
 def _add_generate(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -208,8 +208,9 @@ def _add_generate(commands: argparse._SubParsersAction, common: argparse.Argumen
         usage="%(prog)s MODEL (--prompt TEXT | --prompts FILE) [options]",
     )
     add_flags(generate)
-    names = {action.dest for action in generate._actions if action.option_strings} - {"prompts"}
-    generate.set_defaults(run=_generate, reworded=partial(in_flags, names=names))
+    flags = flags_of(generate)
+    del flags["prompts"]  # messages about prompts name the one that is meant
+    generate.set_defaults(run=_generate, reworded=partial(in_flags, flags=flags))
 
 
 def _add_eval(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -220,8 +221,7 @@ def _add_eval(commands: argparse._SubParsersAction, common: argparse.ArgumentPar
         usage="%(prog)s MODEL --data NAME|FILE,... --methods NAME,... --budgets T:S,... --out DIR [options]",
     )
     eval_flags.add_flags(evaluate)
-    names = {action.dest for action in evaluate._actions if action.option_strings}
-    evaluate.set_defaults(run=_eval, reworded=partial(in_flags, names=names))
+    evaluate.set_defaults(run=_eval, reworded=partial(in_flags, flags=flags_of(evaluate)))
 
 
 def _add_train(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -258,8 +258,7 @@ def _add_report(commands: argparse._SubParsersAction, common: argparse.ArgumentP
     report.add_argument(
         "--most-problems", type=int, metavar="N", help="in the traces, at most (default 500); 0 for none"
     )
-    names = ("out", "title", "most_problems")
-    report.set_defaults(run=_report, reworded=partial(in_flags, names=names))
+    report.set_defaults(run=_report, reworded=partial(in_flags, flags=flags_of(report)))
 
 
 def _add_info(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """Rewords messages that name Python arguments, for users of flags and of configuration files."""
 
+import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 # Arguments of the library and the keys of a training configuration that set them.
 _KEYS = {
@@ -18,16 +19,25 @@ _QUOTES = "'\""
 _TOML = {"True": "true", "False": "false"}
 
 
-def in_flags(message: str, names: Iterable[str]) -> str:
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """The flag that sets each argument, of all flags that a command has: `{"top_p": "--top-p"}`.
+
+    Of one that only turns something off it is the opposite: `{"sandbox": "--sandbox"}` of `--no-sandbox`.
+    """
+    named = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return {name: flag.replace("--no-", "--", 1) for name, flag in named.items()}
+
+
+def in_flags(message: str, flags: Mapping[str, str]) -> str:
     """A message in the words of a command line: `top_p: ...` is `--top-p: ...`, `stream=True` is `--stream`.
 
     Prompts are numbered from 1, as they are shown.
 
     Args:
         message: of an error or a warning.
-        names: of the flags, as arguments of Python.
+        flags: by the arguments of Python that they set.
     """
-    flags = {name: f"--{name.replace('_', '-')}" for name in names} | {"path": "MODEL"}
+    flags = {**flags, "path": "MODEL"}
 
     def assign(flag: str, value: str) -> str:
         if value in _TOML:

@@ -1,12 +1,13 @@
 """No flag of `elastic generate` is ignored: each does what it says or is refused with the reason."""
 
+import argparse
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from elastic.commands.wording import in_flags, in_keys
+from elastic.commands.wording import flags_of, in_flags, in_keys
 from elastic.models import tiny
 
 PROMPT = "<bos> a 3 b + 4 c - 9 d + 2 e + 5 f - 1 g + 8 = ? <think>"
@@ -163,14 +164,19 @@ def test_a_failure_leaves_the_old_json(elastic, tmp_path: Path) -> None:
         ("path: no such directory", "MODEL: no such directory"),
         ("closing: 'top_p: x' found", "--closing: 'top_p: x' found"),
         ("my_top_p=3 and thinking stay", "my_top_p=3 and thinking stay"),
+        ("notices: expected text", "--notice: expected text"),
     ],
 )
 def test_messages_name_flags(message: str, expected: str) -> None:
-    assert in_flags(message, ("top_p", "thinking", "stream", "chat", "closing")) == expected
+    parser = argparse.ArgumentParser()
+    for flag in ("--top-p", "--thinking", "--stream", "--chat", "--closing"):
+        parser.add_argument(flag)
+    parser.add_argument("--notice", dest="notices")
+    assert in_flags(message, flags_of(parser)) == expected
 
 
 def test_without_a_flag_of_two_words_other_words_stay() -> None:
-    assert in_flags("out: 'a' (b); c", ("out",)) == "--out: 'a' (b); c"
+    assert in_flags("out: 'a' (b); c", {"out": "--out"}) == "--out: 'a' (b); c"
 
 
 @pytest.mark.parametrize(
