@@ -18,8 +18,8 @@ from bench.harness.device import Device
 from bench.ops.inputs import Inputs, assert_near, clipped_loss, eager_logprobs
 from bench.ops.linear_grpo_loss import TRL_CHUNK
 from elastic import ops
+from elastic.models.head import LinearHead
 from elastic.train.update.attention import tree_attention_of
-from elastic.train.update.head import LinearHead
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
 
 # Relative error of the parameters' gradient in norm. What is rounded to bfloat16 in every layer adds up.
@@ -118,7 +118,7 @@ class Step:
 
     def linear(self) -> Callable[[], Gradients]:
         """The same from hidden states and the head, whose logits are made a chunk at a time."""
-        head = LinearHead.of(self.model, required=True)
+        head = LinearHead.of(self.model, required="the benchmark")
         assert head is not None
 
         def step() -> Gradients:

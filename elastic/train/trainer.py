@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from elastic.data import Problem
+from elastic.models.modes import recompute_activations
+from elastic.models.rollout_model import RolloutModel
 from elastic.rewards import RewardFunction
 from elastic.rollout import RolloutEngine
 from elastic.rollout.plan.default_markers import choose_markers
@@ -27,7 +29,6 @@ from elastic.train.collect.evaluation import Evaluation
 from elastic.train.collect.experience import Experience
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import NotFinite, batch_of_failure, terminable
-from elastic.train.collect.rollout_model import RolloutModel
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
@@ -38,7 +39,6 @@ from elastic.train.run.progress import Progress
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState, build_optimizer
 from elastic.train.update.learning_rate import learning_rate
-from elastic.train.update.modes import recompute_activations
 from elastic.train.update.proof import packs
 from elastic.train.update.step import Policy, UpdateStats, minibatches
 

@@ -8,6 +8,7 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 from elastic.budget import Budget
+from elastic.models.modes import as_in_rollouts, dropout_of
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import IDS
 from elastic.rollout import RolloutEngine
@@ -15,7 +16,6 @@ from elastic.sampling import Sampling
 from elastic.train.collect.experience import Experience
 from elastic.train.config.updates import LossConfig
 from elastic.train.run.accelerator import build_accelerator
-from elastic.train.update.modes import as_in_rollouts, dropout_of
 from elastic.train.update.step import Policy, UpdateStats
 from tests.train.tiny_run import build_config, build_model, run
 

@@ -7,9 +7,9 @@ import torch
 from accelerate import Accelerator
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from elastic.models.head import LinearHead
 from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
-from elastic.train.update.head import LinearHead
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
 from elastic.train.update.step import Policy, UpdateStats
 from tests.train.test_train_accumulation import LOSSES, OPTIM, random_experience

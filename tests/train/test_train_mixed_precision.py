@@ -4,11 +4,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from elastic.budget import Budget
+from elastic.models.rollout_model import RolloutModel
 from elastic.models.tiny.vocabulary import IDS
 from elastic.rollout import RolloutEngine
 from elastic.sampling import Sampling
 from elastic.train.collect.experience import Experience
-from elastic.train.collect.rollout_model import RolloutModel
 from elastic.train.config.updates import LossConfig
 from elastic.train.run.accelerator import build_accelerator
 from elastic.train.update.step import Policy

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from elastic.budget import Budget
 from elastic.models import tiny
+from elastic.models.modes import recompute_activations
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
 from elastic.train import TrainConfig
@@ -18,7 +19,6 @@ from elastic.train.planning.rates import Rates
 from elastic.train.planning.run_plan import plan_run
 from elastic.train.planning.update_memory import body_peak, loss_bytes
 from elastic.train.run.state import build_optimizer
-from elastic.train.update.modes import recompute_activations
 from elastic.train.update.packing import pack
 from tests.train.tiny_run import build_config
 

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from elastic.data import Problem
+from elastic.models.head import LinearHead
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train import Trainer
 from elastic.train.update.attention import TREE_ATTENTION, tree_attention_of
-from elastic.train.update.head import LinearHead
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
 from elastic.train.update.proof import packs
 from tests.train.tiny_run import build_config, build_model

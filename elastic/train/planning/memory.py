@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from elastic.models.modes import recompute_activations
 from elastic.models.serving import serving
 from elastic.rollout.attention.slot_attention import candidates
 from elastic.rollout.cache.memory import KVMemory, column_bytes, free_bytes
@@ -13,7 +14,6 @@ from elastic.train.config import TrainConfig
 from elastic.train.planning.outline import Outline, tensor_bytes
 from elastic.train.planning.update_memory import activation_bytes, loss_bytes
 from elastic.train.planning.work import Call, Work
-from elastic.train.update.modes import recompute_activations
 
 
 @dataclass(frozen=True)

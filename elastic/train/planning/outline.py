@@ -17,7 +17,7 @@ from elastic.models import check_device, tiny
 from elastic.models.loading import check_dtype
 from elastic.models.model_files import find_config, find_files, read_config, read_tokenizer
 from elastic.models.quiet import quiet_transformers
-from elastic.train.collect.rollout_model import RolloutModel
+from elastic.models.rollout_model import RolloutModel
 from elastic.train.config import TrainConfig
 
 

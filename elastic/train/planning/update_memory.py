@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from elastic.models.head import LinearHead
+from elastic.models.modes import as_in_rollouts
 from elastic.train.config.updates import LossConfig
 from elastic.train.planning.peak import PeakMemory
-from elastic.train.update.head import LinearHead
-from elastic.train.update.modes import as_in_rollouts
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden
 from elastic.train.update.tree import switched
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from elastic.models.modes import dropout_of
 from elastic.train.config import WIDER, TrainConfig
 from elastic.train.config.no_effect import without_effect
-from elastic.train.update.modes import dropout_of
 
 _NARROW = (torch.bfloat16, torch.float16)
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elastic.train.update.head import LinearHead
+from elastic.models.head import LinearHead
 from elastic.train.update.layout import TreeLayout
 from elastic.train.update.tree import is_switched
 

@@ -15,14 +15,14 @@ from accelerate import DistributedType
 from torch import Tensor, nn
 
 from elastic import ops
+from elastic.models.head import LinearHead
+from elastic.models.modes import as_in_rollouts
 from elastic.models.threads import threads_for
 from elastic.ops.grpo_options import GrpoOptions
 from elastic.train.collect.experience import Experience
 from elastic.train.config.no_effect import effective
 from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
-from elastic.train.update.head import LinearHead
-from elastic.train.update.modes import as_in_rollouts
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
 
 # Settings that are passed to the losses under the same name; not those of advantages, which are computed
@@ -132,7 +132,7 @@ class Policy:
         whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
             return None
-        required = self._config.linear == "on"
+        required = "loss.linear: 'on'" if self._config.linear == "on" else ""
         head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
         if head is not None and self._config.linear == "auto":
             narrow = head.linear.out_features <= head.linear.in_features

@@ -45,6 +45,8 @@ def _tensors(model: Any) -> chain[torch.Tensor]:
 def _rounded_copy(model: Any) -> Any:
     """A frozen copy with the parameters that `from_pretrained(dtype=torch.bfloat16)` would round, rounded."""
     module = copy.deepcopy(model).requires_grad_(False)
+    for part in module.modules():
+        vars(part).pop("forward", None)  # put there by a trainer, and bound to the model that it trains
     # Layers whose own code expects float32 weights beside 16-bit activations; they are named by patterns.
     kept = getattr(module, "_keep_in_fp32_modules_strict", None) or ()
     patterns = [re.compile(pattern.replace("*", ".*")) for pattern in kept]

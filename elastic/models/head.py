@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elastic.train.update.modes import as_in_rollouts
+from elastic.models.modes import as_in_rollouts
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LinearHead:
     softcap: float | None
 
     @classmethod
-    def of(cls, model: Any, *, required: bool = False) -> "LinearHead | None":
+    def of(cls, model: Any, *, required: str = "") -> "LinearHead | None":
         """The head of a causal model, or None where the logits are not those of a plain head.
 
         Checked by running the model on two tokens, which reveals logits that are scaled or changed in another
@@ -37,7 +37,7 @@ class LinearHead:
 
         Args:
             model: unwrapped, on its device, its parameters whole (not sharded).
-            required: raise instead of returning None.
+            required: what asks for such a head, for the error that is then raised instead of returning None.
 
         Raises:
             ValueError: required, and there is no such head; says why.
@@ -51,7 +51,7 @@ class LinearHead:
                 return head
         if required:
             raise ValueError(
-                "loss.linear: 'on' needs a model whose logits are those of a plain linear head, soft-capped "
+                f"{required} needs a model whose logits are those of a plain linear head, soft-capped "
                 f"at most; got {type(model).__name__}: {found}"
             )
         return None
