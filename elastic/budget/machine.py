@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastic.budget import token_text
 from elastic.budget.eos import EosIds, eos_tuple, pad_of, tokenizer_eos
-from elastic.budget.forced_text import forced_texts
+from elastic.budget.forced_text import ForcedTexts, forced_texts
 from elastic.budget.kinds import Phase
 from elastic.budget.markers import Markers
 from elastic.budget.table import END_OF_TEXT, table_row
@@ -111,18 +111,24 @@ def compile_budgets(
     rows: dict[BudgetValues, int] = {}
     index = [rows.setdefault(budget, len(rows)) for budget in budgets]
     texts = [forced_texts(budget, markers, tokenizer, eos) for budget in rows]
-    flags, masks = _token_flags(list(rows), markers, tokenizer, eos)
-    blank = [bool(entry & TokenFlag.WHITESPACE) for entry in flags.tolist()]
+    flags, masks = _flags_and_masks(list(rows), markers, tokenizer, eos)
+    blank = [bool(entry & TokenFlag.WHITESPACE) for entry in flags]
     compiled = [
         table_row(budget, text, markers, blank.__getitem__, eos, mask, pad_id)
         for budget, text, mask in zip(rows, texts, masks, strict=True)
     ]
     width = max(len(row) for row in compiled)
     tables = torch.tensor([row + [END_OF_TEXT] * (width - len(row)) for row in compiled], dtype=torch.int32)
-    forced = [token for text in texts for ids in text.all for token in ids]
-    starts = [token for spelling in markers.start_spellings for token in spelling.ids]
-    machine = Machine(tables, flags, tuple(rows), markers, pad_id, max([pad_id, *forced, *starts]) + 1)
+    smallest = max(smallest_vocab(text, markers, pad_id) for text in texts)
+    machine = Machine(tables, torch.tensor(flags, dtype=torch.int64), tuple(rows), markers, pad_id, smallest)
     return machine, torch.tensor(index, dtype=torch.int64)
+
+
+def smallest_vocab(texts: ForcedTexts, markers: Markers, pad_id: int) -> int:
+    """Columns that logits need so that every forced token has one."""
+    forced = [token for ids in texts.all for token in ids]
+    starts = [token for spelling in markers.start_spellings for token in spelling.ids]
+    return max([pad_id, *forced, *starts]) + 1
 
 
 def max_tokens(
@@ -148,27 +154,51 @@ def max_tokens(
     return sampled + forced + opening
 
 
-def _token_flags(
+def _flags_and_masks(
     budgets: list[BudgetValues], markers: Markers, tokenizer: Any, eos: frozenset[int]
-) -> tuple[torch.Tensor, list[int]]:
+) -> tuple[list[int], list[int]]:
     """The entry of every token, and the boundary mask of every budget."""
-    import torch
-
     texts = token_text.token_texts(tokenizer) if tokenizer is not None else []
-    sets = [_boundary_ids(budget, texts) for budget in budgets]
+    sets = [boundary_ids(budget, texts) for budget in budgets]
     distinct = list(dict.fromkeys(s for s in sets if s))
     if len(distinct) > BOUNDARY_BITS:
         raise ValueError(
             f"boundary: expected at most {BOUNDARY_BITS} different sets in a batch, got {len(distinct)}"
         )
+    flags = token_flags(distinct, markers, tokenizer, eos, _character_codes(budgets, tokenizer))
+    return flags, [boundary_mask(distinct.index(s)) if s else 0 for s in sets]
+
+
+def boundary_mask(bit: int) -> int:
+    """The bit of boundary set 0 .. BOUNDARY_BITS - 1 in a token's entry."""
+    return 1 << (FIRST_BOUNDARY_BIT + bit)
+
+
+def token_flags(
+    boundaries: Sequence[frozenset[int]],
+    markers: Markers,
+    tokenizer: Any,
+    eos: frozenset[int],
+    codes: Sequence[int] = (),
+) -> list[int]:
+    """The entry of every token.
+
+    Args:
+        boundaries: the boundary sets (R13), set i in bit i; at most `BOUNDARY_BITS`.
+        markers: the model's markers.
+        tokenizer: knows white space; may be None.
+        eos: ids that end a sequence.
+        codes: what each token leaves of a character (R21); empty where no budget asks.
+    """
+    texts = token_text.token_texts(tokenizer) if tokenizer is not None else []
     places = (markers.start_pattern.places, markers.ends_pattern.places)
-    ids = [*eos, *places[0], *places[1], *(i for s in distinct for i in s), len(texts) - 1]
+    ids = [*eos, *places[0], *places[1], *(i for s in boundaries for i in s), len(texts) - 1]
     flags = [0] * (max(ids) + 1)
     for i, text in enumerate(texts):
         flags[i] |= TokenFlag.WHITESPACE if text.isspace() else 0
-    for bit, members in enumerate(distinct):
+    for bit, members in enumerate(boundaries):
         for i in members:
-            flags[i] |= 1 << (FIRST_BOUNDARY_BIT + bit)
+            flags[i] |= boundary_mask(bit)
     for shift, table in zip((START_SHIFT, END_SHIFT), places, strict=True):
         for i, mask in table.items():
             flags[i] |= mask << shift
@@ -176,12 +206,11 @@ def _token_flags(
         flags[i] |= TokenFlag.TEXT_BEFORE_START
     for i in _joining(markers):
         flags[i] |= JOINS
-    for i, code in enumerate(_character_codes(budgets, tokenizer)):
+    for i, code in enumerate(codes):
         flags[i] |= code << CHARACTER_SHIFT
     for i in eos:
         flags[i] = int(TokenFlag.EOS)
-    masks = [1 << (FIRST_BOUNDARY_BIT + distinct.index(s)) if s else 0 for s in sets]
-    return torch.tensor(flags, dtype=torch.int64), masks
+    return flags
 
 
 def _joining(markers: Markers) -> set[int]:
@@ -204,7 +233,8 @@ def _character_codes(budgets: list[BudgetValues], tokenizer: Any) -> list[int]:
     return token_text.character_codes(tokenizer)
 
 
-def _boundary_ids(budget: BudgetValues, texts: list[str]) -> frozenset[int]:
+def boundary_ids(budget: BudgetValues, texts: list[str]) -> frozenset[int]:
+    """The tokens at which a budget's grace ends (R13), by the vocabulary's texts; empty without grace."""
     if budget.grace == 0:
         return frozenset()
     wanted = budget.boundary or SENTENCE_ENDS

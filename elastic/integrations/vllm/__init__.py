@@ -1,0 +1,1 @@
+"""Both budgets in vLLM: a logits processor for its two model runners."""
