@@ -172,7 +172,7 @@ def read_values(given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) ->
     try:
         budget = Budget(**{"thinking": None, "solution": None, **fields})
     except ValueError as error:
-        raise ValueError(_under_our_names(str(error))) from None
+        raise ValueError(under_our_names(str(error))) from None
     return RequestBudget(budget, **of_request)
 
 
@@ -200,7 +200,7 @@ def _refuse_unknown(name: Any) -> None:
         raise ValueError(f"{name}: unknown request value{meant} Known are {', '.join(BY_NAME)}")
 
 
-def _under_our_names(message: str) -> str:
+def under_our_names(message: str) -> str:
     """A budget's error with the request's name for the field it begins with."""
     for value in VALUES:
         for behind in (":", "="):

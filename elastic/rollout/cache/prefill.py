@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from transformers import modeling_utils
 from transformers.cache_utils import DynamicCache
 
 from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT, Prefix
 
 PREFILL_TOKENS = 8192  # in one forward at most, padding included
 PREFILL_LOGITS = 512  # columns whose logits a forward makes at most, where prompts share beginnings
+# Older releases of transformers (5.19 is one) give the logits of the same columns for every row: with them
+# prompts go through the model one by one.
+EACH_ROWS_LOGITS = hasattr(modeling_utils, "slice_logits_to_keep")
 
 
 def prefill(
@@ -41,6 +45,10 @@ def prefill(
     """
     lengths = [len(prompt) for prompt in prompts]
     ends = [[length] for length in lengths] if ends is None else ends
+    if len(prompts) > 1 and not EACH_ROWS_LOGITS:
+        each = zip(prompts, ends, strict=True)
+        alone = [prefill(model, [prompt], device, most_tokens, [own]) for prompt, own in each]
+        return [prefix for prefixes in alone for prefix in prefixes]
     ids = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
@@ -59,7 +67,7 @@ def prefill(
             logits_to_keep=(last - first).clamp(0, part.shape[1] - 1),
             **{CACHE_ARGUMENT: cache},
         )
-        here = out.logits.float()  # [B, E, V]
+        here = out.logits.float().reshape(*last.shape, -1)  # [B, E, V]
         # Of a beginning that ended in an earlier part, the logits were there.
         logits = here if logits is None else torch.where((last >= first)[..., None], here, logits)
         first += part.shape[1]

@@ -33,6 +33,29 @@ def test_parts_give_keys_values_and_logits_of_one_forward(family, attention, mos
         torch.testing.assert_close(one.logits, other.logits, atol=5e-6, rtol=0)
 
 
+def test_models_of_older_transformers_get_one_prompt_at_a_time(monkeypatch):
+    class Older(torch.nn.Module):
+        """Takes columns of all rows alike, as transformers 5.19 does."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, ids, *, logits_to_keep, **named):
+            out = self.inner(ids, **named)
+            out.logits = out.logits[:, logits_to_keep, :]
+            return out
+
+    model, ends = make_model(), [[7, 50], [3], [20]]
+    with torch.no_grad():
+        expected = prefill(model, PROMPTS, CPU, 30, ends)
+        monkeypatch.setattr(elastic.rollout.cache.prefill, "EACH_ROWS_LOGITS", False)
+        found = prefill(Older(model), PROMPTS, CPU, 30, ends)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys[0].shape == other.keys[0].shape
+        torch.testing.assert_close(one.logits, other.logits, atol=5e-6, rtol=0)
+
+
 def test_a_prompt_beyond_the_limit_decodes_as_in_one_forward(model, tokenizer, monkeypatch):
     engine, sampling = RolloutEngine(model, tokenizer), Sampling(temperature=1.0, seed=0)
     prompts = [[*prompt, 2] for prompt in PROMPTS]
