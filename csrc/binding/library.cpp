@@ -53,16 +53,17 @@ ELASTIC_LIBRARY(m) {
   m.def("grpo_loss_(Tensor(a!) logits" GRPO_SCHEMA  // writes the gradient over the logits
         ") -> (" GRPO_RESULTS ")");
   m.def("linear_grpo_loss(Tensor hidden, Tensor weight, Tensor? bias" GRPO_SCHEMA
-        ", SymInt chunk_tokens, bool gather, bool[3] needs_gradient) -> (" GRPO_RESULTS
+        ", SymInt? chunk_tokens, bool gather, bool[3] needs_gradient) -> (" GRPO_RESULTS
         ", Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def(
       "linear_token_logprobs(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, float temperature, "
-      "Tensor? temperatures, float? softcap, SymInt chunk_tokens) "
+      "Tensor? temperatures, float? softcap, SymInt? chunk_tokens) "
       "-> (Tensor logprobs, Tensor entropy, Tensor maximum, Tensor log_sum)");
   m.def(
       "linear_token_logprobs_backward(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, "
       "Tensor maximum, Tensor log_sum, Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, "
-      "float temperature, Tensor? temperatures, float? softcap, SymInt chunk_tokens, bool[3] needs_gradient) "
+      "float temperature, Tensor? temperatures, float? softcap, SymInt? chunk_tokens, bool[3] "
+      "needs_gradient) "
       "-> (Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

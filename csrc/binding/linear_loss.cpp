@@ -7,6 +7,7 @@
 
 #include <array>
 
+#include "binding/chunk_size.h"
 #include "binding/device.h"
 #include "binding/grpo.h"
 #include "binding/loss_checks.h"
@@ -24,7 +25,8 @@ TokenList tokens_with(const Tensor& work, Work kind) {
 }
 
 Result linear_grpo_loss(const Tensor& hidden, const Tensor& weight,
-                        const std::optional<Tensor>& bias GRPO_PARAMETERS, int64_t chunk_tokens, bool gather,
+                        const std::optional<Tensor>& bias GRPO_PARAMETERS,
+                        std::optional<int64_t> chunk_tokens, bool gather,
                         std::array<bool, 3> needs_gradient) {
   const char* op = "linear_grpo_loss";
   const GrpoArguments arguments{GRPO_VALUES};
@@ -44,7 +46,8 @@ Result linear_grpo_loss(const Tensor& hidden, const Tensor& weight,
     read = tokens_with(work, Work::READ);
     if (learns) learn = tokens_with(work, Work::LEARN);
   }
-  ChunkedHead chunks(head, chunk_tokens, read, learn, needs_gradient, /*gradient_in_place=*/true);
+  ChunkedHead chunks(head, chunk_size(chunk_tokens, hidden), read, learn, needs_gradient,
+                     /*gradient_in_place=*/true);
   const auto statistics = [&](const HeadChunk& c) { run.chunk(c.logits, {}, c.first, c.index); };
   chunks.read(read, statistics);
   if (!run.is_row_level()) {

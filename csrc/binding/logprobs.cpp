@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "binding/chunk_size.h"
 #include "binding/device.h"
 #include "binding/loss_checks.h"
 #include "cpu/huge_pages.h"
@@ -178,7 +179,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_token_logprobs(const Tensor& h
                                                                  const Tensor& ids, double temperature,
                                                                  const std::optional<Tensor>& temperatures,
                                                                  std::optional<double> softcap,
-                                                                 int64_t chunk_tokens) {
+                                                                 std::optional<int64_t> chunk_tokens) {
   const char* op = "linear_token_logprobs";
   const Head head{hidden, weight, bias};
   const Targets targets{ids, temperature, temperatures, softcap};
@@ -188,7 +189,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_token_logprobs(const Tensor& h
   const c10::DeviceGuard guard(hidden.device());
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const Statistics out = Statistics::empty(all.count, hidden);
-  ChunkedHead chunks(head, chunk_tokens, all, none, {false, false, false}, /*gradient_in_place=*/true);
+  ChunkedHead chunks(head, chunk_size(chunk_tokens, hidden), all, none, {false, false, false},
+                     /*gradient_in_place=*/true);
   chunks.read(all, [&](const HeadChunk& c) {
     const int64_t count = c.logits.size(0);
     find(op, c.logits, targets.of(c.first, count), out.of(c.first, count));
@@ -200,8 +202,8 @@ std::tuple<Tensor, Tensor, Tensor> linear_token_logprobs_backward(
     const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& ids,
     const Tensor& maximum, const Tensor& log_sum, const Tensor& entropy,
     const std::optional<Tensor>& grad_logprobs, const std::optional<Tensor>& grad_entropy, double temperature,
-    const std::optional<Tensor>& temperatures, std::optional<double> softcap, int64_t chunk_tokens,
-    std::array<bool, 3> needs_gradient) {
+    const std::optional<Tensor>& temperatures, std::optional<double> softcap,
+    std::optional<int64_t> chunk_tokens, std::array<bool, 3> needs_gradient) {
   const char* op = "linear_token_logprobs_backward";
   const Head head{hidden, weight, bias};
   const Targets targets{ids, temperature, temperatures, softcap};
@@ -213,7 +215,8 @@ std::tuple<Tensor, Tensor, Tensor> linear_token_logprobs_backward(
   const c10::DeviceGuard guard(hidden.device());
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   // On CUDA the CTAs of one token do not synchronise, so none may overwrite the target's logit.
-  ChunkedHead chunks(head, chunk_tokens, none, all, needs_gradient, /*gradient_in_place=*/false);
+  ChunkedHead chunks(head, chunk_size(chunk_tokens, hidden), none, all, needs_gradient,
+                     /*gradient_in_place=*/false);
   chunks.learn(all, [&](const HeadChunk& c) {
     const int64_t count = c.logits.size(0);
     find_gradient(op, c.logits, targets.of(c.first, count), given.of(c.first, count), c.gradient);

@@ -26,7 +26,7 @@ void check_logits(const char* op, const Tensor& logits, bool written) {
   check_rows(op, "logits", logits, written);
 }
 
-void check_head(const char* op, const Head& head, int64_t chunk_tokens) {
+void check_head(const char* op, const Head& head, std::optional<int64_t> chunk_tokens) {
   const Tensor &hidden = head.hidden, &weight = head.weight;
   check_float(op, "hidden", hidden);
   TORCH_CHECK_VALUE(hidden.dim() == 2, op, ": hidden: expected [N, H], got ", describe(hidden));
@@ -41,7 +41,8 @@ void check_head(const char* op, const Head& head, int64_t chunk_tokens) {
                     ": hidden: expected at most ", MOST_ROWS, " tokens and ids, got ", describe(hidden),
                     " and ", describe(weight));
   if (head.bias.has_value()) expect(op, "bias", *head.bias, {weight.size(0)}, hidden.scalar_type(), hidden);
-  TORCH_CHECK_VALUE(chunk_tokens >= 1, op, ": chunk_tokens: expected at least 1, got ", chunk_tokens);
+  TORCH_CHECK_VALUE(chunk_tokens.value_or(1) >= 1, op, ": chunk_tokens: expected at least 1, got ",
+                    *chunk_tokens);
 }
 
 void check_offsets(const char* op, const char* name, const Tensor& offsets, int64_t end, const char* end_name,

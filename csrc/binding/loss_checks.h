@@ -24,8 +24,8 @@ void check_float(const char* op, const char* name, const at::Tensor& tensor);
 // check_float and [N, V]; rows may be strided, elements of a row not. `written`: rows must not overlap.
 void check_logits(const char* op, const at::Tensor& logits, bool written);
 
-// Hidden states [N, H], weight [V, H] and bias [V] of one dtype and device; a chunk of at least one token.
-void check_head(const char* op, const Head& head, int64_t chunk_tokens);
+// Hidden states [N, H], weight [V, H] and bias [V] of one dtype and device; at least one token a chunk.
+void check_head(const char* op, const Head& head, std::optional<int64_t> chunk_tokens);
 
 // [count + 1] int64 from 0 to `end`, never decreasing.
 void check_offsets(const char* op, const char* name, const at::Tensor& offsets, int64_t end,

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "cpu/dispatch.h"
+#include "head/chunk_size.h"
 #ifdef ELASTIC_WITH_CUDA
 #include "cuda/logits_launch.h"
 #endif
@@ -32,6 +33,10 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "cpu_isa", [] { return elastic::cpu::isa_name(elastic::cpu::active_isa()); },
       "Instruction set of the CPU kernels in use: DEFAULT, AVX2 or AVX512.");
+  m.def("default_chunk_tokens", &elastic::default_chunk_tokens, py::arg("tokens"), py::arg("token_bytes"),
+        py::arg("sum_bytes"), py::arg("free_bytes"),
+        "Tokens per chunk of linear_grpo_loss without chunk_tokens, where `free_bytes` are free, a token's "
+        "logits take `token_bytes` and summing over chunks takes `sum_bytes`. free_bytes 0: on the CPU.");
 #ifdef ELASTIC_WITH_CUDA
   m.def(
       "set_logits_launch",

@@ -1,8 +1,7 @@
-// token_logprobs, its backward, and the scaling of a gradient that is already written.
+// token_logprobs and its backward.
 //
 // Per logit, token_logprobs, a logits pass (logits_pass.cuh) without a gradient, takes one read. The backward
 // plans from the saved statistics: one read and one write, or only a write where no gradient flows back.
-// scale: one read and one write, or nothing where the factor is 1.
 #include "cuda/logits_launch.cuh"
 #include "cuda/loss.h"
 
@@ -74,31 +73,6 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   }
 };
 
-template <class T>
-__global__ void __launch_bounds__(PART_THREADS)
-    scale_kernel(T* values, int32_t vocab, int64_t row_stride, const float* factor, int log2_parts) {
-  constexpr int E = PER_VECTOR<T>;
-  const float f = *factor;
-  if (f == 1) return;  // backward() of the loss itself: a launch without memory traffic
-  const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
-  T* first = values + static_cast<int64_t>(blockIdx.x >> log2_parts) * row_stride;
-  const LogitsLayout layout = LogitsLayout::of<T>(first, vocab);
-  const WrittenLogits<T> out(first, vocab, layout);
-  const int warps = static_cast<int>(blockDim.x) / WARP, last = (part + 1) << (LOG2_UNITS - log2_parts);
-  for (int u = (part << (LOG2_UNITS - log2_parts)) + static_cast<int>(threadIdx.x) / WARP; u < last;
-       u += warps)
-    each_vector<Streamed::AHEAD>(layout.begin(u), layout.begin(u + 1), Streamed(first, layout),
-                                 [&](int32_t v, const Vec16& q) {
-                                   float x[E];
-                                   unpack<T>(q, x);
-#pragma unroll
-                                   for (int i = 0; i < E; i++) x[i] *= f;
-                                   out.template store<true>(v, x);
-                                 });
-  const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
-  if (loose >= 0) out.elements[loose] = from_float<T>(to_float(first[loose]) * f);
-}
-
 }  // namespace
 
 LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
@@ -112,18 +86,6 @@ LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cuda
   return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = LogprobBackwardTask<decltype(type), decltype(softcap)::value>;
     return launch_gradient(Task(p), p.chunk, p.softmax.vocab, stream);
-  });
-}
-
-LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
-                   const float* factor, cudaStream_t stream) {
-  if (vocab > INT32_MAX || rows > INT32_MAX >> LOG2_PARTS)
-    return {cudaErrorInvalidConfiguration, "scale_kernel"};
-  return with_logits_type(dtype, 0, [&](auto type, auto) {
-    using T = decltype(type);
-    const Grid grid{dim3(static_cast<unsigned>(rows << LOG2_PARTS)), dim3(PART_THREADS)};
-    return launch<scale_kernel<T>>(grid, stream, static_cast<T*>(values), static_cast<int32_t>(vocab),
-                                   row_stride, factor, LOG2_PARTS);
   });
 }
 

@@ -23,7 +23,7 @@ LaunchResult group_advantage(Advantage kind, const float* rewards, const int64_t
                              cudaStream_t stream);
 
 // Rows of values *= *factor; nothing is written where *factor, which only the device reads, is 1.
-LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t vocab, int64_t row_stride,
+LaunchResult scale(Scalar dtype, void* values, int64_t rows, int64_t width, int64_t row_stride,
                    const float* factor, cudaStream_t stream);
 
 }  // namespace elastic::cuda

@@ -14,16 +14,31 @@ namespace elastic {
 
 using at::Tensor;
 
+namespace {
+
+int64_t chunk_tokens(const Head& head, const ChunkSize& size, const TokenList& read, const TokenList& learn,
+                     bool sums_weight, int64_t buffers) {
+  const int64_t most = std::max<int64_t>({1, read.count, learn.count});
+  if (size.tokens.has_value()) return std::min(*size.tokens, most);
+  if (learn.count == 0) return std::min(USUAL_CHUNK_TOKENS, most);
+  const int64_t item = head.weight.element_size();
+  const int64_t sum = sums_weight && item == 2 ? head.weight.numel() * int64_t{sizeof(float)} : 0;
+  const int64_t of_a_token = head.weight.size(0) * item * buffers;
+  return std::min(default_chunk_tokens(learn.count, of_a_token, sum, size.free_bytes), most);
+}
+
+}  // namespace
+
 TokenList tokens_where(const Tensor& chosen) {
   const Tensor index = at::nonzero(chosen).squeeze(1);
   if (index.size(0) == chosen.size(0)) return {{}, chosen.size(0)};
   return {index, index.size(0)};
 }
 
-ChunkedHead::ChunkedHead(const Head& head, int64_t chunk_tokens, const TokenList& read,
+ChunkedHead::ChunkedHead(const Head& head, const ChunkSize& size, const TokenList& read,
                          const TokenList& learn, std::array<bool, 3> needs, bool gradient_in_place)
     : head_(head),
-      chunk_tokens_(std::max<int64_t>(1, std::min(chunk_tokens, std::max(read.count, learn.count)))),
+      chunk_tokens_(chunk_tokens(head, size, read, learn, needs[1], gradient_in_place ? 1 : 2)),
       needs_hidden_(needs[0]),
       d_hidden_(at::empty(needs[0] ? head.hidden.sizes() : at::IntArrayRef({0}), head.hidden.options())),
       d_weight_(head.weight.sizes(), head.weight.options(), needs[1], learn.count > chunk_tokens_),

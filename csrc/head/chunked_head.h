@@ -13,6 +13,8 @@
 #include <array>
 #include <optional>
 
+#include "head/chunk_size.h"
+
 namespace elastic {
 
 struct Head {
@@ -60,7 +62,7 @@ class GradientSum {
 class ChunkedHead {
  public:
   // `read`, `learn`: all tokens that calls of these will pass; `needs`: gradients of hidden, weight, bias.
-  ChunkedHead(const Head& head, int64_t chunk_tokens, const TokenList& read, const TokenList& learn,
+  ChunkedHead(const Head& head, const ChunkSize& size, const TokenList& read, const TokenList& learn,
               std::array<bool, 3> needs, bool gradient_in_place);
 
   void read(const TokenList& tokens, UseChunk use);

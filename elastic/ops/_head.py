@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from elastic.ops._autograd import refuse_transforms
-from elastic.ops._inputs import as_autocast, check_tensor, checked
+from elastic.ops._inputs import as_autocast, check_tensor, checked, integer
 
 
 def head_operands(
@@ -22,3 +22,8 @@ def head_operands(
         bias = checked(op, "bias", bias, hidden)
     refuse_transforms(op, hidden, weight, bias)
     return as_autocast(hidden), as_autocast(weight), None if bias is None else as_autocast(bias)
+
+
+def chunk_size(op: str, chunk_tokens: int | None) -> int | None:
+    """Tokens per chunk; None leaves them to the op (csrc/head/chunk_size.h)."""
+    return None if chunk_tokens is None else integer(op, "chunk_tokens", chunk_tokens)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from elastic.ops._autograd import first_order
-from elastic.ops._head import head_operands
-from elastic.ops._inputs import checked, compute_dtype, integer, number, split_temperature
+from elastic.ops._head import chunk_size, head_operands
+from elastic.ops._inputs import checked, compute_dtype, number, split_temperature
 
 
 def linear_token_logprobs(
@@ -28,8 +28,8 @@ def linear_token_logprobs(
     for each of hidden states and weight that needs a gradient. Operands keep their dtype; products accumulate
     in float32, and so does the weight's gradient over chunks (on the CPU each 16-bit chunk is rounded once).
 
-    The host never waits. Results do not depend on `chunk_tokens` beyond rounding. Deterministic where torch's
-    matrix products are.
+    The host never waits. Results do not depend on `chunk_tokens` beyond rounding, as `linear_grpo_loss`'s.
+    Deterministic where torch's matrix products are.
 
     Args:
         hidden: [N, H] float32, bfloat16 or float16, CPU or CUDA (float64 too on the CPU); any strides. Row t
@@ -40,7 +40,8 @@ def linear_token_logprobs(
         temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         bias: [V] in hidden's dtype; any stride.
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
-        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more are faster. None: 4096.
+        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more are faster. None: 4096; in
+            backward on CUDA as many as `linear_grpo_loss` takes, with two chunks of logits.
 
     Returns:
         logprobs [N] and entropy [N], as `token_logprobs`; both differentiable in hidden, weight and bias.
@@ -55,7 +56,7 @@ def linear_token_logprobs(
     targets = checked(op, "targets", targets, hidden)
     scalar, per_token = split_temperature(op, hidden, temperature)
     softcap = None if softcap is None else number(op, "softcap", softcap)
-    chunk = 4096 if chunk_tokens is None else integer(op, "chunk_tokens", chunk_tokens)
+    chunk = chunk_size(op, chunk_tokens)
     logprobs, entropy, *_ = torch.ops.elastic.linear_token_logprobs(
         hidden, weight, bias, targets, scalar, per_token, softcap, chunk
     )

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from elastic.ops._autograd import handed_out, origin
 from elastic.ops._grpo import fake_grpo_outputs, grpo_arguments, grpo_output
-from elastic.ops._head import head_operands
-from elastic.ops._inputs import flag, integer
+from elastic.ops._head import chunk_size, head_operands
+from elastic.ops._inputs import flag
 from elastic.ops.grpo_options import GrpoOptions, with_grpo_options
 from elastic.reference.loss import GrpoOutput
 
@@ -26,7 +26,7 @@ def linear_grpo_loss(
     advantages: Tensor | None = None,
     *,
     bias: Tensor | None = None,
-    chunk_tokens: int = 4096,
+    chunk_tokens: int | None = None,
     gather: bool = True,
     **options: "Unpack[GrpoOptions]",
 ) -> GrpoOutput:
@@ -34,16 +34,18 @@ def linear_grpo_loss(
 
     A chunk's logits are overwritten by their gradient, which is multiplied on at once, so memory besides the
     outputs is one chunk of logits, `chunk_tokens` x V, whatever N is (and [V, H] float32 where the weight's
-    gradient is summed over 16-bit chunks). On some CPUs torch's product of a 16-bit chunk takes scratch
-    memory too, which grows with the chunk. Every token passes through three matrix products; `gspo` computes
-    the first one twice, except for its last chunk. Operands keep their dtype; products accumulate in float32,
-    and so does the weight's gradient across chunks (on the CPU each 16-bit chunk is rounded once). A gradient
-    that is not needed (a frozen head, say) is not computed.
+    gradient is summed over several 16-bit chunks). On some CPUs torch's product of a 16-bit chunk takes
+    scratch memory too, which grows with the chunk. Every token passes through three matrix products; `gspo`
+    computes the first one twice, except for its last chunk. Operands keep their dtype; products accumulate in
+    float32, and so does the weight's gradient across chunks (on the CPU each 16-bit chunk is rounded once). A
+    gradient that is not needed (a frozen head, say) is not computed.
 
     Masked tokens are left out of all products. Tokens that cannot have a gradient (A = 0 without KL and
     entropy bonus) take part in the first one only, for their logprob, and with `skip_zero_advantage` in none.
     To leave tokens out, the host waits for two counts of tokens. Results do not depend on `chunk_tokens`
-    beyond rounding. Deterministic where torch's matrix products are.
+    beyond rounding: which products torch picks for a chunk, and where the weight's and bias's gradients are
+    rounded. Deterministic where torch's matrix products are; on CUDA name `chunk_tokens` if the same bits are
+    wanted beside other memory.
 
     backward() returns the stored gradients as `grpo_loss` does. In float16, logit gradients below 6e-8 are 0.
 
@@ -54,7 +56,9 @@ def linear_grpo_loss(
             float64 stays.
         targets, old_logprobs, row_offsets, advantages: as in `grpo_loss`.
         bias: [V] in hidden's dtype; any stride.
-        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more make faster products.
+        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more make faster products. None:
+            4096; on CUDA with a gradient all of them, or the power of two, whose logits take at most a
+            quarter of the memory that is free.
         gather: whether tokens are left out of products. False: none is, and the host never waits (CUDA
             graphs); hidden states of masked tokens must then be finite, as they are multiplied by 0.
         rewards and so on: as in `grpo_loss`.
@@ -70,7 +74,7 @@ def linear_grpo_loss(
     op = "linear_grpo_loss"
     hidden, weight, bias = head_operands(op, hidden, weight, bias)
     tensors, settings = grpo_arguments(op, hidden, targets, old_logprobs, row_offsets, advantages, options)
-    settings["chunk_tokens"] = integer(op, "chunk_tokens", chunk_tokens)
+    settings["chunk_tokens"] = chunk_size(op, chunk_tokens)
     settings["gather"] = flag(op, "gather", gather)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
     outputs = torch.ops.elastic.linear_grpo_loss(

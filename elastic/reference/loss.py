@@ -238,7 +238,7 @@ def linear_grpo_loss(
     weight: Tensor,
     *arguments: Any,
     bias: Tensor | None = None,
-    chunk_tokens: int = 4096,
+    chunk_tokens: int | None = None,
     gather: bool = True,
     **options: Any,
 ) -> GrpoOutput:

@@ -175,7 +175,6 @@ WRONG: dict[str, list[Wrong]] = {
         *tensors("weight"),
         *tensors("bias"),
         *integers("chunk_tokens"),
-        ({"chunk_tokens": None}, TypeError, "chunk_tokens", "an integer", "None"),
         ({"chunk_tokens": 0}, ValueError, "chunk_tokens", "at least 1", "0"),
         *flags("gather"),
     ],

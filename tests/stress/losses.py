@@ -100,7 +100,7 @@ def linear_grpo_loss(draw: Draw) -> None:
     operands = head_of(draw, sum(lengths), dtype, options["softcap"])
     arguments = {**operands, "temperature": given, "softcap": options["softcap"]}
     arguments |= batch_of(draw, linear(*operands.values()), lengths, options, COARSE[dtype])
-    arguments |= {"chunk_tokens": draw.pick(1, 2, 3, 5, 4096), "gather": draw.chance(0.6)}
+    arguments |= {"chunk_tokens": draw.pick(1, 2, 3, 5, None), "gather": draw.chance(0.6)}
     if "mask" in arguments and arguments["gather"] and draw.chance(0.5):
         operands["hidden"][~arguments["mask"]] = torch.nan
     leaves = tuple(name for name in operands if draw.chance(0.8)) or ("hidden",)

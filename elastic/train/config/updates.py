@@ -41,7 +41,8 @@ class LossConfig(Section):
             logits exist. ``auto``: where the head is a plain linear layer, its logits at most soft-capped,
             the model is not sharded, and V is above H, so that memory is saved. ``on`` refuses models of
             another kind. The trained weights are those of ``off`` up to rounding.
-        linear_chunk_tokens: tokens per chunk; memory holds the logits of one chunk.
+        linear_chunk_tokens: tokens per chunk; memory holds the logits of one chunk. Absent: 4096; on a GPU
+            all, or as many as a quarter of the free memory holds.
         skip_zero_advantage: rows whose gradient is exactly zero are not run through the model. Weights
             are the same up to rounding; entropy and clip fraction then cover the rows that were run.
     """
@@ -70,7 +71,7 @@ class LossConfig(Section):
     engine_low: float = limited(0.0, low=0)
     engine_high: float = limited(2.0, above=0)
     linear: Literal["auto", "on", "off"] = "auto"
-    linear_chunk_tokens: int = limited(4096, low=1)
+    linear_chunk_tokens: int | None = limited(None, low=1)
     skip_zero_advantage: bool = True
 
     def check(self) -> None:

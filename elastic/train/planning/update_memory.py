@@ -73,7 +73,8 @@ def loss_bytes(config: LossConfig, tokens: int, vocab: int, hidden: int, width: 
         width: bytes of a logit: 2 in mixed precision, else 4.
     """
     chunks = config.linear == "on" or (config.linear == "auto" and vocab > hidden)
-    held = min(tokens, config.linear_chunk_tokens) if chunks else tokens
+    # Without a number the op fits its chunk into what is free; the usual one is what it should find.
+    held = min(tokens, config.linear_chunk_tokens or 4096) if chunks else tokens
     logits, gradients = held * vocab * width, (tokens + vocab) * hidden * width
     # The head's gradient is summed in float32 over 16-bit chunks.
     sums = vocab * hidden * 4 if width < 4 and held < tokens else 0
