@@ -1,0 +1,146 @@
+"""A rollout function for TRL's GRPOTrainer: completions under thinking and solution budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from elastic.budget import Budget, FinishReason, Markers
+from elastic.integrations.trl.generation import Generations
+from elastic.integrations.trl.group_budgets import GroupBudgets
+from elastic.integrations.trl.own_engine import OwnEngine
+from elastic.rollout import RolloutBatch
+from elastic.rollout.record.measure import Measures, measure
+
+
+def elastic_rollout_func(
+    budget: Budget | Sequence[Budget],
+    *,
+    mask_cut_solutions: bool = False,
+    markers: Markers | None = None,
+    phase: str | None = None,
+    max_rows: int = 64,
+    attention: str = "auto",
+    compile: str = "auto",
+    **draw: Any,
+) -> Rollout:
+    """The `rollout_func` of a GRPOTrainer whose rollouts keep to budgets.
+
+        GRPOTrainer(..., rollout_func=elastic_rollout_func(Budget(thinking=512, solution=256)))
+
+    Rows are decoded by `RolloutEngine` on the trained model itself or, with `use_vllm=True` and
+    `vllm_mode="server"`, by a vLLM server with `ElasticBudgets`. Temperature, top-p, top-k, min-p, seed and
+    `max_completion_length` are the trainer's. Forced tokens are 0 in the `env_mask` that TRL is given: they
+    carry no loss, KL or entropy, and no denominator counts them. Reward functions get `thinking_text`,
+    `solution_text`, `thinking_tokens`, `solution_tokens`, `thinking_cut`, `solution_cut` and `finish_reason`
+    of each completion; the log gets means of the numbers, named `completions/...`.
+
+    Args:
+        budget: of every row, or a list of which every group draws one.
+        mask_cut_solutions: leave rows that a limit ended (a finish reason other than `stop`) out of the loss.
+            They count as rows all the same. TRL's `mask_truncated_completions`, which looks at the last token
+            alone, is refused.
+        markers: of thinking; by default those of the tokenizer, as `RolloutEngine` finds them.
+        phase: where rows start: "opening", "thinking" or "solution"; None reads it from the prompt's end.
+        max_rows, attention, compile: of `RolloutEngine`.
+        draw: of `GroupBudgets`: `thinking_low`, `solution_low`, `thinking_column`, `solution_column`.
+
+    Raises:
+        TypeError, ValueError: a bad argument, before anything runs. The first call names options of the
+            trainer that rollouts under budgets cannot honour.
+    """
+    engine = {"markers": markers, "max_rows": max_rows, "attention": attention, "compile": compile}
+    return Rollout(GroupBudgets(budget, **draw), OwnEngine(engine), mask_cut_solutions, phase)
+
+
+class Rollout:
+    """What `elastic_rollout_func` makes; see there."""
+
+    def __init__(
+        self, budgets: GroupBudgets, engine: OwnEngine, mask_cut_solutions: bool, phase: str | None
+    ) -> None:
+        self._budgets, self._engine = budgets, engine
+        self._mask_cut_solutions, self._phase = mask_cut_solutions, phase
+        self._generations = Generations()
+
+    def check_config(self, args: Any) -> None:
+        """Refuses options of a GRPOConfig that these rollouts cannot honour.
+
+        Raises:
+            ValueError: naming the option, its value and what to do.
+        """
+        if args.repetition_penalty != 1.0:
+            raise ValueError(f"repetition_penalty: expected 1.0, got {args.repetition_penalty}")
+        if args.generation_kwargs:
+            raise ValueError(f"generation_kwargs: expected none, got {args.generation_kwargs}")
+        if args.mask_truncated_completions:
+            raise ValueError(
+                "mask_truncated_completions: expected False, got True: it would drop every solution that its "
+                "budget cut; pass mask_cut_solutions=True to elastic_rollout_func if they shall be dropped"
+            )
+        if args.use_transformers_continuous_batching:
+            raise ValueError("use_transformers_continuous_batching: expected False, got True")
+
+    def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """Called by the trainer with a prompt for each completion of this process.
+
+        Returns:
+            `prompt_ids`, `completion_ids`, `logprobs` and `env_mask`, lists of R lists, and R values each of
+            what reward functions are given.
+
+        Raises:
+            ValueError: an option of the trainer that cannot be honoured, a budget that does not fit.
+        """
+        self.check_config(trainer.args)
+        if trainer.tools:
+            raise ValueError("tools, environment_factory: expected none, as TRL would ignore env_mask")
+        generation = self._generations.next(trainer, prompts)
+        datasets = _datasets(trainer.train_dataset if generation.training else trainer.eval_dataset)
+        budgets = self._budgets.draw(
+            *(prompts, generation.groups, generation.seed, generation.training, datasets)
+        )
+        batch = self._engine.generate(trainer, generation, budgets, self._phase)
+        measures = measure(batch)
+        _log(trainer, "train" if generation.training else "eval", measures)
+        sampled = batch.sampled
+        if self._mask_cut_solutions:
+            sampled = sampled & ~measures.truncated[:, None]
+        return {
+            "prompt_ids": generation.prompts,
+            "completion_ids": _rows(batch, batch.tokens),
+            "logprobs": _rows(batch, batch.full_logprobs),
+            "env_mask": _rows(batch, sampled.int()),
+            **_for_rewards(batch, measures),
+        }
+
+
+def _datasets(given: Any) -> list[Any]:
+    return list(given.values()) if isinstance(given, dict) else [given]
+
+
+def _rows(batch: RolloutBatch, values: torch.Tensor) -> list[list[Any]]:
+    return [row[:length] for row, length in zip(values.tolist(), batch.lengths.tolist(), strict=True)]
+
+
+def _for_rewards(batch: RolloutBatch, measures: Measures) -> dict[str, list[Any]]:
+    rows = range(len(batch))
+    return {
+        "thinking_text": [batch.thinking(row) for row in rows],
+        "solution_text": [batch.solution(row) for row in rows],
+        "thinking_tokens": measures.thinking_tokens.tolist(),
+        "solution_tokens": measures.solution_tokens.tolist(),
+        "thinking_cut": measures.thinking_cut.tolist(),
+        "solution_cut": measures.solution_cut.tolist(),
+        "finish_reason": [FinishReason(reason).text for reason in batch.finish_reason.tolist()],
+    }
+
+
+def _log(trainer: Any, mode: str, measures: Measures) -> None:
+    """Adds the means over all processes to the trainer's metrics."""
+    names = ("thinking_tokens", "solution_tokens", "thinking_cut", "solution_cut")
+    own = torch.stack([getattr(measures, name).float() for name in names], 1)
+    means = trainer.accelerator.gather(own.to(trainer.accelerator.device)).mean(0).tolist()
+    for name, value in zip(names, means, strict=True):
+        trainer._metrics[mode][f"completions/{name}"].append(value)
