@@ -8,6 +8,7 @@ from typing import Any
 from elastic.sampling import Sampling, row_seed
 
 _TRAINING, _EVALUATION = 0, 1  # streams of seeds
+_GROUPS = 2**32  # more rows than any generation has
 
 
 @dataclass(frozen=True)
@@ -17,22 +18,36 @@ class Generation:
     Attributes:
         training: whether it is for training, not for an evaluation.
         prompts: R lists of token ids.
-        groups: [R] each row's group among those of all processes.
+        rows: [R] each row's number among those of all processes; groups are whole ones of these.
         group_size: completions of a prompt.
         seed: of this generation, the same on every process.
-        row_seeds: [R] a function of the seed and the row's number among those of all processes.
         sampling: the trainer's.
         max_new_tokens: most tokens of a completion.
     """
 
     training: bool
     prompts: list[list[int]]
-    groups: list[int]
+    rows: range
     group_size: int
     seed: int
-    row_seeds: list[int]
     sampling: Sampling
     max_new_tokens: int
+
+    @property
+    def groups(self) -> list[int]:
+        """[R] each row's group among those of all processes."""
+        return [row // self.group_size for row in self.rows]
+
+    @property
+    def row_seeds(self) -> list[int]:
+        """[R] a function of the generation's seed and the row's number alone."""
+        return [row_seed(self.seed, row) for row in self.rows]
+
+    @property
+    def request_seeds(self) -> list[int]:
+        """[R] the rows' seeds where a group is one request: vLLM adds the row's number to the request's."""
+        size = self.group_size
+        return [self.group_seed(row // size) + row % size for row in self.rows]
 
     @property
     def whole_groups(self) -> bool:
@@ -43,6 +58,10 @@ class Generation:
             all(prompt == self.prompts[first] for prompt in self.prompts[first : first + size])
             for first in starts
         )
+
+    def group_seed(self, group: int) -> int:
+        """The seed of a request for a whole group."""
+        return row_seed(self.seed, _GROUPS + group) >> 1
 
 
 class Generations:
@@ -83,10 +102,9 @@ class Generations:
         return Generation(
             training=training,
             prompts=[list(prompt) for prompt in ids],
-            groups=[row // size for row in rows],
+            rows=rows,
             group_size=size,
             seed=seed,
-            row_seeds=[row_seed(seed, row) for row in rows],
             sampling=Sampling(trainer.temperature, trainer.top_k, trainer.top_p, trainer.min_p or 0.0),
             max_new_tokens=trainer.max_completion_length,
         )

@@ -35,9 +35,10 @@ class GroupBudgets:
         thinking_column: str | None = None,
         solution_column: str | None = None,
     ) -> None:
-        self._listed = [budget] if isinstance(budget, Budget) else list(budget)
-        if not self._listed or not all(isinstance(own, Budget) for own in self._listed):
+        listed = [budget] if isinstance(budget, Budget) else budget
+        if not isinstance(listed, Sequence) or not listed or not all(isinstance(b, Budget) for b in listed):
             raise TypeError(f"budget: expected a Budget or a list of at least one, got {budget!r}")
+        self._listed = list(listed)
         self._lows = {"thinking": thinking_low, "solution": solution_low}
         columns = {"thinking": thinking_column, "solution": solution_column}
         self._columns = {name: column for name, column in columns.items() if column is not None}

@@ -11,6 +11,7 @@ from elastic.budget import Budget, FinishReason, Markers
 from elastic.integrations.trl.generation import Generations
 from elastic.integrations.trl.group_budgets import GroupBudgets
 from elastic.integrations.trl.own_engine import OwnEngine
+from elastic.integrations.trl.server import VLLMServer
 from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import Measures, measure
 
@@ -52,16 +53,22 @@ def elastic_rollout_func(
             trainer that rollouts under budgets cannot honour.
     """
     engine = {"markers": markers, "max_rows": max_rows, "attention": attention, "compile": compile}
-    return Rollout(GroupBudgets(budget, **draw), OwnEngine(engine), mask_cut_solutions, phase)
+    engines = (OwnEngine(engine), VLLMServer(markers))
+    return Rollout(GroupBudgets(budget, **draw), *engines, mask_cut_solutions, phase)
 
 
 class Rollout:
     """What `elastic_rollout_func` makes; see there."""
 
     def __init__(
-        self, budgets: GroupBudgets, engine: OwnEngine, mask_cut_solutions: bool, phase: str | None
+        self,
+        budgets: GroupBudgets,
+        own: OwnEngine,
+        server: VLLMServer,
+        mask_cut_solutions: bool,
+        phase: str | None,
     ) -> None:
-        self._budgets, self._engine = budgets, engine
+        self._budgets, self._own, self._server = budgets, own, server
         self._mask_cut_solutions, self._phase = mask_cut_solutions, phase
         self._generations = Generations()
 
@@ -79,6 +86,11 @@ class Rollout:
             raise ValueError(
                 "mask_truncated_completions: expected False, got True: it would drop every solution that its "
                 "budget cut; pass mask_cut_solutions=True to elastic_rollout_func if they shall be dropped"
+            )
+        if args.use_vllm and args.vllm_mode != "server":
+            raise ValueError(
+                f"vllm_mode: expected 'server', got {args.vllm_mode!r}: TRL gives a vLLM in its own process "
+                "no logits processors, so nothing would enforce the budgets there"
             )
         if args.use_transformers_continuous_batching:
             raise ValueError("use_transformers_continuous_batching: expected False, got True")
@@ -101,7 +113,8 @@ class Rollout:
         budgets = self._budgets.draw(
             *(prompts, generation.groups, generation.seed, generation.training, datasets)
         )
-        batch = self._engine.generate(trainer, generation, budgets, self._phase)
+        engine = self._server if trainer.use_vllm else self._own
+        batch = engine.generate(trainer, generation, budgets, self._phase)
         measures = measure(batch)
         _log(trainer, "train" if generation.training else "eval", measures)
         sampled = batch.sampled

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from trl import GRPOConfig
 
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # rollout_func is what these tests are about
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # of rollout_func, which these tests are about
+_OF_TRAINER = ("rollout_func", "reward_funcs", "train_dataset", "eval_dataset", "peft_config")
 
 
 def save_model(folder: Path, **changes: Any) -> str:
-    """A random Qwen2 of two layers with its tokenizer, saved: a reference model is loaded by its path."""
+    """A random Qwen2 of two layers with its tokenizer, saved: TRL loads a reference model by its path."""
     config = {
         "vocab_size": len(IDS),
         "hidden_size": 16,
@@ -38,29 +41,30 @@ def save_model(folder: Path, **changes: Any) -> str:
     return str(folder)
 
 
-def prompts(count: int = 6) -> Dataset:
-    """Problems whose prompts have opened thinking."""
-    return Dataset.from_list([{"prompt": problem.prompt} for problem in problems(count)])
+def prompts(count: int = 6, **columns: list[Any]) -> Dataset:
+    """Problems whose prompts have opened thinking, and columns beside them."""
+    return Dataset.from_dict({"prompt": [problem.prompt for problem in problems(count)], **columns})
 
 
-def nines(completions: list[str], **_: Any) -> list[float]:
-    """A reward with a signal in most groups: how many of the tokens are 9."""
-    return [float(completion.split().count("9")) for completion in completions]
+def digits(completions: list[str], **_: Any) -> list[float]:
+    """A reward that differs within nearly every group: how many of the words are digits."""
+    return [float(sum(word.isdigit() for word in completion.split())) for completion in completions]
 
 
-def build(trainer_class: Any, model: str, output: Path, **changes: Any) -> Any:
-    """A trainer on the CPU, float32; keyword arguments are those of the trainer or of its GRPOConfig."""
-    from trl import GRPOConfig
+def build(trainer_class: Any, model: Any, output: Path, **changes: Any) -> Any:
+    """A trainer on the CPU, float32, SGD; keywords are those of the trainer or of its GRPOConfig.
 
-    names = ("rollout_func", "reward_funcs", "train_dataset", "eval_dataset", "peft_config", "callbacks")
-    given = {name: changes.pop(name) for name in names if name in changes}
+    SGD, because Adam turns a gradient that is 0 but for its rounding into a full step.
+    """
+    given = {name: changes.pop(name) for name in _OF_TRAINER if name in changes}
     options = {
         "output_dir": str(output),
-        "per_device_train_batch_size": 4,
+        "per_device_train_batch_size": 8,
         "num_generations": 4,
         "max_completion_length": 16,
         "max_steps": 2,
-        "learning_rate": 1e-2,
+        "learning_rate": 0.05,
+        "optim": "sgd",
         "bf16": False,
         "use_cpu": True,
         "gradient_checkpointing": False,
@@ -70,12 +74,33 @@ def build(trainer_class: Any, model: str, output: Path, **changes: Any) -> Any:
         "disable_tqdm": True,
         "seed": 3,
     }
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision at a time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        arguments = GRPOConfig(**options | changes)
         return trainer_class(
             model=model,
-            args=arguments,
+            args=GRPOConfig(**options | changes),
             processing_class=build_tokenizer(),
-            **{"reward_funcs": nines, "train_dataset": prompts(), **given},
+            **{"reward_funcs": digits, "train_dataset": prompts(), **given},
         )
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    """All parameters in one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def logged(trainer: Any) -> list[dict[str, float]]:
+    """What was logged at each step and evaluation, without clocks."""
+    return [
+        {name: value for name, value in entry.items() if "time" not in name and "per_second" not in name}
+        for entry in trainer.state.log_history
+        if "train_runtime" not in entry
+    ]
+
+
+def prepared(trainer: Any) -> dict[str, Any]:
+    """The inputs of the loss for one generation."""
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
