@@ -25,6 +25,8 @@ from bench.ops import (
     token_logprobs,
     training_step,
 )
+from bench.ops.linear_rivals import QUACK as QUACK_CE
+from bench.ops.linear_rivals import SCALED_CE
 
 F32, BF16 = torch.float32, torch.bfloat16
 V = MODELS[QWEN].vocab
@@ -69,7 +71,8 @@ class Sizes:
         sampled: dtypes of the logits that are sampled from. forced: dtype of those that are forced.
         rows, steps, vocab, group: B of the logits, B of the budget step, V and G.
         linear, linear_dtype: N, H and V of linear_grpo_loss, and their dtype.
-        linear_names: its variants, None for all. chunks: its `chunk_tokens`.
+        linear_names: its variants, None for all. chunks: its `chunk_tokens`, None for its own.
+        wide: N, H and V of a wider head; none without.
         decoder, learner: sizes of the models of rollouts and of the training step.
         requests: of a rollout, as a multiple of the rows.
         whole: size of the model of decode steps and of a whole training step; none of either without.
@@ -86,8 +89,9 @@ class Sizes:
     rows: int
     linear: tuple[int, int, int]
     linear_dtype: torch.dtype
-    chunks: tuple[int, ...]
+    chunks: tuple[int | None, ...]
     linear_names: tuple[str, ...] | None = None
+    wide: tuple[int, int, int] | None = None
     steps: int = 256
     vocab: int = V
     group: int = 8
@@ -107,6 +111,7 @@ class Sizes:
 # eager's intermediates three times that, a chunk at a time, and every way on few tokens of a real head.
 LINEAR_CHUNK = 1024
 LINEAR_QUICK = ("eager", "TRL chunked head", "three bare products", "elastic")
+LINEAR_RIVALS = ("eager", SCALED_CE, QUACK_CE, *LINEAR_QUICK[1:])
 LINEAR_CHUNKWISE = ("checkpointed chunks", *LINEAR_QUICK[1:])
 CPU = Sizes(
     loss={F32: 256, BF16: 256},
@@ -127,7 +132,8 @@ GPU = Sizes(
     rows=256,
     linear=(16_384, MODELS[QWEN].hidden, V),
     linear_dtype=BF16,
-    chunks=(2048, 4096, 8192),
+    chunks=(None, 2048, 4096, 8192),
+    wide=(8192, 4096, V),
     whole="1.5B",
 )
 
@@ -141,6 +147,7 @@ def tiny(sizes: Sizes) -> Sizes:
         rows=4,
         steps=4,
         linear=(16, 8, 61),
+        wide=sizes.wide and (16, 24, 61),
         linear_dtype=F32,
         vocab=302,
         group=2,
@@ -174,10 +181,20 @@ def ops(sizes: Sizes) -> list[Entry]:
         entry("force_logits_", force_logits.case, b, v, sizes.forced, weight=0.5),
         entry("group_advantage", group_advantage.case, 64, sizes.group, weight=0.5),
         entry("budget_step_", budget_step.case, sizes.steps, weight=0.5),
+        *wide_head(sizes),
         entry(
             "linear_grpo_loss", linear_grpo_loss.case, *sizes.linear, sizes.linear_dtype, weight=8, **linear
         ),
     ]
+
+
+def wide_head(sizes: Sizes) -> list[Entry]:
+    """The linear loss of a wider head, beside its rivals alone."""
+    if sizes.wide is None:
+        return []
+    known = {"names": LINEAR_RIVALS, "chunks": (None,)}
+    shape = (*sizes.wide, sizes.linear_dtype)
+    return [entry("linear_grpo_loss", linear_grpo_loss.case, *shape, of="wide", weight=2, **known)]
 
 
 def small_models(sizes: Sizes) -> list[Entry]:

@@ -8,29 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from bench.harness.case import CHUNKED_CROSS_ENTROPY, COMPILED, Case, Variant, compiler_for, name_of
+from bench.harness.case import COMPILED, Case, Variant, compiler_for, name_of
 from bench.harness.device import Device
 from bench.harness.models import MODELS, model_of
 from bench.ops.grpo_loss import fused_loss
 from bench.ops.inputs import (
     COMPLETIONS,
-    HIGH,
-    LOW,
     Inputs,
     assert_near,
     clipped_loss,
-    eager_logprobs,
     eager_loss,
     slope,
 )
+from bench.ops.linear_rivals import Loss, rivals
 from elastic import ops
 
-DEFAULT_CHUNK = 4096  # tokens, the op's own
-TRL_CHUNK = 32_768  # ids a tile, TRL's own
+DEFAULT_CHUNK = 4096  # tokens, of other ways in chunks where the op chooses its own
+PRODUCTS = "three bare products"
 CHUNK = 1024  # tokens whose logits are held in float32 at a time
 # Logits of the variants are rounded to 8 bits before the softmax, in places to a hundredth.
 LIMIT = {torch.bfloat16: 5e-2, torch.float32: 1e-3}
@@ -96,22 +92,20 @@ def check_against_floats(heads: Heads) -> Callable[[tuple[Tensor, Tensor, Tensor
     return check
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
 def case(
     device: Device,
     tokens: int,
     size: int,
     vocab: int,
     dtype: torch.dtype,
-    chunks: Sequence[int] = (DEFAULT_CHUNK,),
+    chunks: Sequence[int | None] = (DEFAULT_CHUNK,),
     model: str | None = None,
     names: Sequence[str] | None = None,
     baseline: str = "eager",
 ) -> Case:
     """Args:
-    chunks: `chunk_tokens` of the op, a variant each; the first one also of the other ways in chunks.
+    chunks: `chunk_tokens` of the op, a variant each; the first one also of the other ways in chunks. None is
+        the op's own choice, beside bare products of all tokens at once.
     model: whose sizes these are, where V and H do not say it.
     names: variants, or None for all.
     baseline: the variant that the others are compared with.
@@ -136,111 +130,59 @@ def case(
     def all_logits(hidden: Tensor, weight: Tensor) -> Tensor:
         return fused_loss(hidden @ weight.T, batch, inplace=True)
 
-    def fused(chunk: int) -> Callable[[], Callable[[int], Any]]:
+    def fused(chunk: int | None) -> Callable[[], Callable[[int], Any]]:
         def loss(hidden: Tensor, weight: Tensor) -> Tensor:
             rest = (batch.targets, batch.old_logprobs, batch.row_offsets, batch.advantages)
             return ops.linear_grpo_loss(hidden, weight, *rest, chunk_tokens=chunk).loss
 
         return lambda: differentiate(loss)
 
-    def products(_: int) -> list[Tensor]:
-        """The three matrix products in chunks, and nothing else."""
-        made = []
-        step = chunks[0] if len(chunks) == 1 else DEFAULT_CHUNK
-        for first in range(0, tokens, step):
-            hidden = heads.hidden[first : first + step]
-            logits = hidden @ heads.weight.T
-            made = [logits, logits @ heads.weight, logits.T @ hidden]
-        return made
-
     variants = [
         Variant("eager", lambda: differentiate(eager), check),
         Variant(COMPILED, compiled, check, needs=compiler_for(device)),
-        Variant(
-            "torch linear_cross_entropy",
-            lambda: differentiate(torch_loss(batch)),
-            check,
-            needs=(CHUNKED_CROSS_ENTROPY,),
-        ),
-        Variant("TRL chunked head", lambda: differentiate(trl_loss(batch)), check, needs=("trl",)),
-        Variant("three bare products", lambda: products, floor=True),
-    ]
-    if tokens % COMPLETIONS == 0:
-        liger = lambda: differentiate(liger_loss(batch, compiled=device.is_cuda))  # noqa: E731
-        variants.append(Variant("liger-kernel", liger, check, needs=("liger-kernel",)))
-    variants += [
-        Variant("checkpointed chunks", lambda: differentiate(checkpointed(batch, chunks[0])), check),
+        *rivals(device, batch, chunks[0] or DEFAULT_CHUNK, differentiate, check),
         Variant("elastic, all logits", lambda: differentiate(all_logits), check),
     ]
     for chunk in chunks:
-        name = "elastic" if len(chunks) == 1 else f"elastic, chunks of {chunk}"
-        variants.append(Variant(name, fused(chunk), check))
+        several = f", chunks of {chunk}" if chunk is not None and len(chunks) > 1 else ""
+        variants += floors(heads, chunk or tokens, several)
+        variants.append(Variant(f"elastic{several}", fused(chunk), check))
     if names is not None:
         variants = [variant for variant in variants if variant.name in names]
     shape = f"N={tokens} H={size} V={vocab}" + (
-        f" chunk={chunks[0]}" if len(chunks) == 1 and chunks[0] != DEFAULT_CHUNK else ""
+        f" chunk={chunks[0]}" if len(chunks) == 1 and chunks[0] not in (None, DEFAULT_CHUNK) else ""
     )
     known = model_of(vocab)
     own = known if known and MODELS[known].hidden == size else None
     return Case("linear_grpo_loss", shape, name_of(dtype), variants, baseline=baseline, model=model or own)
 
 
-def checkpointed(batch: Inputs, chunk: int) -> Loss:
-    """Eager a chunk of tokens at a time, whose logits are computed again in the backward: four products."""
+def floors(heads: Heads, chunk: int, of: str) -> list[Variant]:
+    """The three matrix products in chunks, and nothing else.
 
-    def part(hidden: Tensor, weight: Tensor, at: slice) -> Tensor:
-        logprobs, _ = eager_logprobs(hidden @ weight.T, batch.targets[at])
-        return clipped_loss(logprobs, batch.old_logprobs[at], batch.advantage[at], batch.weight[at])
+    Where a GPU sums the head's gradient over 16-bit chunks, also with the sum in float32: the op's products
+    as they are, beside the fastest of these shapes.
+    """
+    hidden, weight = heads.hidden, heads.weight
+    parts = hidden.split(chunk)
 
-    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        spans = [slice(first, first + chunk) for first in range(0, len(hidden), chunk)]
-        parts = [checkpoint(part, hidden[at], weight, at, use_reentrant=False) for at in spans]
-        return torch.stack(parts).sum()
+    def products(_: int) -> list[Tensor]:
+        made = []
+        for part in parts:
+            logits = part @ weight.T
+            made = [logits, logits @ weight, logits.T @ part]
+        return made
 
-    return loss
+    def summed(_: int) -> list[Tensor]:
+        made, sum_ = [], torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+        for number, part in enumerate(parts):
+            logits = part @ weight.T
+            beta = 0 if number == 0 else 1
+            torch.addmm(sum_, logits.T, part, out_dtype=torch.float32, beta=beta, out=sum_)
+            made = [logits, logits @ weight, sum_]
+        return made
 
-
-def torch_loss(batch: Inputs) -> Loss:
-    """torch's chunked cross-entropy, whose per-token loss is the negative logprob."""
-    options = torch.nn.LinearCrossEntropyOptions()
-
-    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        nll = F.linear_cross_entropy(hidden, weight, batch.targets, reduction="none", options=options)
-        return clipped_loss(-nll.float(), batch.old_logprobs, batch.advantage, batch.weight)
-
-    return loss
-
-
-def trl_loss(batch: Inputs) -> Loss:
-    """TRL's chunked logprob head, as its GRPO trainer calls it but without the entropy."""
-    from trl.kernels import ChunkedLogProbFunction
-
-    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        logprobs = ChunkedLogProbFunction.apply(
-            hidden, weight, None, batch.targets, 1.0, TRL_CHUNK, None, 1.0, ()
-        )[0]
-        return clipped_loss(logprobs, batch.old_logprobs, batch.advantage, batch.weight)
-
-    return loss
-
-
-def liger_loss(batch: Inputs, compiled: bool) -> Loss:
-    """liger-kernel's fused linear loss, a completion at a time."""
-    from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
-
-    module = LigerFusedLinearGRPOLoss(
-        beta=0.0,
-        compiled=compiled,
-        use_ref_model=False,
-        epsilon_low=1 - LOW,
-        epsilon_high=HIGH - 1,
-        loss_type="grpo",
-    )
-    targets, old = batch.targets.view(COMPLETIONS, -1), batch.old_logprobs.view(COMPLETIONS, -1)
-    mask = torch.ones_like(targets)
-
-    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        rows = hidden.view(COMPLETIONS, -1, hidden.shape[-1])
-        return module(rows, weight, targets, mask, batch.advantages, old_per_token_logps=old)[0]
-
-    return loss
+    found = [Variant(f"{PRODUCTS}{of}", lambda: products, floor=True)]
+    if len(parts) > 1 and weight.is_cuda and weight.element_size() == 2:
+        found.append(Variant(f"{PRODUCTS}{of}, summed", lambda: summed, floor=True))
+    return found

@@ -16,7 +16,7 @@ from bench.harness import random_models
 from bench.harness.case import Case, Variant, name_of
 from bench.harness.device import Device
 from bench.ops.inputs import Inputs, assert_near, clipped_loss, eager_logprobs
-from bench.ops.linear_grpo_loss import TRL_CHUNK
+from bench.ops.linear_rivals import TRL_CHUNK
 from elastic import ops
 from elastic.models.head import LinearHead
 from elastic.train.update.attention import tree_attention_of
