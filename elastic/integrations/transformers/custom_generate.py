@@ -19,15 +19,9 @@ from elastic.sampling import Sampling
 
 _DRAWS = ("TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "MinPLogitsWarper")
 _ENDS = ("MaxLengthCriteria", "EosTokenCriteria")
-# What generate prepares for the forward pass of its own loop; the engine prepares its own.
-_PREPARED = {
-    "attention_mask",
-    "position_ids",
-    "past_key_values",
-    "use_cache",
-    "logits_to_keep",
-    "cache_position",
-}
+_CACHES = ("past_key_values", "cache")  # the second since transformers 5.24
+# What generate prepares for the forward passes of its own loop; the engine prepares its own.
+_PREPARED = {*_CACHES, "attention_mask", "position_ids", "use_cache", "logits_to_keep", "cache_position"}
 _DEFAULT_TOKENS = 20  # of a generate without max_new_tokens, up to the context
 _OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
@@ -41,8 +35,8 @@ class BudgetGenerate:
 
     Temperature, top_k, top_p and min_p are generate's, with its defaults (top_k is 50 there), and so are
     `num_return_sequences` and `max_new_tokens`; its default of 20 tokens is no limit. Seeds come from torch's
-    generator: `torch.manual_seed` repeats a call. What generate does not hand on to such a callable (a
-    streamer, an assistant model) has no effect.
+    generator: `torch.manual_seed` repeats a call. What generate does not hand on to a callable has no effect:
+    a streamer, an assistant model, synced_gpus.
 
     Args:
         engine: over the model that generates.
@@ -66,7 +60,6 @@ class BudgetGenerate:
         logits_processor: Sequence[Any],
         stopping_criteria: Sequence[Any],
         generation_config: Any,
-        synced_gpus: bool = False,
         **model_kwargs: Any,
     ) -> Any:
         """What generate calls in the place of its own loop.
@@ -75,7 +68,6 @@ class BudgetGenerate:
             model: the one that generates.
             input_ids: [R, L], each prompt `num_return_sequences` times.
             logits_processor, stopping_criteria, generation_config: as generate made them of its arguments.
-            synced_gpus: whether all ranks must take as many steps.
             model_kwargs: `attention_mask` [R, L], and arguments of the model's forward pass.
 
         Returns:
@@ -88,7 +80,7 @@ class BudgetGenerate:
         if model is not self.engine.model:
             raise ValueError("custom_generate: expected the model of its engine, got another one")
         config = generation_config
-        _check(config, logits_processor, stopping_criteria, synced_gpus, model_kwargs)
+        _check(config, logits_processor, stopping_criteria, model_kwargs)
         ends = {int(i) for criterion in stopping_criteria for i in getattr(criterion, "eos_token_id", ())}
         if extra := ends - set(self.engine.limits.eos_ids):
             known = self.engine.limits.eos_ids
@@ -118,7 +110,6 @@ def _check(
     config: Any,
     processors: Sequence[Any],
     criteria: Sequence[Any],
-    synced_gpus: bool,
     model_kwargs: dict[str, Any],
 ) -> None:
     """Refuses what would silently have no effect.
@@ -129,8 +120,6 @@ def _check(
     mode = config.get_generation_mode()
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise ValueError(f"custom_generate: expected greedy decoding or sampling, got {mode.value}")
-    if synced_gpus:
-        raise ValueError("synced_gpus: expected False: the engine decodes on one device")
     for name, given, known in (
         ("logits_processor", processors, _DRAWS),
         ("stopping_criteria", criteria, _ENDS),
@@ -144,8 +133,8 @@ def _check(
         raise ValueError(f"{asked[0]}: expected False: the engine keeps logprobs (batch.logprobs), no scores")
     if extra := sorted(model_kwargs.keys() - _PREPARED):
         raise ValueError(f"{extra[0]}: expected prompts of tokens alone, got the argument {extra[0]}")
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
+    caches = [cache for name in _CACHES if (cache := model_kwargs.get(name)) is not None]
+    if any(cache.get_seq_length() > 0 for cache in caches):
         raise ValueError("past_key_values: expected none: the engine computes whole prompts")
 
 
