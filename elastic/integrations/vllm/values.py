@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from elastic.budget import Budget, Markers, Phase
@@ -174,6 +174,35 @@ def read_values(given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) ->
     except ValueError as error:
         raise ValueError(under_our_names(str(error))) from None
     return RequestBudget(budget, **of_request)
+
+
+def values_of(request: RequestBudget) -> dict[str, Any]:
+    """The values of a request: its limits, and what is not at its default.
+
+    Where a server has defaults for other values, they hold.
+    """
+    budget, limits = request.budget, ("thinking", "solution", "total")
+    values: dict[str, Any] = {}
+    for value in VALUES:
+        of = budget if hasattr(budget, value.field) else request
+        default = next(field.default for field in fields(of) if field.name == value.field)
+        held = getattr(of, value.field)
+        if value.field in limits:
+            values[value.name] = -1 if held is None else held
+        elif held != default:
+            values[value.name] = _carried(held)
+    return values
+
+
+def _carried(held: Any) -> Any:
+    """A value as HTTP can carry it."""
+    if isinstance(held, Phase):
+        return held.name.lower()
+    if isinstance(held, bool):
+        return int(held)
+    if isinstance(held, tuple) and held and isinstance(held[0], tuple):
+        return [item for pair in held for item in pair]
+    return list(held) if isinstance(held, tuple) else held
 
 
 def check_defaults(defaults: Mapping[str, Any], where: str) -> None:

@@ -5,7 +5,14 @@ from dataclasses import fields
 import pytest
 
 from elastic.budget import Budget, Phase
-from elastic.integrations.vllm.values import BY_NAME, VALUES, RequestBudget, check_defaults, read_values
+from elastic.integrations.vllm.values import (
+    BY_NAME,
+    VALUES,
+    RequestBudget,
+    check_defaults,
+    read_values,
+    values_of,
+)
 
 NONE_OF_OURS = {"kv_transfer_params": {"x": 1}, "session_id": "a", "max_pixels": 3, "min_p": 0.1}
 
@@ -64,7 +71,18 @@ def test_every_value_reaches_its_field():
         on_reclose="forbid",
         whole_characters=True,
     )
-    assert read(**given) == RequestBudget(budget, ("<tool_call>",), Phase.THINKING, 5, True)
+    request = RequestBudget(budget, ("<tool_call>",), Phase.THINKING, 5, True)
+    assert read(**given) == request
+    assert values_of(request) == given | {"end_markers": ["<tool_call>"]}
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(3, 4), Budget.unlimited(on_eos="stop"), Budget.vanilla(9), Budget.s1(5)]
+)
+def test_a_budget_is_the_same_again_behind_its_values(budget):
+    values = values_of(RequestBudget(budget))
+    defaults = {"thinking_budget": 1, "solution_budget": 1, "total_budget": 2}
+    assert read_values(values, defaults) == RequestBudget(budget)
 
 
 def test_notices_may_be_pairs_where_python_calls():
