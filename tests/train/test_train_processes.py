@@ -2,47 +2,21 @@
 
 import json
 import os
-import socket
-import traceback
 
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from elastic.models.tiny import problems
+from tests import forked
+from tests.forked import free_port
 from tests.train.tiny_run import nines, run, shared_out
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def fork(output, rank, port, make=shared_out, **options):
-    """A process of the group, forked: starting Python and importing everything again would take seconds."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.environ |= {
-            "ACCELERATE_USE_CPU": "true",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "OMP_NUM_THREADS": "1",
-        }
-        AcceleratorState._reset_state(reset_partial_state=True)
-        run(make(output), eval_dataset=problems(4, split="test"), **options)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+    """A process of the group, which trains."""
+    return forked.fork(
+        rank, port, lambda: run(make(output), eval_dataset=problems(4, split="test"), **options)
+    )
 
 
 def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):

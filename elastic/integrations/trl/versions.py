@@ -19,10 +19,10 @@ def check_trl() -> None:
         found = importlib.metadata.version("trl")
     except importlib.metadata.PackageNotFoundError as error:
         raise ImportError(
-            f'elastic.integrations.trl needs {wanted}, which is not installed: pip install "elastic[trl]"'
+            f"elastic.integrations.trl needs {wanted}, which is not installed: pip install 'elastic[trl]'"
         ) from error
     if not Version(first) <= Version(found) < Version(end):
         raise ImportError(
             f"elastic.integrations.trl was tested with {wanted}, and TRL {found} is installed: its trainer's "
-            f'inner workings may differ; pip install "{wanted}"'
+            f"inner workings may differ; pip install '{wanted}'"
         )

@@ -20,6 +20,7 @@ class Client:
         self._trainer, self._mismatch = trainer, mismatch
         self._server = {"logits_processors": [PROCESSOR], "logprobs_mode": "raw_logprobs", **server}
         self.requests: list[dict[str, Any]] = []
+        self._engine: RolloutEngine | None = None
 
     def get_server_info(self) -> dict[str, Any]:
         return {"model_config": self._server}
@@ -33,10 +34,11 @@ class Client:
         self.requests.append(generation_kwargs)
         asked = read_values(generation_kwargs["vllm_xargs"], {})
         assert asked is not None
-        engine = RolloutEngine(self._trainer.model, self._trainer._tokenizer)
+        if self._engine is None:
+            self._engine = RolloutEngine(self._trainer.model, self._trainer._tokenizer, progress=False)
         seeds = [generation_kwargs["seed"] + row for row in range(n)]
-        batch = engine.generate(
-            prompts, asked.budget, n, Sampling(**own), seeds=seeds, phase=asked.phase, progress=False
+        batch = self._engine.generate(
+            prompts, asked.budget, n, Sampling(**own), seeds=seeds, phase=asked.phase
         )
         rows, values = [], []
         for row, length in enumerate(batch.lengths.tolist()):

@@ -59,7 +59,7 @@ def test_missing_trl_names_the_extra(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(ImportError, match=r"pip install \"elastic\[trl\]\""):
+    with pytest.raises(ImportError, match=r"pip install 'elastic\[trl\]'"):
         room.elastic_rollout_func  # noqa: B018
 
 

@@ -233,9 +233,12 @@ def test_a_vllm_in_the_trainers_process_is_refused(model_path, tmp_path):
         prepared(trainer)
 
 
-def test_markers_that_the_vocabulary_lacks_are_refused(model_path, tmp_path):
+def test_an_unknown_argument_is_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'thinking_lo'"):
         elastic_rollout_func(BUDGET, thinking_lo=3)
+
+
+def test_markers_that_the_vocabulary_lacks_are_refused(model_path, tmp_path):
     trainer = trainer_of(model_path, tmp_path, own={"markers": Markers(start=(99,), end=(98,))})
     with pytest.raises(ValueError, match=r"(98|99)"):
         prepared(trainer)

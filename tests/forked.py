@@ -1,0 +1,43 @@
+"""The processes of a data-parallel group on this machine, forked: Python and imports are there already."""
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+
+from accelerate.state import AcceleratorState
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def fork(rank: int, port: int, work: Callable[[], object]) -> int:
+    """Starts process `rank` of two, which does `work` under accelerate on the CPU; returns its id.
+
+    Its exit status is 0 where `work` returned; what it raised is on stderr.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.environ |= {
+            "ACCELERATE_USE_CPU": "true",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "OMP_NUM_THREADS": "1",
+        }
+        AcceleratorState._reset_state(reset_partial_state=True)
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
