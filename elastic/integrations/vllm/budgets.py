@@ -36,12 +36,13 @@ class ElasticBudgets(V1Base, V2Base):
         settings = Settings(vllm_config)
         self._own: Any
         if is_pin_memory is None:
-            raise ValueError(
-                "budgets: the V2 model runner is not supported yet; set VLLM_USE_V2_MODEL_RUNNER=0"
-            )
-        from elastic.integrations.vllm.v1 import V1Budgets
+            from elastic.integrations.vllm.v2 import V2Budgets
 
-        self._own = V1Budgets(settings, runner)
+            self._own = V2Budgets(settings, runner)
+        else:
+            from elastic.integrations.vllm.v1 import V1Budgets
+
+            self._own = V1Budgets(settings, runner)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

@@ -38,6 +38,7 @@ class Settings:
         context_tokens: vLLM's `max_model_len`.
         rows: most requests of a batch.
         v2: whether vLLM's second model runner is in use.
+        drafts: most draft tokens of a request in a step; 0 without speculative decoding.
         markers: those of requests with these further `end_markers`; a function, which remembers some.
 
     Raises:
@@ -60,6 +61,7 @@ class Settings:
         self.pad_id = next(iter((*tokenizer_eos(self.tokenizer), *self.eos_ids)), 0)
         self.context_tokens, self.rows = model.max_model_len, config.scheduler_config.max_num_seqs
         self.v2 = bool(config.use_v2_model_runner)
+        self.drafts = _drafts(config.speculative_config)
         self._seed, self._unseeded = model.seed or 0, count()
         self.markers = lru_cache(maxsize=64)(self._markers)
         default = read_values({}, given)
@@ -84,6 +86,17 @@ class Settings:
     def _markers(self, ends: tuple[str, ...]) -> Markers:
         names = ("start_marker", "end_marker", "end_markers")
         return choose_markers(self.tokenizer, **self._pair, ends=ends, names=names)
+
+
+def _drafts(speculative: Any) -> int:
+    if speculative is None:
+        return 0
+    if speculative.rejection_sample_method == "synthetic":
+        raise ValueError(
+            "rejection_sample_method: expected another than 'synthetic' beside budgets, it accepts draft "
+            "tokens by chance"
+        )
+    return int(speculative.num_speculative_tokens)
 
 
 def _given(additional: Any) -> dict[str, Any]:
