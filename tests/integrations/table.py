@@ -82,8 +82,21 @@ _OF_A_BATCH = {
     **dict.fromkeys(("R4", "R17"), _RULES + "test_a_budget_that_cannot_be_kept_is_refused"),
 }
 _STEP = "rollout/step/test_step.py::test_no_step_reads_device_memory_on_the_host"
-_BEGUN_ANEW = "every row begins anew, so none is rebuilt; `replay` reads its tokens back all the same"
-_NOBODY = "a trainer's rollouts have nobody outside who could end a thought"
+_BEGUN_ANEW = "Every row begins anew, so none is rebuilt; `replay` reads its tokens back all the same"
+_V1 = "integrations/vllm/test_rules.py::test_a_request_writes_what_the_rule_says"
+_OF_V1 = {
+    **dict.fromkeys(
+        ("R4", "R17"),
+        "integrations/vllm/test_rules.py::test_a_budget_that_cannot_be_kept_is_refused_and_others_go_on",
+    ),
+    "R10": "integrations/vllm/test_v1_scheduling.py::test_a_request_resumed_without_its_state_is_read_back",
+    "R15": "integrations/vllm/test_v1_engine.py::test_64_requests_with_and_without_budgets_beside_each_other",
+}
+_ROWS_IN_PYTHON = "Every step goes over its rows in Python and copies their positions to the device"
+_NOT_ONCE_IT_RUNS = "vLLM tells a processor nothing of a request that runs"
+_ENDS_BY_EOS = "vLLM ends a request by an EOS alone: one is written behind a spent budget"
+_NO_TRACE = "An EOS that the closing replaced leaves no trace in the tokens: such a closing reads as sampled"
+_NOBODY = "A trainer's rollouts have nobody outside who could end a thought"
 _ALREADY_THOUGHT = "`phase=` states where rows start; tokens already thought cannot be given"
 
 ENGINES = (
@@ -108,6 +121,7 @@ ENGINES = (
         {**_OF_A_BATCH, "R16": _STEP},
         {"R10": _BEGUN_ANEW},
     ),
+    Engine("vLLM V1", _V1, _OF_V1, {"R16": _ROWS_IN_PYTHON, "R22": _NOT_ONCE_IT_RUNS}, {"R7": _ENDS_BY_EOS}),
     Engine(
         "TRL, own engine",
         _RULES + "test_a_row_is_what_the_rule_says",
@@ -119,6 +133,17 @@ ENGINES = (
         },
         {"R10": _BEGUN_ANEW, "R22": _NOBODY},
         {"R19": _ALREADY_THOUGHT},
+    ),
+    Engine(
+        "TRL, vLLM server",
+        _V1,
+        {
+            **_OF_V1,
+            "R15": "integrations/trl/test_server.py::test_budgets_of_a_column_reach_the_server",
+            "R17": "integrations/trl/test_server.py::test_a_budget_that_completions_cannot_hold_is_refused",
+        },
+        {"R16": _ROWS_IN_PYTHON, "R22": _NOBODY},
+        {"R6": _NO_TRACE, "R7": _ENDS_BY_EOS, "R19": _ALREADY_THOUGHT},
     ),
 )
 
