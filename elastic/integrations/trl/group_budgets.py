@@ -81,7 +81,7 @@ class GroupBudgets:
         """
         if self._columns:
             table = self._table(datasets)
-            return [table[_key(prompt)] for prompt in prompts]
+            return [self._found(table, prompt) for prompt in prompts]
         budgets = {group: self._drawn(row_seed(seed, group), training) for group in dict.fromkeys(groups)}
         return [budgets[group] for group in groups]
 
@@ -91,6 +91,13 @@ class GroupBudgets:
         lows = {name: low for name, low in self._lows.items() if low is not None and training}
         drawn: dict[str, Any] = {name: rng.randint(low, getattr(budget, name)) for name, low in lows.items()}
         return replace(budget, **drawn) if drawn else budget
+
+    def _found(self, table: dict[str, Budget], prompt: Any) -> Budget:
+        budget = table.get(_key(prompt))
+        if budget is None:
+            names = ", ".join(self._columns.values())
+            raise ValueError(f"{names}: a prompt is in no dataset of the trainer: {prompt!r}")
+        return budget
 
     def _table(self, datasets: Sequence[Any]) -> dict[str, Budget]:
         """The budget of each prompt of some datasets; read once."""
@@ -103,12 +110,12 @@ class GroupBudgets:
         return self._tables[key]
 
     def _read(self, dataset: Any, table: dict[str, Budget]) -> None:
-        names = dataset.column_names or []
+        if not hasattr(dataset, "__len__"):
+            raise ValueError("thinking_column, solution_column: need a dataset that is no stream")
+        names = dataset.column_names
         for name, column in self._columns.items():
             if column not in names:
                 raise ValueError(f"{name}_column: the dataset has no column {column!r}, only {names}")
-        if not hasattr(dataset, "__len__"):
-            raise ValueError("thinking_column, solution_column: need a dataset that is no stream")
         rows: Iterable[Any] = dataset.select_columns(["prompt", *self._columns.values()])
         for index, row in enumerate(rows):
             values = {name: row[column] for name, column in self._columns.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from elastic.budget import Budget
@@ -48,7 +49,7 @@ class OwnEngine:
             )
         engine = self._ready(trainer)
         size = generation.group_size if generation.whole_groups else 1
-        with threads_for(engine.model, min(engine.max_rows, len(generation.prompts))):
+        with threads_for(engine.model, min(engine.max_rows, len(generation.prompts))), _as_trl_says():
             return engine.generate(
                 generation.prompts[::size],
                 budget=list(budgets),
@@ -71,3 +72,14 @@ class OwnEngine:
             )
         self._weights.sync()
         return self._engine
+
+
+@contextmanager
+def _as_trl_says() -> Iterator[None]:
+    """Errors about the length of completions name TRL's argument."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("max_new_tokens:"):
+            raise
+        raise ValueError(str(error).replace("max_new_tokens", "max_completion_length", 1)) from None

@@ -15,6 +15,10 @@ from elastic.integrations.trl.server import VLLMServer
 from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import Measures, measure
 
+_PHASES = (None, "opening", "thinking", "solution")
+_COUNTS = ("thinking_tokens", "solution_tokens", "thinking_cut", "solution_cut")  # of `Measures`
+_FOR_REWARDS = ("thinking_text", "solution_text", *_COUNTS, "finish_reason")
+
 
 def elastic_rollout_func(
     budget: Budget | Sequence[Budget],
@@ -52,6 +56,8 @@ def elastic_rollout_func(
         TypeError, ValueError: a bad argument, before anything runs. The first call names options of the
             trainer that rollouts under budgets cannot honour.
     """
+    if phase not in _PHASES:
+        raise ValueError(f"phase: expected 'opening', 'thinking', 'solution' or None, got {phase!r}")
     engine = {"markers": markers, "max_rows": max_rows, "attention": attention, "compile": compile}
     engines = (OwnEngine(engine), VLLMServer(markers))
     return Rollout(GroupBudgets(budget, **draw), *engines, mask_cut_solutions, phase)
@@ -78,6 +84,8 @@ class Rollout:
         Raises:
             ValueError: naming the option, its value and what to do.
         """
+        if args.max_completion_length is None:
+            raise ValueError("max_completion_length: expected a number of tokens, got None")
         if args.repetition_penalty != 1.0:
             raise ValueError(f"repetition_penalty: expected 1.0, got {args.repetition_penalty}")
         if args.generation_kwargs:
@@ -110,6 +118,7 @@ class Rollout:
             raise ValueError("tools, environment_factory: expected none, as TRL would ignore env_mask")
         generation = self._generations.next(trainer, prompts)
         datasets = _datasets(trainer.train_dataset if generation.training else trainer.eval_dataset)
+        _check_columns(datasets)
         budgets = self._budgets.draw(
             *(prompts, generation.groups, generation.seed, generation.training, datasets)
         )
@@ -130,7 +139,20 @@ class Rollout:
 
 
 def _datasets(given: Any) -> list[Any]:
+    if given is None:
+        return []
     return list(given.values()) if isinstance(given, dict) else [given]
+
+
+def _check_columns(datasets: Sequence[Any]) -> None:
+    """Refuses columns that reward functions would not get, as TRL would give them ours under that name."""
+    for dataset in datasets:
+        taken = sorted(set(_FOR_REWARDS).intersection(dataset.column_names or ()))
+        if taken:
+            raise ValueError(
+                f"the dataset's columns {', '.join(taken)}: rename them, reward functions get values of the "
+                "completions under these names"
+            )
 
 
 def _rows(batch: RolloutBatch, values: torch.Tensor) -> list[list[Any]]:
@@ -139,21 +161,15 @@ def _rows(batch: RolloutBatch, values: torch.Tensor) -> list[list[Any]]:
 
 def _for_rewards(batch: RolloutBatch, measures: Measures) -> dict[str, list[Any]]:
     rows = range(len(batch))
-    return {
-        "thinking_text": [batch.thinking(row) for row in rows],
-        "solution_text": [batch.solution(row) for row in rows],
-        "thinking_tokens": measures.thinking_tokens.tolist(),
-        "solution_tokens": measures.solution_tokens.tolist(),
-        "thinking_cut": measures.thinking_cut.tolist(),
-        "solution_cut": measures.solution_cut.tolist(),
-        "finish_reason": [FinishReason(reason).text for reason in batch.finish_reason.tolist()],
-    }
+    reasons = [FinishReason(reason).text for reason in batch.finish_reason.tolist()]
+    texts = ([batch.thinking(row) for row in rows], [batch.solution(row) for row in rows])
+    counts = (getattr(measures, name).tolist() for name in _COUNTS)
+    return dict(zip(_FOR_REWARDS, (*texts, *counts, reasons), strict=True))
 
 
 def _log(trainer: Any, mode: str, measures: Measures) -> None:
     """Adds the means over all processes to the trainer's metrics."""
-    names = ("thinking_tokens", "solution_tokens", "thinking_cut", "solution_cut")
-    own = torch.stack([getattr(measures, name).float() for name in names], 1)
+    own = torch.stack([getattr(measures, name).float() for name in _COUNTS], 1)
     means = trainer.accelerator.gather(own.to(trainer.accelerator.device)).mean(0).tolist()
-    for name, value in zip(names, means, strict=True):
+    for name, value in zip(_COUNTS, means, strict=True):
         trainer._metrics[mode][f"completions/{name}"].append(value)

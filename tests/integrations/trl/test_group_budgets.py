@@ -75,6 +75,14 @@ def test_columns_that_say_no_budget_are_refused(columns, message):
         draw(GroupBudgets(BUDGET, thinking_column="t"), datasets=[Dataset.from_dict(columns)])
 
 
+def test_prompts_and_streams_without_a_column_are_refused():
+    dataset = Dataset.from_dict({"prompt": ["a", "b"], "t": [1, 2]})
+    with pytest.raises(ValueError, match=r"t: a prompt is in no dataset of the trainer: 'c'"):
+        draw(GroupBudgets(BUDGET, thinking_column="t"), datasets=[dataset])
+    with pytest.raises(ValueError, match="need a dataset that is no stream"):
+        draw(GroupBudgets(BUDGET, thinking_column="t"), datasets=[dataset.to_iterable_dataset()])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

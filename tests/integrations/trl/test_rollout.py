@@ -218,7 +218,8 @@ def test_groups_split_over_calls_draw_what_whole_ones_do(model_path, tmp_path):
         ({"repetition_penalty": 1.1}, r"repetition_penalty: expected 1.0, got 1.1"),
         ({"generation_kwargs": {"no_repeat_ngram_size": 2}}, r"generation_kwargs: expected none, got"),
         ({"mask_truncated_completions": True}, r"mask_truncated_completions: .* mask_cut_solutions=True"),
-        ({"max_completion_length": 14}, r"14"),
+        ({"max_completion_length": 14}, r"max_completion_length: expected at least 15, .* got 14"),
+        ({"train_dataset": prompts(6, finish_reason=["x"] * 6)}, r"columns finish_reason: rename them"),
     ],
 )
 def test_what_budgets_cannot_honour_is_refused(model_path, tmp_path, options, message):
@@ -233,7 +234,16 @@ def test_a_vllm_in_the_trainers_process_is_refused(model_path, tmp_path):
         prepared(trainer)
 
 
+def test_tools_are_refused(model_path, tmp_path):
+    trainer = trainer_of(model_path, tmp_path)
+    trainer.tools = [print]
+    with pytest.raises(ValueError, match="tools, environment_factory: expected none"):
+        trainer.rollout_func([prompts(1)[0]["prompt"]], trainer)
+
+
 def test_an_unknown_argument_is_refused():
+    with pytest.raises(ValueError, match=r"phase: expected 'opening', .* got 'x'"):
+        elastic_rollout_func(BUDGET, phase="x")
     with pytest.raises(TypeError, match="unexpected keyword argument 'thinking_lo'"):
         elastic_rollout_func(BUDGET, thinking_lo=3)
 
