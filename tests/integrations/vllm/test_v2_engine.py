@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from elastic import RolloutEngine, Sampling
 from elastic.budget import FinishReason
-from elastic.integrations.vllm.values import read_values
+from elastic.integrations.vllm.values import read_values, values_of
+from tests.integrations import scripted_model
 from tests.integrations.vllm.bigrams import EOS, bigram_model, save
+from tests.integrations.vllm.test_rules import PLAYED, request_of, settings_of
 from tests.rollout.small_models import make_tokenizer
 
 START, NEWLINE = 2, 4
+EOS_OF_SCRIPTS = scripted_model.TOKENIZER.eos_token_id
 BUDGETS: list[Mapping[str, Any]] = [
     {"thinking_budget": 9, "solution_budget": 6},
     {"thinking_budget": 30, "solution_budget": 8, "closing": "\nab</think>\ncd"},
@@ -40,7 +44,7 @@ BUDGETS: list[Mapping[str, Any]] = [
 ]
 NONE = {"prompt": [9, 8, 7], "params": {"temperature": 1.0, "seed": 5, "max_tokens": 30, "ignore_eos": True}}
 # Few blocks, so that requests are preempted, and prompts that take two steps to read.
-ENGINE = {"block_size": 32, "num_gpu_blocks_override": 6, "max_num_batched_tokens": 24}
+ENGINE = {"block_size": 32, "num_gpu_blocks_override": 6, "max_num_batched_tokens": 24, "max_model_len": 128}
 
 
 def _requests() -> list[dict[str, Any]]:
@@ -76,36 +80,72 @@ def expected() -> list[list[int]]:
     return [_expected(engine, request) for request in _requests()]
 
 
-@pytest.fixture(scope="module")
-def results(vllm, expected, tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("v2")
-    save(folder / "model")
+def _drafts(
+    right: Mapping[str, list[int]], chance: float, others: Sequence[int], **more: Any
+) -> dict[str, Any]:
+    return {"right": right, "chance": chance, "others": others, "with_logits": False, **more}
+
+
+def _speculative(**options: Any) -> dict[str, Any]:
+    """A configuration of three draft tokens, whose drafter the job replaces."""
+    lookup = {"prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    return {"speculative_config": {"method": "ngram_gpu", "num_speculative_tokens": 3, **lookup, **options}}
+
+
+def _of_budgets(folder: Path, expected: Sequence[list[int]]) -> dict[str, Any]:
+    """Jobs of every budget behind bigrams."""
     requests = _requests()
     right = {str(request["prompt"]): tokens for request, tokens in zip(requests, expected, strict=True)}
-    speculative = {"method": "ngram_gpu", "num_speculative_tokens": 3}
-    speculative |= {"prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    others, blocks = [EOS, START, 3, 9, 14], _speculative(rejection_sample_method="block")
 
-    def job(kind: str, with_probabilities: bool = False, **options: Any) -> dict[str, Any]:
-        drafter = {"right": right, "kind": kind, "with_probabilities": with_probabilities}
-        engine = {**ENGINE, "speculative_config": {**speculative, **options}}
-        return {"engine": engine, "drafter": drafter, "requests": requests}
+    def job(requests: Sequence[Any], drafter: Any = None, **engine: Any) -> dict[str, Any]:
+        options = {**ENGINE, **engine}
+        return {"model": str(folder), "engine": options, "drafter": drafter, "requests": requests}
 
-    jobs = {
-        "plain": {"engine": ENGINE, "requests": [*requests, NONE]},
-        "right drafts": job("right"),
-        "mixed drafts": job("mixed"),
-        "probable drafts, verified in blocks": job("mixed", True, rejection_sample_method="block"),
-        "without the processor": {"engine": {"logits_processors": []}, "requests": [NONE]},
+    return {
+        "plain": job([*requests, NONE]),
+        "right drafts": job(requests, _drafts(right, 1.0, []), **_speculative()),
+        "mixed drafts": job(requests, _drafts(right, 0.6, others), **_speculative()),
+        "drafts with logits, verified in blocks": job(
+            requests, _drafts(right, 0.6, others, with_logits=True), **blocks
+        ),
+        "without the processor": job([NONE], logits_processors=[]),
     }
-    files = folder / "jobs.json", folder / "results.json"
-    files[0].write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "tests.integrations.vllm.v2_engine", folder / "model", *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+def _of_rules(folder: Path) -> dict[str, Any]:
+    """A job for the scenarios of each set of markers, half of whose draft tokens are wrong."""
+    jobs, others = {}, scripted_model.TOKENIZER.encode("<think></think><eos>a~")
+    for markers in {scenario.markers: None for scenario in PLAYED}:
+        scenarios = [scenario for scenario in PLAYED if scenario.markers == markers]
+        prompts = [scripted_model.prompt_ids(scenario) for scenario in scenarios]
+        right = {str(p): scripted_model.expected_ids(s) for p, s in zip(prompts, scenarios, strict=True)}
+        params = {"temperature": 0.0, "max_tokens": None}
+        jobs[str(markers)] = {
+            "model": str(folder),
+            "engine": {**_speculative(), "additional_config": {"elastic": settings_of(markers)}},
+            "drafter": _drafts(right, 0.5, others),
+            "requests": [
+                {"prompt": prompt, "params": {**params, "extra_args": values_of(request_of(scenario))}}
+                for prompt, scenario in zip(prompts, scenarios, strict=True)
+            ],
+        }
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def results(vllm, expected, scripted_folder, tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("v2")
+    save(folder / "bigrams")
+    jobs, found = folder / "jobs.json", folder / "results.json"
+    jobs.write_text(json.dumps({**_of_budgets(folder / "bigrams", expected), **_of_rules(scripted_folder)}))
+    command = [sys.executable, "-m", "tests.integrations.vllm.v2_engine", jobs, found]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(files[1].read_text())
+    return json.loads(found.read_text())
 
 
-JOBS = ["plain", "right drafts", "mixed drafts", "probable drafts, verified in blocks"]
+JOBS = ["plain", "right drafts", "mixed drafts", "drafts with logits, verified in blocks"]
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -125,3 +165,11 @@ def test_right_drafts_save_steps(results):
 
 def test_a_request_without_a_budget_gets_the_tokens_that_it_gets_alone(results):
     assert results["plain"]["tokens"][-1] == results["without the processor"]["tokens"][0]
+
+
+@pytest.mark.parametrize("scenario", PLAYED, ids=lambda scenario: scenario.name)
+def test_a_request_writes_what_the_rule_says_whatever_is_drafted(results, scenario):
+    same = [other.name for other in PLAYED if other.markers == scenario.markers]
+    written = results[str(scenario.markers)]["tokens"][same.index(scenario.name)]
+    by_budget = scenario.finish != "STOP"
+    assert written == scripted_model.expected_ids(scenario) + [EOS_OF_SCRIPTS] * by_budget

@@ -1,7 +1,7 @@
-"""Runs jobs in vLLM with its V2 runner and a scripted drafter: `python -m ... MODEL JOBS RESULTS`.
+"""Runs jobs in vLLM with its V2 runner and a scripted drafter: `python -m ... JOBS RESULTS`.
 
-JOBS is a JSON object, name -> {engine: arguments of `LLM`, drafter: of `Scripted`, requests: [...]}. RESULTS
-gets, for each name, the requests' tokens and what happened on the way.
+JOBS is a JSON file, name -> {model: folder, engine: arguments of `LLM`, drafter: of `Scripted` or none,
+requests: [{prompt, params}]}. RESULTS gets, for each name, the requests' tokens and what happened on the way.
 """
 
 from __future__ import annotations
@@ -20,30 +20,39 @@ from vllm.v1.worker.gpu import model_runner  # isort: skip
 from vllm.v1.worker.gpu.spec_decode.speculator import BaseSpeculator  # isort: skip
 
 from elastic.integrations.vllm.v2 import V2Budgets  # isort: skip
-from tests.rollout.small_models import VOCAB  # isort: skip
 
 SLOTS = 4
 
 
 class Scripted(BaseSpeculator):
-    """Drafts what the job says, beside what is right.
+    """Drafts what is right with a chance, and else one of some other tokens.
 
     Args:
         states: vLLM's request states.
         drafts: k.
+        vocabulary: V.
         right: prompt -> the tokens behind it.
-        kind: "right", or "mixed": right with a chance, else a marker, EOS or a letter.
-        with_probabilities: whether drafts come with the logits they were drawn from, as a draft model's do.
+        chance: of a right token.
+        others: tokens to draft else.
+        with_logits: whether drafts come with logits they might have been drawn from, as a draft model's do.
     """
 
     supports_mm_inputs = False
 
     def __init__(
-        self, states: Any, drafts: int, right: dict[str, list[int]], kind: str, with_probabilities: bool
+        self,
+        states: Any,
+        drafts: int,
+        vocabulary: int,
+        *,
+        right: dict[str, list[int]],
+        chance: float,
+        others: list[int],
+        with_logits: bool,
     ):
-        self._states, self._drafts, self._right, self._kind = states, drafts, right, kind
-        self._chance = random.Random(0)
-        self.draft_logits = torch.zeros(SLOTS, drafts, VOCAB) if with_probabilities else None
+        self._states, self._drafts, self._right, self._chance = states, drafts, right, chance
+        self._others, self._random = others, random.Random(0)
+        self.draft_logits = torch.zeros(SLOTS, drafts, vocabulary) if with_logits else None
 
     def init_cudagraph_manager(self, cudagraph_mode: Any) -> None:
         pass
@@ -64,12 +73,10 @@ class Scripted(BaseSpeculator):
         return [self._token(token) for token in padded]
 
     def _token(self, right: int) -> int:
-        if self._kind == "right" or (self._kind == "mixed" and self._chance.random() < 0.6):
-            return right
-        return self._chance.choice([1, 2, 3, 9, 14])
+        return right if self._random.random() < self._chance else self._random.choice(self._others)
 
 
-def run(model: str, job: dict[str, Any]) -> dict[str, Any]:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     """Tokens of a job's requests; how many returned from preemption, and the rows of its steps."""
     happened = {"resumed": 0, "steps": 0, "rows": 0}
     add, apply = V2Budgets.add_request, V2Budgets.apply
@@ -87,12 +94,13 @@ def run(model: str, job: dict[str, Any]) -> dict[str, Any]:
     options, script = dict(job["engine"]), job.get("drafter")
     if script:
         drafts = options["speculative_config"]["num_speculative_tokens"]
-        model_runner.init_speculator = lambda config, device, states: Scripted(states, drafts, **script)
+        model_runner.init_speculator = lambda config, device, states: Scripted(
+            states, drafts, config.model_config.get_vocab_size(), **script
+        )
     llm = LLM(
-        model,
+        job["model"],
         enforce_eager=True,
         dtype="float32",
-        max_model_len=128,
         max_num_seqs=SLOTS,
         enable_prefix_caching=False,
         kv_cache_memory_bytes=2**24,
@@ -111,6 +119,5 @@ def run(model: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    given, jobs, results = sys.argv[1:]
-    everything = json.loads(Path(jobs).read_text())
-    Path(results).write_text(json.dumps({name: run(given, job) for name, job in everything.items()}))
+    jobs, results = map(Path, sys.argv[1:])
+    results.write_text(json.dumps({name: run(job) for name, job in json.loads(jobs.read_text()).items()}))
