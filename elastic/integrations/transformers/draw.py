@@ -49,7 +49,7 @@ class BudgetDraw(LogitsProcessor):
         self._sampling.admit(*[torch.arange(rows, device=device)] * 2)
         self.most = torch.tensor(plan.most, device=device)
         self.emitted = 0
-        self.state = plan.state.to(device)
+        self.state = plan.state.to(device, copy=True)
         self._ended = self.state.clone()  # no further than `most` tokens
         self._log: list[tuple[Tensor, ...]] = []  # of each step the record's fields, each [R]
 
