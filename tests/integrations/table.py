@@ -92,6 +92,7 @@ _OF_V1 = {
     "R10": "integrations/vllm/test_v1_scheduling.py::test_a_request_resumed_without_its_state_is_read_back",
     "R15": "integrations/vllm/test_v1_engine.py::test_64_requests_with_and_without_budgets_beside_each_other",
 }
+_V2 = "integrations/vllm/test_v2_slots.py::"
 _ROWS_IN_PYTHON = "Every step goes over its rows in Python and copies their positions to the device"
 _NOT_ONCE_IT_RUNS = "vLLM tells a processor nothing of a request that runs"
 _ENDS_BY_EOS = "vLLM ends a request by an EOS alone: one is written behind a spent budget"
@@ -122,6 +123,19 @@ ENGINES = (
         {"R10": _BEGUN_ANEW},
     ),
     Engine("vLLM V1", _V1, _OF_V1, {"R16": _ROWS_IN_PYTHON, "R22": _NOT_ONCE_IT_RUNS}, {"R7": _ENDS_BY_EOS}),
+    Engine(
+        "vLLM V2",
+        "integrations/vllm/test_v2_engine.py::test_a_request_writes_what_the_rule_says_whatever_is_drafted",
+        {
+            "R4": _OF_V1["R4"],
+            "R10": _V2 + "test_a_request_that_returns_with_other_parameters_is_read_back_from_its_tokens",
+            "R15": _V2 + "test_any_course_of_events_gives_the_tokens_of_plain_decoding",
+            "R16": _V2 + "test_neither_a_step_nor_an_arrival_reads_the_device",
+            "R17": _OF_V1["R17"],
+        },
+        {"R22": _NOT_ONCE_IT_RUNS},
+        {"R7": _ENDS_BY_EOS},
+    ),
     Engine(
         "TRL, own engine",
         _RULES + "test_a_row_is_what_the_rule_says",
