@@ -96,6 +96,7 @@ _V2 = "integrations/vllm/test_v2_slots.py::"
 _ROWS_IN_PYTHON = "Every step goes over its rows in Python and copies their positions to the device"
 _NOT_ONCE_IT_RUNS = "vLLM tells a processor nothing of a request that runs"
 _ENDS_BY_EOS = "vLLM ends a request by an EOS alone: one is written behind a spent budget"
+_SAME_CHECK = "Both runners share the check, which is tested with the first"
 _NO_TRACE = "An EOS that the closing replaced leaves no trace in the tokens: such a closing reads as sampled"
 _NOBODY = "A trainer's rollouts have nobody outside who could end a thought"
 _ALREADY_THOUGHT = "`phase=` states where rows start; tokens already thought cannot be given"
@@ -134,7 +135,7 @@ ENGINES = (
             "R17": _OF_V1["R17"],
         },
         {"R22": _NOT_ONCE_IT_RUNS},
-        {"R7": _ENDS_BY_EOS},
+        {"R4": _SAME_CHECK, "R7": _ENDS_BY_EOS, "R17": _SAME_CHECK},
     ),
     Engine(
         "TRL, own engine",
