@@ -7,6 +7,7 @@ import pytest
 
 from elastic import load_model
 from tests.integrations import scripted_model
+from tests.integrations.vllm.server import serving
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +49,11 @@ def scripted_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripted")
     scripted_model.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(vllm, tiny_folder, tmp_path_factory):
+    """A server of the embedded model, with room for few tokens, so that it preempts requests under load."""
+    room = ("--max-model-len", "256", "--max-num-seqs", "16", "--num-gpu-blocks-override", "40")
+    with serving(tiny_folder, tmp_path_factory.mktemp("server") / "log", *room) as server:
+        yield server
