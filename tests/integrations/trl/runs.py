@@ -1,4 +1,4 @@
-"""Short GRPO trainings of a random Qwen2 over the embedded vocabulary, as TRL does them and as we do."""
+"""Short GRPO trainings of a random model over the embedded vocabulary, as TRL does them and as we do."""
 
 import os
 import warnings
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOConfig
 
 from elastic.models.tiny import problems
@@ -18,8 +18,8 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # of rollout_func, which these tes
 _OF_TRAINER = ("rollout_func", "reward_funcs", "train_dataset", "eval_dataset", "peft_config")
 
 
-def save_model(folder: Path, **changes: Any) -> str:
-    """A random Qwen2 of two layers with its tokenizer, saved: TRL loads a reference model by its path."""
+def save_model(folder: Path, kind: str = "qwen2", **changes: Any) -> str:
+    """A random model of two layers with its tokenizer, saved: TRL loads a reference model by its path."""
     config = {
         "vocab_size": len(IDS),
         "hidden_size": 16,
@@ -36,7 +36,8 @@ def save_model(folder: Path, **changes: Any) -> str:
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        Qwen2ForCausalLM(Qwen2Config(**config | changes)).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config | changes))
+        model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return str(folder)
 

@@ -1,6 +1,8 @@
 """What ElasticGRPOTrainer refuses, by name and before a model is loaded; TRL missing, or another version."""
 
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 
@@ -61,6 +63,12 @@ def test_missing_trl_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(ImportError, match=r"pip install 'elastic\[trl\]'"):
         room.elastic_rollout_func  # noqa: B018
+
+
+def test_the_room_is_imported_without_trl():
+    code = "import sys, elastic.integrations.trl; print('trl' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_unknown_names_are_unknown():

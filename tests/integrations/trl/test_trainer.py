@@ -48,7 +48,7 @@ def test_ratios_of_rows_with_a_reference_and_several_steps_a_generation(model_pa
     assert any(entry["kl"] > 1e-6 for entry in logged(ours))
 
 
-@pytest.mark.parametrize("loss", ["dapo", "bnpo", "dr_grpo"])
+@pytest.mark.parametrize("loss", ["dapo", "bnpo"])
 def test_accumulated_micro_batches_of_a_longer_generation(model_path, tmp_path, loss):
     """Steps per generation are no multiple of the accumulation, so TRL divides by a fraction of tokens."""
     options = {"steps_per_generation": 3, "gradient_accumulation_steps": 2, "loss_type": loss}
@@ -87,9 +87,19 @@ def test_a_head_that_is_no_plain_linear_layer_gives_its_logits(model_path, tmp_p
     assert_same(theirs, ours)
 
 
-def test_tied_embeddings(tmp_path):
-    model = save_model(tmp_path / "tied", tie_word_embeddings=True)
-    assert_same(*both(model, tmp_path))
+@pytest.mark.parametrize(
+    ("kind", "changes", "linear"),
+    [
+        ("qwen2", {"tie_word_embeddings": True}, True),
+        ("gemma2", {"final_logit_softcapping": 3.0, "head_dim": 8}, True),
+        ("granite", {"logits_scaling": 2.5}, False),
+    ],
+)
+def test_heads_of_other_models(tmp_path, kind, changes, linear):
+    """Tied to the embeddings, soft-capped, and scaled, which is no plain head."""
+    theirs, ours = both(save_model(tmp_path / kind, kind, **changes), tmp_path)
+    assert (ours._head is not None) == linear
+    assert_same(theirs, ours)
 
 
 def test_mixed_precision_takes_the_same_first_step(model_path, tmp_path):
