@@ -139,14 +139,15 @@ class V1Budgets:
         logits[group.index, drawn.tokens] = 0.0
 
     def _enter(self, index: int, params: Any, prompt: list[int] | None, output: list[int]) -> None:
-        row = getattr(params, _ROW, None)
-        if row is None:
+        row: Row | None = getattr(params, _ROW, None)
+        if row is None or row.slot >= 0:
             request = self._settings.request(params)
             if request is None:
                 return
             markers = self._settings.markers(request.end_markers)
             row = Row(request, request.start(markers, prompt or ()), self._settings.seed(params), output)
-            setattr(params, _ROW, row)
+            # Samples of one prompt may share the object, which then tells none of them.
+            setattr(params, _ROW, None if hasattr(params, _ROW) else row)
         row.output = output
         row.table, row.budget = self._tables.acquire(
             row.request.budget, self._settings.markers(row.request.end_markers)

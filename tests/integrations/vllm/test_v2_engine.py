@@ -6,6 +6,7 @@ One process of its own runs all jobs, since vLLM decides at its import how kerne
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ import pytest
 
 from elastic import RolloutEngine, Sampling
 from elastic.budget import FinishReason
-from elastic.integrations.vllm.values import read_values, values_of
+from elastic.integrations.vllm.values import RequestBudget, read_values, values_of
 from tests.integrations import scripted_model
+from tests.integrations.rules import REFUSED, TAGS
 from tests.integrations.vllm.bigrams import EOS, bigram_model, save
 from tests.integrations.vllm.test_rules import PLAYED, request_of, settings_of
 from tests.rollout.small_models import make_tokenizer
@@ -125,6 +127,14 @@ def _of_rules(folder: Path) -> dict[str, Any]:
             "model": str(folder),
             "engine": {**_speculative(), "additional_config": {"elastic": settings_of(markers)}},
             "drafter": _drafts(right, 0.5, others),
+            "refused": [
+                {
+                    "prompt": prompts[0],
+                    "params": {**params, "extra_args": values_of(RequestBudget(of.budget))},
+                }
+                for of in REFUSED
+                if markers == TAGS
+            ],
             "requests": [
                 {"prompt": prompt, "params": {**params, "extra_args": values_of(request_of(scenario))}}
                 for prompt, scenario in zip(prompts, scenarios, strict=True)
@@ -173,3 +183,10 @@ def test_a_request_writes_what_the_rule_says_whatever_is_drafted(results, scenar
     written = results[str(scenario.markers)]["tokens"][same.index(scenario.name)]
     by_budget = scenario.finish != "STOP"
     assert written == scripted_model.expected_ids(scenario) + [EOS_OF_SCRIPTS] * by_budget
+
+
+def test_a_budget_that_cannot_be_kept_is_refused(results):
+    errors = results[str(TAGS)]["errors"]
+    assert len(errors) == len(REFUSED)
+    for refused, error in zip(REFUSED, errors, strict=True):
+        assert re.search(refused.message, error), refused.name

@@ -1,7 +1,8 @@
 """Runs jobs in vLLM with its V2 runner and a scripted drafter: `python -m ... JOBS RESULTS`.
 
 JOBS is a JSON file, name -> {model: folder, engine: arguments of `LLM`, drafter: of `Scripted` or none,
-requests: [{prompt, params}]}. RESULTS gets, for each name, the requests' tokens and what happened on the way.
+requests: [{prompt, params}], refused: such requests}. RESULTS gets, for each name, the requests' tokens, the
+errors of those to be refused, and what happened on the way.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.integrations.vllm import triton_on_cpu as triton_on_cpu  # first
 
 import torch  # isort: skip
 from vllm import LLM, SamplingParams  # isort: skip
+from vllm.exceptions import VLLMValidationError  # isort: skip
 from vllm.v1.worker.gpu import model_runner  # isort: skip
 from vllm.v1.worker.gpu.spec_decode.speculator import BaseSpeculator  # isort: skip
 
@@ -107,15 +110,25 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         **{"logits_processors": ["elastic.integrations.vllm:ElasticBudgets"], **options},
     )
     try:
-        outputs = llm.generate(
-            [{"prompt_token_ids": request["prompt"]} for request in job["requests"]],
-            [SamplingParams(**request["params"]) for request in job["requests"]],
-            use_tqdm=False,
-        )
-        return {"tokens": [list(output.outputs[0].token_ids) for output in outputs], **happened}
+        errors = [_error(llm, request) for request in job.get("refused", ())]
+        return {"tokens": _tokens(llm, job["requests"]), "errors": errors, **happened}
     finally:
         llm.llm_engine.engine_core.shutdown()
         V2Budgets.add_request, V2Budgets.apply = add, apply  # type: ignore[method-assign]
+
+
+def _tokens(llm: LLM, requests: Sequence[dict[str, Any]]) -> list[list[int]]:
+    prompts = [{"prompt_token_ids": request["prompt"]} for request in requests]
+    params = [SamplingParams(**request["params"]) for request in requests]
+    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, params, use_tqdm=False)]
+
+
+def _error(llm: LLM, request: dict[str, Any]) -> str:
+    try:
+        _tokens(llm, [request])
+    except VLLMValidationError as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":

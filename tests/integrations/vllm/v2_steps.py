@@ -46,11 +46,11 @@ def params(asked: RequestBudget | Budget | None, seed: int | None = 0, temperatu
     return SimpleNamespace(seed=seed, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, asked=asked)
 
 
-class _Settings:
+class Settings:
     """Of a server, as far as budgets of requests read them."""
 
     def __init__(self, drafts: int = 0):
-        self.drafts = drafts
+        self.drafts, self.rows = drafts, SLOTS
 
     def request(self, sampling: Any) -> RequestBudget | None:
         return sampling.asked
@@ -93,7 +93,7 @@ class Runner:
             prefill_len=_buffer(SLOTS),
             total_len=_buffer(SLOTS),
         )
-        self.budgets = V2Budgets(_Settings(drafts), self.buffers)  # type: ignore[arg-type]
+        self.budgets = V2Budgets(Settings(drafts), self.buffers)  # type: ignore[arg-type]
         self.slots: dict[str, int] = {}
         self.outputs: dict[str, list[int]] = {}
         self._prompts: dict[str, list[int]] = {}
@@ -192,7 +192,7 @@ def plain(
 ) -> list[int]:
     """The first tokens of a row, one at a time, and EOS behind its end."""
     asked = sampling.asked
-    markers = _Settings().markers(asked.end_markers)
+    markers = Settings().markers(asked.end_markers)
     machine = asked.budget.compile(markers, TOKENIZER, (EOS,))
     phase = Phase(asked.start(markers, prompt))
     state = ops.new_state(1, machine, phase=[phase], thinking_used=asked.thinking_used)
