@@ -16,6 +16,13 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import Measures, measure
 
 _PHASES = (None, "opening", "thinking", "solution")
+_UNUSED = {  # options of a GRPOConfig for other ways to generate
+    "repetition_penalty": 1.0,
+    "generation_kwargs": None,
+    "cache_implementation": None,
+    "use_transformers_continuous_batching": False,
+    "vllm_structured_outputs_regex": None,
+}
 _COUNTS = ("thinking_tokens", "solution_tokens", "thinking_cut", "solution_cut")  # of `Measures`
 _FOR_REWARDS = ("thinking_text", "solution_text", *_COUNTS, "finish_reason")
 
@@ -86,10 +93,11 @@ class Rollout:
         """
         if args.max_completion_length is None:
             raise ValueError("max_completion_length: expected a number of tokens, got None")
-        if args.repetition_penalty != 1.0:
-            raise ValueError(f"repetition_penalty: expected 1.0, got {args.repetition_penalty}")
-        if args.generation_kwargs:
-            raise ValueError(f"generation_kwargs: expected none, got {args.generation_kwargs}")
+        for name, without in _UNUSED.items():
+            if (value := getattr(args, name)) not in (without, {}):
+                raise ValueError(
+                    f"{name}: expected {without}, which rollouts under budgets go by; got {value}"
+                )
         if args.mask_truncated_completions:
             raise ValueError(
                 "mask_truncated_completions: expected False, got True: it would drop every solution that its "
@@ -100,8 +108,6 @@ class Rollout:
                 f"vllm_mode: expected 'server', got {args.vllm_mode!r}: TRL gives a vLLM in its own process "
                 "no logits processors, so nothing would enforce the budgets there"
             )
-        if args.use_transformers_continuous_batching:
-            raise ValueError("use_transformers_continuous_batching: expected False, got True")
 
     def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
         """Called by the trainer with a prompt for each completion of this process.

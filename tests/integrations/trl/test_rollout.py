@@ -215,8 +215,10 @@ def test_groups_split_over_calls_draw_what_whole_ones_do(model_path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repetition_penalty": 1.1}, r"repetition_penalty: expected 1.0, got 1.1"),
-        ({"generation_kwargs": {"no_repeat_ngram_size": 2}}, r"generation_kwargs: expected none, got"),
+        ({"repetition_penalty": 1.1}, r"repetition_penalty: expected 1.0, .*got 1.1"),
+        ({"generation_kwargs": {"no_repeat_ngram_size": 2}}, r"generation_kwargs: expected None, .*got"),
+        ({"cache_implementation": "static"}, r"cache_implementation: expected None, .*got static"),
+        ({"vllm_structured_outputs_regex": "a+"}, r"vllm_structured_outputs_regex: expected None, .*got a\+"),
         ({"mask_truncated_completions": True}, r"mask_truncated_completions: .* mask_cut_solutions=True"),
         ({"max_completion_length": 14}, r"max_completion_length: expected at least 15, .* got 14"),
         ({"train_dataset": prompts(6, finish_reason=["x"] * 6)}, r"columns finish_reason: rename them"),
