@@ -59,6 +59,10 @@ class Refusal:
                 "thinking_token_budget: expected None beside thinking_budget, both would end thinking; got "
                 f"{params.thinking_token_budget}"
             )
+        if params.trace_decode_token_ids is not None:
+            raise ValueError(
+                "trace_decode_token_ids: expected None beside a budget, whose place the trace would take"
+            )
         if params.structured_outputs is not None:
             raise ValueError(
                 "structured_outputs: expected None beside a budget, whose forced tokens no grammar knows"

@@ -150,7 +150,7 @@ def results(vllm, expected, scripted_folder, tmp_path_factory) -> dict[str, Any]
     jobs, found = folder / "jobs.json", folder / "results.json"
     jobs.write_text(json.dumps({**_of_budgets(folder / "bigrams", expected), **_of_rules(scripted_folder)}))
     command = [sys.executable, "-m", "tests.integrations.vllm.v2_engine", jobs, found]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(found.read_text())
 

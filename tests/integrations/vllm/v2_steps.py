@@ -49,8 +49,10 @@ def params(asked: RequestBudget | Budget | None, seed: int | None = 0, temperatu
 class Settings:
     """Of a server, as far as budgets of requests read them."""
 
-    def __init__(self, drafts: int = 0):
-        self.drafts, self.rows = drafts, SLOTS
+    eos_ids, context_tokens, rows = (EOS,), LONGEST, SLOTS
+
+    def __init__(self, drafts: int = 0, v2: bool = True):
+        self.drafts, self.v2 = drafts, v2
 
     def request(self, sampling: Any) -> RequestBudget | None:
         return sampling.asked
@@ -61,7 +63,7 @@ class Settings:
     def seed(self, sampling: Any) -> int:
         return sampling.seed
 
-    def tables(self, rows: int, device: torch.device) -> BudgetTables:
+    def tables(self, rows: int, device: torch.device | str = "cpu") -> BudgetTables:
         return BudgetTables(TOKENIZER, (EOS,), EOS, rows, device)
 
 
