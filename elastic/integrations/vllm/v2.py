@@ -49,7 +49,7 @@ class V2Budgets:
         self._vllm, self._drafts = req_states, settings.drafts
         self._states = SlotStates(slots, settings.drafts, self._device)
         self._rows = Rows(settings, self._states, slots, self._device)
-        self._new: dict[int, Row] = {}  # by slot: since the last step
+        self._new: dict[int, tuple[Row, Any]] = {}  # by slot: since the last step, with their parameters
         # Of each slot: seed, top_k and prompt length; temperature, top_p and min_p.
         self._integers = torch.zeros(slots, 3, dtype=torch.int64, device=self._device)
         self._reals = torch.ones(slots, 3, dtype=torch.float64, device=self._device)
@@ -62,18 +62,19 @@ class V2Budgets:
         self._new.pop(slot, None)
         row = self._rows.take(slot, params, prompt, length > prompt)
         if row is not None:
-            self._new[slot] = row
+            self._new[slot] = row, params
         return row is not None
 
     def apply_staged_writes(self) -> None:
         """Gives the requests that took slots their states; vLLM has written their tokens by now."""
-        rows, self._new = list(self._new.values()), {}
-        if not rows:
+        arrived, self._new = list(self._new.values()), {}
+        if not arrived:
             return
+        rows = [row for row, _ in arrived]
         slots = self._on_device([row.slot for row in rows])
-        integers = [[row.seed, max(row.params.top_k, 0), row.prompt] for row in rows]
+        integers = [[row.seed, max(params.top_k, 0), row.prompt] for row, params in arrived]
         self._integers[slots] = self._on_device(integers)
-        reals = [[row.params.temperature, row.params.top_p, row.params.min_p] for row in rows]
+        reals = [[params.temperature, params.top_p, params.min_p] for _, params in arrived]
         self._reals[slots] = self._on_device(reals, torch.float64)
         for table in {id(row.table): row.table for row in rows}.values():
             assert table is not None  # these rows have slots

@@ -23,7 +23,6 @@ class Row:
 
     Attributes:
         request: what it asked for.
-        params: its sampling parameters.
         prompt: tokens of its prompt.
         seed: of its draws.
         slot: its slot, -1 for none.
@@ -34,7 +33,6 @@ class Row:
     """
 
     request: RequestBudget
-    params: Any
     prompt: int
     seed: int
     slot: int = -1
@@ -90,7 +88,7 @@ class Rows:
             return None
         row = self._known(params, prompt, resumed)
         if row is None:
-            row = Row(request, params, prompt, self._settings.seed(params))
+            row = Row(request, prompt, self._settings.seed(params))
         # Samples of one prompt may share the object, which then tells none of them.
         setattr(params, _ROW, row if row.returned or not hasattr(params, _ROW) else None)
         if row.kept is not None:
