@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
 _READ_PHASE = -1  # of a row that starts where its prompt says
-SEED, TOP_K, PROMPT = range(3)  # columns of `V2Budgets._integers`
+_PROMPT = 2  # column of `V2Budgets._integers`
 
 
 class V2Budgets:
@@ -137,7 +137,7 @@ class V2Budgets:
         """The states of rows under one table: new ones, and those that return read back from their tokens."""
         of_rows = [(row.slot, row.budget, row.request.thinking_used) for row in rows]
         slots, budgets, used = self._on_device(of_rows).unbind(1)
-        prompts = self._integers[slots, PROMPT]
+        prompts = self._integers[slots, _PROMPT]
         given = [row.request.phase for row in rows]
         phase = self._on_device([_READ_PHASE if one is None else int(one) for one in given])
         if None in given:
