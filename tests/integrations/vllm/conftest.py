@@ -7,6 +7,7 @@ import pytest
 
 from elastic import load_model
 from tests.integrations import scripted_model
+from tests.integrations.vllm.load import OPTIONS
 from tests.integrations.vllm.server import serving
 
 
@@ -53,7 +54,7 @@ def scripted_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(vllm, tiny_folder, tmp_path_factory):
-    """A server of the embedded model, with room for few tokens, so that it preempts requests under load."""
-    room = ("--max-model-len", "256", "--max-num-seqs", "16", "--num-gpu-blocks-override", "40")
-    with serving(tiny_folder, tmp_path_factory.mktemp("server") / "log", *room) as server:
+    """A server of the embedded model; it parses reasoning, and preempts requests under load."""
+    parser = ("--reasoning-parser", "deepseek_r1")
+    with serving(tiny_folder, tmp_path_factory.mktemp("server") / "log", *OPTIONS, *parser) as server:
         yield server

@@ -43,21 +43,33 @@ def test_a_stream_has_the_tokens_of_the_whole_answer(server, tiny):
     assert "".join(choice["text"] for choice in choices) == whole["choices"][0]["text"]
 
 
-def test_a_chat_has_its_budget_and_a_forced_marker_in_its_text(server):
-    status, answer = server.post(
-        CHAT,
-        messages=[{"role": "user", "content": "a 3 b + 4 c - 9 = ?"}],
-        temperature=0.0,
-        skip_special_tokens=False,
-        vllm_xargs={"thinking_budget": 6, "solution_budget": 4, "closing": "wait </think> so"},
-    )
+CUT_CHAT = {
+    "messages": [{"role": "user", "content": "a 3 b + 4 c - 9 = ?"}],
+    "temperature": 0.0,
+    "vllm_xargs": {"thinking_budget": 6, "solution_budget": 4, "closing": "wait </think> so"},
+}
+
+
+def test_nothing_of_a_cut_thought_is_in_a_chats_answer(server):
+    status, answer = server.post(CHAT, **CUT_CHAT)
     assert status == 200, answer
-    text = answer["choices"][0]["message"]["content"].split()
-    end = text.index("</think>")
-    assert text[end - 1 : end + 2] == ["wait", "</think>", "so"]
-    assert end == 6 + 1
+    message = answer["choices"][0]["message"]
+    thought, said = message["reasoning"].split(), message["content"].split()
+    assert len(thought) == 6 + 1
+    assert thought[-1] == "wait"
+    assert said[0] == "so"
+    assert 1 < len(said) <= 1 + 4
+    assert "</think>" not in thought + said
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["usage"]["completion_tokens"] <= 6 + 3 + 4 + 1  # and the EOS that ends it
+
+
+def test_a_streamed_chat_divides_thought_and_answer_in_the_same_way(server):
+    message = server.post(CHAT, **CUT_CHAT)[1]["choices"][0]["message"]
+    parts = [part["choices"][0]["delta"] for part in server.stream(CHAT, **CUT_CHAT) if part["choices"]]
+    for name in ("reasoning", "content"):
+        text = "".join(part.get(name) or "" for part in parts)
+        assert text.split() == message[name].split()
 
 
 # Request values, other parameters, and what the error says.
