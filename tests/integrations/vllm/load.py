@@ -64,10 +64,11 @@ class Load:
         server: it serves the embedded model.
         tokenizer: of the model.
         seed: of what the clients do.
+        plain: requests without budgets, to see what a server does without them.
     """
 
-    def __init__(self, server: Server, tokenizer: Any, seed: int) -> None:
-        self.server, self.tokenizer, self.seed = server, tokenizer, seed
+    def __init__(self, server: Server, tokenizer: Any, seed: int, plain: bool = False) -> None:
+        self.server, self.tokenizer, self.seed, self.plain = server, tokenizer, seed, plain
         self.markers = default_markers(tokenizer)
         self.report = Report()
 
@@ -97,13 +98,13 @@ class Load:
                 self.report.fail(repr(error))
 
     def _request(self, chance: random.Random) -> None:
-        if chance.random() < 0.1:
+        if chance.random() < 0.1 and not self.plain:
             status, _ = self.server.post(COMPLETIONS, prompt="a 1 b + 1 = ?", vllm_xargs=chance.choice(BAD))
             self.report.counts["refused"] += 1
             if status != 400:
                 self.report.fail(f"a bad request got status {status}")
             return
-        budget = None if chance.random() < 0.2 else some_budget(chance)
+        budget = None if self.plain or chance.random() < 0.2 else some_budget(chance)
         body = self._body(budget, chance)
         patience = chance.randint(1, 12) if chance.random() < 0.3 else None
         ids: list[int] = []
@@ -179,13 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain", action="store_true", help="requests without budgets")
     arguments = parser.parse_args()
     parts = load_model("tiny")
     with tempfile.TemporaryDirectory() as name:
         for part in parts:
             part.save_pretrained(name)
         with serving(Path(name), Path(name) / "log", *OPTIONS) as server:
-            report = Load(server, parts[1], arguments.seed).run(60 * arguments.minutes)
+            report = Load(server, parts[1], arguments.seed, arguments.plain).run(60 * arguments.minutes)
     print(", ".join(f"{count:,} {what}" for what, count in sorted(report.counts.items())))
     shown = report.memory_mib[:: max(1, len(report.memory_mib) // 10)]
     print("resident MiB:", ", ".join(f"{mib:,.0f} at {seconds:.0f} s" for seconds, mib in shown))
