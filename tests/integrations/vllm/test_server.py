@@ -46,7 +46,7 @@ def test_a_stream_has_the_tokens_of_the_whole_answer(server, tiny):
 CUT_CHAT = {
     "messages": [{"role": "user", "content": "a 3 b + 4 c - 9 = ?"}],
     "temperature": 0.0,
-    "skip_special_tokens": False,  # to this tokenizer the markers are special, and the parser looks for their text
+    "skip_special_tokens": False,  # here the markers are special; the parser looks for their text
     "vllm_xargs": {"thinking_budget": 6, "solution_budget": 4, "closing": "wait </think> so"},
 }
 
