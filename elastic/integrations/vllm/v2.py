@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
 _READ_PHASE = -1  # of a row that starts where its prompt says
-_PROMPT = 2  # column of `V2Budgets._integers`
+_PROMPT = 2  # row of `V2Budgets._integers`
 
 
 class V2Budgets:
@@ -51,8 +51,8 @@ class V2Budgets:
         self._rows = Rows(settings, self._states, slots, self._device)
         self._new: dict[int, tuple[Row, Any]] = {}  # by slot: since the last step, with their parameters
         # Of each slot: seed, top_k and prompt length; temperature, top_p and min_p.
-        self._integers = torch.zeros(slots, 3, dtype=torch.int64, device=self._device)
-        self._reals = torch.ones(slots, 3, dtype=torch.float64, device=self._device)
+        self._integers = torch.zeros(3, slots, dtype=torch.int64, device=self._device)
+        self._reals = torch.ones(3, slots, dtype=torch.float64, device=self._device)
         # A row whose logits are broken takes no step and emits padding, which ends it; nothing reads which.
         self._broken = torch.zeros(1, dtype=torch.int32, device=self._device)
 
@@ -73,9 +73,9 @@ class V2Budgets:
         rows = [row for row, _ in arrived]
         slots = self._on_device([row.slot for row in rows])
         integers = [[row.seed, max(params.top_k, 0), row.prompt] for row, params in arrived]
-        self._integers[slots] = self._on_device(integers)
+        self._integers[:, slots] = self._on_device(integers).T
         reals = [[params.temperature, params.top_p, params.min_p] for _, params in arrived]
-        self._reals[slots] = self._on_device(reals, torch.float64)
+        self._reals[:, slots] = self._on_device(reals, torch.float64).T
         for table in {id(row.table): row.table for row in rows}.values():
             assert table is not None  # these rows have slots
             self._begin([row for row in rows if row.table is table], table.machine)
@@ -108,8 +108,8 @@ class V2Budgets:
         """Draws the rows of some requests, [B] slots, into `drawn`."""
         lengths = self._vllm.total_len.gpu[slots].long()
         state = self._states.committed(slots, lengths)
-        seeds, top_k, prompts = self._integers[slots].unbind(1)
-        temperature, top_p, min_p = self._reals[slots].unbind(1)
+        seeds, top_k, prompts = self._integers[:, slots]
+        temperature, top_p, min_p = self._reals[:, slots]
         first, behind = self._first_rows(ctx)[slots], len(logits)
         # Every request has a row, so as many rows as requests means one each, in their order.
         most = 1 if behind == len(ctx.idx_mapping) else self._drafts + 1
@@ -128,7 +128,7 @@ class V2Budgets:
 
     def _first_rows(self, ctx: LogitsContext) -> Tensor:
         """[S + 1] int64, the first row of each slot in the step."""
-        slots = len(self._integers)
+        slots = self._integers.shape[1]
         rows = torch.arange(len(ctx.expanded_idx_mapping), device=self._device)
         owner = torch.where(ctx.expanded_local_pos == 0, ctx.expanded_idx_mapping.long(), slots)
         return rows.new_zeros(slots + 1).scatter_(0, owner, rows)
@@ -137,7 +137,7 @@ class V2Budgets:
         """The states of rows under one table: new ones, and those that return read back from their tokens."""
         of_rows = [(row.slot, row.budget, row.request.thinking_used) for row in rows]
         slots, budgets, used = self._on_device(of_rows).unbind(1)
-        prompts = self._integers[slots, _PROMPT]
+        prompts = self._integers[_PROMPT, slots]
         given = [row.request.phase for row in rows]
         phase = self._on_device([_READ_PHASE if one is None else int(one) for one in given])
         if None in given:
