@@ -49,8 +49,12 @@ template <class A>
 GrpoParams<A> params_of(int64_t tokens, int64_t vocab, const GrpoArguments& a, const Objective& objective,
                         bool needs_gradient, const GrpoRun& run, const Tensor& scratch) {
   GrpoParams<A> p{};
-  p.softmax = {vocab, a.targets.const_data_ptr<int64_t>(), a.temperature, optional_ptr<A>(a.temperatures),
-               a.softcap.value_or(0)};
+  p.softmax = {vocab,
+               a.targets.const_data_ptr<int64_t>(),
+               a.temperature,
+               optional_ptr<A>(a.temperatures),
+               a.softcap.value_or(0),
+               kept_sets(a.kept_ids, a.kept_offsets)};
   p.tokens = tokens;
   p.rows = a.row_offsets.size(0) - 1;
   p.row_offsets = a.row_offsets.const_data_ptr<int64_t>();
@@ -78,6 +82,7 @@ GrpoParams<A> params_of(int64_t tokens, int64_t vocab, const GrpoArguments& a, c
   p.clip_fraction = data_of<A>(run.clip_fraction);
   p.kl = data_of<A>(run.kl);
   p.scratch = scratch.mutable_data_ptr();
+  p.kept_gradient = data_of<A>(run.kept_gradient);
   return p;
 }
 
@@ -98,6 +103,8 @@ GrpoRun::GrpoRun(const char* op, int64_t tokens, int64_t vocab, const Tensor& be
   const size_t bytes =
       wide ? grpo_scratch_bytes<double>(tokens, rows) : grpo_scratch_bytes<float>(tokens, rows);
   scratch_ = at::empty({static_cast<int64_t>(bytes)}, options.dtype(at::kByte));
+  const bool stashes = needs_gradient && runs_on_cuda(beside) && arguments.kept_ids.has_value();
+  kept_gradient = at::empty({stashes ? arguments.kept_ids->size(0) : 0}, options);
   if (wide)
     params_ = params_of<double>(tokens, vocab, arguments, objective, needs_gradient, *this, scratch_);
   else

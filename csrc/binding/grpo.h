@@ -48,7 +48,8 @@ class GrpoRun {
   at::Tensor work() const;
 
   at::Tensor loss, logprobs, entropy, clip_fraction, kl;
-  at::Tensor advantages;  // [R], or [0] where they were given
+  at::Tensor advantages;     // [R], or [0] where they were given
+  at::Tensor kept_gradient;  // scratch
 
  private:
   at::Tensor scratch_;

@@ -97,6 +97,7 @@ void check_advantages(const char* op, const Tensor& beside, int64_t rows, const 
 Objective check_grpo(const char* op, int64_t tokens, int64_t vocab, const Tensor& beside,
                      const GrpoArguments& a) {
   check_targets(op, tokens, vocab, beside, a.targets, a.mask);
+  check_kept(op, tokens, vocab, a.targets, a.mask, a.kept_ids, a.kept_offsets);
   check_offsets(op, "row_offsets", a.row_offsets, tokens, "N", beside);
   const int64_t rows = a.row_offsets.size(0) - 1;
   TORCH_CHECK_VALUE(rows < MOST_ROWS, op, ": row_offsets: expected fewer than ", MOST_ROWS, " rows, got ",

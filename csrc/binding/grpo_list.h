@@ -14,7 +14,9 @@
   X("Tensor?", const std::optional<at::Tensor>&, mask)            \
   X("Tensor?", const std::optional<at::Tensor>&, ref_logprobs)    \
   X("Tensor?", const std::optional<at::Tensor>&, engine_logprobs) \
-  X("Tensor?", const std::optional<at::Tensor>&, temperatures)
+  X("Tensor?", const std::optional<at::Tensor>&, temperatures)    \
+  X("Tensor?", const std::optional<at::Tensor>&, kept_ids)        \
+  X("Tensor?", const std::optional<at::Tensor>&, kept_offsets)
 
 // X(type in the schema, type in C++, name, range): a range of grpo_checks.cpp; ANY where every value is legal
 // or another argument's check covers it.

@@ -41,13 +41,13 @@ ELASTIC_LIBRARY(m) {
       "group_advantage(Tensor rewards, Tensor group_offsets, str kind, float eps, SymInt pass_k) -> Tensor");
   m.def(
       "token_logprobs(Tensor logits, Tensor targets, float temperature, Tensor? temperatures=None, "
-      "float? softcap=None) "
+      "float? softcap=None, Tensor? kept_ids=None, Tensor? kept_offsets=None) "
       "-> (Tensor logprobs, Tensor entropy, Tensor maximum, Tensor log_sum)");
   m.def(
       "token_logprobs_backward(Tensor logits, Tensor targets, Tensor maximum, Tensor log_sum, "
       "Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, float temperature, Tensor? "
       "temperatures=None, "
-      "float? softcap=None) -> Tensor");
+      "float? softcap=None, Tensor? kept_ids=None, Tensor? kept_offsets=None) -> Tensor");
   m.def("grpo_loss(Tensor logits" GRPO_SCHEMA ", bool needs_gradient) -> (" GRPO_RESULTS
         ", Tensor gradient)");
   m.def("grpo_loss_(Tensor(a!) logits" GRPO_SCHEMA  // writes the gradient over the logits
@@ -57,13 +57,13 @@ ELASTIC_LIBRARY(m) {
         ", Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def(
       "linear_token_logprobs(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, float temperature, "
-      "Tensor? temperatures, float? softcap, SymInt? chunk_tokens) "
+      "Tensor? temperatures, float? softcap, Tensor? kept_ids, Tensor? kept_offsets, "
+      "SymInt? chunk_tokens) "
       "-> (Tensor logprobs, Tensor entropy, Tensor maximum, Tensor log_sum)");
   m.def(
       "linear_token_logprobs_backward(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, "
       "Tensor maximum, Tensor log_sum, Tensor entropy, Tensor? grad_logprobs, Tensor? grad_entropy, "
-      "float temperature, Tensor? temperatures, float? softcap, SymInt? chunk_tokens, bool[3] "
-      "needs_gradient) "
-      "-> (Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
+      "float temperature, Tensor? temperatures, float? softcap, Tensor? kept_ids, Tensor? kept_offsets, "
+      "SymInt? chunk_tokens, bool[3] needs_gradient) -> (Tensor d_hidden, Tensor d_weight, Tensor d_bias)");
   m.def("scale_(Tensor(a!) values, Tensor factor) -> ()");
 }

@@ -60,19 +60,26 @@ struct Targets {
   double temperature;
   std::optional<Tensor> temperatures;
   std::optional<double> softcap;
+  std::optional<Tensor> kept_ids, kept_offsets;
 
   void check(const char* op, int64_t tokens, int64_t vocab, const Tensor& beside) const {
     check_targets(op, tokens, vocab, beside, ids, std::nullopt);
     check_temperature(op, tokens, beside, temperature, temperatures);
     if (softcap.has_value()) check_positive(op, "softcap", *softcap);
+    check_kept(op, tokens, vocab, ids, std::nullopt, kept_ids, kept_offsets);
   }
   Targets of(int64_t first, int64_t count) const {
-    return {part(ids, first, count), temperature, part(temperatures, first, count), softcap};
+    return {part(ids, first, count),
+            temperature,
+            part(temperatures, first, count),
+            softcap,
+            kept_ids,
+            part(kept_offsets, first, count + 1)};
   }
   template <class A>
   Softmax<A> softmax(const Tensor& logits) const {
-    return {logits.size(1), ids.const_data_ptr<int64_t>(), temperature, optional_ptr<A>(temperatures),
-            softcap.value_or(0)};
+    return {logits.size(1),      ids.const_data_ptr<int64_t>(),    temperature, optional_ptr<A>(temperatures),
+            softcap.value_or(0), kept_sets(kept_ids, kept_offsets)};
   }
 };
 
@@ -133,21 +140,27 @@ void find(const char* op, const Tensor& logits, const Targets& targets, const St
 
 void find_gradient(const char* op, const Tensor& logits, const Targets& targets, const Backward& given,
                    const Tensor& gradient) {
+  const bool stashes = runs_on_cuda(logits) && targets.kept_ids.has_value();
+  const Tensor kept_gradient =
+      at::empty({stashes ? targets.kept_ids->size(0) : 0}, logits.options().dtype(float_type(logits)));
   with_compute_type(logits, [&](auto zero) {
     using A = decltype(zero);
     run_backward<A>(op, logits,
                     {targets.softmax<A>(logits), whole(logits, gradient), given.maximum.const_data_ptr<A>(),
                      given.log_sum.const_data_ptr<A>(), given.entropy.const_data_ptr<A>(),
-                     optional_ptr<A>(given.grad_logprobs), optional_ptr<A>(given.grad_entropy)});
+                     optional_ptr<A>(given.grad_logprobs), optional_ptr<A>(given.grad_entropy),
+                     kept_gradient.mutable_data_ptr<A>()});
   });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprobs(const Tensor& logits, const Tensor& ids,
                                                           double temperature,
                                                           const std::optional<Tensor>& temperatures,
-                                                          std::optional<double> softcap) {
+                                                          std::optional<double> softcap,
+                                                          const std::optional<Tensor>& kept_ids,
+                                                          const std::optional<Tensor>& kept_offsets) {
   const char* op = "token_logprobs";
-  const Targets targets{ids, temperature, temperatures, softcap};
+  const Targets targets{ids, temperature, temperatures, softcap, kept_ids, kept_offsets};
   check_logits(op, logits, /*written=*/false);
   targets.check(op, logits.size(0), logits.size(1), logits);
   const c10::DeviceGuard guard(logits.device());
@@ -160,9 +173,11 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& ids, const Te
                                const Tensor& log_sum, const Tensor& entropy,
                                const std::optional<Tensor>& grad_logprobs,
                                const std::optional<Tensor>& grad_entropy, double temperature,
-                               const std::optional<Tensor>& temperatures, std::optional<double> softcap) {
+                               const std::optional<Tensor>& temperatures, std::optional<double> softcap,
+                               const std::optional<Tensor>& kept_ids,
+                               const std::optional<Tensor>& kept_offsets) {
   const char* op = "token_logprobs_backward";
-  const Targets targets{ids, temperature, temperatures, softcap};
+  const Targets targets{ids, temperature, temperatures, softcap, kept_ids, kept_offsets};
   const Backward given{maximum, log_sum, entropy, grad_logprobs, grad_entropy};
   check_logits(op, logits, /*written=*/false);
   targets.check(op, logits.size(0), logits.size(1), logits);
@@ -174,15 +189,14 @@ Tensor token_logprobs_backward(const Tensor& logits, const Tensor& ids, const Te
   return gradient;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> linear_token_logprobs(const Tensor& hidden, const Tensor& weight,
-                                                                 const std::optional<Tensor>& bias,
-                                                                 const Tensor& ids, double temperature,
-                                                                 const std::optional<Tensor>& temperatures,
-                                                                 std::optional<double> softcap,
-                                                                 std::optional<int64_t> chunk_tokens) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_token_logprobs(
+    const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& ids,
+    double temperature, const std::optional<Tensor>& temperatures, std::optional<double> softcap,
+    const std::optional<Tensor>& kept_ids, const std::optional<Tensor>& kept_offsets,
+    std::optional<int64_t> chunk_tokens) {
   const char* op = "linear_token_logprobs";
   const Head head{hidden, weight, bias};
-  const Targets targets{ids, temperature, temperatures, softcap};
+  const Targets targets{ids, temperature, temperatures, softcap, kept_ids, kept_offsets};
   check_head(op, head, chunk_tokens);
   const TokenList all{{}, hidden.size(0)}, none{{}, 0};
   targets.check(op, all.count, weight.size(0), hidden);
@@ -203,10 +217,11 @@ std::tuple<Tensor, Tensor, Tensor> linear_token_logprobs_backward(
     const Tensor& maximum, const Tensor& log_sum, const Tensor& entropy,
     const std::optional<Tensor>& grad_logprobs, const std::optional<Tensor>& grad_entropy, double temperature,
     const std::optional<Tensor>& temperatures, std::optional<double> softcap,
+    const std::optional<Tensor>& kept_ids, const std::optional<Tensor>& kept_offsets,
     std::optional<int64_t> chunk_tokens, std::array<bool, 3> needs_gradient) {
   const char* op = "linear_token_logprobs_backward";
   const Head head{hidden, weight, bias};
-  const Targets targets{ids, temperature, temperatures, softcap};
+  const Targets targets{ids, temperature, temperatures, softcap, kept_ids, kept_offsets};
   const Backward given{maximum, log_sum, entropy, grad_logprobs, grad_entropy};
   check_head(op, head, chunk_tokens);
   const TokenList none{{}, 0}, all{{}, hidden.size(0)};

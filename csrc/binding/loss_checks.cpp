@@ -1,6 +1,8 @@
 #include "binding/loss_checks.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "binding/device.h"
 
@@ -71,6 +73,38 @@ void check_targets(const char* op, int64_t tokens, int64_t vocab, const Tensor& 
   for (int64_t t = 0; t < tokens; t++)
     TORCH_CHECK_VALUE((ids[t] >= 0 && ids[t] < vocab) || (counts != nullptr && !counts[t]), op,
                       ": targets: expected ids in [0, ", vocab, "), got ", ids[t], " at token ", t);
+}
+
+void check_kept(const char* op, int64_t tokens, int64_t vocab, const Tensor& targets,
+                const std::optional<Tensor>& mask, const std::optional<Tensor>& kept_ids,
+                const std::optional<Tensor>& kept_offsets) {
+  TORCH_CHECK_VALUE(kept_ids.has_value() == kept_offsets.has_value(), op,
+                    ": kept_ids: expected kept_ids and kept_offsets together, got one of them");
+  if (!kept_ids.has_value()) return;
+  expect(op, "kept_ids", *kept_ids, {kept_ids->numel()}, at::kInt, targets);
+  TORCH_CHECK_VALUE(kept_offsets->dim() == 1 && kept_offsets->size(0) == tokens + 1, op,
+                    ": kept_offsets: expected [", tokens + 1, "], got ", describe(*kept_offsets));
+  check_offsets(op, "kept_offsets", *kept_offsets, kept_ids->size(0), "the number of kept_ids", targets);
+  if (runs_on_cuda(targets)) return;
+  const KeptSets sets = kept_sets(kept_ids, kept_offsets);
+  const int64_t* target = targets.const_data_ptr<int64_t>();
+  const bool* counts = optional_ptr<bool>(mask);
+  for (int64_t t = 0; t < tokens; t++) {
+    const auto [ids, count] = kept_set(sets, t);
+    if (count == 0) continue;
+    const bool ascend = std::adjacent_find(ids, ids + count, std::greater_equal<>()) == ids + count;
+    TORCH_CHECK_VALUE(ascend && ids[0] >= 0 && ids[count - 1] < vocab, op,
+                      ": kept_ids: expected ascending ids in [0, ", vocab,
+                      ") within a token, got others at token ", t);
+    TORCH_CHECK_VALUE((counts != nullptr && !counts[t]) || std::binary_search(ids, ids + count, target[t]),
+                      op, ": kept_ids: expected the target among a token's ids, got ", target[t],
+                      " outside of them at token ", t);
+  }
+}
+
+KeptSets kept_sets(const std::optional<Tensor>& kept_ids, const std::optional<Tensor>& kept_offsets) {
+  if (!kept_ids.has_value()) return {nullptr, nullptr, 0};
+  return {kept_offsets->const_data_ptr<int64_t>(), kept_ids->const_data_ptr<int32_t>(), kept_ids->size(0)};
 }
 
 void check_positive(const char* op, const char* name, double value) {

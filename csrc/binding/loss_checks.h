@@ -35,6 +35,13 @@ void check_offsets(const char* op, const char* name, const at::Tensor& offsets, 
 void check_targets(const char* op, int64_t tokens, int64_t vocab, const at::Tensor& beside,
                    const at::Tensor& targets, const std::optional<at::Tensor>& mask);
 
+// The sets of N tokens, both tensors or neither: offsets [N + 1] into ids, which ascend within a token and
+// hold the target of every token that counts.
+void check_kept(const char* op, int64_t tokens, int64_t vocab, const at::Tensor& targets,
+                const std::optional<at::Tensor>& mask, const std::optional<at::Tensor>& kept_ids,
+                const std::optional<at::Tensor>& kept_offsets);
+KeptSets kept_sets(const std::optional<at::Tensor>& kept_ids, const std::optional<at::Tensor>& kept_offsets);
+
 // All but dtype and shape of the rewards.
 void check_rewards(const char* op, const at::Tensor& rewards, const at::Tensor& group_offsets,
                    const char* eps_name, double eps, int64_t pass_k);

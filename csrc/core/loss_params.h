@@ -46,7 +46,27 @@ ELASTIC_HD bool is_supported_factor(double value) {
   return f >= 1e-30f && f <= 1e30f;
 }
 
-// How a token's logits x become its distribution: softmax(softcap tanh(x / softcap) / temperature).
+// The ids among which tokens were drawn, where filters had dropped the others.
+struct KeptSets {
+  const int64_t* offsets;  // [N + 1], or null: no token has a set
+  const int32_t* ids;      // [size], ascending within a token
+  int64_t size;
+};
+
+struct KeptSet {
+  const int32_t* ids;
+  int64_t count;  // 0: none, which stands for the whole vocabulary; -1: offsets that do not fit
+};
+
+ELASTIC_HD KeptSet kept_set(const KeptSets& sets, int64_t token) {
+  if (sets.offsets == nullptr) return {nullptr, 0};
+  const int64_t begin = sets.offsets[token], end = sets.offsets[token + 1];
+  if (begin < 0 || end < begin || end > sets.size) return {nullptr, -1};
+  return {sets.ids + begin, end - begin};
+}
+
+// How a token's logits x become its distribution: softmax(softcap tanh(x / softcap) / temperature), over the
+// ids of its kept set if it has one.
 template <class A>
 struct Softmax {
   int64_t vocab;           // V
@@ -54,6 +74,7 @@ struct Softmax {
   double temperature;      // of every token, unless
   const A* temperatures;   // [N] or null
   double softcap;          // 0: none
+  KeptSets kept;
 };
 
 // Logits of n tokens that are at hand, and where their gradient goes.
@@ -91,6 +112,7 @@ struct LogprobBackwardParams {
   const A* entropy;        // [N]
   const A* grad_logprobs;  // [N] or null
   const A* grad_entropy;   // [N] or null
+  A* kept_gradient;        // [kept.size] scratch of the CUDA kernels
 };
 
 // A batch of the GRPO loss, whose logits come in chunks. Stages, in this order: grpo_begin; grpo_chunk for
@@ -122,6 +144,7 @@ struct GrpoParams {
   A* clip_fraction;          // scalar
   A* kl;                     // scalar
   void* scratch;             // grpo_scratch_bytes<A>(N, R), aligned to 8
+  A* kept_gradient;          // [kept.size] scratch of the CUDA kernels, with needs_gradient
 };
 
 }  // namespace elastic

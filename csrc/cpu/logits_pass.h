@@ -1,6 +1,7 @@
 // The logits pass on the CPU: tokens' logits of any dtype with the kernels of this machine's instruction set.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -106,8 +107,8 @@ class ScratchRow {
   A* data_ = nullptr;
 };
 
-// One thread's pass over tokens' logits; owns the scratch rows that 16-bit logits and a soft cap need.
-// T is how logits lie in memory, A how they are computed.
+// One thread's pass over tokens' logits; owns the scratch rows that 16-bit logits, a soft cap and kept sets
+// need. T is how logits lie in memory, A how they are computed.
 template <class T, class A>
 class LogitsPass {
  public:
@@ -117,44 +118,46 @@ class LogitsPass {
         computed_(for_type(ELASTIC_SELECT(loss_kernels), A{})),
         softcap_(for_type(ELASTIC_SELECT(softcap_kernels), T{})) {}
 
-  // With `out`, exps are kept, there or in scratch, for write_kept(); out may be the row.
+  // With `out`, exps are stored, there or in scratch, for write_stored(); out may be the row.
   TargetStats<A> read(const T* row, int64_t token, T* out = nullptr) {
-    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+    const Support& on = read_ = support(row, token);
     const A inv = inv_temperature(softmax_, token);
-    A* exps = out != nullptr ? exps_for(out) : nullptr;
+    A* exps = out != nullptr ? exps_for(on, out) : nullptr;
     A x;
     if (is_capped()) {
-      const A* z = capped(row);
-      x = z[target];
-      stats_ = computed_.stats(z, n, inv, exps, shifts_.data());
+      const A* z = capped(on);
+      x = z[on.target];
+      stats_ = computed_.stats(z, on.n, inv, exps, shifts_.data());
     } else {
-      x = static_cast<A>(row[target]);  // before exps overwrite it
-      stats_ = kernels_.stats(row, n, inv, exps, shifts_.data());
+      x = static_cast<A>(on.row[on.target]);  // before exps overwrite it
+      stats_ = kernels_.stats(on.row, on.n, inv, exps, shifts_.data());
     }
     const RowSummary<A> summary{stats_.max, stats_.log_sum, stats_.log_sum - stats_.mean};
     return {logprob_of(summary, x, inv), summary};
   }
 
   // out = slope * d logprob / dx, right after read(row, token, out).
-  void write_kept(int64_t token, A logprob, A slope, T* out) {
-    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+  void write_stored(int64_t token, A logprob, A slope, T* out) {
+    const Support& on = read_;
     const A inv = inv_temperature(softmax_, token);
     const A at_target = -std::expm1(logprob) * slope * inv;  // 1 - p without cancellation
-    A* exps = exps_for(out);
+    A* exps = exps_for(on, out);
+    T* to = gradient_for(on, out);
     if (!is_capped()) {
-      kernels_.scale_exps(exps, shifts_.data(), n, inv, stats_, -slope * inv, out);
-      out[target] = static_cast<T>(at_target);
-      return;
+      kernels_.scale_exps(exps, shifts_.data(), on.n, inv, stats_, -slope * inv, to);
+      to[on.target] = static_cast<T>(at_target);
+    } else {
+      computed_.scale_exps(exps, shifts_.data(), on.n, inv, stats_, -slope * inv, exps);
+      exps[on.target] = at_target;
+      softcap_.backward(exps, z_.data(), on.n, A(softmax_.softcap), to);
     }
-    computed_.scale_exps(exps, shifts_.data(), n, inv, stats_, -slope * inv, exps);
-    exps[target] = at_target;
-    softcap_.backward(exps, z_.data(), n, A(softmax_.softcap), out);
+    spread(on, to, out);
   }
 
   // out = d_logprob * d logprob / dx + d_entropy * d entropy / dx from the row itself, which out may be:
   //   ((x == target) - p) d_logprob - p (log p + H) d_entropy, over the temperature.
   void write(const T* row, int64_t token, const RowSummary<A>& summary, A d_logprob, A d_entropy, T* out) {
-    const int64_t n = softmax_.vocab, target = softmax_.targets[token];
+    const Support on = support(row, token);
     const A inv = inv_temperature(softmax_, token);
     const A a = -(d_logprob + d_entropy * summary.entropy) * inv, b = -d_entropy * inv;
     const auto at_target = [&](A x) {
@@ -162,42 +165,73 @@ class LogitsPass {
       const A entropy_part = p > 0 ? p * (summary.entropy + logprob) * d_entropy : A(0);
       return (-std::expm1(logprob) * d_logprob - entropy_part) * inv;
     };
+    T* to = gradient_for(on, out);
     if (!is_capped()) {
-      const A slope = at_target(static_cast<A>(row[target]));  // before the row may be overwritten
-      kernels_.gradient(row, n, inv, summary.max, summary.log_sum, a, b, out);
-      out[target] = static_cast<T>(slope);
-      return;
+      const A slope = at_target(static_cast<A>(on.row[on.target]));  // before the row may be overwritten
+      kernels_.gradient(on.row, on.n, inv, summary.max, summary.log_sum, a, b, to);
+      to[on.target] = static_cast<T>(slope);
+    } else {
+      A* gradient = scratch_.resize(on.n);
+      const A* z = capped(on);
+      computed_.gradient(z, on.n, inv, summary.max, summary.log_sum, a, b, gradient);
+      gradient[on.target] = at_target(z[on.target]);
+      softcap_.backward(gradient, z, on.n, A(softmax_.softcap), to);
     }
-    A* gradient = scratch_.resize(n);
-    const A* z = capped(row);
-    computed_.gradient(z, n, inv, summary.max, summary.log_sum, a, b, gradient);
-    gradient[target] = at_target(z[target]);
-    softcap_.backward(gradient, z, n, A(softmax_.softcap), out);
+    spread(on, to, out);
   }
 
  private:
+  // The logits that a token's distribution is over: its row, or those of its kept set side by side.
+  struct Support {
+    const T* row;
+    int64_t n;
+    int64_t target;  // where in the row the target stands
+    KeptSet kept;
+  };
+
   bool is_capped() const { return softmax_.softcap > 0; }
 
-  const A* capped(const T* row) {
-    A* z = z_.resize(softmax_.vocab);
-    softcap_.forward(row, softmax_.vocab, A(softmax_.softcap), z);
+  Support support(const T* row, int64_t token) {
+    const int64_t target = softmax_.targets[token];
+    const KeptSet kept = kept_set(softmax_.kept, token);
+    if (kept.count == 0) return {row, softmax_.vocab, target, kept};
+    T* gathered = gathered_.resize(kept.count);
+    for (int64_t i = 0; i < kept.count; i++) gathered[i] = row[kept.ids[i]];
+    const int32_t* end = kept.ids + kept.count;
+    return {gathered, kept.count, std::lower_bound(kept.ids, end, target) - kept.ids, kept};
+  }
+
+  // Where the gradient of the support's logits is computed: in place, or for spread() to bring there.
+  T* gradient_for(const Support& on, T* out) { return on.kept.count == 0 ? out : spread_.resize(on.n); }
+
+  void spread(const Support& on, const T* gradient, T* out) {
+    if (on.kept.count == 0) return;
+    write_zeros(out, softmax_.vocab);
+    for (int64_t i = 0; i < on.n; i++) out[on.kept.ids[i]] = gradient[i];
+  }
+
+  const A* capped(const Support& on) {
+    A* z = z_.resize(on.n);
+    softcap_.forward(on.row, on.n, A(softmax_.softcap), z);
     return z;
   }
 
-  A* exps_for(T* out) {
-    shifts_.resize(loss_blocks(softmax_.vocab));
+  A* exps_for(const Support& on, T* out) {
+    shifts_.resize(loss_blocks(on.n));
     if constexpr (sizeof(T) == sizeof(A))
-      if (!is_capped()) return reinterpret_cast<A*>(out);
-    return scratch_.resize(softmax_.vocab);
+      if (!is_capped()) return reinterpret_cast<A*>(gradient_for(on, out));
+    return scratch_.resize(on.n);
   }
 
   const Softmax<A>& softmax_;
   const RowKernels<T, A>& kernels_;
   const RowKernels<A, A>& computed_;
   const SoftcapRow<T, A>& softcap_;
+  Support read_{};  // what read() has read
   RowStats<A> stats_{};
   std::vector<A> shifts_;
   ScratchRow<A> scratch_, z_;
+  ScratchRow<T> gathered_, spread_;
 };
 
 // How many tokens a thread should take at least: about 64k elements, well above the cost of waking it.

@@ -63,8 +63,8 @@ void chunk_row(LogitsPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch
     if (out != nullptr) write_zeros(out, p.softmax.vocab);
     return;
   }
-  const bool keep = out != nullptr && work == Work::LEARN && p.objective.entropy_coef == 0;
-  const TargetStats<A> stats = pass.read(row, token, keep ? out : nullptr);
+  const bool stores = out != nullptr && work == Work::LEARN && p.objective.entropy_coef == 0;
+  const TargetStats<A> stats = pass.read(row, token, stores ? out : nullptr);
   p.logprobs[token] = stats.logprob;
   p.entropy[token] = stats.row.entropy;
   s.maximum[token] = stats.row.max;
@@ -73,12 +73,12 @@ void chunk_row(LogitsPass<T, A>& pass, const GrpoParams<A>& p, const GrpoScratch
   set_terms(p, s, token, A(0));
   if (out == nullptr) return;
   const A slope = s.terms[token].slope;
-  if (!keep)
+  if (!stores)
     write_row(pass, p, s, row, token, out);
   else if (slope == 0)
     write_zeros(out, p.softmax.vocab);
   else
-    pass.write_kept(token, stats.logprob, slope, out);
+    pass.write_stored(token, stats.logprob, slope, out);
 }
 
 // Calls fn(pass, i) for every row of a chunk, in threads, with one LogitsPass<T, A> per thread.

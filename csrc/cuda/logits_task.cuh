@@ -11,6 +11,7 @@ struct LogitsTask {
   using Element = T;
   static constexpr bool SOFTCAP = SOFTCAP_;
 
+  // `counted`: the token's logits are asked for; those of a kept set are read by kept_kernel.
   static __device__ __forceinline__ TokenLogits<T> logits_of(const Softmax<float>& softmax,
                                                              const LogitsChunk& chunk, int64_t i,
                                                              int64_t token, bool with_gradient,
@@ -26,7 +27,7 @@ struct LogitsTask {
             static_cast<int32_t>(softmax.vocab),
             inv,
             static_cast<float>(softmax.softcap),
-            counted};
+            counted && kept_set(softmax.kept, token).count == 0};
   }
 
   // The token's target, or -1 if its id is out of range.

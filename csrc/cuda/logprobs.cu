@@ -2,6 +2,7 @@
 //
 // Per logit, token_logprobs, a logits pass (logits_pass.cuh) without a gradient, takes one read. The backward
 // plans from the saved statistics: one read and one write, or only a write where no gradient flows back.
+#include "cuda/kept.cuh"
 #include "cuda/logits_launch.cuh"
 #include "cuda/loss.h"
 
@@ -10,6 +11,8 @@ namespace {
 
 template <class T, bool SOFTCAP>
 struct LogprobTask : LogitsTask<T, SOFTCAP> {
+  static constexpr bool WRITES = false;
+  static constexpr bool PLANS = false;
   LogprobParams<float> p;
 
   struct Inputs {
@@ -19,8 +22,9 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
 
   explicit LogprobTask(const LogprobParams<float>& p) : p(p) {}
 
+  __device__ __forceinline__ bool counted(int64_t) const { return true; }
   __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
-    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, /*counted=*/true);
+    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, counted(i));
   }
   __device__ __forceinline__ void skip(int64_t) const {}
 
@@ -45,6 +49,8 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
 
 template <class T, bool SOFTCAP>
 struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
+  static constexpr bool WRITES = true;
+  static constexpr bool PLANS = true;
   LogprobBackwardParams<float> p;
 
   explicit LogprobBackwardTask(const LogprobBackwardParams<float>& p) : p(p) {}
@@ -55,9 +61,9 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ float d_entropy(int64_t i) const {
     return p.grad_entropy != nullptr ? p.grad_entropy[i] : 0.f;
   }
+  __device__ __forceinline__ bool counted(int64_t i) const { return d_logprob(i) != 0 || d_entropy(i) != 0; }
   __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
-    const bool flows = d_logprob(i) != 0 || d_entropy(i) != 0;
-    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/true, flows);
+    return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/true, counted(i));
   }
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
     const int32_t target = this->target_of(p.softmax, i);
@@ -78,14 +84,19 @@ struct LogprobBackwardTask : LogitsTask<T, SOFTCAP> {
 LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) {
   return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = LogprobTask<decltype(type), decltype(softcap)::value>;
-    return launch_pass(Task(p), p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
+    const Task task(p);
+    return with_kept_sets(task, p.chunk, /*writes=*/false, stream, [&] {
+      return launch_pass(task, p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
+    });
   });
 }
 
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& p, cudaStream_t stream) {
   return with_logits_type(p.chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = LogprobBackwardTask<decltype(type), decltype(softcap)::value>;
-    return launch_gradient(Task(p), p.chunk, p.softmax.vocab, stream);
+    const Task task(p);
+    return with_kept_sets(task, p.chunk, /*writes=*/true, stream,
+                          [&] { return launch_gradient(task, p.chunk, p.softmax.vocab, stream); });
   });
 }
 

@@ -6,6 +6,7 @@
 // the slopes, and grpo_chunk_gradient reads and writes once more.
 #include "core/grpo_objective.h"
 #include "core/grpo_scratch.h"
+#include "cuda/kept.cuh"
 #include "cuda/logits_launch.cuh"
 #include "cuda/logits_task.cuh"
 #include "cuda/loss.h"
@@ -17,6 +18,8 @@ using Params = GrpoParams<float>;
 
 template <class T, bool SOFTCAP>
 struct GrpoTask : LogitsTask<T, SOFTCAP> {
+  static constexpr bool WRITES = true;
+  static constexpr bool PLANS = false;
   Params p;
   LogitsChunk chunk;
 
@@ -30,10 +33,11 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
 
   GrpoTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
 
+  __device__ __forceinline__ bool counted(int64_t i) const {
+    return grpo_scratch(p).work[token_of(chunk, i)] != Work::SKIP;
+  }
   __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
-    const int64_t token = token_of(chunk, i);
-    const bool counted = grpo_scratch(p).work[token] != Work::SKIP;
-    return this->logits_of(p.softmax, chunk, i, token, !is_row_level(p.objective), counted);
+    return this->logits_of(p.softmax, chunk, i, token_of(chunk, i), !is_row_level(p.objective), counted(i));
   }
 
   __device__ __forceinline__ void skip(int64_t) const {}  // grpo_begin has set the outputs
@@ -78,15 +82,19 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
 
 template <class T, bool SOFTCAP>
 struct GrpoGradientTask : LogitsTask<T, SOFTCAP> {
+  static constexpr bool WRITES = true;
+  static constexpr bool PLANS = true;
   Params p;
   LogitsChunk chunk;
 
   GrpoGradientTask(const Params& p, const LogitsChunk& chunk) : p(p), chunk(chunk) {}
 
+  __device__ __forceinline__ bool counted(int64_t i) const {
+    const TokenTerms<float>& terms = grpo_scratch(p).terms[token_of(chunk, i)];
+    return terms.slope != 0 || terms.entropy_slope != 0;
+  }
   __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
-    const int64_t token = token_of(chunk, i);
-    const TokenTerms<float>& terms = grpo_scratch(p).terms[token];
-    return this->logits_of(p.softmax, chunk, i, token, true, terms.slope != 0 || terms.entropy_slope != 0);
+    return this->logits_of(p.softmax, chunk, i, token_of(chunk, i), true, counted(i));
   }
 
   __device__ __forceinline__ Plan plan(int64_t i, const Transform<SOFTCAP>& transform) const {
@@ -104,14 +112,18 @@ LaunchResult grpo_chunk(const Params& p, const LogitsChunk& chunk, cudaStream_t 
   const bool rereads = chunk.gradient != nullptr && !is_row_level(p.objective);
   return with_logits_type(chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = GrpoTask<decltype(type), decltype(softcap)::value>;
-    return launch_pass(Task(p, chunk), chunk, p.softmax.vocab, rereads, stream);
+    const Task task(p, chunk);
+    return with_kept_sets(task, chunk, rereads, stream,
+                          [&] { return launch_pass(task, chunk, p.softmax.vocab, rereads, stream); });
   });
 }
 
 LaunchResult grpo_chunk_gradient(const Params& p, const LogitsChunk& chunk, cudaStream_t stream) {
   return with_logits_type(chunk.dtype, p.softmax.softcap, [&](auto type, auto softcap) {
     using Task = GrpoGradientTask<decltype(type), decltype(softcap)::value>;
-    return launch_gradient(Task(p, chunk), chunk, p.softmax.vocab, stream);
+    const Task task(p, chunk);
+    return with_kept_sets(task, chunk, true, stream,
+                          [&] { return launch_gradient(task, chunk, p.softmax.vocab, stream); });
   });
 }
 

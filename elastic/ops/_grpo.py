@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.ops._inputs import checked, compute_dtype, small_float, small_real, split_temperature
+from elastic.ops._inputs import (
+    checked,
+    compute_dtype,
+    kept_sets,
+    small_float,
+    small_real,
+    split_temperature,
+)
 from elastic.ops.grpo_options import GrpoOptions, checked_options, refuse_unknown
 from elastic.reference.loss import GrpoOutput
 
@@ -49,6 +56,7 @@ def grpo_arguments(
         optional(small_float, "ref_logprobs", given.get("ref_logprobs")),
         optional(small_float, "engine_logprobs", given.get("engine_logprobs")),
         temperatures,
+        *kept_sets(op, given.get("kept_ids"), given.get("kept_offsets"), beside),
     )
     return tensors, {"temperature": scalar_temperature, **checked_options(op, given)}
 

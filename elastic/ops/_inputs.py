@@ -68,6 +68,17 @@ def split_temperature(op: str, logits: Tensor, temperature: float | Tensor) -> t
     return 1.0, many.contiguous()
 
 
+def kept_sets(
+    op: str, kept_ids: Tensor | None, kept_offsets: Tensor | None, beside: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The op's two arguments: the ids of tokens' kept sets, and where each token's begin and end."""
+    if (kept_ids is None) != (kept_offsets is None):
+        raise ValueError(f"{op}: kept_ids: expected kept_ids and kept_offsets together, got one of them")
+    if kept_ids is None or kept_offsets is None:
+        return None, None
+    return checked(op, "kept_ids", kept_ids, beside), checked(op, "kept_offsets", kept_offsets, beside)
+
+
 def as_autocast(tensor: Tensor) -> Tensor:
     """The tensor as F.linear would take it under autocast, which casts floats but float64."""
     device = tensor.device.type

@@ -43,6 +43,8 @@ class GrpoOptions(TypedDict, total=False):
     entropy_coef: float
     temperature: float | Tensor
     softcap: float | None
+    kept_ids: Tensor | None
+    kept_offsets: Tensor | None
     num_tokens: int | None
     num_rows: int | None
     max_length: int | None

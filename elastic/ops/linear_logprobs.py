@@ -7,7 +7,7 @@ from torch import Tensor
 
 from elastic.ops._autograd import first_order
 from elastic.ops._head import chunk_size, head_operands
-from elastic.ops._inputs import checked, compute_dtype, number, split_temperature
+from elastic.ops._inputs import checked, compute_dtype, kept_sets, number, split_temperature
 
 
 def linear_token_logprobs(
@@ -18,6 +18,8 @@ def linear_token_logprobs(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    kept_ids: Tensor | None = None,
+    kept_offsets: Tensor | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`token_logprobs(hidden @ weight.T + bias, ...)` in chunks of tokens, forward and backward.
@@ -40,8 +42,8 @@ def linear_token_logprobs(
         temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         bias: [V] in hidden's dtype; any stride.
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
-        chunk_tokens: tokens per chunk, at least 1: fewer take less memory, more are faster. None: 4096; in
-            backward on CUDA as many as `linear_grpo_loss` takes, with two chunks of logits.
+    kept = kept_sets(op, kept_ids, kept_offsets, hidden)
+    chunk = chunk_size(op, chunk_tokens)
 
     Returns:
         logprobs [N] and entropy [N], as `token_logprobs`; both differentiable in hidden, weight and bias.
@@ -56,9 +58,10 @@ def linear_token_logprobs(
     targets = checked(op, "targets", targets, hidden)
     scalar, per_token = split_temperature(op, hidden, temperature)
     softcap = None if softcap is None else number(op, "softcap", softcap)
+    kept = kept_sets(op, kept_ids, kept_offsets, hidden)
     chunk = chunk_size(op, chunk_tokens)
     logprobs, entropy, *_ = torch.ops.elastic.linear_token_logprobs(
-        hidden, weight, bias, targets, scalar, per_token, softcap, chunk
+        hidden, weight, bias, targets, scalar, per_token, softcap, *kept, chunk
     )
     return logprobs, entropy
 
@@ -77,9 +80,9 @@ def _(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
-    hidden, weight, bias, targets, ctx.temperature, temperatures, ctx.softcap, ctx.chunk_tokens = inputs
+    *operands, ctx.temperature, temperatures, ctx.softcap, kept_ids, kept_offsets, ctx.chunk_tokens = inputs
     _, entropy, maximum, log_sum = output
-    ctx.save_for_backward(hidden, weight, bias, targets, maximum, log_sum, entropy, temperatures)
+    ctx.save_for_backward(*operands, maximum, log_sum, entropy, temperatures, kept_ids, kept_offsets)
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(maximum, log_sum)
 
@@ -88,7 +91,7 @@ def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | Non
     needs = list(ctx.needs_input_grad[:3])
     gradients: tuple[Tensor | None, ...] = (None, None, None)
     if any(needs) and (grad_logprobs is not None or grad_entropy is not None):
-        *saved, temperatures = ctx.saved_tensors
+        *saved, temperatures, kept_ids, kept_offsets = ctx.saved_tensors
         with torch.no_grad():
             computed = torch.ops.elastic.linear_token_logprobs_backward(
                 *saved,
@@ -97,6 +100,8 @@ def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | Non
                 ctx.temperature,
                 temperatures,
                 ctx.softcap,
+                kept_ids,
+                kept_offsets,
                 ctx.chunk_tokens,
                 needs,
             )
@@ -105,7 +110,7 @@ def _backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | Non
             first_order("linear_token_logprobs", gradient, *sources) if needed else None
             for gradient, needed in zip(computed, needs, strict=True)
         )
-    return *gradients, None, None, None, None, None
+    return *gradients, *[None] * 7
 
 
 torch.library.register_autograd("elastic::linear_token_logprobs", _backward, setup_context=_save)

@@ -96,7 +96,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         handed_out("linear_grpo_loss", gradient, grad, ctx.origin) if needed else None
         for gradient, needed in zip(ctx.saved_tensors, ctx.needs, strict=True)
     )
-    return *gradients, *[None] * 10
+    return *gradients, *[None] * 12
 
 
 torch.library.register_autograd("elastic::linear_grpo_loss", _backward, setup_context=_save)

@@ -98,6 +98,8 @@ def grpo_loss(
         temperature: of the softmax, above 0; a number or a tensor without dimensions, [N] or [R] numbers
             (where R is N, it is a token's).
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
+        kept_ids, kept_offsets: as in `token_logprobs`; logprobs, ratio and entropy are those among a token's
+            kept ids, and old, reference and engine logprobs must be too. Ids of masked tokens are not used.
         num_tokens: for dapo and cispo: unmasked tokens of the whole optimizer step, over micro-batches and
             processes; default this call's. 0 counts as 1.
         num_rows: for grpo, gspo, sapo and dr_grpo: rows of the whole optimizer step; default this call's R.
@@ -179,7 +181,7 @@ def _save(ctx: Any, inputs: tuple, keyword_only_inputs: dict, output: tuple) -> 
 
 def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return handed_out("grpo_loss", gradient, grad, ctx.origin), *[None] * 10
+    return handed_out("grpo_loss", gradient, grad, ctx.origin), *[None] * 12
 
 
 torch.library.register_autograd("elastic::grpo_loss", _backward, setup_context=_save)
