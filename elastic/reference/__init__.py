@@ -8,13 +8,12 @@ from elastic.reference.budget import (
     new_state,
     replay,
 )
+from elastic.reference.logprobs import linear_token_logprobs, token_logprobs
 from elastic.reference.loss import (
     GrpoOutput,
     group_advantage,
     grpo_loss,
     linear_grpo_loss,
-    linear_token_logprobs,
-    token_logprobs,
 )
 from elastic.reference.sampling import sample
 from elastic.sampling import SampleOutput

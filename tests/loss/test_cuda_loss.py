@@ -210,7 +210,7 @@ def test_opcheck(cuda, dtype):
     one = torch.ones((), device=cuda)
     torch.library.opcheck(torch.ops.elastic.scale_.default, (batch.logits.clone(), 2 * one))
     rest = (batch.targets, batch.old_logprobs, batch.row_offsets, None, batch.rewards, batch.group_offsets)
-    rest = (*rest, batch.mask, None, None, None)
+    rest = (*rest, batch.mask, *[None] * 5)
     options = {**OPTIONS, "kl_coef": 0.0}
     plain = torch.ops.elastic.grpo_loss.default
     torch.library.opcheck(plain, (batch.logits, *rest), {**options, "needs_gradient": True})

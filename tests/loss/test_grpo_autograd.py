@@ -6,6 +6,7 @@ import torch
 
 from elastic import ops, reference
 from tests.loss.batches import DTYPES, GRADIENT_ERROR, LOSSES, assert_gradient_near, fitting, random_batch
+from tests.loss.kept import random_sets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -188,7 +189,8 @@ def test_opcheck(dtype, loss):
     batch = random_batch(dtype, vocab=37)
     advantages = ops.group_advantage(batch.rewards, batch.group_offsets)
     first = (batch.targets, batch.old_logprobs, batch.row_offsets)
-    last = (batch.mask, batch.ref_logprobs, batch.engine_logprobs, None)
+    kept = random_sets(batch.targets, 37).values()
+    last = (batch.mask, batch.ref_logprobs, batch.engine_logprobs, None, *kept)
     options = {**OPTIONS, "loss": loss, "softcap": 5.0 if loss == "grpo" else None}
     plain = torch.ops.elastic.grpo_loss.default
     leaf = batch.logits.clone().requires_grad_()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from elastic import ops, reference
+from elastic.reference.logprobs import kept_mask
 from tests.loss.batches import (
     DTYPES,
     GRADIENT_ERROR,
@@ -45,7 +46,7 @@ def test_logprobs_and_gradients_match_float64(dtype, vocab, options):
     assert_near(got[0], exact[0], VALUE_ERROR[dtype], "logprobs")
     assert_near(got[1], exact[1], VALUE_ERROR[dtype], "entropy")
     assert_gradient_near(got[2], exact[2], GRADIENT_ERROR[dtype])
-    outside = ~reference.loss.kept_mask(options["kept_ids"], options["kept_offsets"], vocab)
+    outside = ~kept_mask(options["kept_ids"], options["kept_offsets"], vocab)
     assert (got[2][outside] == 0).all()
 
 
@@ -117,7 +118,7 @@ def test_with_every_id_results_are_those_without_sets():
 def test_logits_outside_of_the_set_are_not_read():
     batch = random_batch()
     kept = random_sets(batch.targets, 301)
-    outside = ~reference.loss.kept_mask(kept["kept_ids"], kept["kept_offsets"], 301)
+    outside = ~kept_mask(kept["kept_ids"], kept["kept_offsets"], 301)
     for loss in ("grpo", "gspo"):
         options = {**batch.keywords(), **kept, "loss": loss}
         clean = loss_and_gradient(ops.grpo_loss, *batch.positional(batch.logits), **options)

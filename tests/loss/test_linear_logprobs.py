@@ -7,6 +7,7 @@ from torch.nn.functional import linear
 from elastic import ops, reference
 from tests.loss.batches import DTYPES, assert_gradient_near, assert_near
 from tests.loss.heads import HEAD_ERROR, random_head, value_error
+from tests.loss.kept import random_sets
 from tests.loss.memory import peak_bytes
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -122,12 +123,13 @@ def test_gradcheck():
 def test_opcheck(dtype):
     head = random_head(dtype, bias=True).leaves()
     small = torch.float64 if dtype == torch.float64 else torch.float32
+    kept = tuple(random_sets(head.batch.targets, 101).values())
     for bias, temperatures, cap in ((None, None, None), (head.bias, torch.full((N,), 0.5, dtype=small), 5.0)):
-        arguments = (head.hidden, head.weight, bias, head.batch.targets, 1.0, temperatures, cap, 5)
+        arguments = (head.hidden, head.weight, bias, head.batch.targets, 1.0, temperatures, cap, *kept, 5)
         torch.library.opcheck(torch.ops.elastic.linear_token_logprobs.default, arguments)
     plain = [x.detach() for x in head.tensors()]
     arguments = (*plain, head.batch.targets)
-    _, entropy, *saved = torch.ops.elastic.linear_token_logprobs(*arguments, 1.0, None, None, 5)
+    _, entropy, *saved = torch.ops.elastic.linear_token_logprobs(*arguments, 1.0, None, None, *kept, 5)
     torch.library.opcheck(
         torch.ops.elastic.linear_token_logprobs_backward.default,
         (
@@ -139,6 +141,7 @@ def test_opcheck(dtype):
             1.0,
             None,
             None,
+            *kept,
             5,
             [True, False, True],
         ),

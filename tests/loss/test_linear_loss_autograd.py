@@ -8,6 +8,7 @@ import torch
 from elastic import ops
 from tests.loss.batches import DTYPES, assert_gradient_near, fitting
 from tests.loss.heads import random_head, run
+from tests.loss.kept import random_sets
 from tests.loss.memory import peak_bytes, scratch_of_products
 from tests.loss.test_grpo_autograd import OPTIONS
 
@@ -144,7 +145,8 @@ def test_opcheck(dtype, loss):
     head = random_head(dtype, bias=True, vocab=37)
     batch = head.batch
     tensors = (*batch.positional(batch.logits)[1:], None, batch.rewards, batch.group_offsets, batch.mask)
-    tensors = (*tensors, batch.ref_logprobs, batch.engine_logprobs, None)
+    kept = random_sets(batch.targets, 37).values()
+    tensors = (*tensors, batch.ref_logprobs, batch.engine_logprobs, None, *kept)
     options = {**OPTIONS, "loss": loss, "chunk_tokens": 4, "gather": True}
     for needs in ([True] * 3, [True, False, False], [False, True, False], [False] * 3):
         leaves = [x.clone().requires_grad_(need) for x, need in zip(head.tensors(), needs, strict=True)]
