@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _MAX_SEED = 2**63 - 1
+_MOST_IDS = 2**22  # the largest vocabulary that is sampled from
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Sampling:
         min_p: drop tokens less probable than `min_p` times the most probable one; in [0, 1].
         seed: 0 .. 2^63-1; rows derive their own seeds from it, see `row_seeds`. None, the default, draws
             a new seed at every call of the engine, which records it: `RolloutBatch.run_seed`.
+        most_kept: of each token drawn under a filter, record the ids that the filters left, where they are at
+            most this many (`RolloutBatch.kept`); the losses take them. 0, the default, records none.
 
     Tokens tied at a threshold are all kept.
 
@@ -38,13 +41,14 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
+    most_kept: int = 0
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name}: expected a number, got {value!r}")
-        for name in ("top_k", "seed"):
+        for name in ("top_k", "seed", "most_kept"):
             value = getattr(self, name)
             if name == "seed" and value is None:
                 continue
@@ -58,6 +62,8 @@ class Sampling:
             raise ValueError(f"top_p: expected a number in (0, 1], got {self.top_p}")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p: expected a number in [0, 1], got {self.min_p}")
+        if not 0 <= self.most_kept <= _MOST_IDS:
+            raise ValueError(f"most_kept: expected 0 (off) to {_MOST_IDS}, got {self.most_kept}")
         if self.seed is not None and not 0 <= self.seed <= _MAX_SEED:
             raise ValueError(f"seed: expected 0 .. 2^63-1, got {self.seed}")
 
@@ -73,6 +79,11 @@ class Sampling:
         """Whether the sampling distribution can differ from the temperature-scaled softmax."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.temperature == 0
 
+    @property
+    def recorded(self) -> int:
+        """Ids that the record keeps of a token at most: `most_kept`, or 0 where no filter acts."""
+        return self.most_kept if self.filters and self.temperature > 0 else 0
+
 
 class SampleOutput(NamedTuple):
     """One token per row: what `elastic.ops.sample` and its reference return.
@@ -85,6 +96,10 @@ class SampleOutput(NamedTuple):
             (softmax(logits) at temperature 0).
         source: [B] uint8 of `Source`; None without a state.
         phase: [B] uint8 of `Phase`, of the token emitted; None without a state.
+        kept_ids: [B, K] int32, in a row's first `kept_counts` places the ids that its filters left, in
+            ascending order. None unless K was asked for.
+        kept_counts: [B] int32, how many: 0 where no filter acts or no token was drawn; above K they are not
+            listed. None as `kept_ids`.
 
     Both logprobs are 0 for a token that was not drawn: forced, padding, or put in place of an EOS. They are
     NaN exactly for rows whose logits are unusable (NaN, +inf, or nothing but -inf). None has a gradient.
@@ -95,6 +110,8 @@ class SampleOutput(NamedTuple):
     full_logprobs: Tensor
     source: Tensor | None
     phase: Tensor | None
+    kept_ids: Tensor | None = None
+    kept_counts: Tensor | None = None
 
 
 def row_seeds(seed: int, rows: int) -> list[int]:

@@ -34,6 +34,8 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
     mask = torch.tensor([True, True, False, True, True, True])
     offsets, groups = torch.tensor([0, 2, 3, TOKENS]), torch.tensor([0, 3])
     rewards = torch.tensor([1.0, 0.0, 0.5])
+    ids = torch.stack([targets, (targets + 1) % vocab, (targets + 5) % vocab]).sort(0).values.T
+    kept = {"kept_ids": ids[1:].flatten().int(), "kept_offsets": torch.tensor([0, 0, 3, 6, 9, 12, 15])}
     limit = 1e-4 if dtype == torch.float32 else 2e-2
 
     def both(loss: str, inplace: bool, there: torch.device) -> tuple[Tensor, Tensor]:
@@ -50,6 +52,7 @@ def loss_ops(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
             entropy_coef=0.01,
             softcap=20.0 if loss == "dapo" else None,
             inplace=inplace,
+            **({k: x.to(there) for k, x in kept.items()} if loss != "cispo" else {}),
         )
         return out.loss.detach(), torch.autograd.grad(out.loss, leaf)[0]
 
@@ -116,8 +119,14 @@ def sample_op(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
         drawn = []
         for there in (device, torch.device("cpu")):
             seeds, positions = (torch.arange(5, device=there) for _ in range(2))
-            drawn.append(ops.sample(logits.to(there), seeds, positions, **options))
+            drawn.append(ops.sample(logits.to(there), seeds, positions, **options, most_kept=9))
         assert torch.equal(drawn[0].tokens.cpu(), drawn[1].tokens), f"sample: other tokens, {options}"
+        counts = drawn[1].kept_counts
+        assert torch.equal(drawn[0].kept_counts.cpu(), counts), f"sample: other kept counts, {options}"
+        listed = (torch.arange(9) < counts[:, None]) & (counts <= 9)[:, None]
+        assert torch.equal(drawn[0].kept_ids.cpu()[listed], drawn[1].kept_ids[listed]), (
+            f"sample: other kept ids, {options}"
+        )
         assert_same(f"sample: logprobs, {options}", drawn[0].logprobs, drawn[1].logprobs, 1e-4)
 
 

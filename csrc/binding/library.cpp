@@ -28,13 +28,15 @@ ELASTIC_LIBRARY(m) {
       "sample(Tensor logits, Tensor seeds, Tensor positions, *, float temperature, SymInt top_k, float "
       "top_p, "
       "float min_p, Tensor? temperatures, Tensor? top_ks, Tensor? top_ps, Tensor? min_ps, "
-      "Tensor(a!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor full_logprobs)");
+      "SymInt most_kept=0, Tensor(a!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor "
+      "full_logprobs, "
+      "Tensor kept_ids, Tensor kept_counts)");
   m.def(  // with the budget step in it
       "sample_(Tensor logits, Tensor seeds, Tensor positions, Tensor(a!) state, Tensor tables, "
       "Tensor token_flags, *, float temperature, SymInt top_k, float top_p, float min_p, "
-      "Tensor? temperatures, Tensor? top_ks, Tensor? top_ps, Tensor? min_ps, Tensor(b!)? active=None, "
-      "Tensor(c!)? broken=None) -> (Tensor tokens, Tensor logprobs, Tensor full_logprobs, Tensor source, "
-      "Tensor phase)");
+      "Tensor? temperatures, Tensor? top_ks, Tensor? top_ps, Tensor? min_ps, SymInt most_kept=0, "
+      "Tensor(b!)? active=None, Tensor(c!)? broken=None) -> (Tensor tokens, Tensor logprobs, "
+      "Tensor full_logprobs, Tensor source, Tensor phase, Tensor kept_ids, Tensor kept_counts)");
 
   // ---- losses (csrc/binding/{advantage,logprobs,loss,linear_loss}.cpp, elastic/ops/ likewise) ----
   m.def(

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
@@ -45,8 +46,11 @@ struct RowOptions {
 };
 
 SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, const Tensor& positions,
-                     const Filters& all, const RowOptions& rows, const OptionalTensor& broken) {
+                     const Filters& all, const RowOptions& rows, int64_t most_kept,
+                     const OptionalTensor& broken) {
   SampleParams p{};
+  TORCH_CHECK_VALUE(most_kept >= 0 && most_kept <= sampling::LARGEST_VOCAB, op,
+                    ": most_kept: expected 0 (off) to ", sampling::LARGEST_VOCAB, ", got ", most_kept);
   const at::ScalarType dtype = logits.scalar_type();
   TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf, op,
                    ": logits: expected float32, bfloat16 or float16, got ", dtype_name(dtype));
@@ -82,15 +86,28 @@ SampleParams checked(const char* op, const Tensor& logits, const Tensor& seeds, 
 
 struct Outputs {
   Tensor tokens, logprobs, full_logprobs;
+  Tensor kept_ids, kept_counts;  // [B, K] and [B]; [B, 0] and [0] where nobody asks
+  Tensor kept_rows;              // scratch
 };
 
-void allocate(SampleParams& p, const Tensor& logits, Outputs& out) {
+void allocate(SampleParams& p, const Tensor& logits, int64_t most_kept, Outputs& out) {
   out.tokens = at::empty({p.rows}, logits.options().dtype(at::kLong));
   out.logprobs = at::empty({p.rows}, logits.options().dtype(at::kFloat));
   out.full_logprobs = at::empty_like(out.logprobs);
   p.tokens = out.tokens.mutable_data_ptr<int64_t>();
   p.logprobs = out.logprobs.mutable_data_ptr<float>();
   p.full_logprobs = out.full_logprobs.mutable_data_ptr<float>();
+  const auto integers = logits.options().dtype(at::kInt);
+  out.kept_ids = at::empty({p.rows, most_kept}, integers);
+  out.kept_counts = at::empty({most_kept > 0 ? p.rows : 0}, integers);
+  p.most_kept = most_kept;
+  if (most_kept == 0) return;
+  p.kept_ids = out.kept_ids.mutable_data_ptr<int32_t>();
+  p.kept_counts = out.kept_counts.mutable_data_ptr<int32_t>();
+  if (!runs_on_cuda(logits)) return;
+  const int64_t bytes = p.rows * static_cast<int64_t>(sizeof(sampling::KeptRow));
+  out.kept_rows = at::zeros({bytes}, logits.options().dtype(at::kByte));
+  p.kept_rows = static_cast<sampling::KeptRow*>(out.kept_rows.mutable_data_ptr());
 }
 
 // On the host an unusable row is an error at once, unless the caller asked for a flag to look at later.
@@ -103,29 +120,30 @@ void run(const char* op, const Tensor& logits, SampleParams& p) {
               " holds NaN or +inf, or nothing but -inf that may be drawn");
 }
 
-std::tuple<Tensor, Tensor, Tensor> sample(const Tensor& logits, const Tensor& seeds, const Tensor& positions,
-                                          double temperature, int64_t top_k, double top_p, double min_p,
-                                          const OptionalTensor& temperatures, const OptionalTensor& top_ks,
-                                          const OptionalTensor& top_ps, const OptionalTensor& min_ps,
-                                          const OptionalTensor& broken) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample(
+    const Tensor& logits, const Tensor& seeds, const Tensor& positions, double temperature, int64_t top_k,
+    double top_p, double min_p, const OptionalTensor& temperatures, const OptionalTensor& top_ks,
+    const OptionalTensor& top_ps, const OptionalTensor& min_ps, int64_t most_kept,
+    const OptionalTensor& broken) {
   const char* op = "sample";
   SampleParams p = checked(op, logits, seeds, positions, {temperature, top_k, top_p, min_p},
-                           {temperatures, top_ks, top_ps, min_ps}, broken);
+                           {temperatures, top_ks, top_ps, min_ps}, most_kept, broken);
   const c10::DeviceGuard guard(logits.device());
   Outputs out;
-  allocate(p, logits, out);
+  allocate(p, logits, most_kept, out);
   run(op, logits, p);
-  return {out.tokens, out.logprobs, out.full_logprobs};
+  return {out.tokens, out.logprobs, out.full_logprobs, out.kept_ids, out.kept_counts};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
     const Tensor& logits, const Tensor& seeds, const Tensor& positions, Tensor& state, const Tensor& tables,
     const Tensor& token_flags, double temperature, int64_t top_k, double top_p, double min_p,
     const OptionalTensor& temperatures, const OptionalTensor& top_ks, const OptionalTensor& top_ps,
-    const OptionalTensor& min_ps, const OptionalTensor& active, const OptionalTensor& broken) {
+    const OptionalTensor& min_ps, int64_t most_kept, const OptionalTensor& active,
+    const OptionalTensor& broken) {
   const char* op = "sample";
   SampleParams p = checked(op, logits, seeds, positions, {temperature, top_k, top_p, min_p},
-                           {temperatures, top_ks, top_ps, min_ps}, broken);
+                           {temperatures, top_ks, top_ps, min_ps}, most_kept, broken);
   p.tables = checked_tables(op, tables, &token_flags, logits);
   check_state(op, state, p.rows, p.tables, logits);
   p.state = state.mutable_data_ptr<int32_t>();
@@ -137,12 +155,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_(
   bump_version(state);
   const c10::DeviceGuard guard(logits.device());
   Outputs out;
-  allocate(p, logits, out);
+  allocate(p, logits, most_kept, out);
   Tensor source = at::empty({p.rows}, logits.options().dtype(at::kByte)), phase = at::empty_like(source);
   p.source = source.mutable_data_ptr<uint8_t>();
   p.phase = phase.mutable_data_ptr<uint8_t>();
   run(op, logits, p);
-  return {out.tokens, out.logprobs, out.full_logprobs, source, phase};
+  return {out.tokens, out.logprobs, out.full_logprobs, source, phase, out.kept_ids, out.kept_counts};
 }
 
 void register_sample(torch::Library& m) {

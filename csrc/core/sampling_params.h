@@ -26,6 +26,15 @@ ELASTIC_HD bool legal(const Filters& f) {
          f.min_p >= 0 && f.min_p <= 1;
 }
 
+// What the filters left of a row: the ids whose logit is at least `logit` and that min-p keeps, but for
+// masked ones and those of weight 0, which are never drawn.
+struct KeptRow {
+  bool filtered;  // false: the row has no such set
+  float max;      // the row's largest logit that may be drawn
+  float logit;
+  budget::Masked masked;
+};
+
 struct SampleParams {
   const void* logits;  // [B, V], rows `row_stride` elements apart
   Scalar dtype;        // F32, BF16 or F16
@@ -50,6 +59,11 @@ struct SampleParams {
   float* full_logprobs;  // [B], written: under the softmax at the row's temperature; likewise
   uint8_t* source;       // [B], written with state
   uint8_t* phase;        // [B], written with state: of the token emitted
+
+  int64_t most_kept;     // K; 0: nobody asks what filters left
+  int32_t* kept_ids;     // [B, K], written where a row has at most K: ascending
+  int32_t* kept_counts;  // [B], written: their number, also above K; 0: no filter, or the token was not drawn
+  KeptRow* kept_rows;    // [B] scratch of the CUDA kernels, all zero
 };
 
 ELASTIC_HD Filters filters_of(const SampleParams& p, int64_t r) {

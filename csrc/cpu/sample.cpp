@@ -147,10 +147,11 @@ Threshold filter(const Weighed<T>& w, const Filters& f, Candidates& list) {
   return kept;
 }
 
-// `full`: the row that full logprobs refer to; `w`: the same row, or its copy with masked tokens.
+// `full`: the row that full logprobs refer to; `w`: the same row, or its copy with masked tokens. With
+// `lists_kept` and filters the candidates are then the tokens that could have been drawn.
 template <class T>
 Drawn draw(const Weighed<T>& w, const Filters& f, uint64_t random, Scratch<T>& scratch, float full_max,
-           uint64_t full_total, const T* full_row) {
+           uint64_t full_total, const T* full_row, bool lists_kept) {
   Candidates& list = scratch.candidates;
   int64_t token;
   float logprob = 0;
@@ -161,6 +162,7 @@ Drawn draw(const Weighed<T>& w, const Filters& f, uint64_t random, Scratch<T>& s
     if (filters_any(f)) {
       const Threshold kept = filter(w, f, list);
       total = kept.mass;
+      if (lists_kept) keep_from(list, kept.logit, /*smallest=*/1);
       token = list.ids.data()[first_above(list, kept.logit, sampling::target_of(random, total))];
     } else {
       token = draw_unfiltered(w, random, list);
@@ -192,7 +194,14 @@ Drawn draw_row(const SampleParams& p, int64_t r, const sampling::Orders& orders,
     w = weigh<T>(masked, p.vocab, softmax_temperature(f), scratch);
     if (!w.usable()) return UNUSABLE;
   }
-  return draw(w, f, random, scratch, full_max, full_total, row);
+  return draw(w, f, random, scratch, full_max, full_total, row, p.most_kept > 0);
+}
+
+// The ids that the filters left of a row, which draw() has listed.
+void write_kept(const SampleParams& p, int64_t r, Candidates& list) {
+  p.kept_counts[r] = int32_t(list.count);
+  if (list.count <= p.most_kept)
+    std::copy(list.ids.data(), list.ids.data() + list.count, p.kept_ids + r * p.most_kept);
 }
 
 // Leaves what was drawn in the outputs; nothing else is written.
@@ -207,6 +216,10 @@ void draw_rows(const SampleParams& p) {
       p.tokens[r] = drawn.token;
       p.logprobs[r] = drawn.logprob;
       p.full_logprobs[r] = drawn.full_logprob;
+      if (p.most_kept == 0) continue;
+      p.kept_counts[r] = 0;
+      if (orders.draws && drawn.token >= 0 && filters_any(filters_of(p, r)))
+        write_kept(p, r, scratch.candidates);
     }
   });
 }
@@ -228,6 +241,7 @@ int64_t sample(const SampleParams& p) {
   for (int64_t r = 0; r < p.rows; r++) {
     emit_logits(p, r, {p.tokens[r], p.logprobs[r], p.full_logprobs[r]});
     if (p.state != nullptr) {
+      if (p.most_kept > 0 && p.source[r] != budget::SAMPLED) p.kept_counts[r] = 0;
       active += budget::load(p.state + r * budget::STATE_WIDTH).phase != budget::DONE;
     }
   }

@@ -109,6 +109,9 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 1)
     drawn.token = token;
     drawn.logprob = f.temperature == 0 ? 0.f : sampling::logprob(x, row.max, f.temperature, total);
     drawn.full_logprob = sampling::logprob(x, full_max, sampling::softmax_temperature(f), full_total);
+    if (p.kept_rows != nullptr && sampling::filters_any(f))  // for kept_ids_kernel
+      p.kept_rows[r] = {true, row.max, kept.key > 0 ? sampling::logit_of(kept.key) : -INFINITY,
+                        orders.masked};
     sampling::emit_logits(p, r, drawn);
   }
   Peers::sync();  // peers may still be reading this CTA's sums
@@ -170,7 +173,10 @@ LaunchResult sample(const SampleParams& p, cudaStream_t stream) {
   const LaunchResult drawn = p.dtype == Scalar::F32    ? sample_rows<float>(p, stream)
                              : p.dtype == Scalar::BF16 ? sample_rows<Bf16>(p, stream)
                                                        : sample_rows<F16>(p, stream);
-  if (!drawn || (p.active == nullptr && p.broken == nullptr)) return drawn;
+  if (!drawn) return drawn;
+  if (p.most_kept > 0)
+    if (const LaunchResult listed = list_kept_ids(p, stream); !listed) return listed;
+  if (p.active == nullptr && p.broken == nullptr) return drawn;
   return launch<finish_kernel>({dim3(1), dim3(FINISH_THREADS), sizeof(int)}, stream, p);
 }
 

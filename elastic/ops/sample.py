@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,7 @@ def sample(
     state: Tensor | None = None,
     machine: Machine | None = None,
     *,
+    most_kept: int = 0,
     active: Tensor | None = None,
     broken: Tensor | None = None,
 ) -> SampleOutput:
@@ -58,6 +62,9 @@ def sample(
         min_p: drops tokens less probable than this times the most probable one; in [0, 1]; one, or [B] float.
         state: [B, 8] int32 from `new_state`, updated in place. Needs `machine`.
         machine: compiled budgets, on the logits' device.
+        most_kept: K, how many ids to report, per row, of what the filters left: those that could have been
+            drawn (`token_logprobs` takes them as kept sets). 0 reports none; on CUDA more than 0 costs one
+            more read of the rows that have filters.
         active: [1] int32, set to the number of rows that go on. Needs a state.
         broken: [1] int32. Where it is 0 it becomes 1 + the first broken row. Poll it: without it such a row
             raises on the CPU, and on CUDA shows in its logprobs only.
@@ -79,7 +86,7 @@ def sample(
     logits = logits.detach() if logits.requires_grad else logits
     seeds = integers(op, "seeds", seeds, logits)
     positions = integers(op, "positions", positions, logits)
-    options: dict[str, Tensor | float | None] = {"broken": broken}
+    options: dict[str, Any] = {"broken": broken, "most_kept": integer(op, "most_kept", most_kept)}
     for name, value, off, dtype in (
         ("temperature", temperature, 1.0, torch.float64),
         ("top_k", top_k, 0, torch.int64),
@@ -97,8 +104,10 @@ def sample(
     if state is None or machine is None:
         if active is not None:
             raise ValueError(f"{op}: active: expected a state to count the rows of, got none")
-        tokens, logprobs, full_logprobs = torch.ops.elastic.sample(logits, seeds, positions, **options)
-        return SampleOutput(tokens, logprobs, full_logprobs, None, None)
+        drawn = torch.ops.elastic.sample(logits, seeds, positions, **options)
+        tokens, logprobs, full_logprobs, kept_ids, kept_counts = drawn
+        out = SampleOutput(tokens, logprobs, full_logprobs, None, None)
+        return out._replace(kept_ids=kept_ids, kept_counts=kept_counts) if most_kept else out
     check_tensor(op, "state", state, logits)
     check_machine(op, machine, logits)
     if active is not None:
@@ -108,26 +117,30 @@ def sample(
             f"{op}: logits: expected at least {machine.smallest_vocab} columns for the ids of markers and "
             f"forced texts, got shape {list(logits.shape)}"
         )
-    return SampleOutput(
-        *torch.ops.elastic.sample_(
-            logits, seeds, positions, state, machine.tables, machine.token_flags, **options, active=active
-        )
+    *drawn, kept_ids, kept_counts = torch.ops.elastic.sample_(
+        logits, seeds, positions, state, machine.tables, machine.token_flags, **options, active=active
     )
+    out = SampleOutput(*drawn)
+    return out._replace(kept_ids=kept_ids, kept_counts=kept_counts) if most_kept else out
 
 
-def _outputs(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    def make(dtype: torch.dtype) -> Tensor:
-        return logits.new_empty(logits.shape[0], dtype=dtype)
+def _outputs(logits: Tensor, dtypes: Sequence[torch.dtype], most_kept: int) -> tuple[Tensor, ...]:
+    rows = logits.shape[0]
+    kept_ids = logits.new_empty((rows, most_kept), dtype=torch.int32)
+    kept_counts = logits.new_empty(rows if most_kept else 0, dtype=torch.int32)
+    return *(logits.new_empty(rows, dtype=dtype) for dtype in dtypes), kept_ids, kept_counts
 
-    return make(torch.int64), make(torch.float32), make(torch.float32)
+
+_DRAWN = (torch.int64, torch.float32, torch.float32)
 
 
 @torch.library.register_fake("elastic::sample")
-def _(logits: Tensor, seeds: Tensor, positions: Tensor, **options: object) -> tuple[Tensor, ...]:
-    return _outputs(logits)
+def _(
+    logits: Tensor, seeds: Tensor, positions: Tensor, *, most_kept: int = 0, **options: object
+) -> tuple[Tensor, ...]:
+    return _outputs(logits, _DRAWN, most_kept)
 
 
 @torch.library.register_fake("elastic::sample_")
-def _(logits: Tensor, *tensors: Tensor, **options: object) -> tuple[Tensor, ...]:
-    source = logits.new_empty(logits.shape[0], dtype=torch.uint8)
-    return *_outputs(logits), source, torch.empty_like(source)
+def _(logits: Tensor, *tensors: Tensor, most_kept: int = 0, **options: object) -> tuple[Tensor, ...]:
+    return _outputs(logits, (*_DRAWN, torch.uint8, torch.uint8), most_kept)

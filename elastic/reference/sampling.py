@@ -6,6 +6,7 @@ fused multiply-adds, which PyTorch lacks; `_fma` builds it from double precision
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -147,6 +148,7 @@ def sample(
     state: Tensor | None = None,
     machine: Machine | None = None,
     *,
+    most_kept: int = 0,
     active: Tensor | None = None,
     broken: Tensor | None = None,
 ) -> SampleOutput:
@@ -158,7 +160,8 @@ def sample(
         positions: [B] int64, tokens the row's completion holds so far.
         temperature, top_k, top_p, min_p: as in `elastic.ops.sample`, one for all rows.
         masked: ids that may not be drawn; full logprobs ignore the mask.
-        state, machine, active, broken: as in `elastic.ops.sample`, except that a broken row never raises.
+        state, machine, most_kept, active, broken: as in `elastic.ops.sample`, except that a broken row never
+            raises.
     """
     settings = (temperature, top_k, top_p, min_p)
     rows = [] if state is None or machine is None else load_rows(state, machine)
@@ -169,13 +172,14 @@ def sample(
         _emit_row(logit.float(), random, settings, masked or [], budget)
         for logit, random, budget in zip(logits, row_random(seeds, positions).tolist(), budgets, strict=True)
     ]
-    tokens, logprobs, full, source, phase = zip(*drawn, strict=True) if drawn else [()] * 5
+    tokens, logprobs, full, source, phase, kept = zip(*drawn, strict=True) if drawn else [()] * 6
     out = SampleOutput(
         torch.tensor(tokens, dtype=torch.int64),
         torch.tensor(logprobs, dtype=torch.float32),
         torch.tensor(full, dtype=torch.float32),
         None if state is None else torch.tensor(source, dtype=torch.uint8),
         None if state is None else torch.tensor(phase, dtype=torch.uint8),
+        *(_listed(kept, most_kept) if most_kept else ()),
     )
     if state is not None and rows:
         state.copy_(torch.tensor([row.store() for row in rows], dtype=torch.int32))
@@ -186,27 +190,39 @@ def sample(
     return out
 
 
+def _listed(kept: Sequence[list[int]], most: int) -> tuple[Tensor, Tensor]:
+    ids = torch.zeros(len(kept), most, dtype=torch.int32)
+    for row, own in enumerate(kept):
+        if len(own) <= most:
+            ids[row, : len(own)] = torch.tensor(own, dtype=torch.int32)
+    return ids, torch.tensor([len(own) for own in kept], dtype=torch.int32)
+
+
 def _emit_row(
     logits: Tensor,
     random: int,
     settings: tuple[float, int, float, float],
     masked: list[int],
     budget: tuple[Rules, Row] | None,
-) -> tuple[int, float, float, int, int]:
-    """Token, logprobs, source and phase; moves the row on, unless it had to be drawn from unusable logits."""
+) -> tuple[int, float, float, int, int, list[int]]:
+    """Token, logprobs, source, phase and the ids that filters left.
+
+    Moves the row on, unless it had to be drawn from unusable logits.
+    """
     if budget is None:
-        return *_sample_row(logits, random, *settings, masked), Source.SAMPLED, Phase.SOLUTION
+        token, logprob, full, ids = _sample_row(logits, random, *settings, masked)
+        return token, logprob, full, Source.SAMPLED, Phase.SOLUTION, ids
     rules, row = budget
-    token, logprob, full = 0, 0.0, 0.0
+    token, logprob, full, ids = 0, 0.0, 0.0, []
     rules.settle(row)
     if rules.next_forced(row) is None:
-        token, logprob, full = _sample_row(logits, random, *settings, masked + rules.masked(row))
+        token, logprob, full, ids = _sample_row(logits, random, *settings, masked + rules.masked(row))
     if math.isnan(logprob):
-        return rules[Column.PAD_ID], logprob, full, Source.PAD, row.last_phase
+        return rules[Column.PAD_ID], logprob, full, Source.PAD, row.last_phase, []
     token, source = rules.step(row, token)
     if source != Source.SAMPLED:
-        logprob = full = 0.0
-    return token, logprob, full, source, row.last_phase
+        logprob, full, ids = 0.0, 0.0, []
+    return token, logprob, full, source, row.last_phase, ids
 
 
 def _sample_row(
@@ -217,11 +233,11 @@ def _sample_row(
     top_p: float,
     min_p: float,
     masked: list[int],
-) -> tuple[int, float, float]:
-    row = unmasked.clone()
+) -> tuple[int, float, float, list[int]]:
+    row, ids = unmasked.clone(), []
     row[masked] = -math.inf
     if not (row.amax().isfinite() and unmasked.amax().isfinite()):  # amax of a NaN is NaN
-        return 0, math.nan, math.nan
+        return 0, math.nan, math.nan, []
     if temperature == 0:
         token, logprob = int(row.argmax()), 0.0
     else:
@@ -230,9 +246,11 @@ def _sample_row(
         target = random * total >> 53
         token = int(torch.searchsorted(mass.cumsum(0), target, right=True))
         logprob = _logprob(row, token, temperature, total)
+        if top_k > 0 or top_p < 1 or min_p > 0:
+            ids = mass.nonzero()[:, 0].tolist()
     full_temperature = temperature or 1.0
     full = _logprob(unmasked, token, full_temperature, int(weights(unmasked, full_temperature).sum()))
-    return token, logprob, full
+    return token, logprob, full, ids
 
 
 def _logprob(row: Tensor, token: int, temperature: float, total: int) -> float:

@@ -191,6 +191,7 @@ def _first_tokens(batch: RolloutBatch, kept: Tensor, state: Tensor, ended: Tenso
         finish_reason=reason.where(reason != FinishReason.RUNNING, int(FinishReason.LENGTH)).to(torch.uint8),
         ended_at=ended,
         stop=(),
+        kept=None,
         **{
             name: getattr(batch, name)[:, :width].masked_fill(behind, fills.get(name, 0))
             for name in PER_TOKEN_FIELDS

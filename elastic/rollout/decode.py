@@ -126,13 +126,15 @@ class Decoder:
     def outcome(self, rows: Sequence[int] | None = None) -> Outcome:
         """What the record says of all rows, or of some that have ended."""
         index = slice(None) if rows is None else torch.tensor(rows, device=self._device)
-        listed = range(len(self._ended_at)) if rows is None else rows
+        listed = list(range(len(self._ended_at)) if rows is None else rows)
+        fields = self._record.fields(rows)
         return Outcome(
-            list(listed),
-            self._record.fields(rows),
+            listed,
+            fields,
             self._final_state[index],
             [self._ended_at[row] for row in listed],
             [self._reasons.get(row) for row in listed],
+            self._record.kept(listed, fields),
         )
 
     def _grown_cache(self) -> SlotCache:

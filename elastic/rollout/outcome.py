@@ -13,6 +13,7 @@ from elastic.budget.markers import Markers
 from elastic.rollout.plan.limits import Limits
 from elastic.rollout.plan.plan import Plan
 from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.record.kept import KeptSets
 
 
 class Outcome(NamedTuple):
@@ -24,6 +25,7 @@ class Outcome(NamedTuple):
         state: [R, 8] int32.
         ended_at: of each row, its tokens when its thinking was ended from outside, -1 for never.
         reasons: of each row, why it ended where that was from outside of its budget, else None.
+        kept: the tokens' kept sets; None where none are recorded.
     """
 
     rows: list[int]
@@ -31,6 +33,7 @@ class Outcome(NamedTuple):
     state: Tensor
     ended_at: list[int]
     reasons: list[FinishReason | None]
+    kept: KeptSets | None = None
 
 
 def batch_of(
@@ -75,5 +78,6 @@ def batch_of(
         run_seed=plan.run_seed,
         stop=plan.stop,
         dropped={} if alone else dict(plan.dropped),
+        kept=outcome.kept,
         tokenizer=tokenizer,
     )

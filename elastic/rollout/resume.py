@@ -16,7 +16,8 @@ from elastic import ops
 from elastic.budget import Budget, FinishReason, Phase, Source
 from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan.plan import OutOfContext, Plan, make_plan
-from elastic.rollout.record.batch import PER_TOKEN_FIELDS, RolloutBatch, same_vocabulary
+from elastic.rollout.record.batch import PER_TOKEN_FIELDS, RolloutBatch
+from elastic.rollout.record.joining import same_vocabulary
 from elastic.sampling import Sampling, row_seed
 
 
@@ -51,7 +52,8 @@ def resume(
         progress: overrides the engine's.
 
     Returns:
-        Complete records on the engine's device. What had begun keeps its tokens and logprobs.
+        Complete records on the engine's device. What had begun keeps its tokens and logprobs. They have no
+        kept sets.
 
     Raises:
         TypeError, ValueError: bad arguments, a record of other markers, EOS ids or another vocabulary, or a
@@ -72,7 +74,7 @@ def resume(
     plan = _behind(begun, plan, samples_per_row)
     rows = torch.arange(len(begun)).repeat_interleave(samples_per_row)
     start = replace(begun[rows], prompts=begun.prompts, prompt_index=begun.prompt_index[rows])
-    start = replace(start, seeds=torch.tensor(plan.seeds), run_seed=None, stop=(), dropped={})
+    start = replace(start, seeds=torch.tensor(plan.seeds), run_seed=None, stop=(), dropped={}, kept=None)
     ended = ops.is_done(plan.state)
     full = ~ended & (torch.tensor(plan.most) == 0)
     start = replace(start, finish_reason=start.finish_reason.masked_fill(full, int(FinishReason.LENGTH)))

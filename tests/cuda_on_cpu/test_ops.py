@@ -12,6 +12,7 @@ from tests.cuda_on_cpu.redirect import op_names, poisoned_outputs, redirected
 from tests.loss.batches import LOSSES, fitting, loss_and_gradient, offsets, random_batch
 from tests.loss.heads import random_head
 from tests.loss.heads import run as run_head
+from tests.loss.kept import random_sets
 
 SEEDS = range(8)
 
@@ -36,6 +37,15 @@ def grpo(dtype, loss):
         ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), **fitting(loss=loss), **options
     )
     return *output, gradient
+
+
+def kept(dtype, loss):
+    batch = random_batch(dtype)
+    sets = random_sets(batch.targets, 301)
+    output, gradient = loss_and_gradient(
+        ops.grpo_loss, *batch.positional(batch.logits), **batch.keywords(), loss=loss, **sets
+    )
+    return *output, gradient, *ops.token_logprobs(batch.logits, batch.targets, **sets)
 
 
 def scaled(dtype):
@@ -66,7 +76,8 @@ def advantages(kind):
 def sampled(dtype):
     generator = torch.Generator().manual_seed(0)
     logits, seeds = torch.randn(3, 1_001, generator=generator).to(dtype), torch.arange(3)
-    drawn = [ops.sample(logits, seeds, seeds, top_p=p, top_k=k) for p, k in ((1.0, 0), (0.9, 0), (0.9, 20))]
+    filters = ((1.0, 0), (0.9, 0), (0.9, 20))
+    drawn = [ops.sample(logits, seeds, seeds, top_p=p, top_k=k, most_kept=30) for p, k in filters]
     return [x for output in drawn for x in output if x is not None]  # no state: no source
 
 
@@ -89,6 +100,7 @@ def budget(rows):
 CASES = {
     **{f"logprobs {dtype}": (logprobs, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)},
     **{f"grpo_loss {loss}": (grpo, torch.bfloat16, loss) for loss in LOSSES},
+    **{f"kept sets {loss}": (kept, torch.bfloat16, loss) for loss in ("grpo", "gspo")},
     "scaled gradient": (scaled, torch.float32),
     "linear_grpo_loss": (linear, torch.float32),
     "linear_token_logprobs": (linear_logprobs, torch.float32),

@@ -34,6 +34,8 @@ def check_sample(
     settings = settings_of(draw, rows, vocab)
     arguments |= {name: joined(draw, name, values) for name, values in settings.items()}
     arguments["broken"] = torch.zeros(1, dtype=INT32)
+    if draw.chance(0.5):
+        arguments["most_kept"] = draw.pick(1, 7, vocab)
     if state is not None:
         arguments |= {"state": state, "machine": machine, "active": torch.full((1,), -1, dtype=INT32)}
     call = Call("sample", arguments)
@@ -41,6 +43,8 @@ def check_sample(
     expected, after = by_rows(arguments, settings)
     for name in ("tokens", *(("source", "phase") if state is not None else ())):
         same(call, name, getattr(output, name), getattr(expected, name))
+    if output.kept_ids is not None:
+        check_kept(call, output, expected)
     for name in ("logprobs", "full_logprobs"):
         check_logprobs(call, name, getattr(output, name), getattr(expected, name))
     bad = expected.logprobs.isnan().nonzero()[:, 0].tolist()
@@ -62,6 +66,7 @@ def by_rows(
     for row in range(len(arguments["logits"])):
         one = slice(row, row + 1)
         own: dict[str, Any] = {name: values[row] for name, values in settings.items()}
+        own["most_kept"] = arguments.get("most_kept", 0)
         if after is not None:
             own |= {"state": after[one], "machine": arguments["machine"].value}
         given = (arguments[name][one] for name in ("logits", "seeds", "positions"))
@@ -111,6 +116,18 @@ def joined(draw: Draw, name: str, values: list[Any]) -> Any:
         return values[0]
     dtype = torch.int64 if name == "top_k" else torch.float64
     return laid_out(draw, torch.tensor(values, dtype=dtype))
+
+
+def check_kept(call: Call, output: reference.SampleOutput, expected: reference.SampleOutput) -> None:
+    """As many ids in every row, and the same ones where they are listed."""
+    assert output.kept_ids is not None
+    assert output.kept_counts is not None
+    if expected.kept_ids is None or expected.kept_counts is None:  # no rows
+        return
+    same(call, "kept_counts", output.kept_counts, expected.kept_counts)
+    counts = expected.kept_counts[:, None]
+    listed = (torch.arange(expected.kept_ids.shape[1]) < counts) & (counts <= expected.kept_ids.shape[1])
+    same(call, "kept_ids", output.kept_ids[listed], expected.kept_ids[listed])
 
 
 def check_logprobs(call: Call, name: str, got: Tensor, expected: Tensor) -> None:

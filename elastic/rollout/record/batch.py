@@ -16,6 +16,8 @@ from torch import Tensor
 from elastic.budget import FinishReason, Phase, Source
 from elastic.budget.markers import Markers
 from elastic.rollout.record.indices import row_index, row_indices
+from elastic.rollout.record.joining import check_alike, widen
+from elastic.rollout.record.kept import KeptSets
 from elastic.rollout.record.row_text import first_stop
 from elastic.rollout.record.spans import thinking_span
 from elastic.rollout.record.storage import read_record, write_record
@@ -57,6 +59,8 @@ class RolloutBatch:
             one that completed such a string; its texts end in front of the string.
         dropped: prompts that did not fit the context, by their index in `prompts`, with the reason; they have
             no rows. Only in what a call returned, or joined batches of these.
+        kept: the ids that filters left when tokens were drawn (`Sampling.most_kept`); None where none are
+            recorded. A token's logprob is its logprob among these ids (`ops.token_logprobs`).
         tokenizer: what the text methods decode with; not saved.
     """
 
@@ -82,6 +86,7 @@ class RolloutBatch:
     run_seed: int | None = None
     stop: tuple[str, ...] = ()
     dropped: dict[int, str] = field(default_factory=dict)
+    kept: KeptSets | None = None
     tokenizer: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -108,7 +113,7 @@ class RolloutBatch:
     def to(self, device: torch.device | str) -> RolloutBatch:
         """A copy with every tensor on `device`."""
         tensors: dict[str, Any] = {name: getattr(self, name).to(device) for name in TENSOR_FIELDS}
-        return replace(self, **tensors)
+        return replace(self, kept=self.kept and self.kept.to(device), **tensors)
 
     def __getitem__(self, rows: Any) -> RolloutBatch:
         """Some of the rows as a batch: an index, a slice, a list or tensor of indices, or a mask [R] bool.
@@ -132,6 +137,7 @@ class RolloutBatch:
         tensors: dict[str, Any] = {name: getattr(self, name)[chosen] for name in TENSOR_FIELDS}
         tensors |= {name: tensors[name][:, :width] for name in PER_TOKEN_FIELDS}
         tensors["prompt_index"] = renumbered[kept].to(self.device)
+        tensors["kept"] = self.kept and self.kept.rows(chosen, width)
         return replace(self, prompts=[self.prompts[i] for i in used], dropped={}, **tensors)
 
     @staticmethod
@@ -148,7 +154,7 @@ class RolloutBatch:
         parts = list(batches)
         if not parts:
             raise ValueError("batches: expected at least one, got none")
-        _check_alike(parts)
+        check_alike(parts)
         pad_id, width = parts[0].pad_id, max(part.tokens.shape[1] for part in parts)
         padding = {"tokens": pad_id, "source": int(Source.PAD), "phase": int(Phase.DONE)}
         parts = [part._padded_with(pad_id) for part in parts]
@@ -156,12 +162,14 @@ class RolloutBatch:
         for name in TENSOR_FIELDS:
             pieces = [getattr(part, name) for part in parts]
             if name in PER_TOKEN_FIELDS:
-                pieces = [_widen(piece, width, padding.get(name, 0)) for piece in pieces]
+                pieces = [widen(piece, width, padding.get(name, 0)) for piece in pieces]
             tensors[name] = torch.cat(pieces)
         counts = [len(part.prompts) for part in parts]
         offsets = [sum(counts[:i]) for i in range(len(parts))]
         moved = list(zip(parts, offsets, strict=True))
         tensors["prompt_index"] = torch.cat([part.prompt_index + offset for part, offset in moved])
+        shapes = [part.tokens.shape for part in parts]
+        tensors["kept"] = KeptSets.cat([part.kept for part in parts], shapes, width)
         return replace(
             next((part for part in parts if part.tokenizer is not None), parts[0]),
             prompts=[p for part in parts for p in part.prompts],
@@ -266,6 +274,7 @@ class RolloutBatch:
             run_seed=self.run_seed,
             stop=self.stop,
             dropped=self.dropped,
+            kept=self.kept,
         )
 
     @staticmethod
@@ -285,35 +294,3 @@ class RolloutBatch:
 TENSOR_FIELDS = [f.name for f in fields(RolloutBatch) if f.type == "Tensor"]
 PER_TOKEN_FIELDS = ["tokens", "source", "phase", "logprobs", "full_logprobs"]
 _PER_ROW = [name for name in TENSOR_FIELDS if name not in PER_TOKEN_FIELDS]
-
-
-def _check_alike(parts: Sequence[RolloutBatch]) -> None:
-    """Refuses to join what needs a value of its own a row."""
-    first = parts[0]
-    if any(part.markers != first.markers for part in parts):
-        raise ValueError("batches: made with different markers")
-    for part in parts:
-        if set(part.eos_ids) != set(first.eos_ids):
-            raise ValueError(
-                f"batches: made with different eos_ids, {list(first.eos_ids)} and {list(part.eos_ids)}"
-            )
-        if set(part.stop) != set(first.stop):
-            raise ValueError(
-                f"batches: made with different stop strings, {list(first.stop)} and {list(part.stop)}"
-            )
-        if part.device != first.device:
-            raise ValueError(f"batches: on different devices, {first.device} and {part.device}")
-    named = [part.tokenizer for part in parts if part.tokenizer is not None]
-    if any(not same_vocabulary(tokenizer, named[0]) for tokenizer in named):
-        raise ValueError("batches: made with tokenizers of different vocabularies")
-
-
-def same_vocabulary(one: Any, other: Any) -> bool:
-    """Whether two tokenizers give the same ids the same texts, as far as can be seen."""
-    if one is other or not (hasattr(one, "get_vocab") and hasattr(other, "get_vocab")):
-        return type(one) is type(other)
-    return one.get_vocab() == other.get_vocab()
-
-
-def _widen(piece: Tensor, width: int, value: int) -> Tensor:
-    return torch.nn.functional.pad(piece, (0, width - piece.shape[1]), value=value)

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from elastic.budget import Phase, Source
+from elastic.rollout.record.kept import KeptBuffer, KeptSets
 
 _DTYPES = (torch.int64, torch.uint8, torch.uint8, torch.float32, torch.float32)
 _FILLS = (int(Source.PAD), int(Phase.DONE), 0.0, 0.0)
 
 
 class RecordBuffer:
-    """Fields tokens, source, phase, logprobs, full_logprobs of R rows; columns grow as rows do.
+    """Fields tokens, source, phase, logprobs, full_logprobs of R rows, and kept sets.
+
+    Columns grow as rows do.
 
     There is one row and one column more than the record has: free slots and rows that overshoot write there.
 
@@ -25,6 +28,7 @@ class RecordBuffer:
 
     def __init__(self, rows: int, columns: int, most: int, pad_id: int, device: torch.device):
         self._most, self._fills = most, (pad_id, *_FILLS)
+        self._kept: KeptBuffer | None = None
         self._fields = [
             torch.full((rows + 1, columns + 1), fill, dtype=dtype, device=device)
             for fill, dtype in zip(self._fills, _DTYPES, strict=True)
@@ -34,7 +38,7 @@ class RecordBuffer:
         """Copies some steps of the log.
 
         Args:
-            log: the five fields, each [steps, n].
+            log: the five fields, each [steps, n]; where kept sets are logged, their counts and ids.
             rows: row of each slot, -1 for none.
             begins: column of each slot's first token here.
             longest: tokens that any of the rows has now.
@@ -45,8 +49,12 @@ class RecordBuffer:
         row = torch.tensor([r if r >= 0 else nobody for r in rows], device=device)
         column = torch.tensor(begins, device=device) + torch.arange(len(log[0]), device=device)[:, None]
         index = (row * (last + 1) + column.clamp_(max=last)).view(-1)
-        for field, values in zip(self._fields, log, strict=True):
+        for field, values in zip(self._fields, log[: len(self._fields)], strict=True):
             field.view(-1).index_copy_(0, index, values.reshape(-1))
+        if len(log) > len(self._fields):
+            counts, ids = log[len(self._fields) :]
+            self._kept = self._kept or KeptBuffer()
+            self._kept.write(counts, ids, rows, begins)
 
     def _widen(self, longest: int) -> None:
         last = self._fields[0].shape[1] - 1
@@ -76,3 +84,11 @@ class RecordBuffer:
         fields = [field[kept] for field in self._fields]
         longest = int((fields[1] != Source.PAD).sum(dim=1).max())
         return [field[:, :longest] for field in fields]
+
+    def kept(self, rows: Sequence[int], fields: Sequence[Tensor]) -> KeptSets | None:
+        """Kept sets of the rows that `fields` are of; None where none were logged."""
+        if self._kept is None:
+            return None
+        source = fields[1]
+        lengths = (source != Source.PAD).sum(dim=1)
+        return self._kept.sets(rows, lengths, source.shape[1]).to(source.device)

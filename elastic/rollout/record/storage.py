@@ -15,8 +15,10 @@ from elastic.budget import Phase
 from elastic.budget.markers import Markers, NaturalEnd
 from elastic.budget.pattern import Spelling
 from elastic.data.files import write_atomic
+from elastic.rollout.record.kept import KeptSets
 
-_FORMAT = "elastic.rollout version 3"
+_FORMAT = "elastic.rollout version 4"  # version 3 without kept sets
+_FORMAT_3 = "elastic.rollout version 3"
 _FORMAT_2 = "elastic.rollout version 2"  # one spelling per marker; rows began as their prompts say
 _FORMAT_1 = "elastic.rollout version 1"  # neither padding id nor run seed besides
 
@@ -32,15 +34,20 @@ def write_record(
     run_seed: int | None,
     stop: tuple[str, ...],
     dropped: dict[int, str],
+    kept: KeptSets | None,
 ) -> None:
     """Writes a record, as `RolloutBatch.save` says; the arguments are its fields."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     flat = [token for prompt in prompts for token in prompt]
     tensors["prompt_tokens"] = torch.tensor(flat, dtype=torch.int64)
+    if kept is not None:
+        tensors |= {"kept_counts": kept.counts.cpu(), "kept_ids": kept.ids.cpu()}
     tensors["prompt_lengths"] = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int64)
     values = {"markers": _plain(markers), "eos_ids": list(eos_ids), "pad_id": pad_id, "run_seed": run_seed}
     values |= {"stop": list(stop), "dropped": dropped}
-    header = {"format": _FORMAT} | {name: json.dumps(value) for name, value in values.items()}
+    header = {"format": _FORMAT_3 if kept is None else _FORMAT} | {
+        name: json.dumps(value) for name, value in values.items()
+    }
     write_atomic(Path(path), save_tensors(tensors, header))
 
 
@@ -53,16 +60,19 @@ def read_record(path: str | os.PathLike, tokenizer: Any) -> dict[str, Any]:
     except SafetensorError as error:
         raise ValueError(f"path: {os.fspath(path)!r} is no safetensors file ({error})") from error
     found = header.get("format")
-    if found not in (_FORMAT, _FORMAT_2, _FORMAT_1):
+    if found not in (_FORMAT, _FORMAT_3, _FORMAT_2, _FORMAT_1):
         raise ValueError(f"path: {os.fspath(path)!r}: expected {_FORMAT!r}, got {found!r}")
     flat, lengths = tensors.pop("prompt_tokens"), tensors.pop("prompt_lengths")
     prompts = [part.tolist() for part in flat.split(lengths.tolist())] if len(lengths) else []
     values = json.loads(header["markers"])
-    markers = _markers(values if found == _FORMAT else _with_spellings(values), tokenizer)
-    if found != _FORMAT:
+    old = found in (_FORMAT_2, _FORMAT_1)
+    markers = _markers(_with_spellings(values) if old else values, tokenizer)
+    if old:
         tensors |= _beginnings(tensors, prompts, markers)
+    sets = [tensors.pop(name) for name in ("kept_counts", "kept_ids") if name in tensors]
     return {
         **tensors,
+        "kept": KeptSets(*sets) if sets else None,
         "prompts": prompts,
         "markers": markers,
         "eos_ids": tuple(json.loads(header["eos_ids"])),

@@ -1,6 +1,7 @@
 """One decode step over the slots: draw under the budget, log, run the model.
 
-S slots, n of them in use (the first ones), V vocabulary, W steps of a log window, L cache columns.
+S slots, n of them in use (the first ones), V vocabulary, W steps of a log window, L cache columns, K ids that
+are kept of a token at most.
 
 Nothing here reads device memory on the host (SPEC R16): the step runs under FakeTensorMode, where such a
 read raises, and it works in place on tensors that stay where they are, as a captured graph needs.
@@ -36,6 +37,7 @@ class Slots:
         signal: [2] int32: rows that went on in the last step; 0, or 1 + a slot whose logits were unusable.
         entry: [1] int64, 0 .. W-1, of the next step in the log, where the device counts (see `emit`).
         log_tokens: [W, S] int64; log_source, log_phase: uint8; log_logprobs, log_full: float32.
+        log_kept_counts: [W, S] int32; log_kept_ids: [W, S, K] int32, K = 0 where none are recorded.
     """
 
     logits: Tensor
@@ -51,14 +53,22 @@ class Slots:
     log_phase: Tensor
     log_logprobs: Tensor
     log_full: Tensor
+    log_kept_counts: Tensor
+    log_kept_ids: Tensor
 
     @property
     def log(self) -> tuple[Tensor, ...]:
-        """In the order of the record's fields: tokens, source, phase, logprobs, full_logprobs."""
-        return self.log_tokens, self.log_source, self.log_phase, self.log_logprobs, self.log_full
+        """In the order of the record's fields: tokens, source, phase, logprobs, full_logprobs; kept sets."""
+        fields = (self.log_tokens, self.log_source, self.log_phase, self.log_logprobs, self.log_full)
+        return (*fields, self.log_kept_counts, self.log_kept_ids) if self.most_kept else fields
+
+    @property
+    def most_kept(self) -> int:
+        """K."""
+        return self.log_kept_ids.shape[2]
 
 
-def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device) -> Slots:
+def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device, most_kept: int = 0) -> Slots:
     """Free slots."""
 
     def make(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -78,7 +88,14 @@ def new_slots(slots: int, vocab: int, machine: Machine, device: torch.device) ->
         log_phase=make(WINDOW, slots, dtype=torch.uint8),
         log_logprobs=make(WINDOW, slots, dtype=torch.float32),
         log_full=make(WINDOW, slots, dtype=torch.float32),
+        log_kept_counts=make(WINDOW, slots, dtype=torch.int32),
+        log_kept_ids=make(WINDOW, slots, most_kept, dtype=torch.int32),
     )
+
+
+def kept_set_bytes(slots: int, most_kept: int) -> int:
+    """Bytes that kept sets take of the log window and, while a step is drawn, beside it."""
+    return (WINDOW + 1) * slots * (most_kept + 1) * 4 if most_kept else 0
 
 
 def done_state(rows: int, machine: Machine, device: torch.device) -> Tensor:
@@ -102,6 +119,7 @@ def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entr
         *sampling.of(rows),
         state=slots.state[:rows],
         machine=machine,
+        most_kept=slots.most_kept,
         active=slots.signal[:1],
         broken=slots.signal[1:],
     )
@@ -110,7 +128,9 @@ def emit(slots: Slots, machine: Machine, sampling: SlotSampling, rows: int, entr
     emitted.add_(1)
     slots.tokens[:rows] = out.tokens
     # Logprobs are NaN where logits were unusable: that names the row.
-    values = (out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs)
+    values = [out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs]
+    if out.kept_counts is not None and out.kept_ids is not None:
+        values += [out.kept_counts, out.kept_ids]
     for part, value in zip(slots.log, values, strict=True):
         if entry is None:
             part[:, :rows].index_copy_(0, slots.entry, value[None])

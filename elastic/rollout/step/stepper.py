@@ -148,14 +148,15 @@ class Stepper:
             At least as many free slots, the machine on the device, and what the rows in the slots draw by.
         """
         self._check_device(device)
+        most_kept = max((sampling.recorded for sampling in samplings), default=0)
         if self.plain:
             self._space.release()
             machine = machine.to(device)
-            free = new_slots(slots, vocab, machine, device)
+            free = new_slots(slots, vocab, machine, device, most_kept)
         else:
             self._compiled.begin(steps)
             machine = self._space.machine(machine, device)
-            free = self._space.slots(slots, vocab, machine, device)
+            free = self._space.slots(slots, vocab, machine, device, most_kept)
         sampling = SlotSampling(samplings, len(free.tokens), device)
         self._call = _Call(free, machine, sampling)
         if self.records:

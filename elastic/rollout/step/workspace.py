@@ -59,12 +59,15 @@ class Workspace:
         tables, flags = (kept.copy_(new) for kept, new in zip(self._machines[sizes], own, strict=True))
         return replace(machine, tables=tables, token_flags=flags)
 
-    def slots(self, slots: int, vocab: int, machine: Machine, device: torch.device) -> Slots:
+    def slots(
+        self, slots: int, vocab: int, machine: Machine, device: torch.device, most_kept: int = 0
+    ) -> Slots:
         """At least as many free slots."""
         kept = self._slots
-        if kept is None or kept.logits.shape[1] != vocab or len(kept.tokens) < slots:
+        sizes = (vocab, most_kept)
+        if kept is None or (kept.logits.shape[1], kept.most_kept) != sizes or len(kept.tokens) < slots:
             self._slots = self._cache = None
-            self._slots = new_slots(slots, vocab, machine, device)
+            self._slots = new_slots(slots, vocab, machine, device, most_kept)
             return self._slots
         for tensor in (kept.signal, kept.entry, kept.positions):
             tensor.zero_()

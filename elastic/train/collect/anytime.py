@@ -20,7 +20,6 @@ from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch
 from elastic.rollout.cuts import cut_thoughts, solutions_behind_cuts
 from elastic.rollout.record.measure import measure
-from elastic.sampling import Sampling
 from elastic.train.collect.brpo import thought_advantages
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.collector import Collected, Collector
@@ -100,7 +99,7 @@ class AnytimeCollector(Collector):
                     thoughts,
                     self._cut_budgets,
                     samples_per_cut=samples,
-                    sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
+                    sampling=self._config.sampling,
                     max_new_tokens=None if bounded else rollout.max_new_tokens,
                     progress=False,
                 )

@@ -20,7 +20,6 @@ from elastic.rewards import RewardFunction, l1_exact, l1_max
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.rollout.record.measure import measure
-from elastic.sampling import Sampling
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.experience import Experience
@@ -173,17 +172,20 @@ class Collector:
         bounded = self._budgets.largest.max_sampled is not None
         decoded = min(rollout.max_rows, len(rows))
         with threads_for(self._engine.model, decoded):
-            return self._engine.generate(
+            batch = self._engine.generate(
                 prompts,
                 budget=self._budgets.draw(step, numbers),
                 samples_per_prompt=samples,
-                sampling=Sampling(rollout.temperature, rollout.top_k, rollout.top_p, rollout.min_p),
+                sampling=self._config.sampling,
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
                 seeds=[derive(self._config.train.seed, RandomStream.ROLLOUT, step, row) for row in rows],
                 progress=False,
                 add_special_tokens=self._prompts.add_special_tokens,
                 phase=self._prompts.phases(prompts, self._engine),
             ).to("cpu")
+        if self._config.sampling.recorded and batch.kept is None:
+            raise ValueError("rollout.most_kept: this engine records no kept sets: set it to 0")
+        return batch
 
     def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
         config = self._config.reward

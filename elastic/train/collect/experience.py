@@ -6,6 +6,7 @@ R rows, n tokens of a row.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from elastic.rollout import RolloutBatch
@@ -21,10 +22,13 @@ class Experience:
         prompt_of: [R] index of each row's prompt.
         completions: R tensors [n] int64, forced tokens included: they are attended to.
         mask: R tensors [n] bool, True where a token carries loss: the SAMPLED ones.
-        rollout_logprobs: R tensors [n] float32 under the temperature-scaled softmax; 0 where not SAMPLED.
+        rollout_logprobs: R tensors [n] float32: of tokens with a kept set under the sampling distribution, of
+            the others under the temperature-scaled softmax; 0 where not SAMPLED.
         advantages: [R] float32.
         old_logprobs: R tensors [n] float32 the ratio is taken against.
         ref_logprobs: R tensors [n] float32 of the frozen reference; empty without one.
+        kept_counts: R tensors [n] int32, the ids of each token's kept set, 0 for none; empty without any.
+        kept_ids: R tensors [m] int32, these ids, token by token.
         skipped: R bools, True for a row without a reward: no loss, and no denominator counts it; empty for
             none.
     """
@@ -37,6 +41,8 @@ class Experience:
     advantages: Tensor
     old_logprobs: list[Tensor] = field(default_factory=list)
     ref_logprobs: list[Tensor] = field(default_factory=list)
+    kept_counts: list[Tensor] = field(default_factory=list)
+    kept_ids: list[Tensor] = field(default_factory=list)
     skipped: list[bool] = field(default_factory=list)
 
     @classmethod
@@ -70,7 +76,9 @@ class Experience:
         def rows(values: Tensor) -> list[Tensor]:
             return [value[:length] for value, length in zip(values, lengths, strict=True)]
 
-        logprobs = rows(batch.full_logprobs)
+        sets = batch.kept
+        has_set = torch.zeros_like(sampled) if sets is None else sets.counts > 0
+        logprobs = rows(torch.where(has_set, batch.logprobs, batch.full_logprobs))
         return cls(
             prompts=batch.prompts,
             prompt_of=batch.prompt_index.tolist(),
@@ -79,6 +87,8 @@ class Experience:
             rollout_logprobs=logprobs,
             advantages=advantages.detach().cpu().float(),
             old_logprobs=logprobs,
+            kept_counts=[] if sets is None else rows(sets.counts.clamp(min=0)),
+            kept_ids=[] if sets is None else sets.of_rows(),
             skipped=[] if skipped is None else skipped.tolist(),
         )
 
@@ -115,6 +125,8 @@ class Experience:
             advantages=self.advantages[list(rows)],
             old_logprobs=take(self.old_logprobs),
             ref_logprobs=take(self.ref_logprobs),
+            kept_counts=take(self.kept_counts),
+            kept_ids=take(self.kept_ids),
             skipped=[self.skipped[row] for row in rows] if self.skipped else [],
         )
 

@@ -30,6 +30,12 @@ def _updates(c: Any) -> int:
 
 
 RULES = (
+    Rule(("rollout.most_kept",), lambda c: not c.sampling.filters, "no filter is on"),
+    Rule(
+        ("rollout.most_kept",),
+        lambda c: c.budget.cuts is not None,
+        "with budget.cuts the losses take logprobs under the whole vocabulary",
+    ),
     Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "only generated sets are drawn"),
     Rule(
         ("data.columns", *(f"data.{item.name}" for item in fields(Filters))),

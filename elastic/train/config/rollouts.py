@@ -167,6 +167,9 @@ class RolloutConfig(Section):
         top_k: 0 for off.
         top_p: 1 for off.
         min_p: 0 for off.
+        most_kept: with one of these filters: up to how many ids the record keeps of what a filter left of a
+            token's vocabulary. The losses then take logprobs and ratios among these ids, as the token was
+            sampled (docs/kept-set.md); a token with more is taken under the whole vocabulary. 0: all are.
         dynamic_sampling: replace groups whose rewards are all equal, so that no gradient comes from them, by
             groups of the next problems (DAPO, arXiv 2503.14476). Metrics then cover the groups that are used,
             and ``sampled_groups`` and ``kept_groups`` count those drawn and those with different rewards.
@@ -186,6 +189,7 @@ class RolloutConfig(Section):
     top_k: int = limited(0, low=0)
     top_p: float = limited(1.0, above=0, high=1)
     min_p: float = limited(0.0, low=0, high=1)
+    most_kept: int = limited(1024, low=0, high=2**22)
     dynamic_sampling: bool = False
     max_batches: int = limited(3, low=2)
     max_rows: int = limited(64, low=1)

@@ -9,6 +9,7 @@ from elastic.data.files import read_text
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.data.sets import SETS
 from elastic.models import tiny
+from elastic.sampling import Sampling
 from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
@@ -78,6 +79,14 @@ class TrainConfig(Section):
             return cls.from_table(tables)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the rollouts draw, but for their seeds. Pieces of thoughts that were cut have no kept sets."""
+        rollout = self.rollout
+        most_kept = 0 if self.budget.cuts else rollout.most_kept
+        filters = (rollout.top_k, rollout.top_p, rollout.min_p)
+        return Sampling(rollout.temperature, *filters, most_kept=most_kept)
 
     def check(self) -> None:
         if self.method is not None:

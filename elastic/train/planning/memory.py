@@ -9,6 +9,7 @@ from elastic.models.modes import recompute_activations
 from elastic.models.serving import serving
 from elastic.rollout.attention.slot_attention import candidates
 from elastic.rollout.cache.memory import KVMemory, column_bytes, free_bytes
+from elastic.rollout.step.step import kept_set_bytes
 from elastic.rollout.step.stepper import KEPT_SHARE
 from elastic.train.config import TrainConfig
 from elastic.train.planning.outline import Outline, tensor_bytes
@@ -30,6 +31,7 @@ class Memory:
         kv_cache_evaluation: of the widest evaluation, as it begins; 0 without evaluations.
         kv_cache_most: where rows without a bounded budget grow, the most of either; else 0.
         decode_logits: of a decode step, float32.
+        kept_sets: of the steps' log, where sampling filters leave kept sets.
         micro_batch_tokens: the most packed tokens of a forward of an update.
         activations: the most of forward and backward over them, without the head; None where the model's
             attention takes no packed rows, which are then padded.
@@ -47,6 +49,7 @@ class Memory:
     kv_cache_evaluation: int
     kv_cache_most: int
     decode_logits: int
+    kept_sets: int
     micro_batch_tokens: int
     activations: int | None
     loss: int
@@ -61,7 +64,8 @@ class Memory:
     @property
     def rollouts(self) -> int:
         """The most during rollouts and evaluations as they begin."""
-        return self.held + max(self.kv_cache, self.kv_cache_evaluation) + self.decode_logits
+        caches = max(self.kv_cache, self.kv_cache_evaluation)
+        return self.held + caches + self.decode_logits + self.kept_sets
 
     @property
     def updates(self) -> int:
@@ -89,6 +93,7 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
     most = [caches.bytes(call, grown=True) for call in calls]
     begins = [caches.bytes(call) for call in calls]
     logits = max(caches.slots(call) for call in calls) * vocab * 4
+    kept_sets = kept_set_bytes(caches.slots(work.step), config.sampling.recorded)
     tokens = micro_batch_tokens(config, work)
     with outline.on_cpu() as running:
         if config.model.gradient_checkpointing:
@@ -106,10 +111,11 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         kv_cache_evaluation=max(begins[1:], default=0),
         kv_cache_most=max(most) if most != begins else 0,
         decode_logits=logits,
+        kept_sets=kept_sets,
         micro_batch_tokens=tokens,
         activations=activations,
         loss=loss_bytes(config.loss, tokens, vocab, hidden, width),
-        kept=_kept(max(begins) + logits, outline.device),
+        kept=_kept(max(begins) + logits + kept_sets, outline.device),
         free=free_bytes(outline.device),
     )
 

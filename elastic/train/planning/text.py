@@ -51,12 +51,16 @@ def _memory(plan: RunPlan) -> Lines:
         (f"KV cache, {rows} rows", memory.kv_cache),
         ("KV cache, evaluation", memory.kv_cache_evaluation),
         ("logits of a decode step", memory.decode_logits),
+        ("kept sets of 64 steps", memory.kept_sets),
         (f"activations, {memory.micro_batch_tokens:,} tokens", memory.activations),
         ("logits of the loss", memory.loss),
         ("kept of rollouts", memory.kept),
     ]
     lines = [("memory", "")] + [(f"  {name}", _gib(size)) for name, size in items if size]
     lines += [("  most in rollouts", _gib(memory.rollouts)), ("  most in updates", _gib(memory.updates))]
+    if memory.kept_sets:
+        most = plan.work.step_tokens * plan.config.sampling.recorded * 4
+        lines.append(("", f"kept sets of a step: at most {_gib(round(most))} of the host's memory"))
     if memory.kv_cache_most:
         lines.append(("", f"KV cache grows with its rows, up to {_gib(memory.kv_cache_most)}"))
     if memory.free is not None:

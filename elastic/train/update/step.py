@@ -107,17 +107,20 @@ class Policy:
             for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
                 packed = self._pack(part)
                 with threads_for(module, packed.input_ids.numel()):
-                    values = self._packed_logprobs(module, head, packed)
+                    kept = kept_sets(part, packed.targets.device)
+                    values = self._packed_logprobs(module, head, packed, kept)
                 result += values.cpu().split(part.lengths)
         return result
 
-    def _packed_logprobs(self, module: nn.Module, head: LinearHead | None, packed: PackedBatch) -> Tensor:
+    def _packed_logprobs(
+        self, module: nn.Module, head: LinearHead | None, packed: PackedBatch, kept: dict[str, Any]
+    ) -> Tensor:
         if head is None:
             logits = packed_logits(module, packed)
-            return ops.token_logprobs(logits, packed.targets, self._temperature)[0]
+            return ops.token_logprobs(logits, packed.targets, self._temperature, **kept)[0]
         hidden = packed_hidden(module, head, packed)
         return ops.linear_token_logprobs(
-            hidden, head.linear.weight, packed.targets, **self._head_options(head)
+            hidden, head.linear.weight, packed.targets, **self._head_options(head), **kept
         )[0]
 
     def _head_options(self, head: LinearHead) -> dict[str, Any]:
@@ -183,6 +186,7 @@ class Policy:
         corrected = config.engine_correction != "none"
         options: dict[str, Any] = {
             **effective(config, *LOSS_OPTIONS),
+            **kept_sets(part, device),
             "mask": flat(part.mask),
             "ref_logprobs": flat(part.ref_logprobs),
             "engine_logprobs": flat(part.rollout_logprobs) if corrected else None,
@@ -211,6 +215,15 @@ class Policy:
         inner = self._accelerator.unwrap_model(model)
         with tree_attention_of(inner), as_in_rollouts(inner):
             yield
+
+
+def kept_sets(part: Experience, device: torch.device) -> dict[str, Any]:
+    """The arguments `kept_ids` and `kept_offsets` of the ops; none where the rows have no kept sets."""
+    if not part.kept_counts:
+        return {}
+    sizes = torch.cat(part.kept_counts).to(device)
+    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+    return {"kept_ids": torch.cat(part.kept_ids).to(device), "kept_offsets": offsets}
 
 
 def minibatches(
