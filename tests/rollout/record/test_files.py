@@ -62,7 +62,7 @@ def test_other_files_are_refused(batch, tmp_path):
     with pytest.raises(ValueError, match="no safetensors file"):
         RolloutBatch.load(tmp_path / "text")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 3', got None"):
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 4', got None"):
         RolloutBatch.load(tmp_path / "other")
 
 
@@ -105,6 +105,6 @@ def test_a_file_of_version_2_loads_with_its_merged_tokens_and_beginnings(model, 
 
 
 def test_a_file_of_a_later_version_is_refused(batch, tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / "new", {"format": "elastic.rollout version 4"})
-    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 3', got '.* version 4'"):
+    save_file({"a": torch.zeros(1)}, tmp_path / "new", {"format": "elastic.rollout version 5"})
+    with pytest.raises(ValueError, match=r"expected 'elastic\.rollout version 4', got '.* version 5'"):
         RolloutBatch.load(tmp_path / "new")
