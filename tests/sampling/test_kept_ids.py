@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from elastic import Budget, Markers, ops, reference
+from elastic import Budget, Markers, Phase, ops, reference
 from elastic.budget.machine import compile_budgets
 from tests.sampling.draws import DTYPES, SETTINGS, assert_same, batch
 
@@ -76,7 +76,7 @@ def test_forced_and_masked_tokens():
     """A forced row has no ids; a masked start marker is none of a row's."""
     budgets = [Budget(0, 4), Budget(4, 4, on_reopen="forbid")]
     machine, index = compile_budgets(budgets, Markers((2,), (3,)), None, [0], 99)
-    state = ops.new_state(index, machine, phase=torch.tensor([2, 5], dtype=torch.int32))
+    state = ops.new_state(index, machine, phase=torch.tensor([Phase.THINKING, Phase.SOLUTION]).int())
     rows, logits = torch.arange(2), torch.zeros(2, 117)
     logits[:, 2], logits[:, 7] = 9.0, 8.0
     out = ops.sample(logits, rows, rows, top_k=1, state=state, machine=machine, most_kept=4)
