@@ -17,6 +17,7 @@ constexpr int LIST_THREADS = 1024, LIST_WARPS = LIST_THREADS / WARP;
 
 __device__ bool is_masked(const budget::Masked& masked, int32_t id) {
   bool found = false;
+  if (!budget::any(masked)) return found;
   budget::each_list(masked, [&](const int32_t* ids, int32_t count) {
     for (int32_t i = 0; i < count; i++) found |= ids[i] == id;
   });

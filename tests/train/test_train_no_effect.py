@@ -47,7 +47,7 @@ PLAIN_IDLE = {
         "cut_weights": [2.0],
         "cut_samples": 3,
     },
-    "rollout": {"max_new_tokens": 2, "max_batches": 5},
+    "rollout": {"max_new_tokens": 2, "max_batches": 5, "most_kept": 6},
     "loss": {
         "pass_k": 2,
         "tau_positive": 3.0,
