@@ -8,15 +8,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from elastic.budget import Budget
+from elastic.budget import Budget, Markers
+from elastic.budget.machine import compile_budgets
 from elastic.models import tiny
 from elastic.models.modes import recompute_activations
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.rollout import RolloutEngine
+from elastic.rollout.step.step import new_slots
 from elastic.train import TrainConfig
 from elastic.train.planning.peak import PeakMemory
 from elastic.train.planning.rates import Rates
 from elastic.train.planning.run_plan import plan_run
+from elastic.train.planning.text import text
 from elastic.train.planning.update_memory import body_peak, loss_bytes
 from elastic.train.run.state import build_optimizer
 from elastic.train.update.packing import pack
@@ -92,6 +95,18 @@ def test_the_kv_cache_is_the_engines_own_for_the_longest_prompts(directory: Path
     # 16-bit parameters, buffers as they are
     halves = sum(p.numel() * 2 for p in model.parameters()) + buffers
     assert memory.rollout_copy == (halves if mixed == "bf16" else 0)
+
+
+def test_kept_sets_count_where_a_filter_is_on(directory: Path) -> None:
+    rollout = {"top_p": 0.9, "most_kept": 100}
+    plan = plan_run(config_of(directory, rollout=rollout))
+    machine = compile_budgets([Budget(1, 1)], Markers((2,), (3,)), None, [0], 99)[0]
+    slots = new_slots(8, 4, machine, torch.device("cpu"), most_kept=100)
+    window = slots.log_kept_ids.nbytes + slots.log_kept_counts.nbytes
+    assert plan.memory.kept_sets == window + window // 64  # and what a step draws, before it is logged
+    assert "kept sets of a step: at most" in text(plan)
+    for changes in ({"top_p": 1.0}, {"most_kept": 0}):
+        assert plan_run(config_of(directory, rollout=rollout | changes)).memory.kept_sets == 0
 
 
 @pytest.mark.parametrize("mixed", ["no", "bf16"])

@@ -36,6 +36,8 @@ class BudgetDraw(LogitsProcessor):
     """
 
     def __init__(self, plan: Plan, pad_id: int, device: torch.device):
+        if any(sampling.recorded for sampling in plan.samplings):
+            raise ValueError("most_kept: expected 0: kept sets are recorded by RolloutEngine alone")
         self.plan, self._pad_id = plan, pad_id
         prompts = [plan.prompts[k] for k in plan.prompt_index]
         rows, longest = len(prompts), max(map(len, prompts))

@@ -56,6 +56,13 @@ def test_rows_are_those_of_the_own_engine(model, budget, max_new_tokens, samplin
     assert own.text(3) == other.text(3)
 
 
+def test_kept_sets_are_refused_and_not_left_out(model) -> None:
+    sampling = Sampling(1.0, top_k=20, most_kept=20)
+    with pytest.raises(ValueError, match="most_kept: expected 0: kept sets are recorded by RolloutEngine"):
+        rows("hf", model, 5, Budget(2, 2), sampling)
+    assert rows("own", model, 5, Budget(2, 2), sampling).kept is not None
+
+
 def test_rows_end_naturally_by_eos_and_by_budgets_in_what_was_compared(model) -> None:
     """The comparison above would say little about rows that all end alike."""
     reasons = set(rows("hf", model, 14, Budget(40, 6), Sampling(1.0, seed=1)).finish_reason.tolist())
