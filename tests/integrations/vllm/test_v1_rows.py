@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from enum import Enum
 from types import SimpleNamespace
@@ -133,3 +134,21 @@ def test_broken_logits_end_their_row_and_no_other():
     batch.budgets.apply(logits)
     assert int(logits[0].argmax()) == 1  # EOS
     assert int(logits[1].argmax()) == plain(batch.rows[1].params, THINKING, 2)[1]
+
+
+def test_what_budgets_hold_does_not_grow_with_their_number():
+    batch, chance = Batch(), random.Random(0)
+
+    def requests(number):
+        for seed in range(number):
+            budget = Budget(chance.randint(0, 10**6), chance.randint(1, 10**6), grace=seed % 2)
+            batch.add(SimpleNamespace(name=seed, params=params(budget, seed=seed), output=[]))
+            batch.step(set())
+            batch.remove(0)
+        gc.collect()
+        return len(gc.get_objects())
+
+    requests(50)
+    tables = [table.machine.tables.data_ptr() for table in batch.budgets._tables.open]
+    assert abs(requests(500) - requests(500)) < 50
+    assert [table.machine.tables.data_ptr() for table in batch.budgets._tables.open] == tables
