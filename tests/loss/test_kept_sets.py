@@ -50,6 +50,33 @@ def test_logprobs_and_gradients_match_float64(dtype, vocab, options):
     assert (got[2][outside] == 0).all()
 
 
+def test_each_token_has_its_temperature():
+    batch = random_batch()
+    options = {"temperature": torch.linspace(0.5, 1.5, len(batch.targets)), "softcap": 4.0}
+    options |= random_sets(batch.targets, 301)
+    exact = logprobs_and_gradient(reference.token_logprobs, batch.logits.double(), batch.targets, **options)
+    got = logprobs_and_gradient(ops.token_logprobs, batch.logits, batch.targets, **options)
+    assert_near(got[0], exact[0], 1e-5, "logprobs")
+    assert_gradient_near(got[2], exact[2], 1e-5)
+    assert_matches_reference(batch, **options, entropy_coef=0.1)
+
+
+def test_strided_rows_and_minus_infinity():
+    batch = random_batch()
+    wide = torch.full((2 * len(batch.logits), 307), torch.nan)
+    window = wide[1::2, 3:304]  # rows off every boundary
+    window.copy_(batch.logits)
+    kept = random_sets(batch.targets, 301)
+    ids, offsets = kept["kept_ids"].long(), kept["kept_offsets"]
+    token = torch.repeat_interleave(torch.arange(len(batch.targets)), offsets.diff())
+    lost = ids != batch.targets[token]
+    window[token[lost][::3], ids[lost][::3]] = -torch.inf
+    got = logprobs_and_gradient(ops.token_logprobs, window, batch.targets, **kept)
+    exact = logprobs_and_gradient(reference.token_logprobs, window.double(), batch.targets, **kept)
+    for one, other, name in zip(got, exact, ("logprobs", "entropy", "gradient"), strict=True):
+        assert_near(one, other, 1e-5, name)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("extras", [{}, {"entropy_coef": 0.1, "softcap": 5.0}], ids=str)
