@@ -6,17 +6,17 @@ S slots, one per request with a budget, which keeps it while vLLM moves the requ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import Phase
-from elastic.integrations.vllm.settings import Settings
-from elastic.integrations.vllm.table import BudgetTable
+from elastic.budget import Markers, Phase
+from elastic.integrations.vllm.table import BudgetTable, BudgetTables
 from elastic.integrations.vllm.values import RequestBudget
 from elastic.ops.state import BUDGET, STATE_WIDTH
+from elastic.sampling import SampleOutput
 
 # A request's own, on its SamplingParams: they live exactly as long as it does, also while it is preempted.
 _ROW = "_elastic_row"
@@ -65,6 +65,28 @@ class Group:
     slots: Tensor
 
 
+class Asked(Protocol):
+    """What is asked of the server's `Settings`, or of whoever else knows the requests.
+
+    Attributes:
+        rows: most requests of a batch.
+    """
+
+    rows: int
+
+    def request(self, params: Any) -> RequestBudget | None:
+        """The budget of a request; None for none."""
+
+    def seed(self, params: Any) -> int:
+        """The seed of a request's draws."""
+
+    def markers(self, ends: tuple[str, ...]) -> Markers:
+        """Those of requests with these further ends."""
+
+    def tables(self, rows: int, device: torch.device | str) -> BudgetTables:
+        """Tables for so many different budgets at a time."""
+
+
 class V1Budgets:
     """Draws the rows with a budget.
 
@@ -77,7 +99,7 @@ class V1Budgets:
         device: of the logits.
     """
 
-    def __init__(self, settings: Settings, device: torch.device | str) -> None:
+    def __init__(self, settings: Asked, device: torch.device | str) -> None:
         self._settings, self._device = settings, torch.device(device)
         slots = settings.rows
         self._tables = settings.tables(slots, device)
@@ -118,7 +140,7 @@ class V1Budgets:
             self._draw(group, logits, positions)
         return logits
 
-    def _draw(self, group: Group, logits: Tensor, positions: list[int]) -> None:
+    def _draw(self, group: Group, logits: Tensor, positions: list[int]) -> SampleOutput:
         slots = group.slots
         before = self._states[0, slots]
         state = before.clone()
@@ -137,6 +159,7 @@ class V1Budgets:
             row.read += 1
         logits.index_fill_(0, group.index, -torch.inf)
         logits[group.index, drawn.tokens] = 0.0
+        return drawn
 
     def _enter(self, index: int, params: Any, prompt: list[int] | None, output: list[int]) -> None:
         row: Row | None = getattr(params, _ROW, None)

@@ -1,0 +1,155 @@
+"""The rows of an engine's call, as vLLM's first runner decodes them: what they may do, and what they did.
+
+The engine and vLLM are in one process. So a request only carries the number of its row, and the processor
+looks up the rest here and writes down here what it has drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elastic.budget import Markers, Phase
+from elastic.integrations.vllm.table import BudgetTables
+from elastic.integrations.vllm.v1 import Group, V1Budgets
+from elastic.integrations.vllm.values import RequestBudget
+from elastic.rollout.plan.limits import Limits
+from elastic.rollout.plan.plan import Plan
+from elastic.rollout.record.buffer import RecordBuffer
+from elastic.sampling import SampleOutput, Sampling
+
+ROW = "rollout_row"  # in a request's `extra_args`
+_FIRST_COLUMNS = 256
+
+
+@dataclass(frozen=True)
+class RowBudget(RequestBudget):
+    """The budget of a row.
+
+    Attributes:
+        row: its number in the plan.
+    """
+
+    row: int = -1
+
+
+class CallRows:
+    """The rows of the call that runs, for `RecordedBudgets`.
+
+    Args:
+        tokenizer: of the budgets' texts.
+        markers: of all rows.
+        limits: of the model.
+        rows: most rows of a batch.
+    """
+
+    def __init__(self, tokenizer: Any, markers: Markers, limits: Limits, rows: int) -> None:
+        self.rows = rows
+        self._tokenizer, self._markers, self._limits = tokenizer, markers, limits
+        self._plan: Plan | None = None
+        self._record: RecordBuffer | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """Of the call that runs."""
+        assert self._plan is not None  # vLLM has requests of a call alone
+        return self._plan
+
+    def begin(self, plan: Plan) -> None:
+        """A call begins."""
+        self._plan, self._record = plan, None
+
+    def end(self) -> RecordBuffer:
+        """The call's record; nothing of the call is kept here.
+
+        Raises:
+            RuntimeError: nothing was drawn, or the logits of a row held NaN.
+        """
+        record, plan = self._record, self.plan
+        self._plan = self._record = None
+        if record is None:
+            raise RuntimeError("vLLM drew no token: it does not call the budgets' processor")
+        if record.fields()[3].isnan().any():
+            row, column = record.first_nan()
+            raise RuntimeError(
+                f"generate: the logits of row {row} (prompt {plan.prompt_index[row]}) hold NaN at its token "
+                f"{column}"
+            )
+        return record
+
+    def request(self, params: Any) -> RowBudget:
+        """The budget of a request, and the row that it is of."""
+        row, plan = params.extra_args[ROW], self.plan
+        return RowBudget(
+            plan.machine.budgets[int(plan.budget_index[row])],
+            phase=Phase(int(plan.phases[row])),
+            thinking_used=int(plan.thinking_used[row]),
+            row=row,
+        )
+
+    def seed(self, params: Any) -> int:
+        """Of the draws of a request."""
+        return self.plan.seeds[params.extra_args[ROW]]
+
+    def sampling(self, params: Any) -> Sampling:
+        """How a request's tokens are drawn."""
+        return self.plan.samplings[params.extra_args[ROW]]
+
+    def markers(self, ends: tuple[str, ...]) -> Markers:
+        """Those of the engine, further ends included."""
+        return self._markers
+
+    def tables(self, rows: int, device: torch.device | str) -> BudgetTables:
+        """Tables for so many different budgets at a time."""
+        eos = self._limits.eos_ids
+        # What finished rows emit ends their requests, if anything does.
+        pad = eos[0] if eos else self._limits.pad_id
+        return BudgetTables(self._tokenizer, eos, pad, rows, device)
+
+    def drawn(self, rows: list[int], positions: list[int], out: SampleOutput) -> None:
+        """Writes down what some rows emit; a token drawn again takes the place of the one thrown away.
+
+        Args:
+            rows: B numbers.
+            positions: tokens that each row has.
+            out: B tokens.
+        """
+        most = self.plan.most
+        fields = [out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs]
+        log = [field[None] for field in fields if field is not None]
+        if self._record is None:
+            size = len(most), min(_FIRST_COLUMNS, max(most)), max(most)
+            self._record = RecordBuffer(*size, self._limits.pad_id, out.tokens.device)
+        # vLLM may draw for a row that has all its tokens, before it has seen that.
+        own = [row if position < most[row] else -1 for row, position in zip(rows, positions, strict=True)]
+        self._record.write(log, own, positions, min(max(positions) + 1, max(most)))
+
+
+class RecordedBudgets(V1Budgets):
+    """`V1Budgets` for the rows of an engine, which writes down what it draws.
+
+    Args:
+        rows: of the engine's calls.
+        device: of the logits.
+    """
+
+    def __init__(self, rows: CallRows, device: torch.device | str) -> None:
+        super().__init__(rows, device)
+        self._call_rows = rows
+
+    def _enter(self, index: int, params: Any, prompt: list[int] | None, output: list[int]) -> None:
+        super()._enter(index, params, prompt, output)
+        # vLLM is told to take the largest logit, which costs the least where one is left.
+        slot, sampling = self._rows[index].slot, self._call_rows.sampling(params)
+        floats = [sampling.temperature, sampling.top_p, sampling.min_p]
+        self._floats[:, slot] = torch.tensor(floats, dtype=torch.float64)
+        self._top_k[slot] = sampling.top_k
+
+    def _draw(self, group: Group, logits: Tensor, positions: list[int]) -> SampleOutput:
+        drawn = super()._draw(group, logits, positions)
+        numbers = [row.request.row for row in group.rows if isinstance(row.request, RowBudget)]
+        self._call_rows.drawn(numbers, positions, drawn)
+        return drawn
