@@ -144,7 +144,9 @@ def _train(options: argparse.Namespace) -> None:
 
     config = TrainConfig.load(options.config)
     if options.resume is not None:
-        config = replace(config, train=replace(config.train, resume=options.resume))
+        config = replace(config, train=config.train.overridden(resume=options.resume))
+    if options.engine is not None:
+        config = replace(config, rollout=config.rollout.overridden(engine=options.engine))
     if options.plan:
         from elastic.train.planning.run_plan import plan_run
         from elastic.train.planning.text import text
@@ -231,6 +233,9 @@ def _add_train(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "--resume",
         choices=("auto", "never"),
         help="overrides train.resume of the file; auto goes on where it was",
+    )
+    train.add_argument(
+        "--engine", choices=("own", "vllm"), help="what decodes; overrides rollout.engine of the file"
     )
     train.add_argument(
         "--plan",

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from dataclasses import asdict
-from typing import TextIO
+from typing import Any, TextIO
 
 from elastic.commands.eval_flags import EvalRequest
 from elastic.commands.generate import MARKER_FLAGS
@@ -13,7 +13,9 @@ from elastic.evaluate.engines import ENGINES, open_engine
 from elastic.evaluate.report.overview import overview
 from elastic.evaluate.run.evaluate import evaluate
 from elastic.evaluate.run.open_set import eval_set
-from elastic.models import load_model
+from elastic.integrations.vllm.engine import VLLMEngine
+from elastic.integrations.vllm.installed import require_vllm
+from elastic.models.loading import load_model, load_tokenizer
 from elastic.rewards.code import Rules, code_grader
 from elastic.rollout.plan.default_markers import choose_markers
 
@@ -31,9 +33,7 @@ def run(request: EvalRequest, out: TextIO) -> None:
     _check_programs(problems, request)
     for source in request.trained_on:
         _warn_of_training(source, problems, request)
-    model, tokenizer = load_model(
-        request.model, device=request.device, dtype=request.dtype, allow_missing=request.allow_missing
-    )
+    model, tokenizer, options = _model(request)
     markers = choose_markers(
         tokenizer, request.start_marker, request.end_marker, request.end, names=MARKER_FLAGS
     )
@@ -48,8 +48,9 @@ def run(request: EvalRequest, out: TextIO) -> None:
         )
         for source, found in problems.items()
     ]
+    engine = open_engine(request.engine, model, tokenizer, markers, max_rows=request.max_rows, **options)
     samples = evaluate(
-        open_engine(request.engine, model, tokenizer, markers, max_rows=request.max_rows),
+        engine,
         sets,
         request.methods,
         request.budgets,
@@ -62,8 +63,29 @@ def run(request: EvalRequest, out: TextIO) -> None:
         chunk_rows=request.chunk_rows,
         ks=request.ks,
     )
+    if isinstance(engine, VLLMEngine):
+        engine.close()
     print(overview(samples, request.ks), file=out)
     print(f"elastic: eval: {len(samples)} samples and the rows are in {request.out}", file=sys.stderr)
+
+
+def _model(request: EvalRequest) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, its tokenizer and further options of the engine; vLLM loads the weights itself.
+
+    Raises:
+        ValueError: what vLLM does not read.
+    """
+    if request.engine != "vllm":
+        names = ("device", "dtype", "allow_missing")
+        read: dict[str, Any] = {name: getattr(request, name) for name in names}
+        return *load_model(request.model, **read), {}
+    require_vllm()
+    if request.device != "auto":
+        raise ValueError(f"device: expected 'auto', vLLM takes the first it sees, got '{request.device}'")
+    if request.allow_missing:
+        raise ValueError("allow_missing=True: has no effect: vLLM takes no checkpoint that lacks weights")
+    options = {} if request.dtype == "auto" else {"dtype": request.dtype}
+    return request.model, load_tokenizer(request.model), options
 
 
 def _problems(source: str, request: EvalRequest) -> list[Problem]:

@@ -114,7 +114,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_running(parser)
     running = parser.add_argument_group("what decodes")
     running.add_argument(
-        "--engine", metavar="NAME", help="own (the default), or hf: generate of transformers"
+        "--engine", metavar="NAME", help="own (the default), hf: generate of transformers, or vllm"
     )
     running.add_argument(
         "--chunk-rows",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 _KEYS = {
     "model": ("path", "dtype", "device", "attention", "allow_missing"),
     "data": ("add_special_tokens",),
-    "rollout": ("max_new_tokens", "max_rows", "temperature", "top_k", "top_p", "min_p"),
+    "rollout": ("engine", "max_new_tokens", "max_rows", "temperature", "top_k", "top_p", "min_p"),
     "budget": (
         *("thinking", "solution", "total", "closing", "on_eos", "on_reopen", "on_reclose", "min_thinking"),
         *("extension", "max_extensions", "notices", "grace", "boundary", "whole_characters"),

@@ -72,6 +72,18 @@ def load_model(
     return model, tokenizer
 
 
+def load_tokenizer(path: str | os.PathLike) -> Any:
+    """The tokenizer of a model that `load_model` would load, without its weights.
+
+    Raises:
+        ValueError: as of `load_model`.
+    """
+    if path == tiny.NAME:
+        path = tiny.checkpoint()
+    with quiet_transformers():
+        return read_tokenizer(path, find_files(path))
+
+
 def check_device(device: str | torch.device) -> torch.device:
     """The device of a name; ValueError where there is none."""
     if isinstance(device, str) and device == "auto":

@@ -16,15 +16,14 @@ import torch
 
 from elastic.data import Problem
 from elastic.models.modes import recompute_activations
-from elastic.models.rollout_model import RolloutModel
 from elastic.rewards import RewardFunction
-from elastic.rollout import RolloutEngine
 from elastic.rollout.plan.default_markers import choose_markers
 from elastic.train.collect.anytime import AnytimeCollector
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.collector import Collector
 from elastic.train.collect.data_checks import check_data
 from elastic.train.collect.data_order import DataOrder
+from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation
 from elastic.train.collect.experience import Experience
 from elastic.train.collect.prompts import Prompts
@@ -94,9 +93,9 @@ class Trainer:
         budgets = BudgetDraw(config.budget, config.train.seed)
         model.to(accelerator.device)
         packs(model)  # refuses, before the first rollout, a model that cannot be trained
-        self._rollout_model = RolloutModel(model, config.train.mixed_precision)
-        decoding = {name: getattr(config.rollout, name) for name in ("max_rows", "attention", "compile")}
-        engine = RolloutEngine(self._rollout_model.module, tokenizer, markers=markers, **decoding)
+        engine, self._refresh_engine = open_engine(
+            config, model, tokenizer, markers, accelerator.num_processes
+        )
         sources = ((dataset, prompts), (eval_dataset, eval_prompts))
         check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
@@ -191,7 +190,7 @@ class Trainer:
     def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
         start = time.perf_counter()
         self._standing.at(progress)
-        self._rollout_model.sync()
+        self._refresh_engine()
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
         with batch_of_failure(collected.batch, "rollouts"):
@@ -285,7 +284,7 @@ class Trainer:
     def _evaluate(self, progress: Progress, log: MetricsLog | None) -> Progress:
         if self._evaluation is not None:
             start = time.perf_counter()
-            self._rollout_model.sync()
+            self._refresh_engine()
             record = self._evaluation.run()
             if log is not None:
                 log.evaluation({"step": progress.step, **record, "seconds": time.perf_counter() - start})

@@ -8,6 +8,7 @@ from torch import Tensor
 from elastic.budget import Budget, Phase
 from elastic.budget.markers import Markers
 from elastic.evaluate.engines.hf import HFEngine
+from elastic.integrations.vllm.engine import VLLMEngine
 from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.rollout.plan.limits import Limits
 from elastic.rollout.plan.starts import PhaseName
@@ -49,7 +50,7 @@ class Engine(Protocol):
         """
 
 
-ENGINES: dict[str, Callable[..., Any]] = {"own": RolloutEngine, "hf": HFEngine}
+ENGINES: dict[str, Callable[..., Any]] = {"own": RolloutEngine, "hf": HFEngine, "vllm": VLLMEngine}
 
 
 def open_engine(name: str, model: Any, tokenizer: Any, markers: Markers | None = None, **options: Any) -> Any:
@@ -57,7 +58,7 @@ def open_engine(name: str, model: Any, tokenizer: Any, markers: Markers | None =
 
     Args:
         name: a key of `ENGINES`.
-        model: a causal Hugging Face model on its device.
+        model: a causal Hugging Face model on its device; for vLLM also a path.
         tokenizer: its tokenizer.
         markers: thinking markers; by default those of the vocabulary.
         options: of the engine, such as `max_rows`.

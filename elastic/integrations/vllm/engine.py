@@ -18,6 +18,7 @@ from elastic.budget.markers import Markers
 from elastic.integrations.vllm.engine_llm import check_options, open_llm, refresh
 from elastic.integrations.vllm.engine_model import checkpoint_weights, describe, folder, outline
 from elastic.integrations.vllm.engine_rows import ROW, CallRows
+from elastic.integrations.vllm.installed import require_vllm
 from elastic.models.loading import check_device, check_dtype
 from elastic.rollout import RolloutBatch
 from elastic.rollout.outcome import Outcome, batch_of
@@ -67,10 +68,11 @@ class VLLMEngine:
         max_length: int | None = None,
         **options: Any,
     ):
+        require_vllm()
         check_options(options)
         if not isinstance(max_rows, int) or isinstance(max_rows, bool) or max_rows < 1:
             raise ValueError(f"max_rows: expected an integer from 1, got {max_rows!r}")
-        self.model = None if isinstance(model, (str, os.PathLike)) else model
+        self.model: Any = None if isinstance(model, (str, os.PathLike)) else model
         described = model
         if self.model is None:
             described, own = outline(model)
@@ -144,11 +146,9 @@ class VLLMEngine:
             thinking_used=thinking_used,
             over_context=over_context,
         )
-        self._rows.begin(plan)
-        try:
+        with self._rows.of(plan):
             written = self._decode(plan, progress is True)
-        finally:
-            record = self._rows.end()
+            record = self._rows.record()
         outcome = _outcome(plan, [field.cpu() for field in record.fields()], self.limits.pad_id)
         batch = batch_of(outcome, plan, self.limits, self.markers, self.tokenizer)
         _check(batch, plan, written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,16 +22,7 @@ _ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuses what would not work, before anything is loaded.
-
-    Raises:
-        ModuleNotFoundError: vLLM is not installed.
-        ValueError: an option that the engine sets itself.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise ModuleNotFoundError(
-            "engine: vllm is not installed; install it with: pip install 'elastic[vllm]'", name="vllm"
-        )
+    """Raises ValueError for an option that the engine sets itself."""
     for name in OWN_OPTIONS:
         if name in options:
             raise ValueError(f"{name}: expected none, the engine sets it itself; got {options[name]!r}")

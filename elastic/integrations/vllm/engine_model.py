@@ -1,19 +1,20 @@
-"""The model of an engine as vLLM loads it: a folder, and the weights of a loaded model in a checkpoint's names."""
+"""The model of an engine as vLLM loads it: a folder, and weights under the names of a checkpoint."""
 
 from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.core_model_loading import revert_weight_conversion
 
 from elastic.models import tiny
-from elastic.models.model_files import find_files, read_config, read_tokenizer
+from elastic.models.loading import load_tokenizer
+from elastic.models.model_files import find_files, read_config
 from elastic.models.quiet import quiet_transformers
 
 
@@ -29,17 +30,15 @@ def outline(path: str | os.PathLike) -> tuple[Any, Any]:
     Raises:
         ValueError: as of `elastic.load_model`.
     """
-    path = folder(path)
+    tokenizer, path = load_tokenizer(path), folder(path)
     with quiet_transformers():
         options = find_files(path)
         config, _ = read_config(path, options)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-        try:
+        with suppress(OSError):  # many models have none
             model.generation_config = GenerationConfig.from_pretrained(path, **options)
-        except OSError:  # many models have none
-            pass
-        return model, read_tokenizer(path, options)
+    return model, tokenizer
 
 
 def folder(path: str | os.PathLike) -> str | os.PathLike:
@@ -62,6 +61,8 @@ def checkpoint_weights(model: Any) -> dict[str, Tensor]:
 
     They are the model's own tensors, except where a checkpoint stores them in another form.
     """
+    from transformers.core_model_loading import revert_weight_conversion
+
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     own = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in tied}
     return revert_weight_conversion(model, own)

@@ -6,13 +6,15 @@ looks up the rest here and writes down here what it has drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elastic.budget import Markers, Phase
+from elastic.budget import Budget, Markers, Phase
 from elastic.integrations.vllm.table import BudgetTables
 from elastic.integrations.vllm.v1 import Group, V1Budgets
 from elastic.integrations.vllm.values import RequestBudget
@@ -58,18 +60,22 @@ class CallRows:
         assert self._plan is not None  # vLLM has requests of a call alone
         return self._plan
 
-    def begin(self, plan: Plan) -> None:
-        """A call begins."""
+    @contextmanager
+    def of(self, plan: Plan) -> Iterator[None]:
+        """A block in which requests are rows of this call."""
         self._plan, self._record = plan, None
+        try:
+            yield
+        finally:
+            self._plan = self._record = None
 
-    def end(self) -> RecordBuffer:
-        """The call's record; nothing of the call is kept here.
+    def record(self) -> RecordBuffer:
+        """What the rows of the call that runs have emitted.
 
         Raises:
             RuntimeError: nothing was drawn, or the logits of a row held NaN.
         """
         record, plan = self._record, self.plan
-        self._plan = self._record = None
         if record is None:
             raise RuntimeError("vLLM drew no token: it does not call the budgets' processor")
         if record.fields()[3].isnan().any():
@@ -83,8 +89,10 @@ class CallRows:
     def request(self, params: Any) -> RowBudget:
         """The budget of a request, and the row that it is of."""
         row, plan = params.extra_args[ROW], self.plan
+        budget = plan.machine.budgets[int(plan.budget_index[row])]
+        assert isinstance(budget, Budget)  # as the plan was given
         return RowBudget(
-            plan.machine.budgets[int(plan.budget_index[row])],
+            budget,
             phase=Phase(int(plan.phases[row])),
             thinking_used=int(plan.thinking_used[row]),
             row=row,

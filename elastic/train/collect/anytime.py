@@ -17,7 +17,7 @@ import torch
 
 from elastic.models.threads import threads_for
 from elastic.rewards.grading import grade
-from elastic.rollout import RolloutBatch
+from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.rollout.cuts import cut_thoughts, solutions_behind_cuts
 from elastic.rollout.record.measure import measure
 from elastic.train.collect.brpo import thought_advantages
@@ -92,6 +92,7 @@ class AnytimeCollector(Collector):
         rollout, samples = self._config.rollout, self._config.budget.cut_samples
         bounded = self._cut_budgets[-1].max_sampled is not None
         rows = len(thoughts) * len(self._cuts) * samples
+        assert isinstance(self._engine, RolloutEngine)  # `TrainConfig` refuses others
         with threads_for(self._engine.model, min(rollout.max_rows, rows)):
             solved = RolloutBatch.cat(
                 solutions_behind_cuts(

@@ -18,10 +18,11 @@ from elastic.data import Problem
 from elastic.models.threads import threads_for
 from elastic.rewards import RewardFunction, l1_exact, l1_max
 from elastic.rewards.grading import grade
-from elastic.rollout import RolloutBatch, RolloutEngine
+from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
+from elastic.train.collect.engines import Engine
 from elastic.train.collect.experience import Experience
 from elastic.train.collect.groups import GradedGroups, have_signal, sample_dynamically
 from elastic.train.collect.prompts import Prompts
@@ -92,7 +93,7 @@ class Collector:
         self,
         config: TrainConfig,
         accelerator: Any,
-        engine: RolloutEngine,
+        engine: Engine,
         prompts: Prompts,
         order: DataOrder[Problem],
         budgets: BudgetDraw,

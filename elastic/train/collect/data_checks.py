@@ -9,8 +9,9 @@ from elastic.budget import Budget, Phase
 from elastic.budget.markers import Markers
 from elastic.data import NAMED_SETS, Problem, contamination
 from elastic.data.overlap import NEARLY_ALL
-from elastic.rollout import OutOfContext, RolloutEngine
+from elastic.rollout import OutOfContext
 from elastic.train.collect.budgets import BudgetDraw
+from elastic.train.collect.engines import Engine
 from elastic.train.collect.evaluation import evaluation_budgets
 from elastic.train.collect.prompts import Prompts
 from elastic.train.config import TrainConfig
@@ -21,7 +22,7 @@ Source = tuple[Sequence[Problem], Prompts]
 
 def check_data(
     config: TrainConfig,
-    engine: RolloutEngine,
+    engine: Engine,
     budgets: BudgetDraw,
     training: Source,
     evaluation: tuple[Sequence[Problem], Prompts | None],
@@ -61,7 +62,7 @@ def _check_problems(
     table: str,
     problems: Sequence[Problem],
     prompts: Prompts,
-    engine: RolloutEngine,
+    engine: Engine,
     budgets: Sequence[Budget],
     say: bool,
 ) -> None:
@@ -87,7 +88,7 @@ def _check_context(
     problems: Sequence[Problem],
     ids: Sequence[Sequence[int]],
     phases: Sequence[Phase],
-    engine: RolloutEngine,
+    engine: Engine,
     budgets: Sequence[Budget],
 ) -> None:
     for budget in budgets:  # first, so that a text at odds with the markers is not reported as OutOfContext

@@ -12,9 +12,9 @@ from elastic.data import Problem
 from elastic.models.threads import threads_for
 from elastic.rewards import RewardFunction
 from elastic.rewards.grading import grade
-from elastic.rollout import RolloutEngine
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
+from elastic.train.collect.engines import Engine
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.seeds import RandomStream, derive
@@ -41,7 +41,7 @@ class Evaluation:
         self,
         config: EvalConfig,
         accelerator: Any,
-        engine: RolloutEngine,
+        engine: Engine,
         prompts: Prompts,
         problems: Sequence[Problem],
         reward: RewardFunction,

@@ -6,8 +6,9 @@ from typing import Any
 from elastic.budget import Phase
 from elastic.data import NAMED_SETS, Problem
 from elastic.rewards.length import ask_in_words, user_message
-from elastic.rollout import RolloutEngine, chat_prompts
+from elastic.rollout import chat_prompts
 from elastic.rollout.plan.encoding import encode_prompts
+from elastic.train.collect.engines import Engine
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.config.rollouts import DataConfig, RewardConfig
@@ -142,7 +143,7 @@ class Prompts:
         """
         return encode_prompts(texts, self._tokenizer, vocab, self.add_special_tokens)
 
-    def phases(self, texts: Sequence[str], engine: RolloutEngine) -> list[Phase]:
+    def phases(self, texts: Sequence[str], engine: Engine) -> list[Phase]:
         """The phases in which the rows of rendered prompts start.
 
         Passing them to the engine avoids its warnings at every step; `check_data` gives them before the run.

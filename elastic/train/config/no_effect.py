@@ -90,6 +90,12 @@ RULES = (
     ),
     Rule(("budget.extension",), lambda c: c.budget.max_extensions == 0, "budget.max_extensions is 0"),
     Rule(("rollout.max_new_tokens",), _bounded, "the budgets end every row"),
+    Rule(
+        ("rollout.attention", "rollout.compile"),
+        lambda c: c.rollout.engine != "own",
+        "vLLM has its own attention and compilation",
+    ),
+    Rule(("rollout.vllm_memory",), lambda c: c.rollout.engine != "vllm", "rollout.engine is not 'vllm'"),
     Rule(("rollout.max_batches",), lambda c: not c.rollout.dynamic_sampling, "no rollout.dynamic_sampling"),
     Rule(("loss.pass_k",), lambda c: c.loss.advantage != "passk", "only loss.advantage = 'passk' reads it"),
     Rule(

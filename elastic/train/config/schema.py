@@ -81,6 +81,12 @@ class Section:
         object.__setattr__(section, "_named", self.given)
         return section
 
+    def overridden(self: S, **values: Any) -> S:
+        """The section with other values, which count as given."""
+        section = replace(self, **values)
+        object.__setattr__(section, "_named", self.given | values.keys())
+        return section
+
     @property
     def given(self) -> frozenset[str]:
         """Keys that were set: those a table named, and those that differ from their default."""

@@ -8,6 +8,7 @@ from typing import Any
 from elastic.data.files import read_text
 from elastic.data.loading import NAMED_SETS, check_source
 from elastic.data.sets import SETS
+from elastic.integrations.vllm.installed import require_vllm
 from elastic.models import tiny
 from elastic.sampling import Sampling
 from elastic.train.config.budget import BudgetConfig
@@ -35,6 +36,7 @@ ROUNDING = (
     *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
     *("model.attention", "model.gradient_checkpointing", "rollout.attention", "rollout.compile"),
+    *("rollout.engine", "rollout.vllm_memory"),
 )
 
 
@@ -130,6 +132,11 @@ class TrainConfig(Section):
         thinking = self.budget.thinking
         if isinstance(thinking, int) and last > thinking:
             raise ValueError(f"budget.cuts: must be at most budget.thinking = {thinking}, got {last}")
+        if self.rollout.engine != "own":
+            raise ValueError(
+                f"rollout.engine: must be 'own' with budget.cuts, which cut one thought several times, got "
+                f"'{self.rollout.engine}'"
+            )
         if self.rollout.dynamic_sampling:
             raise ValueError("rollout.dynamic_sampling: cannot be true with budget.cuts")
         if self.reward.length != "none":
@@ -184,9 +191,11 @@ class TrainConfig(Section):
             ValueError: a reward that cannot be given here; a file or directory that is missing or of the
                 wrong kind; 16-bit weights.
             FileNotFoundError: a missing data file, or a set of unknown name.
-            ModuleNotFoundError: a set on the hub without `datasets`.
+            ModuleNotFoundError: a set on the hub without `datasets`, or rollouts by vLLM without `vllm`.
         """
         self.reward.check_available()
+        if self.rollout.engine == "vllm":
+            require_vllm()
         for table in (self.data, self.eval):
             if table.source is not None and table.source not in NAMED_SETS:
                 try:

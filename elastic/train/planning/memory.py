@@ -1,6 +1,6 @@
 """What a run takes of its device's memory, item by item."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         prompt = max(work.longest_prompt, 1)
         activations = _activations(running, tokens, prompt, work.row_tokens, mixed)
     width = 2 if mixed else parameters[0].element_size()
-    return Memory(
+    memory = Memory(
         weights=weights,
         gradients=tensor_bytes(*parameters),
         optimizer=2 * tensor_bytes(*parameters) + 4 * len(parameters),
@@ -118,6 +118,16 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         kept=_kept(max(begins) + logits + kept_sets, outline.device),
         free=free_bytes(outline.device),
     )
+    return memory if config.rollout.engine == "own" else replace(memory, **_of_vllm(config, outline.device))
+
+
+def _of_vllm(config: TrainConfig, device: torch.device) -> dict[str, int]:
+    """What differs where vLLM decodes: it has a share of a GPU for all that it needs, also during updates."""
+    on_gpu = device.type == "cuda"
+    total = torch.cuda.get_device_properties(device).total_memory if on_gpu else 0
+    share = int(config.rollout.vllm_memory * total)
+    none = dict.fromkeys(("rollout_copy", "kv_cache_evaluation", "kv_cache_most", "decode_logits"), 0)
+    return {**none, "kv_cache": share, "kept": share}
 
 
 class _Caches:

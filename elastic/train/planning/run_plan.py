@@ -186,6 +186,11 @@ def _notes(
         notes.append(
             "tokens have the solutions behind all cuts; KV cache and activations, rows with one solution"
         )
+    if config.rollout.engine == "vllm":
+        notes.append(
+            "the KV cache is all that vLLM takes of a GPU by rollout.vllm_memory, its weights included; what "
+            "it takes of a CPU's memory is not counted"
+        )
     if config.rollout.dynamic_sampling:
         notes.append(
             f"dynamic sampling generates up to {config.rollout.max_batches} times the tokens that are "

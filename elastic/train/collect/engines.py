@@ -1,0 +1,49 @@
+"""What decodes a training's rollouts, and how it gets the weights of now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from elastic.budget.markers import Markers
+from elastic.integrations.vllm.engine import VLLMEngine
+from elastic.models.rollout_model import RolloutModel
+from elastic.rollout import RolloutEngine
+from elastic.train.config import TrainConfig
+
+Engine = RolloutEngine | VLLMEngine
+
+
+def open_engine(
+    config: TrainConfig, model: Any, tokenizer: Any, markers: Markers, processes: int
+) -> tuple[Engine, Callable[[], None]]:
+    """An engine over the trained model.
+
+    Args:
+        config: of the run.
+        model: the trained model, on its device.
+        tokenizer: its tokenizer.
+        markers: of thinking.
+        processes: of the run.
+
+    Returns:
+        The engine, and what must be called before it decodes with weights that have changed.
+
+    Raises:
+        ValueError: an engine that cannot be used, naming the key; or what the engine refuses.
+    """
+    rollout, mixed = config.rollout, config.train.mixed_precision
+    if rollout.engine == "own":
+        weights = RolloutModel(model, mixed)
+        decoding = {name: getattr(rollout, name) for name in ("max_rows", "attention", "compile")}
+        return RolloutEngine(weights.module, tokenizer, markers, **decoding), weights.sync
+    if processes > 1:
+        raise ValueError(
+            f"rollout.engine: must be 'own' with {processes} processes, 'vllm' decodes in one; got "
+            f"'{rollout.engine}'"
+        )
+    options: dict[str, Any] = {"gpu_memory_utilization": rollout.vllm_memory}
+    if mixed != "no":
+        options["dtype"] = "bfloat16"
+    engine = VLLMEngine(model, tokenizer, markers, rollout.max_rows, **options)
+    return engine, engine.refresh
