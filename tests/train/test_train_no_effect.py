@@ -47,7 +47,7 @@ PLAIN_IDLE = {
         "cut_weights": [2.0],
         "cut_samples": 3,
     },
-    "rollout": {"max_new_tokens": 2, "max_batches": 5, "most_kept": 6},
+    "rollout": {"max_new_tokens": 2, "max_batches": 5, "most_kept": 6, "vllm_memory": 0.5},
     "loss": {
         "pass_k": 2,
         "tau_positive": 3.0,
@@ -117,6 +117,7 @@ def test_what_is_said_to_do_nothing_does_nothing_and_is_said_once(tmp_path, base
 
 def test_every_rule_has_been_seen_at_work():
     seen = keys(PLAIN_IDLE) | keys(OTHER_IDLE) | {"data.seed", "data.system", "optim.warmup_updates"}
+    seen |= {"rollout.attention", "rollout.compile"}  # of other engines
     assert {key for rule in RULES for key in rule.keys if not key.startswith("eval.")} <= seen
 
 
@@ -147,6 +148,12 @@ def test_every_rule_has_been_seen_at_work():
         ),
         ({"loss": {"loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "delta": 4.0}}, []),
         ({"eval": {"every": 5, "count": 3}}, []),
+        ({"rollout": {"attention": "flex", "compile": "on"}}, []),
+        (
+            {"rollout": {"engine": "vllm", "vllm_memory": 0.5, "compile": "on"}},
+            ["rollout.compile (vLLM has its own attention and compilation)"],
+        ),
+        ({"rollout": {"vllm_memory": 0.5}}, ["rollout.vllm_memory (rollout.engine is not 'vllm')"]),
     ],
 )
 def test_exactly_what_was_set_and_does_nothing_is_said(changes, said):

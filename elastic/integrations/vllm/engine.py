@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from elastic import ops
-from elastic.budget import Budget, FinishReason, Source
+from elastic.budget import Budget, FinishReason
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
 from elastic.integrations.vllm.engine_llm import check_options, open_llm, refresh
@@ -21,7 +20,7 @@ from elastic.integrations.vllm.engine_rows import ROW, CallRows
 from elastic.integrations.vllm.installed import require_vllm
 from elastic.models.loading import check_device, check_dtype
 from elastic.rollout import RolloutBatch
-from elastic.rollout.outcome import Outcome, batch_of
+from elastic.rollout.outcome import batch_of
 from elastic.rollout.plan.default_markers import default_markers
 from elastic.rollout.plan.limits import model_limits
 from elastic.rollout.plan.plan import OverContext, Plan, make_plan
@@ -148,8 +147,7 @@ class VLLMEngine:
         )
         with self._rows.of(plan):
             written = self._decode(plan, progress is True)
-            record = self._rows.record()
-        outcome = _outcome(plan, [field.cpu() for field in record.fields()], self.limits.pad_id)
+            outcome = self._rows.outcome()
         batch = batch_of(outcome, plan, self.limits, self.markers, self.tokenizer)
         _check(batch, plan, written)
         return batch
@@ -167,18 +165,6 @@ class VLLMEngine:
         ]
         outputs = self._llm.generate(requests, params, use_tqdm=progress)
         return [list(output.outputs[0].token_ids) for output in outputs]
-
-
-def _outcome(plan: Plan, fields: list[Tensor], pad_id: int) -> Outcome:
-    """The rows with their last states, which are read off the tokens and their sources (R10)."""
-    rows = len(plan.most)
-    source = fields[1]
-    # What ended a request behind a spent budget is no part of the row.
-    tokens = fields[0].masked_fill(source == Source.PAD, pad_id)
-    lengths = (source != Source.PAD).sum(dim=1)
-    state, wrong = ops.replay(tokens, lengths, plan.state, plan.machine, source=source)[2:]
-    assert (wrong < 0).all()  # the same transition function has emitted them
-    return Outcome(list(range(rows)), [tokens, *fields[1:]], state, [-1] * rows, [None] * rows)
 
 
 def _check(batch: RolloutBatch, plan: Plan, written: list[list[int]]) -> None:

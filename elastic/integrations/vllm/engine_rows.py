@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elastic.budget import Budget, Markers, Phase
+from elastic import ops
+from elastic.budget import Budget, Markers, Phase, Source
 from elastic.integrations.vllm.table import BudgetTables
 from elastic.integrations.vllm.v1 import Group, V1Budgets
 from elastic.integrations.vllm.values import RequestBudget
+from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan.limits import Limits
 from elastic.rollout.plan.plan import Plan
 from elastic.rollout.record.buffer import RecordBuffer
@@ -69,8 +71,8 @@ class CallRows:
         finally:
             self._plan = self._record = None
 
-    def record(self) -> RecordBuffer:
-        """What the rows of the call that runs have emitted.
+    def outcome(self) -> Outcome:
+        """What the rows of the call that runs have emitted, on the CPU.
 
         Raises:
             RuntimeError: nothing was drawn, or the logits of a row held NaN.
@@ -84,7 +86,13 @@ class CallRows:
                 f"generate: the logits of row {row} (prompt {plan.prompt_index[row]}) hold NaN at its token "
                 f"{column}"
             )
-        return record
+        tokens, source, *others = [field.cpu() for field in record.fields()]
+        # What ended a request behind a spent budget is no part of its row.
+        tokens = tokens.masked_fill(source == Source.PAD, self._limits.pad_id)
+        lengths, rows = (source != Source.PAD).sum(dim=1), len(plan.most)
+        state, wrong = ops.replay(tokens, lengths, plan.state, plan.machine, source=source)[2:]
+        assert (wrong < 0).all()  # the same transition function has emitted them
+        return Outcome(list(range(rows)), [tokens, source, *others], state, [-1] * rows, [None] * rows)
 
     def request(self, params: Any) -> RowBudget:
         """The budget of a request, and the row that it is of."""
