@@ -53,7 +53,7 @@ def trainer(tmp_path_factory):
 
 
 def test_rows_stand_behind_what_they_were_sampled_behind(trainer):
-    trainer._rollout_model.sync()
+    trainer._refresh_engine()
     collected = trainer._collector.collect(1, 4)
     experience = collected.experience
     found = trainer._policy.logprobs(experience)
