@@ -52,6 +52,15 @@ def test_several_sets_are_named_in_every_sample(run, tmp_path) -> None:
     assert not any(sample.segments for sample in samples)
 
 
+def test_vllm_is_needed_by_its_own_engine_alone(run, monkeypatch) -> None:
+    monkeypatch.setattr("elastic.integrations.vllm.installed.find_spec", lambda name: None)
+    outcome = run("--methods", "separate", "--engine", "vllm")
+    assert outcome.status == 2
+    assert (
+        "error: --engine: vllm is not installed; install it with: pip install 'elastic[vllm]'" in outcome.err
+    )
+
+
 def test_the_other_engine_gives_the_same_rows(run, tmp_path) -> None:
     for name in ("own", "hf"):
         assert run("--methods", "separate", "--engine", name, out=name).status == 0
@@ -80,7 +89,7 @@ def test_problems_that_were_trained_on_are_counted_in_a_warning(run, tmp_path) -
         (("--methods", "separate", "--temperature", 0, "--top-p", 0.9), "--top-p: has no effect: --temp"),
         (("--methods", "separate", "--notice", "x"), "argument --notice: expected TOKENS:TEXT, got 'x'"),
         (("--methods", "separate", "--ks", "2"), "--ks: expected 1 .. --samples 1, got 2"),
-        (("--methods", "separate", "--engine", "vllm"), "--engine: expected one of own, hf, got 'vllm'"),
+        (("--methods", "separate", "--engine", "sglang"), "--engine: expected one of own, hf, vllm, got"),
         (("--methods", "separate", "--samples", 0), "--samples: expected 1 or more, got 0"),
         (
             ("--methods", "separate", "--reward", "maths"),

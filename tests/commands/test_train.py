@@ -79,3 +79,22 @@ def test_flags_of_a_plan_need_plan(elastic, tmp_path: Path) -> None:
     missing = elastic("train", config(tmp_path, 1), "--plan", "--rates", tmp_path / "none")
     assert missing.status == 2
     assert "no such file" in missing.err
+
+
+def test_a_flag_says_what_decodes(elastic, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("elastic.integrations.vllm.installed.find_spec", lambda name: None)
+    outcome = elastic("train", config(tmp_path, 1), "--engine", "vllm")
+    assert outcome.status == 2
+    assert "error: rollout.engine: vllm is not installed; install it with:" in outcome.err
+    assert not (tmp_path / "run").exists()
+    assert elastic("train", config(tmp_path, 1), "--engine", "own", "--plan").status == 0
+
+
+def test_vllm_cuts_no_thoughts(elastic, tmp_path: Path) -> None:
+    path = config(tmp_path, 1)
+    path.write_text(path.read_text().replace("[budget]", "[budget]\ncuts = [2, 4]"))
+    outcome = elastic("train", path, "--engine", "vllm")
+    assert outcome.status == 2
+    assert (
+        "rollout.engine: must be 'own' with budget.cuts, which cut one thought several times" in outcome.err
+    )

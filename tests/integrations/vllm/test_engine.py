@@ -62,7 +62,7 @@ def test_a_call_without_a_seed_records_the_one_it_drew(engine):
 
 
 def test_bad_calls_are_refused_before_vllm_sees_them(engine):
-    with pytest.raises(ValueError, match="prompt 0: .*context"):
+    with pytest.raises(ValueError, match=r"prompt 0: .*context"):
         engine.generate(PROMPTS, Budget(2000, 6))
     with pytest.raises(ValueError, match="samples_per_prompt: expected 1 or more, got 0"):
         engine.generate(PROMPTS, Budget(8, 6), samples_per_prompt=0)

@@ -129,6 +129,6 @@ def test_a_call_whose_processor_was_not_called_is_no_result(call):
 
 
 def test_without_vllm_the_extra_is_named(model, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("elastic.integrations.vllm.installed.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"vllm is not installed; .* 'elastic\[vllm\]'"):
         VLLMEngine(*model)
