@@ -86,13 +86,14 @@ class CallRows:
                 f"generate: the logits of row {row} (prompt {plan.prompt_index[row]}) hold NaN at its token "
                 f"{column}"
             )
-        tokens, source, *others = [field.cpu() for field in record.fields()]
+        tokens, source, *others = fields = [field.cpu() for field in record.fields()]
         # What ended a request behind a spent budget is no part of its row.
         tokens = tokens.masked_fill(source == Source.PAD, self._limits.pad_id)
         lengths, rows = (source != Source.PAD).sum(dim=1), len(plan.most)
         state, wrong = ops.replay(tokens, lengths, plan.state, plan.machine, source=source)[2:]
         assert (wrong < 0).all()  # the same transition function has emitted them
-        return Outcome(list(range(rows)), [tokens, source, *others], state, [-1] * rows, [None] * rows)
+        listed, kept = list(range(rows)), record.kept(list(range(rows)), fields)
+        return Outcome(listed, [tokens, source, *others], state, [-1] * rows, [None] * rows, kept)
 
     def request(self, params: Any) -> RowBudget:
         """The budget of a request, and the row that it is of."""
@@ -114,6 +115,11 @@ class CallRows:
         """How a request's tokens are drawn."""
         return self.plan.samplings[params.extra_args[ROW]]
 
+    @property
+    def most_kept(self) -> int:
+        """Ids that filters left, of those that are recorded of a token."""
+        return max(sampling.recorded for sampling in self.plan.samplings)
+
     def markers(self, ends: tuple[str, ...]) -> Markers:
         """Those of the engine, further ends included."""
         return self._markers
@@ -134,8 +140,9 @@ class CallRows:
             out: B tokens.
         """
         most = self.plan.most
-        fields = [out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs]
-        log = [field[None] for field in fields if field is not None]
+        fields = (out.tokens, out.source, out.phase, out.logprobs, out.full_logprobs)
+        kept = (out.kept_counts, out.kept_ids)
+        log = [field[None] for field in (*fields, *kept) if field is not None]
         if self._record is None:
             size = len(most), min(_FIRST_COLUMNS, max(most)), max(most)
             self._record = RecordBuffer(*size, self._limits.pad_id, out.tokens.device)
@@ -165,6 +172,7 @@ class RecordedBudgets(V1Budgets):
         self._top_k[slot] = sampling.top_k
 
     def _draw(self, group: Group, logits: Tensor, positions: list[int]) -> SampleOutput:
+        self._most_kept = self._call_rows.most_kept
         drawn = super()._draw(group, logits, positions)
         numbers = [row.request.row for row in group.rows if isinstance(row.request, RowBudget)]
         self._call_rows.drawn(numbers, positions, drawn)

@@ -107,6 +107,7 @@ class V1Budgets:
         self._seeds = torch.zeros(slots, dtype=torch.int64, device=device)
         self._top_k = torch.zeros(slots, dtype=torch.int64, device=device)
         self._floats = torch.zeros(3, slots, dtype=torch.float64, device=device)  # temperature, top_p, min_p
+        self._most_kept = 0  # of `ops.sample`
         self._free = list(reversed(range(slots)))
         self._rows: dict[int, Row] = {}  # by row of the batch
         self._groups: list[Group] = []
@@ -153,6 +154,7 @@ class V1Budgets:
             state=state,
             machine=group.table.machine,
             broken=torch.zeros(1, dtype=torch.int32, device=self._device),  # such rows pad, which ends them
+            most_kept=self._most_kept,
         )
         self._states[:, slots] = torch.stack([state, before])
         for row in group.rows:

@@ -105,7 +105,8 @@ class KeptBuffer:
         )  # the last one for rows not asked for
         chosen = (column < ends[place[row]]).nonzero()[:, 0]
         cell = place[row] * columns + column
-        order = chosen[cell[chosen].argsort()]
+        order = chosen[cell[chosen].argsort(stable=True)]
+        order = order[cell[order].diff(append=torch.tensor([-1])) != 0]  # what came last of each
         counts.view(-1)[cell[order]] = count[order]
         return KeptSets(counts, _in_order(ids, count.clamp(min=0).long(), order))
 

@@ -37,6 +37,14 @@ def test_rows_and_record_are_the_own_engines(engine, tiny, sampling):
     assert_same(engine.generate(PROMPTS, **call), RolloutEngine(*tiny).generate(PROMPTS, **call))
 
 
+def test_kept_sets_are_the_own_engines(engine, tiny):
+    sampling = Sampling(1.5, top_k=9, top_p=0.9, most_kept=6, seed=2)
+    kept = [made.generate(PROMPTS, BUDGETS[:2], 4, sampling).kept for made in (engine, RolloutEngine(*tiny))]
+    assert torch.equal(kept[0].counts, kept[1].counts)
+    assert torch.equal(kept[0].ids, kept[1].ids)
+    assert (kept[0].counts < 0).any() & (kept[0].counts > 0).any()
+
+
 def test_starts_may_be_stated_and_prompts_be_ids(engine, tiny):
     prompts = [tiny[1].encode(SUMS[0]), tiny[1].encode(f"{SUMS[1]} <think> so"), tiny[1].encode(SUMS[2])]
     call = {

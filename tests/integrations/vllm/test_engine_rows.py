@@ -20,7 +20,7 @@ BUDGETS = [
     *(Budget(6, 4), Budget(0, 3), Budget(9, None)),
     *(Budget.vanilla(8), Budget(5, 5, grace=3), Budget(40, 40)),
 ]
-SAMPLINGS = [Sampling(1.3), Sampling(0.0), Sampling(1.5, top_k=9, top_p=0.9)] * 2
+SAMPLINGS = [Sampling(1.3), Sampling(0.0), Sampling(1.5, top_k=9, top_p=0.9, most_kept=6)] * 2
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,10 @@ def test_the_record_is_the_own_engines_whatever_is_thrown_away(call, model):
     found = batch_of(outcome, plan, rows._limits, batch.markers, model[1])
     for name in TENSOR_FIELDS:
         assert torch.equal(getattr(found, name), getattr(batch, name)), name
+    assert found.kept is not None
+    assert batch.kept is not None
+    assert torch.equal(found.kept.counts, batch.kept.counts)
+    assert torch.equal(found.kept.ids, batch.kept.ids)
     reasons = {FinishReason(reason) for reason in found.finish_reason.tolist()}
     assert reasons == {FinishReason.STOP, FinishReason.SOLUTION_BUDGET, FinishReason.TOTAL_BUDGET}
 
