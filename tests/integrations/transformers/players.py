@@ -9,7 +9,7 @@ import torch
 from transformers import StoppingCriteria
 
 from elastic import RolloutBatch, RolloutEngine, Sampling
-from elastic.integrations.transformers import BudgetGenerate, BudgetLogitsProcessor
+from elastic.integrations.transformers import BudgetLogitsProcessor, custom_generate
 from tests.integrations import scripted_model
 from tests.integrations.rules import Scenario
 
@@ -85,7 +85,7 @@ def processor(model: Any, tokenizer: Any, scenarios: Sequence[Scenario]) -> Roll
 def custom(model: Any, tokenizer: Any, scenarios: Sequence[Scenario]) -> RolloutBatch:
     engine = RolloutEngine(model, tokenizer, scripted_model.markers_of(scenarios[0]), max_rows=8)
     budgets = [scenario.budget for scenario in scenarios]
-    generate = BudgetGenerate(engine, budgets, on_token=ending(scenarios), **starts(scenarios))
+    generate = custom_generate(engine, budgets, on_token=ending(scenarios), **starts(scenarios))
     inputs = inputs_of(scenarios)
     sequences = model.generate(**inputs, custom_generate=generate, max_new_tokens=60)
     assert generate.batch is not None

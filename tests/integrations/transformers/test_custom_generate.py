@@ -1,4 +1,4 @@
-"""`BudgetGenerate`: the own engine behind `model.generate`, and what it refuses of generate's arguments."""
+"""`custom_generate`: the own engine behind `model.generate`, and what it refuses of generate's arguments."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput, MaxTimeCriteria
 
 from elastic import Budget, RolloutEngine, Sampling
-from elastic.integrations.transformers import BudgetGenerate, BudgetLogitsProcessor
+from elastic.integrations.transformers import BudgetLogitsProcessor, custom_generate
 from elastic.models import tiny
 from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT
 from tests.integrations.transformers.players import assert_written, padded
@@ -32,7 +32,7 @@ def inputs(engine, prompts):
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_rows_are_those_of_the_engine_under_generates_sampling(engine, prompts, inputs, samples):
-    custom = BudgetGenerate(engine, BUDGET)
+    custom = custom_generate(engine, BUDGET)
     sampling = {"do_sample": True, "temperature": 1.2, "top_k": 9, "top_p": 0.9, "min_p": 0.01}
     sequences = engine.model.generate(
         **inputs, custom_generate=custom, **sampling, num_return_sequences=samples, max_new_tokens=50
@@ -43,7 +43,7 @@ def test_rows_are_those_of_the_engine_under_generates_sampling(engine, prompts, 
 
 
 def test_without_sampling_it_is_greedy_and_the_default_of_20_tokens_is_no_limit(engine, prompts, inputs):
-    custom = BudgetGenerate(engine, Budget(30, 9))
+    custom = custom_generate(engine, Budget(30, 9))
     engine.model.generate(**inputs, custom_generate=custom)
     expected = engine.generate(prompts, Budget(30, 9), sampling=Sampling(0, seed=0))
     assert_same(custom.batch, expected, FIELDS)
@@ -53,21 +53,23 @@ def test_without_sampling_it_is_greedy_and_the_default_of_20_tokens_is_no_limit(
 def test_torchs_seed_repeats_a_call(engine, inputs):
     def sampled(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return engine.model.generate(**inputs, custom_generate=BudgetGenerate(engine, BUDGET), do_sample=True)
+        return engine.model.generate(
+            **inputs, custom_generate=custom_generate(engine, BUDGET), do_sample=True
+        )
 
     assert torch.equal(sampled(1), sampled(1))
     assert not torch.equal(sampled(1), sampled(2))
 
 
 def test_prompts_without_padding_need_no_mask(engine, prompts):
-    custom = BudgetGenerate(engine, BUDGET)
+    custom = custom_generate(engine, BUDGET)
     ids = torch.tensor([prompts[0]])
     sequences = engine.model.generate(ids, custom_generate=custom)
     assert_written(sequences, {"input_ids": ids}, custom.batch)
 
 
 def test_it_returns_what_generate_returns_and_pads_as_it_is_told(engine, inputs):
-    custom = BudgetGenerate(engine, Budget(2, 4))
+    custom = custom_generate(engine, Budget(2, 4))
     out = engine.model.generate(
         **inputs, custom_generate=custom, return_dict_in_generate=True, pad_token_id=7, do_sample=True
     )
@@ -98,7 +100,7 @@ def test_it_returns_what_generate_returns_and_pads_as_it_is_told(engine, inputs)
     ids=str,
 )
 def test_what_would_have_no_effect_is_refused(engine, inputs, options, message):
-    custom = BudgetGenerate(engine, BUDGET)
+    custom = custom_generate(engine, BUDGET)
     with pytest.raises(ValueError, match=message):
         engine.model.generate(**inputs, custom_generate=custom, **options)
     assert custom.batch is None
@@ -109,13 +111,13 @@ def test_a_processor_beside_it_is_refused(engine, inputs):
     with pytest.raises(ValueError, match=r"logits_processor: .* got BudgetLogitsProcessor"):
         engine.model.generate(
             **inputs,
-            custom_generate=BudgetGenerate(engine, BUDGET),
+            custom_generate=custom_generate(engine, BUDGET),
             logits_processor=LogitsProcessorList([processor]),
         )
 
 
 def test_another_model_and_a_cache_of_the_callers_are_refused(engine, inputs):
-    custom = BudgetGenerate(engine, BUDGET)
+    custom = custom_generate(engine, BUDGET)
     other = tiny.load()[0]
     with pytest.raises(ValueError, match="expected the model of its engine, got another one"):
         other.generate(**inputs, custom_generate=custom)

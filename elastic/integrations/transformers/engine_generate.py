@@ -26,10 +26,12 @@ _DEFAULT_TOKENS = 20  # of a generate without max_new_tokens, up to the context
 _OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
-class BudgetGenerate:
+def custom_generate(
+    engine: RolloutEngine, budget: Budget | Sequence[Budget] | None = None, **options: Any
+) -> EngineGenerate:
     """Decodes the rows of a call of `model.generate` with a `RolloutEngine`:
 
-        custom = BudgetGenerate(RolloutEngine(model, tokenizer), Budget(512, 256))
+        custom = custom_generate(RolloutEngine(model, tokenizer), Budget(512, 256))
         sequences = model.generate(**inputs, custom_generate=custom, do_sample=True, temperature=0.6)
         custom.batch.solution(0)
 
@@ -42,13 +44,19 @@ class BudgetGenerate:
         engine: over the model that generates.
         budget: one for all, one per prompt, or one per row.
         options: further arguments of `RolloutEngine.generate`, such as `phase` or `stop`.
+    """
+    return EngineGenerate(engine, budget, options)
+
+
+class EngineGenerate:
+    """What `custom_generate` makes; see there.
 
     Attributes:
         batch: the record of the last call; None before the first.
     """
 
     def __init__(
-        self, engine: RolloutEngine, budget: Budget | Sequence[Budget] | None = None, **options: Any
+        self, engine: RolloutEngine, budget: Budget | Sequence[Budget] | None, options: dict[str, Any]
     ):
         self.engine, self.budget, self.options = engine, budget, options
         self.batch: RolloutBatch | None = None
