@@ -6,6 +6,7 @@ test that plays them; the others by a test of their own.
 
 from __future__ import annotations
 
+import argparse
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -228,4 +229,5 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(written(PAGE.read_text()))

@@ -1,5 +1,7 @@
 """The request values in docs/vllm.md: `python -m tests.integrations.vllm.page` writes them."""
 
+import argparse
+
 from elastic.integrations.vllm.values import VALUES
 from tests.integrations.pages import DOCS
 
@@ -16,4 +18,5 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(written(PAGE.read_text()))
