@@ -22,6 +22,7 @@ from bench.ops import (
     linear_grpo_loss,
     rollout,
     sample,
+    sample_rows,
     token_logprobs,
     training_step,
 )
@@ -69,6 +70,7 @@ class Sizes:
     Attributes:
         loss, logprobs: N of the logits by dtype.
         sampled: dtypes of the logits that are sampled from. forced: dtype of those that are forced.
+        sampled_rows: B of the logits of every kind that are sampled from; none without.
         rows, steps, vocab, group: B of the logits, B of the budget step, V and G.
         linear, linear_dtype: N, H and V of linear_grpo_loss, and their dtype.
         linear_names: its variants, None for all. chunks: its `chunk_tokens`, None for its own.
@@ -92,6 +94,7 @@ class Sizes:
     chunks: tuple[int | None, ...]
     linear_names: tuple[str, ...] | None = None
     wide: tuple[int, int, int] | None = None
+    sampled_rows: tuple[int, ...] = ()
     steps: int = 256
     vocab: int = V
     group: int = 8
@@ -128,6 +131,7 @@ GPU = Sizes(
     loss={BF16: 8192, F32: 2048},
     logprobs={BF16: 8192, F32: 2048},
     sampled=(BF16, F32),
+    sampled_rows=(1, 32, 256, 512),
     forced=BF16,
     rows=256,
     linear=(16_384, MODELS[QWEN].hidden, V),
@@ -144,6 +148,7 @@ def tiny(sizes: Sizes) -> Sizes:
         sizes,
         loss=dict.fromkeys(sizes.loss, 16),
         logprobs=dict.fromkeys(sizes.logprobs, 16),
+        sampled_rows=sizes.sampled_rows and (4,),
         rows=4,
         steps=4,
         linear=(16, 8, 61),
@@ -178,6 +183,12 @@ def ops(sizes: Sizes) -> list[Entry]:
         ),
         *(entry("sample", sample.case, b, v, d, of=name_of(d)) for d in sizes.sampled),
         entry("sample", sample.case, b, v, F32, 0.95, of="float32 top_p", weight=2),
+        *(
+            entry("sample", sample_rows.case, kind, n, v, d, of=f"{name_of(d)} B={n} {kind}", weight=0.5)
+            for n in sizes.sampled_rows
+            for kind in sample_rows.KINDS
+            for d in sizes.sampled
+        ),
         entry("force_logits_", force_logits.case, b, v, sizes.forced, weight=0.5),
         entry("group_advantage", group_advantage.case, 64, sizes.group, weight=0.5),
         entry("budget_step_", budget_step.case, sizes.steps, weight=0.5),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.gpu.launches import Choice, best, lines
+from bench.ops import sample_rows
 from bench.output import decode
 from bench.output.tables import cell, table
 
@@ -12,8 +13,19 @@ from bench.output.tables import cell, table
 TARGETS = {
     ("budget_step_", "B=256", "int32", "elastic, one launch"): (0.003, 0.002),
     ("budget_step_", "B=256", "int32", "elastic, graph node"): (0.003, 0.001),
-    ("sample", "B=256 V=151936", "bfloat16", "elastic"): (0.028, 0.0181),
-    ("sample", "B=256 V=151936 top_p=0.95", "float32", "elastic"): (0.048, 0.0362),
+    ("sample", "B=256 V=151936", "bfloat16", "elastic"): (0.05, 0.0181),
+    ("sample", "B=256 V=151936", "float32", "elastic"): (0.06, 0.0362),
+    ("sample", "B=256 V=151936 top_p=0.95", "float32", "elastic"): (0.13, 0.0362),
+    **{
+        ("sample", f"B=256 V=151936 {kind}", dtype, f"elastic{name}"): (
+            0.18 if "and" in name else 0.13,
+            floor,
+        )
+        for kind in sample_rows.KINDS
+        for dtype, floor in (("bfloat16", 0.0181), ("float32", 0.0362))
+        for name in sample_rows.FILTERS
+        if name
+    },
     ("grpo_loss", "N=8192 V=151936", "bfloat16", "elastic, in place"): (1.30, 1.158),
     ("token_logprobs", "N=8192 V=151936", "bfloat16", "elastic"): (0.650, 0.579),
     ("linear_grpo_loss", "N=16384 H=1536 V=151936", "bfloat16", "elastic"): (31.0, 29.0),

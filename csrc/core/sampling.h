@@ -103,22 +103,29 @@ ELASTIC_HD float fused(float a, float b, float c) {
 #endif
 }
 
-// w of a logit x <= max, both finite or x = -inf.
-ELASTIC_HD uint64_t weight(float x, float max, float scale) {
+// 2^((x - max) scale), about, as a normal float from 2^-63 to 1, for a logit x <= max, both finite or x =
+// -inf.
+ELASTIC_HD float power(float x, float max, float scale) {
   float y = multiply(subtract(x, max), scale);
   y = y > LOWEST_POWER ? y : LOWEST_POWER;
-  const float n = subtract(y + ROUNDING, ROUNDING), f = subtract(y, n);
+  const float rounded = y + ROUNDING, n = subtract(rounded, ROUNDING), f = subtract(y, n);
   float p = fused(P5, f, P4);
   p = fused(p, f, P3);
   p = fused(p, f, P2);
   p = fused(p, f, P1);
   p = fused(p, f, 1.0f);
-  // floor(2^40 p 2^n) by shifting the 24 bits of p's mantissa.
-  const uint32_t bits = bits_of(p);
-  const int exponent = int(bits >> 23) - 127 + int(n);
-  const uint64_t mantissa = (bits & 0x7FFFFFu) | 0x800000u;
-  return (mantissa << (WEIGHT_BITS - 23)) >> -exponent;
+  return float_of(bits_of(p) + (bits_of(rounded) << 23));  // p 2^n: the low bits of `rounded` are n
 }
+
+// floor(2^40 p) of such a power, by shifting the 24 bits of its mantissa.
+ELASTIC_HD uint64_t weight_of(float power) {
+  const uint32_t bits = bits_of(power);
+  const uint64_t mantissa = (bits & 0x7FFFFFu) | 0x800000u;
+  return (mantissa << (WEIGHT_BITS - 23)) >> (127 - int(bits >> 23));
+}
+
+// w of a logit x <= max, both finite or x = -inf.
+ELASTIC_HD uint64_t weight(float x, float max, float scale) { return weight_of(power(x, max, scale)); }
 
 // A total order of logits as unsigned integers, equal logits (also 0 and -0) equal.
 ELASTIC_HD uint32_t ordered(float x) {

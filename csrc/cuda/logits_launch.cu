@@ -25,6 +25,7 @@ struct Device {
   int most_cluster;  // CTAs of the largest cluster
   size_t cta_bytes;  // shared memory that one CTA may have
   size_t sm_bytes;   // that all CTAs of an SM have
+  bool fast_doubles;
 };
 
 std::atomic<int> chosen_cluster{-1}, chosen_threads{0};
@@ -51,7 +52,8 @@ int most_cluster(int capability) {
 Device query(int device) {
   return {most_cluster(attribute(cudaDevAttrComputeCapabilityMajor, device)),
           static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)),
-          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device))};
+          static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device)),
+          attribute(cudaDevAttrSingleToDoublePrecisionPerfRatio, device) == 2};
 }
 
 // Queried once per device: each answer takes microseconds.
@@ -118,6 +120,8 @@ LogitsLaunch logits_launch(Scalar dtype, int64_t vocab, bool rereads) {
 }
 
 size_t most_shared_bytes() { return current_device().cta_bytes; }
+
+bool fast_doubles() { return current_device().fast_doubles; }
 
 bool set_logits_launch(int cluster, int threads) {
   const bool known = cluster == -1 || cluster == 0 || cluster == 1 || cluster == 2 || cluster == 4 ||

@@ -24,6 +24,9 @@ LogitsLaunch logits_launch(Scalar dtype, int64_t vocab, bool rereads);
 // Shared memory that one CTA may have on the current device.
 size_t most_shared_bytes();
 
+// Whether the current device adds doubles at half the rate of floats, not at a small part of it.
+bool fast_doubles();
+
 // Overrides the table, on every device. cluster: 1, 2, 4, 8 or 16 keeps logits resident, 0 streams them, -1
 // is the table's. threads: a multiple of 32 up to 1,024, 0 is the table's. False for any other value.
 bool set_logits_launch(int cluster, int threads);

@@ -1,15 +1,16 @@
 // Draws one token per row and takes its budget step (core/sampling.h has the definition).
 //
 // A row goes to a cluster of CTAs that keeps it in shared memory (sm_90 and newer), or to one CTA that
-// streams it (sample_row.cuh); a warp takes a unit of the row, a lane its 16-byte vectors. Passes: maximum,
-// weights; with filters a histogram of masses on chip for each digit of a threshold, and the weights of what
-// is kept. Then one unit is searched for the token. Row state is read first: for a forced or finished row no
-// logits are read. Bytes per element from memory: 4 (float32) or 2, once where the row is resident, and from
-// L2 for later passes where it is streamed.
+// streams it (sample_row.cuh). Passes: maximum, weights; with filters those that find a threshold
+// (sample_search.cuh), and the weights of what is kept, which skips vectors below the threshold. Then one
+// segment is searched for the token. Row state is read first: for a forced or finished row no logits are
+// read. Bytes per element from memory: 4 (float32) or 2, once where the row is resident, and from L2 for
+// later passes where it is streamed.
 //
 // finish_kernel, one CTA: counts the rows that go on and names the first unusable one, without atomics.
 #include "cuda/sample.h"
-#include "cuda/sample_row.cuh"
+#include "cuda/sample_locate.cuh"
+#include "cuda/sample_search.cuh"
 
 namespace elastic::cuda {
 namespace {
@@ -18,103 +19,113 @@ using sampling::Drawn;
 using sampling::Filters;
 using sampling::SampleParams;
 
-// More would leave 64 registers per thread, which spill. So does a kernel without the second launch bound,
-// for which ptxas saves registers.
-constexpr int SAMPLE_THREADS = 512;
-
 struct NoInputs {};
 
-// What is kept under the filters.
-template <class Sampled>
-__device__ __forceinline__ Kept filter(Sampled& row, const Filters& f, int32_t vocab, Mass total) {
-  Kept kept{0, 0};
-  if (f.top_k > 0 && f.top_k < vocab) {
-    kept.key = row.threshold(static_cast<Mass>(f.top_k), [](float) -> Mass { return 1; });
-    if (f.top_p < 1) total = row.weigh(kept);
+// What is kept under the filters; `total` becomes its mass.
+template <class Row>
+__device__ __forceinline__ Kept filter(Row& row, SearchShared* shared, float smallest_max, const Filters& f,
+                                       int32_t vocab, Mass& total) {
+  enum { TOP_K, TOP_P, MIN_P };
+  Search<Row> search{row, shared};
+  Kept kept;
+#pragma unroll 1
+  for (int filter = TOP_K; filter <= MIN_P; filter++) {  // a loop: one search is compiled, not two
+    const bool by_count = filter == TOP_K;
+    if (by_count ? f.top_k <= 0 || f.top_k >= vocab : filter == TOP_P ? f.top_p >= 1 : f.min_p <= 0) continue;
+    if (filter == MIN_P) {
+      kept.power = __double2float_ru(static_cast<double>(sampling::smallest_kept(f.min_p)) * 0x1p-40);
+      // Logits below this have a smaller power: their vectors are skipped.
+      kept.logit = fmaxf(kept.logit, row.max + (log2f(kept.power) - 1.f) / row.scale);
+    } else {
+      const uint32_t least = sampling::ordered(kept.logit);
+      kept.logit = sampling::logit_of(search.least_kept(by_count, f, vocab, smallest_max, least, total));
+    }
+    total = row.template weigh<true>(kept);
   }
-  if (f.top_p < 1) {
-    const uint32_t key =
-        row.threshold(sampling::mass_needed(f.top_p, total), [&](float x) { return row.weight(x, kept); });
-    kept.key = key > kept.key ? key : kept.key;
-  }
-  if (f.min_p > 0) kept.weight = sampling::smallest_kept(f.min_p);
   return kept;
 }
 
-template <class T, class Storage, class Peers>
-__global__ void __launch_bounds__(SAMPLE_THREADS, 1)
-    sample_kernel(SampleParams p, int log2_ranks, int32_t room, uint32_t own_offset) {
-  auto* shared = block_smem<PassShared<NoInputs>>();
-  auto* own = reinterpret_cast<SampleShared*>(reinterpret_cast<char*>(shared) + own_offset);
-  const int64_t r = blockIdx.x >> log2_ranks;
-  const int32_t vocab = static_cast<int32_t>(p.vocab);
-  const bool first = Peers::rank() == 0 && threadIdx.x == 0;
-  const sampling::Orders orders = sampling::orders_of(p, r);
-  const Filters f = sampling::filters_of(p, r);
-  if (!orders.draws || !sampling::legal(f)) {
-    Peers::sync();  // all threads have read the state that one of them moves on
-    if (first) sampling::emit_logits(p, r, orders.draws ? Drawn{-1, NAN, NAN} : Drawn{0, 0.f, 0.f});
-    return;
-  }
-  const T* logits = static_cast<const T*>(p.logits) + r * p.row_stride;
-  if (threadIdx.x == 0) own->lists = 0;
-  SampledRow<T, Storage, Peers> row(logits, vocab, log2_ranks, room, shared, own);
-  __syncthreads();  // the barriers of the copies are ready
+template <bool FILTERS>
+constexpr int SAMPLE_THREADS =
+    FILTERS ? 256 : 512;  // two such CTAs share an SM: 128 or 64 registers a thread
 
-  row.scale = sampling::power_scale(sampling::softmax_temperature(f));
-  row.template find_max<true>();
-  Drawn drawn{-1, NAN, NAN};
-  if (!row.usable()) {
-    if (first) sampling::emit_logits(p, r, drawn);
-    return;
-  }
-  const float full_max = row.max;
-  Kept kept{0, 0};
-  const Mass full_total = row.weigh(kept);
-  Mass total = full_total;
-  if (budget::any(orders.masked)) {
-    if (threadIdx.x == 0) {
-      budget::each_list(orders.masked, [&](const int32_t* ids, int32_t count) {
-        own->list_begin[own->lists] = ids;
-        own->list_end[own->lists++] = ids + count;
-      });
-    }
-    __syncthreads();
-    row.lists = own->lists;
-    row.template find_max<false>();
-    if (!row.usable()) {
-      if (first) sampling::emit_logits(p, r, drawn);
-      Peers::sync();
-      return;
-    }
-    total = row.weigh(kept);
-  }
+// Of the CTAs of a row one thread gets its token, or -1 where the row is unusable; the others NOT_MINE.
+constexpr int64_t NOT_MINE = -2;
 
-  int32_t token = -1;
+template <bool FILTERS, class Row>
+__device__ __forceinline__ Drawn draw(Row& row, const SampleParams& p, int64_t r, const Filters& f,
+                                      const budget::Masked& masked) {
+  const bool first = Row::is_first_thread();
+  const double temperature = sampling::softmax_temperature(f);
+  row.scale = sampling::power_scale(temperature);
+  float smallest_max, full_max = 0.f;
+  Mass total, full_total = 0;
+#pragma unroll 1
+  for (bool whole = true;; whole = false) {  // and again without the masked tokens, if there are any
+    smallest_max = row.find_max(whole);
+    if (!row.usable()) return {first ? -1 : NOT_MINE, 0.f, 0.f};
+    total = row.template weigh<false>({}, /*only_dirty=*/!whole && row.max == full_max);
+    if (whole) full_max = row.max, full_total = total;
+    if (!whole || !budget::any(masked)) break;
+    row.hide(masked);
+  }
+  int32_t token;
+  Kept kept;
   if (f.temperature == 0) {
     token = row.first_maximum();
     if (!first) token = -1;
   } else {
-    if (sampling::filters_any(f)) {
-      kept = filter(row, f, vocab, total);
-      Peers::sync();
-      total = row.weigh(kept);
+    if constexpr (FILTERS) {
+      auto* shared = reinterpret_cast<SearchShared*>(row.own + 1);
+      if (sampling::filters_any(f))
+        kept = filter(row, shared, smallest_max, f, static_cast<int32_t>(p.vocab), total);
     }
-    const uint64_t target = sampling::target_of(row_random(p.seeds[r], p.positions[r]), total);
-    if (row.warp == 0) token = row.locate(target, kept);
-    if (row.lane != 0) token = -1;
+    token = locate(row, sampling::target_of(row_random(p.seeds[r], p.positions[r]), total), kept);
   }
-  if (token >= 0) {
-    const float x = to_float(logits[token]);
-    drawn.token = token;
-    drawn.logprob = f.temperature == 0 ? 0.f : sampling::logprob(x, row.max, f.temperature, total);
-    drawn.full_logprob = sampling::logprob(x, full_max, sampling::softmax_temperature(f), full_total);
-    if (p.kept_rows != nullptr && sampling::filters_any(f))  // for kept_ids_kernel
-      p.kept_rows[r] = {true, row.max, kept.key > 0 ? sampling::logit_of(kept.key) : -INFINITY,
-                        orders.masked};
-    sampling::emit_logits(p, r, drawn);
+  if (token < 0) return {NOT_MINE, 0.f, 0.f};
+  if (FILTERS && p.kept_rows != nullptr && sampling::filters_any(f))  // for kept_ids_kernel
+    p.kept_rows[r] = {true, row.max, kept.logit, masked};
+  const float x = to_float(row.logits[token]);
+  return {token, f.temperature == 0 ? 0.f : sampling::logprob(x, row.max, temperature, total),
+          sampling::logprob(x, full_max, temperature, full_total)};
+}
+
+template <bool FILTERS, class Row>
+__device__ __forceinline__ void sample_row(const SampleParams& p, int log2_ranks, int32_t room,
+                                           uint32_t own_offset) {
+  auto* shared = block_smem<PassShared<NoInputs>>();
+  auto* own = reinterpret_cast<RowShared*>(reinterpret_cast<char*>(shared) + own_offset);
+  const int64_t r = blockIdx.x >> log2_ranks;
+  const sampling::Orders orders = sampling::orders_of(p, r);
+  if (threadIdx.x == 0) {  // there they take no registers
+    own->filters = sampling::filters_of(p, r);
+    own->masked = orders.masked;
   }
-  Peers::sync();  // peers may still be reading this CTA's sums
+  __syncthreads();
+  Drawn drawn{NOT_MINE, 0.f, 0.f};
+  if (orders.draws && sampling::legal(own->filters)) {
+    const auto* logits = static_cast<const typename Row::Element*>(p.logits) + r * p.row_stride;
+    Row row(logits, static_cast<int32_t>(p.vocab), log2_ranks, room, shared, own);
+    __syncthreads();  // the barriers of the copies are ready
+    drawn = draw<FILTERS>(row, p, r, own->filters, own->masked);
+  } else if (Row::is_first_thread()) {
+    drawn.token = orders.draws ? -1 : 0;
+  }
+  Row::sync();  // all have read the state that one thread moves on, and the memory of their peers
+  if (drawn.token != NOT_MINE) sampling::emit_logits(p, r, drawn);
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool HAS_CLUSTERS = false;
+#else
+constexpr bool HAS_CLUSTERS = true;
+#endif
+
+template <class T, class Storage, class Peers, class WeightSum, bool FILTERS>
+__global__ void __launch_bounds__(SAMPLE_THREADS<FILTERS>, 2)
+    sample_kernel(SampleParams p, int log2_ranks, int32_t room, uint32_t own_offset) {
+  using Row = SampledRow<T, Storage, Peers, WeightSum>;
+  if constexpr (HAS_CLUSTERS || !Row::RESIDENT) sample_row<FILTERS, Row>(p, log2_ranks, room, own_offset);
 }
 
 constexpr int FINISH_THREADS = 1024;
@@ -145,26 +156,45 @@ __global__ void __launch_bounds__(FINISH_THREADS, 1) finish_kernel(SampleParams 
   if (p.broken != nullptr && broken >= 0 && *p.broken == 0) *p.broken = static_cast<int32_t>(broken) + 1;
 }
 
-template <class T>
+// Whether any row may have a filter, as far as the host knows.
+bool may_filter(const SampleParams& p) {
+  const Filters& all = p.all;
+  return p.top_k != nullptr || p.top_p != nullptr || p.min_p != nullptr || all.top_k > 0 || all.top_p < 1 ||
+         all.min_p > 0;
+}
+
+template <class T, bool FILTERS>
 LaunchResult sample_rows(const SampleParams& p, cudaStream_t stream) {
-  const bool may_filter = p.temperature != nullptr || p.top_k != nullptr || p.top_p != nullptr ||
-                          p.min_p != nullptr || sampling::filters_any(p.all);
-  const size_t own_bytes = may_filter ? sizeof(SampleShared) : SAMPLE_BYTES;
+  const size_t own_bytes = sizeof(RowShared) + (FILTERS ? sizeof(SearchShared) : 0);
   LogitsLaunch shape = logits_launch(p.dtype, p.vocab, /*rereads=*/true);
-  if (shape.resident && shape.shared_bytes + own_bytes > most_shared_bytes())
-    shape = {false, 1, SAMPLE_THREADS, PASS_HEADER_BYTES};
+  const bool fits = shape.shared_bytes + own_bytes <= most_shared_bytes();
+  if (shape.resident && (!fits || (FILTERS && !fast_doubles())))
+    shape = {false, 1, SAMPLE_THREADS<FILTERS>, PASS_HEADER_BYTES};
   if (!shape.resident)  // taken from the memory that would keep part of the row
     shape.shared_bytes =
         std::max(PASS_HEADER_BYTES, shape.shared_bytes - std::min(shape.shared_bytes, own_bytes));
   const int64_t ctas = p.rows * shape.cluster;
   if (ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "sample_kernel"};
   const Grid grid{dim3(static_cast<unsigned>(ctas)),
-                  dim3(static_cast<unsigned>(std::min(shape.threads, SAMPLE_THREADS))),
+                  dim3(static_cast<unsigned>(std::min(shape.threads, SAMPLE_THREADS<FILTERS>))),
                   shape.shared_bytes + own_bytes, static_cast<unsigned>(shape.cluster)};
   const int32_t room = static_cast<int32_t>((shape.shared_bytes - PASS_HEADER_BYTES) / sizeof(Vec16));
   const uint32_t offset = static_cast<uint32_t>(shape.shared_bytes);
-  if (!shape.resident) return launch<sample_kernel<T, Streamed, Solo>>(grid, stream, p, 0, room, offset);
-  return launch<sample_kernel<T, Resident, Cluster>>(grid, stream, p, log2_of(shape.cluster), room, offset);
+  if (!shape.resident)
+    return launch<sample_kernel<T, Streamed, Solo, IntegerSum, FILTERS>>(grid, stream, p, 0, room, offset);
+  const int ranks = log2_of(shape.cluster);
+  if constexpr (!FILTERS) {
+    if (!fast_doubles())
+      return launch<sample_kernel<T, Resident, Cluster, IntegerSum, FILTERS>>(grid, stream, p, ranks, room,
+                                                                              offset);
+  }
+  return launch<sample_kernel<T, Resident, Cluster, DoubleSum, FILTERS>>(grid, stream, p, ranks, room,
+                                                                         offset);
+}
+
+template <class T>
+LaunchResult sample_rows(const SampleParams& p, cudaStream_t stream) {
+  return may_filter(p) ? sample_rows<T, true>(p, stream) : sample_rows<T, false>(p, stream);
 }
 
 }  // namespace

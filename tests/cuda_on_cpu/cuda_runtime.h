@@ -45,6 +45,21 @@ inline uint32_t __float_as_uint(float x) { return std::bit_cast<uint32_t>(x); }
 inline float __uint_as_float(uint32_t x) { return std::bit_cast<float>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
+inline double __hiloint2double(int high, int low) {
+  return std::bit_cast<double>(static_cast<uint64_t>(static_cast<uint32_t>(high)) << 32 |
+                               static_cast<uint32_t>(low));
+}
+inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
+// a b + c, rounded down; the product must be exact. Two-sum has the sum's error, whose sign decides.
+inline double __fma_rd(double a, double b, double c) {
+  const double product = a * b, sum = product + c;
+  const double kept = sum - product, error = (product - (sum - kept)) + (c - kept);
+  return error < 0 ? std::nextafter(sum, -INFINITY) : sum;
+}
+inline float __double2float_ru(double x) {
+  const float nearest = static_cast<float>(x);
+  return nearest < x ? std::nextafter(nearest, INFINITY) : nearest;
+}
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }

@@ -36,6 +36,7 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrSingleToDoublePrecisionPerfRatio,
 };
 
 inline cudaError_t cudaGetDevice(int* device) {
@@ -53,6 +54,9 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr name, int) 
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = cuda_on_cpu::device.sm_bytes;
+      return cudaSuccess;
+    case cudaDevAttrSingleToDoublePrecisionPerfRatio:
+      *value = cuda_on_cpu::device.capability <= 10 ? 2 : 64;
       return cudaSuccess;
   }
   return cudaErrorInvalidValue;
