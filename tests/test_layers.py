@@ -42,9 +42,10 @@ INNER_ROOMS: dict[str, dict[str, set[str]]] = {
         "sandbox": set(),
     },
     "integrations": {
+        "request_values": set(),  # a file that two of them share
         "transformers": set(),
-        "trl": set(),
-        "vllm": set(),
+        "trl": {"request_values"},
+        "vllm": {"request_values"},
     },
     "evaluate": {
         "engines": set(),

@@ -9,8 +9,8 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, gather_object
 
 from elastic.budget import Budget, Markers, Phase
+from elastic.integrations.request_values import RequestBudget, values_of
 from elastic.integrations.trl.generation import Generation
-from elastic.integrations.trl.request_values import request_values
 from elastic.rollout import RolloutBatch
 from elastic.rollout.plan.default_markers import default_markers
 from elastic.rollout.record.foreign import foreign_batch
@@ -50,9 +50,9 @@ class VLLMServer:
         if self._markers is None:
             self._markers = default_markers(tokenizer)
         markers = self._markers
+        stated = None if phase is None else Phase[phase.upper()]
         phases = [
-            markers.initial_phase(prompt) if phase is None else Phase[phase.upper()]
-            for prompt in generation.prompts
+            markers.initial_phase(prompt) if stated is None else stated for prompt in generation.prompts
         ]
         rows = zip(generation.prompts, budgets, phases, strict=True)
         limits = [
@@ -62,7 +62,7 @@ class VLLMServer:
             for _, budget, start in rows
         ]
         requests = [
-            (prompt, {"max_tokens": limit, "vllm_xargs": request_values(budget, phase)})
+            (prompt, {"max_tokens": limit, "vllm_xargs": values_of(RequestBudget(budget, phase=stated))})
             for prompt, budget, limit in zip(generation.prompts, budgets, limits, strict=True)
         ]
         completions, logprobs = self._completed(trainer, generation, requests)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Budget, Markers, Phase, Source
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.table import BudgetTables
 from elastic.integrations.vllm.v1 import Group, V1Budgets
-from elastic.integrations.vllm.values import RequestBudget
 from elastic.rollout.outcome import Outcome
 from elastic.rollout.plan.limits import Limits
 from elastic.rollout.plan.plan import Plan

@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Any
 
 from elastic.budget import Phase
+from elastic.integrations.request_values import RequestBudget, under_our_names
 from elastic.integrations.vllm.settings import Settings
-from elastic.integrations.vllm.values import RequestBudget, under_our_names
 
 
 class Refusal:

@@ -11,8 +11,8 @@ import torch
 
 from elastic.budget import Markers
 from elastic.budget.eos import eos_tuple, tokenizer_eos
+from elastic.integrations.request_values import RequestBudget, check_defaults, read_values
 from elastic.integrations.vllm.table import BudgetTables
-from elastic.integrations.vllm.values import RequestBudget, check_defaults, read_values
 from elastic.rollout.plan.default_markers import choose_markers
 from elastic.sampling import row_seed
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Markers, Phase
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.table import BudgetTable, BudgetTables
-from elastic.integrations.vllm.values import RequestBudget
 from elastic.ops.state import BUDGET, STATE_WIDTH
 from elastic.sampling import SampleOutput
 

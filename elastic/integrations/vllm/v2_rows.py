@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.settings import Settings
 from elastic.integrations.vllm.table import BudgetTable
 from elastic.integrations.vllm.v2_states import Kept, SlotStates
-from elastic.integrations.vllm.values import RequestBudget
 
 # A request's own row, on its SamplingParams. vLLM hands on the same object when a preempted request returns,
 # as long as scheduler and worker share a process; else the request is read back from its tokens alone.

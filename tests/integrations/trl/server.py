@@ -4,8 +4,8 @@ from typing import Any
 
 from elastic import RolloutEngine
 from elastic.budget import FinishReason
+from elastic.integrations.request_values import read_values
 from elastic.integrations.trl.server import PROCESSOR
-from elastic.integrations.vllm.values import read_values
 from elastic.sampling import Sampling
 
 

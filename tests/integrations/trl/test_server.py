@@ -8,8 +8,6 @@ from trl import GRPOTrainer
 
 from elastic import Budget
 from elastic.integrations.trl import ElasticGRPOTrainer, elastic_rollout_func
-from elastic.integrations.trl.request_values import request_values
-from elastic.integrations.vllm.values import read_values
 from tests.integrations.trl.runs import build, logged, prepared, prompts, weights
 from tests.integrations.trl.server import connect
 
@@ -23,21 +21,6 @@ def server_trainer(model_path, tmp_path, trainer_class=GRPOTrainer, budget=BUDGE
     rollouts = elastic_rollout_func(budget, **draw)
     trainer = build(trainer_class, model_path, tmp_path, rollout_func=rollouts, **options)
     return trainer, connect(trainer, **(client or {}))
-
-
-@pytest.mark.parametrize(
-    "budget",
-    [
-        BUDGET,
-        Budget.unlimited(),
-        Budget.vanilla(9),
-        Budget(9, 4, closing="qwen3", grace=2, boundary=("\n",), whole_characters=True, on_reopen="forbid"),
-        Budget(9, 4, min_thinking=3, max_extensions=2, extension="Hm", notices=((3, "hm"), (5, "no"))),
-    ],
-    ids=str,
-)
-def test_the_server_reads_the_budget_that_was_written(budget):
-    assert read_values(request_values(budget), {"thinking_budget": 1, "solution_budget": 1}).budget == budget
 
 
 def test_a_group_is_one_request_with_its_budget_seed_and_room_for_the_end(model_path, tmp_path):

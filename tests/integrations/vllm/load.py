@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic import Budget, load_model, replay
-from elastic.integrations.vllm.values import RequestBudget, values_of
+from elastic.integrations.request_values import RequestBudget, values_of
 from elastic.rollout.plan.default_markers import default_markers
 from tests.integrations.vllm.server import Server, serving
 from tests.integrations.vllm.sums import SUMS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic.budget import Budget
-from elastic.integrations.vllm.values import RequestBudget, values_of
+from elastic.integrations.request_values import RequestBudget, values_of
 
 PROCESSOR = "elastic.integrations.vllm:ElasticBudgets"
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from elastic.integrations.vllm.values import VALUES
+from elastic.integrations.request_values import VALUES
 from tests.integrations.pages import DOCS
 
 PAGE = DOCS / "vllm.md"

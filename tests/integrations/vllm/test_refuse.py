@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from elastic.budget import Budget
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.refuse import Refusal
-from elastic.integrations.vllm.values import RequestBudget
 from tests.integrations.vllm.v2_steps import Settings
 
 PLAIN = {

@@ -5,7 +5,7 @@ from itertools import groupby
 import pytest
 
 from elastic.budget import Phase
-from elastic.integrations.vllm.values import RequestBudget
+from elastic.integrations.request_values import RequestBudget
 from tests.integrations import scripted_model
 from tests.integrations.rules import REFUSED, SCENARIOS, TAGS
 from tests.integrations.vllm.offline import engine, params, tokens

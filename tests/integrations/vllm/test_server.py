@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from elastic import Budget
-from elastic.integrations.vllm.values import RequestBudget, values_of
+from elastic.integrations.request_values import RequestBudget, values_of
 from tests.integrations.vllm.sums import BUDGETS, SAMPLINGS, own_tokens, prompt_ids
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"

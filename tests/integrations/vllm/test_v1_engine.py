@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elastic import Budget, Phase, RolloutEngine, Sampling
-from elastic.integrations.vllm.values import RequestBudget
+from elastic.integrations.request_values import RequestBudget
 from tests.integrations.vllm.offline import PROCESSOR, engine, params, tokens
 from tests.integrations.vllm.sums import BUDGETS, SAMPLINGS, own_tokens, prompt_ids, requests
 

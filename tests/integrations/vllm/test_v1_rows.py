@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from elastic.budget import Budget
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.v1 import V1Budgets
-from elastic.integrations.vllm.values import RequestBudget
 from tests.integrations.vllm.v2_steps import SLOTS, THINKING, Settings, logits_after, params, plain
 from tests.rollout.small_models import VOCAB
 

@@ -17,7 +17,7 @@ import pytest
 
 from elastic import RolloutEngine, Sampling
 from elastic.budget import FinishReason
-from elastic.integrations.vllm.values import RequestBudget, read_values, values_of
+from elastic.integrations.request_values import RequestBudget, read_values, values_of
 from tests.integrations import scripted_model
 from tests.integrations.rules import REFUSED, TAGS
 from tests.integrations.vllm.bigrams import EOS, bigram_model, save

@@ -12,11 +12,11 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from elastic.budget import Budget, Phase
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.table import BudgetTables
 from elastic.integrations.vllm.v2 import V2Budgets
 from elastic.integrations.vllm.v2_rows import Rows
 from elastic.integrations.vllm.v2_states import SlotStates
-from elastic.integrations.vllm.values import RequestBudget
 from tests.integrations.vllm.v2_steps import (
     ANSWERING,
     END,

@@ -14,9 +14,9 @@ import torch
 
 from elastic import ops
 from elastic.budget import Budget, Markers, Phase
+from elastic.integrations.request_values import RequestBudget
 from elastic.integrations.vllm.table import BudgetTables
 from elastic.integrations.vllm.v2 import V2Budgets
-from elastic.integrations.vllm.values import RequestBudget
 from tests.rollout.small_models import VOCAB, make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from elastic.budget import Budget, Phase
-from elastic.integrations.vllm.values import (
+from elastic.integrations.request_values import (
     BY_NAME,
     VALUES,
     RequestBudget,
