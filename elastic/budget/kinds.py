@@ -27,6 +27,10 @@ class Phase(IntEnum):
     DONE = 5
 
 
+# Where a row may start, by the name that a caller states.
+START_PHASES = {phase.name.lower(): phase for phase in (Phase.OPENING, Phase.THINKING, Phase.SOLUTION)}
+
+
 class FinishReason(IntEnum):
     """Why a row ended. STOP: an EOS, or a stop string of the engine. LENGTH: the row reached the engine's
     length limit before its budget. CANCELLED: somebody ended it from outside.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elastic.budget import CLOSINGS
+from elastic.budget import CLOSINGS, START_PHASES
 from elastic.commands.generate_request import MAX_ROWS
 
 
@@ -46,7 +46,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     )
     prompts.add_argument(
         "--phase",
-        choices=("opening", "thinking", "solution"),
+        choices=tuple(START_PHASES),
         help="where completions begin; by default the end of each prompt says it",
     )
     prompts.add_argument(

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from elastic.budget import Budget, Markers, Phase
-
-_PHASES = {phase.name.lower(): phase for phase in (Phase.OPENING, Phase.THINKING, Phase.SOLUTION)}
+from elastic.budget import START_PHASES, Budget, Markers, Phase
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ def _notices(name: str, value: Any) -> Any:
 
 
 def _phase(name: str, value: Any) -> Phase:
-    if not isinstance(value, str) or value not in _PHASES:
-        raise ValueError(f"{name}: expected one of {', '.join(_PHASES)}, got {value!r}")
-    return _PHASES[value]
+    if not isinstance(value, str) or value not in START_PHASES:
+        raise ValueError(f"{name}: expected one of {', '.join(START_PHASES)}, got {value!r}")
+    return START_PHASES[value]
 
 
 def _count(name: str, value: Any) -> int:
@@ -132,7 +130,9 @@ VALUES = (
     RequestValue("on_reclose", "on_reclose", _plain, '"count" or "forbid": end markers behind a cut (R20)'),
     RequestValue("whole_characters", "whole_characters", _flag, "1: cuts wait for whole characters (R21)"),
     RequestValue("end_markers", "end_markers", _texts, "further natural ends of thinking (R18)"),
-    RequestValue("start_in", "phase", _phase, f"{', '.join(_PHASES)}; by default the prompt says it (R9)"),
+    RequestValue(
+        "start_in", "phase", _phase, f"{', '.join(START_PHASES)}; by default the prompt says it (R9)"
+    ),
     RequestValue("thinking_used", "thinking_used", _count, "tokens already thought (R19); needs `start_in`"),
     RequestValue("may_be_cut", "may_be_cut", _flag, "1: `max_tokens` may end thinking or the closing text"),
 )

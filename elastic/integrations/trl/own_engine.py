@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from elastic.budget import Budget
+from elastic.budget import Budget, Phase
 from elastic.integrations.trl.generation import Generation
 from elastic.models.rollout_model import RolloutModel
 from elastic.models.threads import threads_for
@@ -22,14 +22,14 @@ class OwnEngine:
         options: of `RolloutEngine`.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, **options: Any) -> None:
         self._options = options
         self._model: Any = None
         self._weights: RolloutModel | None = None
         self._engine: RolloutEngine | None = None
 
     def generate(
-        self, trainer: Any, generation: Generation, budgets: Sequence[Budget], phase: str | None
+        self, trainer: Any, generation: Generation, budgets: Sequence[Budget], phase: Phase | None
     ) -> RolloutBatch:
         """One completion for each row, on the CPU.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from elastic.budget import Budget, FinishReason, Markers
+from elastic.budget import START_PHASES, Budget, FinishReason, Markers, Phase
 from elastic.integrations.trl.generation import Generations
 from elastic.integrations.trl.group_budgets import GroupBudgets
 from elastic.integrations.trl.own_engine import OwnEngine
@@ -15,7 +15,6 @@ from elastic.integrations.trl.server import VLLMServer
 from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import Measures, measure
 
-_PHASES = (None, "opening", "thinking", "solution")
 _UNUSED = {  # options of a GRPOConfig for other ways to generate
     "repetition_penalty": 1.0,
     "generation_kwargs": None,
@@ -63,11 +62,11 @@ def elastic_rollout_func(
         TypeError, ValueError: a bad argument, before anything runs. The first call names options of the
             trainer that rollouts under budgets cannot honour.
     """
-    if phase not in _PHASES:
-        raise ValueError(f"phase: expected 'opening', 'thinking', 'solution' or None, got {phase!r}")
-    engine = {"markers": markers, "max_rows": max_rows, "attention": attention, "compile": compile}
-    engines = (OwnEngine(engine), VLLMServer(markers))
-    return Rollout(GroupBudgets(budget, **draw), *engines, mask_cut_solutions, phase)
+    if phase is not None and phase not in START_PHASES:
+        raise ValueError(f"phase: expected one of {', '.join(START_PHASES)} or None, got {phase!r}")
+    own = OwnEngine(markers=markers, max_rows=max_rows, attention=attention, compile=compile)
+    start = None if phase is None else START_PHASES[phase]
+    return Rollout(GroupBudgets(budget, **draw), own, VLLMServer(markers), mask_cut_solutions, start)
 
 
 class Rollout:
@@ -79,7 +78,7 @@ class Rollout:
         own: OwnEngine,
         server: VLLMServer,
         mask_cut_solutions: bool,
-        phase: str | None,
+        phase: Phase | None,
     ) -> None:
         self._budgets, self._own, self._server = budgets, own, server
         self._mask_cut_solutions, self._phase = mask_cut_solutions, phase

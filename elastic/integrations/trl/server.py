@@ -32,7 +32,7 @@ class VLLMServer:
         self._logprobs_mode = ""
 
     def generate(
-        self, trainer: Any, generation: Generation, budgets: Sequence[Budget], phase: str | None
+        self, trainer: Any, generation: Generation, budgets: Sequence[Budget], phase: Phase | None
     ) -> RolloutBatch:
         """One completion for each row, on the CPU. Every process must call it.
 
@@ -50,10 +50,7 @@ class VLLMServer:
         if self._markers is None:
             self._markers = default_markers(tokenizer)
         markers = self._markers
-        stated = None if phase is None else Phase[phase.upper()]
-        phases = [
-            markers.initial_phase(prompt) if stated is None else stated for prompt in generation.prompts
-        ]
+        phases = [markers.initial_phase(prompt) if phase is None else phase for prompt in generation.prompts]
         rows = zip(generation.prompts, budgets, phases, strict=True)
         limits = [
             _most_tokens(
@@ -62,7 +59,7 @@ class VLLMServer:
             for _, budget, start in rows
         ]
         requests = [
-            (prompt, {"max_tokens": limit, "vllm_xargs": values_of(RequestBudget(budget, phase=stated))})
+            (prompt, {"max_tokens": limit, "vllm_xargs": values_of(RequestBudget(budget, phase=phase))})
             for prompt, budget, limit in zip(generation.prompts, budgets, limits, strict=True)
         ]
         completions, logprobs = self._completed(trainer, generation, requests)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from elastic import ops
-from elastic.budget import Budget, FinishReason, Phase
+from elastic.budget import START_PHASES, Budget, FinishReason, Phase
 from elastic.budget.marker_text import thinking_tokens
 from elastic.budget.markers import Markers
 from elastic.budget.token_text import added_tokens, encode
@@ -20,7 +20,6 @@ from elastic.rollout.record.batch import RolloutBatch
 
 PhaseName = str | Phase  # "opening", "thinking" or "solution"
 
-_PHASES = {phase.name.lower(): phase for phase in (Phase.OPENING, Phase.THINKING, Phase.SOLUTION)}
 _NAMES = "'opening', 'thinking' or 'solution'"
 
 
@@ -87,10 +86,10 @@ def _stated_phases(phase: Any, prompts: int) -> list[Phase | None]:
 
 
 def _phase(value: Any, where: str) -> Phase:
-    if isinstance(value, Phase) and value in _PHASES.values():
+    if isinstance(value, Phase) and value in START_PHASES.values():
         return value
-    if isinstance(value, str) and not isinstance(value, Phase) and value in _PHASES:
-        return _PHASES[value]
+    if isinstance(value, str) and not isinstance(value, Phase) and value in START_PHASES:
+        return START_PHASES[value]
     raise ValueError(f"{where}: expected {_NAMES}, got {value!r}")
 
 

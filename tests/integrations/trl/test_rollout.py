@@ -244,7 +244,7 @@ def test_tools_are_refused(model_path, tmp_path):
 
 
 def test_an_unknown_argument_is_refused():
-    with pytest.raises(ValueError, match=r"phase: expected 'opening', .* got 'x'"):
+    with pytest.raises(ValueError, match=r"phase: expected one of opening, .* got 'x'"):
         elastic_rollout_func(BUDGET, phase="x")
     with pytest.raises(TypeError, match="unexpected keyword argument 'thinking_lo'"):
         elastic_rollout_func(BUDGET, thinking_lo=3)

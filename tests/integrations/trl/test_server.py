@@ -55,7 +55,7 @@ def test_forced_tokens_and_the_end_of_a_spent_row_carry_no_loss(model_path, tmp_
     assert cut > 0
 
 
-@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+@pytest.mark.parametrize("mode", ["token_mask", "sequence_truncate"])
 def test_importance_sampling_corrections_are_trls(model_path, tmp_path, mode):
     trained = []
     options = {"vllm_importance_sampling_mode": mode, "vllm_importance_sampling_clip_max": 1.02}

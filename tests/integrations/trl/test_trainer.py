@@ -1,6 +1,9 @@
 """ElasticGRPOTrainer trains as GRPOTrainer does: same losses, gradients, metrics and weights."""
 
+import inspect
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from trl import GRPOTrainer
 
 from elastic import Budget
 from elastic.integrations.trl import ElasticGRPOTrainer, elastic_rollout_func
-from tests.integrations.trl.runs import build, logged, prompts, save_model, weights
+from tests.integrations.trl.runs import build, logged, prepared, prompts, save_model, weights
 
 BUDGET = Budget(thinking=8, solution=6)
 
@@ -70,8 +73,29 @@ def test_high_entropy_tokens_and_the_off_policy_mask(model_path, tmp_path):
     assert (weights(ours) - weights(plain)).abs().max() > 1e-3
 
 
-def test_rewards_scaled_over_the_batch(model_path, tmp_path):
-    assert_same(*both(model_path, tmp_path, scale_rewards="batch"))
+@pytest.mark.parametrize("loss", ["grpo", "bnpo", "dapo"])
+def test_a_micro_batch_without_loss_tokens_has_a_loss_and_a_gradient_of_0(model_path, tmp_path, loss):
+    """As where `mask_cut_solutions` leaves no row."""
+    rollouts = elastic_rollout_func(BUDGET)
+    trainer = build(ElasticGRPOTrainer, model_path, tmp_path, rollout_func=rollouts, loss_type=loss, beta=0.1)
+    inputs = prepared(trainer)
+    inputs |= {"tool_mask": torch.zeros_like(inputs["tool_mask"]), "num_items_in_batch": torch.tensor(0)}
+    loss_value = trainer.compute_loss(trainer.model, inputs)
+    loss_value.backward()
+    gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    assert loss_value.item() == 0
+    assert gradients
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_what_trls_loss_reads_is_read_or_refused_here():
+    """An option that a later TRL's loss has would otherwise do nothing."""
+    names = set(re.findall(r"self\.(?:args\.)?(\w+)", inspect.getsource(GRPOTrainer._compute_loss)))
+    room = "".join(path.read_text() for path in Path(inspect.getfile(ElasticGRPOTrainer)).parent.glob("*.py"))
+    unknown = {name for name in names if not re.search(rf"\b{name}\b", room)}
+    # of vespo and of the entropy bonus, which are refused, and the logits that are not computed
+    refused = re.compile(r"vespo_|get_gamma_weights|_?entropy_|_last_world_entropy|_get_per_token_logps")
+    assert [name for name in unknown if not refused.match(name)] == []
 
 
 def test_gradient_checkpointing_and_evaluations(model_path, tmp_path):
