@@ -5,6 +5,7 @@ from elastic.rollout.engine import RolloutEngine
 from elastic.rollout.plan.plan import OutOfContext
 from elastic.rollout.plan.prompts import ChatPrompt, chat_prompts
 from elastic.rollout.record.batch import RolloutBatch
+from elastic.rollout.record.foreign import foreign_batch
 from elastic.rollout.resume import resume
 from elastic.rollout.stream import Finished, Stream
 from elastic.rollout.watch import Token
@@ -19,6 +20,7 @@ __all__ = [
     "Token",
     "chat_prompts",
     "cut_thoughts",
+    "foreign_batch",
     "resume",
     "solutions_behind_cuts",
 ]

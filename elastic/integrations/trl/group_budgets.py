@@ -47,7 +47,7 @@ class GroupBudgets:
                 self._check_low(name, low)
         if self._columns and len(self._listed) > 1:
             raise ValueError("budget: expected one Budget, whose fields the columns replace, got a list")
-        self._tables: dict[tuple[int, ...], dict[str, Budget]] = {}
+        self._tables: dict[tuple[int, ...], tuple[Sequence[Any], dict[str, Budget]]] = {}
 
     def _check_low(self, name: str, low: int) -> None:
         if name in self._columns:
@@ -106,8 +106,8 @@ class GroupBudgets:
             table: dict[str, Budget] = {}
             for dataset in datasets:
                 self._read(dataset, table)
-            self._tables[key] = table
-        return self._tables[key]
+            self._tables[key] = datasets, table  # held, so that no other dataset gets its id
+        return self._tables[key][1]
 
     def _read(self, dataset: Any, table: dict[str, Budget]) -> None:
         if not hasattr(dataset, "__len__"):

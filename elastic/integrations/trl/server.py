@@ -11,9 +11,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from elastic.budget import Budget, Markers, Phase
 from elastic.integrations.request_values import RequestBudget, values_of
 from elastic.integrations.trl.generation import Generation
-from elastic.rollout import RolloutBatch
+from elastic.rollout import RolloutBatch, foreign_batch
 from elastic.rollout.plan.default_markers import default_markers
-from elastic.rollout.record.foreign import foreign_batch
 
 PROCESSOR = "elastic.integrations.vllm:ElasticBudgets"
 _MOST_REQUESTS = 64  # at a time
