@@ -43,8 +43,9 @@ class VLLMEngine:
         max_rows: most rows decoded together, vLLM's `max_num_seqs`.
         eos_ids: as for `RolloutEngine`.
         max_length: as for `RolloutEngine`; vLLM's `max_model_len`.
-        options: others of `vllm.LLM`, as `gpu_memory_utilization` or `enforce_eager`. `dtype` is by default
-            that of a loaded model, and for a path that of `elastic.load_model`.
+        options: others of `vllm.LLM`, as `gpu_memory_utilization`. `dtype` is by default that of a loaded
+            model, and for a path that of `elastic.load_model`; `enforce_eager` is True on a CPU, where vLLM
+            takes a minute to compile even a small model.
 
     Attributes:
         model: the loaded model; None for a path.
@@ -83,7 +84,8 @@ class VLLMEngine:
         self.markers = default_markers(tokenizer) if markers is None else markers
         limits = model_limits(described, tokenizer, self.markers, eos_ids, max_length)
         self._rows = CallRows(tokenizer, self.markers, limits, max_rows)
-        options = {"dtype": self._dtype(described), "max_model_len": limits.context, **options}
+        defaults = {"dtype": self._dtype(described), "enforce_eager": check_device("auto").type == "cpu"}
+        options = {**defaults, "max_model_len": limits.context, **options}
         if self.model is None:
             self._llm = open_llm(self._rows, model=os.fspath(folder(model)), **options)
         else:

@@ -16,7 +16,7 @@ LOGPROBS = ("logprobs", "full_logprobs")
 @pytest.fixture(scope="module")
 def engine(vllm, tiny):
     """An engine with fewer rows at a time than a call has."""
-    engine = open_engine("vllm", *tiny, max_rows=6, enforce_eager=True)
+    engine = open_engine("vllm", *tiny, max_rows=6)
     yield engine
     engine.close()
 

@@ -46,7 +46,7 @@ def difference(engine, model):
 def test_after_a_refresh_logprobs_are_those_of_the_new_weights(vllm, tied):
     """Queries, keys and values are one matrix there; a prompt's old keys are in the prefix cache."""
     model = small_model(tied)
-    with closing(VLLMEngine(model, make_tokenizer(), max_rows=4, enforce_eager=True)) as engine:
+    with closing(VLLMEngine(model, make_tokenizer(), max_rows=4)) as engine:
         assert difference(engine, model) < 1e-5
         with torch.no_grad():
             for weight in model.parameters():
@@ -60,7 +60,7 @@ def test_a_model_by_its_path_has_the_same_rows(vllm, tiny):
     prompts = [f"{sum_} <think>" for sum_ in SUMS]
     call = {"budget": Budget(12, 9), "sampling": Sampling(1.0, seed=3), "samples_per_prompt": 2}
     own = RolloutEngine(*tiny).generate(prompts, **call)
-    with closing(VLLMEngine("tiny", max_rows=8, enforce_eager=True)) as engine:
+    with closing(VLLMEngine("tiny", max_rows=8)) as engine:
         batch = engine.generate(prompts, **call)
         with pytest.raises(ValueError, match="refresh: expected an engine of a loaded model"):
             engine.refresh()
@@ -72,7 +72,7 @@ def test_without_end_tokens_rows_end_at_their_budgets(vllm, tiny):
     prompts = [f"{sum_} <think>" for sum_ in SUMS]
     call = {"budget": Budget(6, 20), "sampling": Sampling(1.0, seed=3)}
     own = RolloutEngine(*tiny, eos_ids=()).generate(prompts, **call)
-    with closing(VLLMEngine(*tiny, max_rows=8, eos_ids=(), enforce_eager=True)) as engine:
+    with closing(VLLMEngine(*tiny, max_rows=8, eos_ids=())) as engine:
         batch = engine.generate(prompts, **call)
     assert torch.equal(batch.tokens, own.tokens)
     assert torch.equal(batch.finish_reason, own.finish_reason)
