@@ -38,7 +38,7 @@ def test_rows_and_record_are_the_own_engines(engine, tiny, sampling):
 
 
 def test_kept_sets_are_the_own_engines(engine, tiny):
-    sampling = Sampling(1.5, top_k=9, top_p=0.9, most_kept=6, seed=2)
+    sampling = Sampling(1.5, top_k=9, top_p=0.9, most_kept=1, seed=2)
     kept = [made.generate(PROMPTS, BUDGETS[:2], 4, sampling).kept for made in (engine, RolloutEngine(*tiny))]
     assert torch.equal(kept[0].counts, kept[1].counts)
     assert torch.equal(kept[0].ids, kept[1].ids)
