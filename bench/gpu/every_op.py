@@ -5,6 +5,7 @@ result is wrong.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ LOSSES = ("grpo", "dapo", "gspo", "cispo", "sapo")
 VOCABULARIES = (37, 4096, 20_011)
 # The table's own choice; a row streamed; a row in one block; rows in clusters.
 LAUNCHES = ((-1, 0), (0, 256), (1, 256), (2, 256), (8, 512))
+RINGS = ((-1, 0, "ring"), (4, 0, "ring_direct"))
 TOKENS = 6
 
 
@@ -130,12 +132,28 @@ def sample_op(device: torch.device, vocab: int, dtype: torch.dtype) -> None:
         assert_same(f"sample: logprobs, {options}", drawn[0].logprobs, drawn[1].logprobs, 1e-4)
 
 
+def rings(
+    device: torch.device, dtypes: Sequence[torch.dtype], set_launch: Callable[..., bool] | None
+) -> None:
+    for launch in RINGS:
+        if set_launch and device.type == "cuda":
+            set_launch(*launch)
+        for vocab in VOCABULARIES:
+            for dtype in dtypes:
+                loss_ops(device, vocab, dtype)
+    print("the ring agrees with the CPU")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    device = torch.device(parser.parse_args().device)
+    parser.add_argument("--ring", action="store_true", help="the losses on the ring, and nothing else")
+    args = parser.parse_args()
+    device = torch.device(args.device)
     set_launch = getattr(_extension.load_extension(), "set_logits_launch", None)
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    if args.ring:
+        return rings(device, dtypes, set_launch)
     for launch in LAUNCHES if set_launch and device.type == "cuda" else LAUNCHES[:1]:
         if set_launch:
             set_launch(*launch)

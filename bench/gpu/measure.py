@@ -42,13 +42,15 @@ def jobs(kind: str, tiny: bool) -> dict[str, Callable[[Device], Case]]:
     return {entry.name: entry.make for entry in [cases.copy(sizes), *listed]}
 
 
-def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype]]:
-    """Tokens, vocabulary and dtype of each sweep by name."""
+def tune_jobs(tiny: bool) -> dict[str, tuple[int, int, torch.dtype, list[tune.Launch]]]:
+    """Tokens, vocabulary, dtype and launches of each sweep by name; the ring's, which may hang, come last."""
     if tiny:
-        return {"301 float32": (8, 301, F32)}
-    sizes = {BF16: 4096, F32: 2048}
-    vocabularies = (cases.V, MODELS[LLAMA].vocab)
-    return {f"{v} {name_of(dtype)}": (n, v, dtype) for v in vocabularies for dtype, n in sizes.items()}
+        return {"301 float32": (8, 301, F32, tune.PASSES), "301 float32 ring": (8, 301, F32, tune.RINGS)}
+    sizes = [
+        (v, dtype, n) for v in (cases.V, MODELS[LLAMA].vocab) for dtype, n in ((BF16, 4096), (F32, 2048))
+    ]
+    passes = {f"{v} {name_of(dtype)}": (n, v, dtype, tune.PASSES) for v, dtype, n in sizes}
+    return passes | {f"{v} {name_of(dtype)} ring": (n, v, dtype, tune.RINGS) for v, dtype, n in sizes}
 
 
 def set_logits_launch() -> tune.SetLaunch | None:
@@ -58,6 +60,10 @@ def set_logits_launch() -> tune.SetLaunch | None:
 def shape_of_table(choice: Choice) -> str:
     """What the table gives rows of this size."""
     shape = _extension.load_extension().logits_launch(choice.dtype, choice.vocab, choice.op == "grpo_loss")
+    if shape["kernel"] != "pass":
+        return (
+            f"{shape['kernel']}, cluster {shape['cluster']}, {shape['slots']} x {shape['slot_bytes']} bytes"
+        )
     return f"cluster {shape['cluster'] if shape['resident'] else 0}, {shape['threads']} threads"
 
 
@@ -83,10 +89,10 @@ def measure_one(
         set_launch = set_logits_launch()
         if set_launch is None:
             raise RuntimeError("elastic._C has no set_logits_launch: the launch cannot be chosen")
-        tokens, vocab, dtype = tune_jobs(tiny)[name]
-        found = tune.sweep(device, set_launch, tokens, vocab, dtype, rounds)
+        tokens, vocab, dtype, launches = tune_jobs(tiny)[name]
+        found = tune.sweep(device, set_launch, tokens, vocab, dtype, rounds, launches)
         for choice in found:
-            if (choice.cluster, choice.threads) == TABLE and choice.median_ms is not None:
+            if choice.launch == TABLE and choice.median_ms is not None:
                 choice.why = shape_of_table(choice)
         kept["tuning"] += [asdict(choice) for choice in found]
         return True

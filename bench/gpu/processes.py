@@ -23,13 +23,14 @@ class Done:
     """How a command ended.
 
     Attributes:
-        code: its exit status; None where it was killed at its limit.
+        code: its exit status; None where it was killed at its limit, or because it was silent.
         lines: the last lines of its output.
     """
 
     code: int | None
     lines: list[str]
     seconds: float
+    silent: bool = False
 
     @property
     def last(self) -> str:
@@ -42,11 +43,13 @@ def run(
     environment: Mapping[str, str] | None = None,
     show: bool = True,
     on_line: Callable[[str], object] | None = None,
+    silence_s: float | None = None,
 ) -> Done:
     """Runs a command in the repository's root; at the limit it is killed with everything it started.
 
     Args:
         on_line: gets each line as it is printed, on another thread.
+        silence_s: so long without a line, and it is killed, too.
     """
     began, lines = time.monotonic(), deque[str](maxlen=KEPT_LINES)
     process = subprocess.Popen(
@@ -61,10 +64,12 @@ def run(
     )
 
     RUNNING.add(process)
+    heard = threading.Event()
 
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            heard.set()
             lines.append(line.rstrip("\n"))
             if show:
                 print(f"  {line}", end="", flush=True)
@@ -74,8 +79,11 @@ def run(
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     code: int | None
+    silent = False
     try:
-        code = process.wait(timeout=limit_s)
+        if silence_s is not None:
+            silent = _was_silent(process, heard, silence_s, limit_s)
+        code = None if silent else process.wait(timeout=max(limit_s - (time.monotonic() - began), 0))
     except subprocess.TimeoutExpired:
         code = None
     finally:
@@ -84,7 +92,23 @@ def run(
             process.wait()
         RUNNING.discard(process)
     reader.join(timeout=10)
-    return Done(code, list(lines), time.monotonic() - began)
+    return Done(code, list(lines), time.monotonic() - began, silent)
+
+
+def _was_silent(
+    process: subprocess.Popen[str], heard: threading.Event, silence_s: float, limit_s: float
+) -> bool:
+    """Waits for the process to end, at most `limit_s`; whether it printed nothing for `silence_s` before."""
+    end = last = time.monotonic()
+    end += limit_s
+    while process.poll() is None and time.monotonic() < end:
+        if heard.wait(timeout=0.1):
+            heard.clear()
+            last = time.monotonic()
+        elif time.monotonic() - last > silence_s:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def kill_all() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bench.gpu.launches import Choice, best, lines
+from bench.gpu.launches import TABLE, Choice, best, lines
 from bench.ops import sample_rows
 from bench.output import decode
 from bench.output.tables import cell, table
@@ -84,6 +84,12 @@ def ceiling_line(results: Sequence[dict[str, Any]]) -> str:
     return f"ceiling: {max(rates):.2f} TB/s of bytes read and written" if rates else "ceiling: not measured"
 
 
+def shown(choice: Choice) -> str:
+    """A launch's kernel and cluster size."""
+    ring = "" if choice.kernel == "table" else f"{choice.kernel} "
+    return ring + ("streamed" if choice.cluster == 0 else str(choice.cluster))
+
+
 def tuning_text(tuning: Sequence[dict[str, Any]]) -> str:
     """Every launch, the fastest of each op and size, and lines for a table in C++."""
     choices = [Choice(**entry) for entry in tuning]
@@ -93,7 +99,7 @@ def tuning_text(tuning: Sequence[dict[str, Any]]) -> str:
             c.op,
             c.dtype,
             str(c.vocab),
-            "table" if c.cluster < 0 else "streamed" if c.cluster == 0 else str(c.cluster),
+            "table" if c.launch == TABLE else shown(c),
             str(c.threads or "-"),
             cell(c.median_ms, ".4f"),
             c.why,

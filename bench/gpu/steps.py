@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from bench.gpu import processes
+from bench.gpu.launches import Choice, best, header, worthwhile
 from bench.output.results import ROOT
 
 Record = dict[str, Any]
@@ -27,6 +28,8 @@ JOB = "job: "  # what `bench.gpu.measure --list` puts before each name
 DONE = "done: "  # and `bench.gpu.measure` before the name of a job whose figures are in its file
 OUTCOME = re.compile(r"^(?P<test>\S+::.+?) (?P<outcome>PASSED|FAILED|ERROR)\b")
 KEPT = ("results", "tuning", "errors", "skipped")  # of the file of `bench.gpu.measure`
+TABLE_FILE = ROOT / "csrc" / "cuda" / "logits_table.h"
+SILENCE_S = 20.0  # in which a sweep says something, its start included
 ERRORS_FOUND = 86  # exit status that compute-sanitizer is asked for
 CUDA_TEST = re.compile(r"^def test_\w+\([^)]*\bcuda\b", re.MULTILINE)
 
@@ -132,9 +135,14 @@ def test_counts(report: Path) -> Record:
     return {"tests": len(cases), "failures": failures}
 
 
-def sanitize(context: Context, limit_s: float) -> Record:
+def sanitize_ring(context: Context, limit_s: float) -> Record:
+    """The same on the ring alone, whose barriers may hang: last of what is checked."""
+    return sanitize(context, limit_s, ("--ring",))
+
+
+def sanitize(context: Context, limit_s: float, options: Sequence[str] = ()) -> Record:
     """compute-sanitizer's three tools on every op at small shapes, side by side."""
-    script = [sys.executable, "-m", "bench.gpu.every_op", "--device", context.device]
+    script = [sys.executable, "-m", "bench.gpu.every_op", "--device", context.device, *options]
     plain = processes.run(script, limit_s)
     if plain.code != 0:
         return of_command(plain)
@@ -183,7 +191,13 @@ def of_sanitizer(done: processes.Done) -> Record:
 
 
 def tune(context: Context, limit_s: float) -> Record:
-    return measure("tune", context, limit_s)
+    """Every launch; the fastest become a table, beside the one that there is."""
+    record = measure("tune", context, limit_s, SILENCE_S)
+    fastest = best([Choice(**entry) for entry in record.get("tuning", [])])
+    table = context.folder / TABLE_FILE.name
+    table.write_text(header(TABLE_FILE.read_text(), worthwhile(fastest)))
+    record["detail"] += f"; table: {table}, for {TABLE_FILE.relative_to(ROOT)}"
+    return record
 
 
 def bench(context: Context, limit_s: float) -> Record:
@@ -195,8 +209,12 @@ def models(context: Context, limit_s: float) -> Record:
     return measure("models", context, limit_s)
 
 
-def measure(kind: str, context: Context, limit_s: float) -> Record:
-    """Runs `bench.gpu.measure`, and again for what is left where a job takes its process down."""
+def measure(kind: str, context: Context, limit_s: float, silence_s: float | None = None) -> Record:
+    """Runs `bench.gpu.measure`, and again for what is left where a job takes its process down, or hangs.
+
+    Args:
+        silence_s: so long without a line is a hang.
+    """
     out = context.folder / f"{kind}.json"
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "bench.gpu.measure", kind, *(["--tiny"] if context.tiny else [])]
@@ -214,11 +232,15 @@ def measure(kind: str, context: Context, limit_s: float) -> Record:
 
     while left and remaining > 1:
         told = ["--seconds", f"{remaining:.0f}", "--only", *left]
-        done = processes.run([*command, *told], remaining, on_line=note)
+        done = processes.run([*command, *told], remaining, on_line=note, silence_s=silence_s)
         remaining -= done.seconds
         finished = json.loads(out.read_text())["done"] if out.exists() else []
         before, left = left, [name for name in left if name not in finished]
-        if left == before and done.code is not None:  # it died in the first job without a word of its own
+        if left and done.silent:
+            error = f"hangs: no word for {silence_s:g} s after: {done.last.strip()}"
+            lost.append({"op": kind, "variant": left[0], "error": error})
+            left = left[1:]
+        elif left == before and done.code is not None:  # it died in the first job without a word of its own
             lost.append({"op": kind, "variant": left[0], "error": f"exit status {done.code}: {done.last}"})
             left = left[1:]
     return of_measure(json.loads(out.read_text()) if out.exists() else {}, lost, left)
@@ -253,7 +275,8 @@ STEPS = {
     "test": (test, 90),
     "sanitize": (sanitize, 120),
     "bench": (bench, 150),
-    "tune": (tune, 40),
+    "tune": (tune, 90),
+    "sanitize_ring": (sanitize_ring, 40),
     "models": (models, 240),
 }
 TOGETHER = {"test", "sanitize"}  # nothing is timed, so they run side by side

@@ -40,12 +40,15 @@ PYBIND11_MODULE(_C, m) {
 #ifdef ELASTIC_WITH_CUDA
   m.def(
       "set_logits_launch",
-      [](int cluster, int threads) { return elastic::cuda::set_logits_launch(cluster, threads); },
-      py::arg("cluster") = -1, py::arg("threads") = 0,
+      [](int cluster, int threads, const std::string& kernel) {
+        return elastic::cuda::set_logits_launch(cluster, threads, elastic::cuda::logits_kernel_named(kernel));
+      },
+      py::arg("cluster") = -1, py::arg("threads") = 0, py::arg("kernel") = "table",
       "How ops lay a token's logits over a CUDA device from now on: so many CTAs hold them in shared memory "
       "(1, 2, 4, 8 or 16; 0: one streams them; -1: chosen by their number) with so many threads each (a "
-      "multiple of 32 up to 1,024; 0: chosen). For tuning. False, and nothing changes, if these are not such "
-      "numbers.");
+      "multiple of 32 up to 1,024; 0: chosen), by the logits pass (kernel \"pass\") or the ring (\"ring\", "
+      "\"ring_direct\"; its threads are fixed: 0). \"table\" with -1 and 0 is the launch table. For tuning. "
+      "False, and nothing changes, if these are not such numbers; ValueError for another kernel.");
   m.def(
       "logits_launch",
       [](const std::string& dtype, int64_t vocab, bool gradient) {
@@ -56,15 +59,26 @@ PYBIND11_MODULE(_C, m) {
                                                         "logits_launch: dtype: expected float32, "
                                                         "bfloat16 or float16, got " +
                                                         dtype);
-        const elastic::cuda::LogitsLaunch shape = elastic::cuda::logits_launch(scalar, vocab, gradient);
+        elastic::LogitsChunk chunk{};  // of many tokens, in place
+        chunk.dtype = scalar;
+        chunk.tokens = 1 << 20;
+        const auto choice = elastic::cuda::choose_launch(chunk, vocab, /*softcap=*/false, gradient);
         py::dict info;
-        info["resident"] = shape.resident;
-        info["cluster"] = shape.cluster;
-        info["threads"] = shape.threads;
-        info["shared_bytes"] = shape.shared_bytes;
+        info["kernel"] = std::string(elastic::cuda::name_of(choice.kernel));
+        if (choice.kernel == elastic::cuda::LogitsKernel::PASS) {
+          info["resident"] = choice.pass.resident;
+          info["cluster"] = choice.pass.cluster;
+          info["threads"] = choice.pass.threads;
+          info["shared_bytes"] = choice.pass.shared_bytes;
+        } else {
+          info["cluster"] = 1 << choice.ring.log2_ranks;
+          info["slots"] = choice.ring.slots;
+          info["slot_bytes"] = choice.ring.slot_vectors * 16;
+          info["shared_bytes"] = choice.ring_bytes;
+        }
         return info;
       },
       py::arg("dtype"), py::arg("vocab"), py::arg("gradient") = true,
-      "The shape that passes over `vocab` logits get on the current CUDA device.");
+      "The kernel and shape that passes over many tokens of `vocab` logits get on the current CUDA device.");
 #endif
 }

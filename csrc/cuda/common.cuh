@@ -1,6 +1,6 @@
 // One accessor for shared memory, one launch function, reductions: what every kernel file needs. Sources that
-// use shared memory, launches and barriers only through these, memory.cuh and cluster.cuh also compile for
-// the CPU (tests/cuda_on_cpu, where a thread is a fiber).
+// use shared memory, launches and barriers only through these, memory.cuh, barrier.cuh and cluster.cuh also
+// compile for the CPU (tests/cuda_on_cpu, where a thread is a fiber).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +11,10 @@
 
 #include "cuda/launch_result.h"
 #ifdef __CUDACC__
+#include <array>
 #include <atomic>
+#include <map>
+#include <mutex>
 #endif
 
 namespace elastic::cuda {
@@ -73,25 +76,57 @@ cudaError_t allow_large(const Grid& grid) {
   return error;
 }
 
-template <auto kernel, class... Args>
-cudaError_t start(const Grid& grid, cudaStream_t stream, Args&&... args) {
-  if (grid.smem_bytes > SMEM_WITHOUT_ASKING || grid.cluster > PORTABLE_CLUSTER)
-    if (const cudaError_t error = allow_large<kernel>(grid); error != cudaSuccess) return error;
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = grid.cluster;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+// A launch's configuration; `cluster` has to live as long as it.
+inline cudaLaunchConfig_t configuration(const Grid& grid, cudaStream_t stream, cudaLaunchAttribute* cluster) {
+  *cluster = {};
+  cluster->id = cudaLaunchAttributeClusterDimension;
+  cluster->val.clusterDim.x = grid.cluster;
+  cluster->val.clusterDim.y = cluster->val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid.blocks;
   config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.smem_bytes;
   config.stream = stream;
-  config.attrs = &cluster;
+  config.attrs = cluster;
   config.numAttrs = grid.cluster > 1;
+  return config;
+}
+
+template <auto kernel, class... Args>
+cudaError_t start(const Grid& grid, cudaStream_t stream, Args&&... args) {
+  if (grid.smem_bytes > SMEM_WITHOUT_ASKING || grid.cluster > PORTABLE_CLUSTER)
+    if (const cudaError_t error = allow_large<kernel>(grid); error != cudaSuccess) return error;
+  cudaLaunchAttribute cluster;
+  const cudaLaunchConfig_t config = configuration(grid, stream, &cluster);
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
 #endif
+
+// How many of the clusters of `grid` the current device runs at once: the grid of a persistent kernel. At
+// least 1; a launch that cannot be says so itself. Asked once for each shape and device: the answer takes
+// microseconds.
+template <auto kernel>
+int resident_clusters(const Grid& grid) {
+#ifdef __CUDACC__
+  static std::mutex mutex;
+  static std::map<std::array<int64_t, 3>, int> known;
+  int device = 0, clusters = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 1;
+  const std::lock_guard lock(mutex);
+  const std::array<int64_t, 3> shape{device, static_cast<int64_t>(grid.smem_bytes), grid.cluster};
+  if (const auto found = known.find(shape); found != known.end()) return found->second;
+  cudaLaunchAttribute cluster;
+  cudaLaunchConfig_t config = configuration(grid, nullptr, &cluster);
+  config.numAttrs = 1;  // also of one
+  cudaError_t error = allow_large<kernel>(grid);
+  if (error == cudaSuccess) error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+  if (error != cudaSuccess) cudaGetLastError();
+  return known[shape] = clusters > 0 ? clusters : 1;
+#else
+  return cuda_on_cpu::resident_clusters();
+#endif
+}
 
 // Starts `kernel`: launch<kernel>({blocks, threads, bytes, cluster}, stream, arguments...). No blocks are no
 // work, not an error.

@@ -30,10 +30,10 @@ __device__ __forceinline__ LogitsStats kept_stats(const TokenLogits<T>& logits, 
   int32_t found = 0;
   for (int64_t k = static_cast<int>(threadIdx.x) % WARP; k < kept.count; k += WARP) {
     const float x[1] = {transform.capped(kept_logit(logits, kept.ids[k]))};
-    all.add<true>(x, transform.scale);
+    all.add(x, x[0], transform.scale);
     found += kept.ids[k] == target;
   }
-  all.join_warp(transform.scale);
+  all = all.join_warp(transform.scale);
   has_target = warp_reduce(found, Sum()) > 0;
   return LogitsStats(all);
 }

@@ -51,9 +51,19 @@ __device__ __forceinline__ float exp2_fast(float x) {
 #endif
 }
 
-// Two floats in one 32-bit word, the first in the low half.
+// Two floats in one 32-bit word, the first in the low half. larger(): of each half; a NaN loses.
 template <class T>
 struct Pair;
+
+#ifndef __CUDACC__
+template <class P>
+uint32_t larger_pair(uint32_t a, uint32_t b) {
+  float x[2], y[2];
+  P::unpack(a, x);
+  P::unpack(b, y);
+  return P::pack(fmaxf(x[0], y[0]), fmaxf(x[1], y[1]));
+}
+#endif
 
 template <>
 struct Pair<Bf16> {
@@ -68,6 +78,15 @@ struct Pair<Bf16> {
     return word;
 #else
     return half(a) | half(b) << 16;
+#endif
+  }
+  static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+    uint32_t word;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return larger_pair<Pair>(a, b);
 #endif
   }
 #ifndef __CUDACC__
@@ -102,6 +121,15 @@ struct Pair<F16> {
 #endif
     return word;
   }
+  static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+    uint32_t word;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+#else
+    return larger_pair<Pair>(a, b);
+#endif
+  }
 };
 
 using Vec16 = Vector<uint32_t>;
@@ -118,6 +146,36 @@ __device__ __forceinline__ void unpack(const Vec16& v, float* x) {
       x[i] = float_of_bits(v.lanes[i]);
     else
       Pair<T>::unpack(v.lanes[i], x + 2 * i);
+  }
+}
+
+template <int N>
+__device__ __forceinline__ float largest(const float* x) {
+  if constexpr (N == 1)
+    return x[0];
+  else
+    return fmaxf(largest<N / 2>(x), largest<N - N / 2>(x + N / 2));
+}
+
+// Of all logits in N vectors; 16-bit ones are compared two at a time.
+template <class T, int N>
+__device__ __forceinline__ float largest(const Vec16 (&v)[N]) {
+  if constexpr (sizeof(T) == 4) {
+    float x[4 * N];
+#pragma unroll
+    for (int i = 0; i < N; i++) unpack<T>(v[i], x + 4 * i);
+    return largest<4 * N>(x);
+  } else {
+    uint32_t top[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      top[i] = v[0].lanes[i];
+#pragma unroll
+      for (int k = 1; k < N; k++) top[i] = Pair<T>::larger(top[i], v[k].lanes[i]);
+    }
+    float x[2];
+    Pair<T>::unpack(Pair<T>::larger(Pair<T>::larger(top[0], top[1]), Pair<T>::larger(top[2], top[3])), x);
+    return fmaxf(x[0], x[1]);
   }
 }
 

@@ -77,32 +77,13 @@ __device__ __forceinline__ void each_vector(int32_t begin, int32_t end, const Lo
   }
 }
 
-// The same with `use` called for GROUP vectors at once, or for one where fewer are left.
-template <int GROUP, class Load, class Use>
-__device__ __forceinline__ void each_group(int32_t begin, int32_t end, const Load& load, const Use& use) {
-  const int32_t lane = static_cast<int32_t>(threadIdx.x) % WARP;
-  for (int32_t v = begin + lane; v < end; v += WARP * GROUP) {
-    Vec16 q[GROUP];
-#pragma unroll
-    for (int i = 0; i < GROUP; i++)
-      if (v + WARP * i < end) q[i] = load(v + WARP * i);
-    if (v + WARP * (GROUP - 1) < end) {
-      use(q);
-    } else {
-#pragma unroll
-      for (int i = 0; i < GROUP - 1; i++) {
-        const Vec16 one[1] = {q[i]};
-        if (v + WARP * i < end) use(one);
-      }
-    }
-  }
-}
-
-// Logits outside the vectors, one for each of the first lanes of the token's first warp, or -1.
-__device__ __forceinline__ int32_t loose_element(const LogitsLayout& layout, int32_t vocab) {
-  const int32_t t = static_cast<int32_t>(threadIdx.x);
+// Logits outside the vectors, one for each of the first threads `t` of those that share a token, or -1.
+__device__ __forceinline__ int32_t loose_element(const LogitsLayout& layout, int32_t vocab, int32_t t) {
   if (t < layout.head) return t;
   return t < layout.head + layout.tail ? vocab - layout.tail + (t - layout.head) : -1;
+}
+__device__ __forceinline__ int32_t loose_element(const LogitsLayout& layout, int32_t vocab) {
+  return loose_element(layout, vocab, static_cast<int32_t>(threadIdx.x));
 }
 
 // Logits, or their gradient, to be written: the elements, and as vectors those behind the first `head`.
@@ -130,17 +111,14 @@ struct WrittenLogits {
   }
 };
 
-// One of `parts` equal parts of a token's gradient becomes zero.
+// Thread `t` of `threads` writes its share of a token's gradient of zeros.
 template <class T>
-__device__ __forceinline__ void write_zeros(T* gradient, int32_t vocab, int part, int parts) {
+__device__ __forceinline__ void write_zeros(T* gradient, int32_t vocab, int32_t t, int32_t threads) {
   const LogitsLayout layout = LogitsLayout::of<T>(gradient, vocab);
   const WrittenLogits<T> out(gradient, vocab, layout);
-  const int32_t loose = part == 0 ? loose_element(layout, vocab) : -1;
+  const int32_t loose = loose_element(layout, vocab, t);
   if (loose >= 0) out.elements[loose] = from_float<T>(0.f);
-  const int32_t threads = static_cast<int32_t>(blockDim.x);
-  for (int64_t v = part * threads + static_cast<int32_t>(threadIdx.x); v < layout.vectors;
-       v += parts * threads)
-    store_streaming(&out.vectors[v], Vec16{});
+  for (int64_t v = t; v < layout.vectors; v += threads) store_streaming(&out.vectors[v], Vec16{});
 }
 
 template <bool ENTROPY, bool SOFTCAP, int E>

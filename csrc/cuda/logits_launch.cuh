@@ -3,6 +3,7 @@
 
 #include "cuda/logits_launch.h"
 #include "cuda/logits_pass.cuh"
+#include "cuda/logits_ring_kernel.cuh"
 #include "cuda/logits_task.cuh"
 
 namespace elastic::cuda {
@@ -24,11 +25,29 @@ inline int log2_of(int power_of_two) {
   return n;
 }
 
-// `rereads`: the task may write a gradient. More than 2^31 - 1 logits per token are refused.
-template <class Task>
+template <class Task, bool EMITS>
+LaunchResult launch_ring(const Task& task, const LogitsChoice& choice, cudaStream_t stream) {
+  if (choice.ring.slots == 0) return {cudaErrorInvalidConfiguration, "ring_kernel"};
+  const unsigned cluster = 1u << choice.ring.log2_ranks;
+  Grid grid{dim3(cluster), dim3(RingRoles<EMITS>::THREADS), choice.ring_bytes, cluster};
+  const int64_t clusters = resident_clusters<ring_kernel<Task, EMITS>>(grid), tokens = choice.ring.tokens;
+  grid.blocks.x = static_cast<unsigned>(clusters < tokens ? clusters : tokens) * cluster;
+  return launch<ring_kernel<Task, EMITS>>(grid, stream, task, choice.ring);
+}
+
+// EMITS: the task may write a gradient. `rereads`: it does. More than 2^31 - 1 logits per token are refused.
+template <bool EMITS, class Task>
 LaunchResult launch_pass(const Task& task, const LogitsChunk& chunk, int64_t vocab, bool rereads,
                          cudaStream_t stream) {
-  const LogitsLaunch shape = logits_launch(chunk.dtype, vocab, rereads);
+  const LogitsChoice choice = choose_launch(chunk, vocab, Task::SOFTCAP, rereads);
+  if constexpr (!Task::SOFTCAP) {
+    if (choice.kernel != LogitsKernel::PASS) {
+      if constexpr (EMITS)
+        if (rereads) return launch_ring<Task, true>(task, choice, stream);
+      return launch_ring<Task, false>(task, choice, stream);
+    }
+  }
+  const LogitsLaunch& shape = choice.pass;
   const int64_t ctas = chunk.tokens * shape.cluster;
   if (vocab > INT32_MAX || ctas > INT32_MAX) return {cudaErrorInvalidConfiguration, "logits_kernel"};
   const Grid grid{dim3(static_cast<unsigned>(ctas)), dim3(static_cast<unsigned>(shape.threads)),

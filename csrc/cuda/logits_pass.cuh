@@ -13,15 +13,15 @@
 // own. In place is safe: a vector is written by the thread that read it last, and the target's logit is read
 // before a barrier that precedes every write.
 //
-// Instructions for 8 resident bf16 logits (sm_90, main loops; counted in a version with one FADD less per
-// logit in both): statistics 58, of them 1 LDS.128, 8.5 MUFU, 29 FFMA/FADD/FMUL, 8 FMNMX, 8 to unpack;
-// gradient 40, of them 1 LDS.128, 8 MUFU, 16 FFMA/FMUL, 8 to unpack, 4 to pack, 1 STG.128. Neighbouring lanes
-// take neighbouring vectors: no bank conflicts, whole lines. Joining a unit's lanes adds about 15. At one
-// read and one write an H200 has time for 220 instructions, 27 of them MUFU.
+// Instructions for 8 resident bf16 logits (sm_90, main loops): statistics 49 (logits_units.cuh), gradient 51,
+// of them 1 LDS.128, 8 MUFU, 24 FADD/FMUL, 8 to unpack, 4 to pack, 1 STG.128. Neighbouring lanes take
+// neighbouring vectors: no bank conflicts, whole lines. At one read and one write an H200 has time for 220
+// instructions, 27 of them MUFU.
 #pragma once
 
-#include "cuda/logits_emit.cuh"
+#include "cuda/barrier.cuh"
 #include "cuda/logits_launch.h"
+#include "cuda/logits_units.cuh"
 
 namespace elastic::cuda {
 
@@ -125,47 +125,22 @@ struct Streamed {
   }
 };
 
-// One unit's statistics, in every lane of the warp. `loose`: this lane's element outside the vectors, or -1.
-template <bool BOUNDED, class Load, bool SOFTCAP, class T>
-__device__ __forceinline__ Online unit_online(const Load& load, const TokenLogits<T>& logits,
-                                              const Transform<SOFTCAP>& transform, int32_t begin, int32_t end,
-                                              int32_t loose) {
-  constexpr int E = PER_VECTOR<T>;
-  Online stats;
-  const auto add =
-      [&](const auto& vectors) {  // many at once, for a cheap rescaling; tanh needs registers too
-        constexpr int N = static_cast<int>(sizeof(vectors) / sizeof(Vec16));
-        float x[N * E];
-#pragma unroll
-        for (int i = 0; i < N; i++) unpack<T>(vectors[i], x + i * E);
-        if constexpr (SOFTCAP) {
-#pragma unroll
-          for (int i = 0; i < N * E; i++) x[i] = transform.capped(x[i]);
-        }
-        stats.add<BOUNDED>(x, transform.scale);
-      };
-  if (loose >= 0) {
-    const float x[1] = {transform.capped(to_float(logits.values[loose]))};
-    stats.add<BOUNDED>(x, transform.scale);
-  }
-  each_group<(SOFTCAP ? 8 : 16) / E>(begin, end, [&](int32_t v) { return load.first(v); }, add);
-  stats.join_warp(transform.scale);
-  return stats;
-}
-
 // 2^log2_ranks CTAs per token; `room`: vectors of streamed logits that shared memory can hold.
 template <class Storage, class Peers, class Task>
-__global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int log2_ranks, int32_t room) {
+__device__ __forceinline__ void logits_pass(const Task& task, int log2_ranks, int32_t room) {
   using T = typename Task::Element;
   static_assert(sizeof(PassShared<typename Task::Inputs>) <= PASS_HEADER_BYTES);
   constexpr bool SOFTCAP = Task::SOFTCAP;
   auto* shared = block_smem<PassShared<typename Task::Inputs>>();
   const int rank = Peers::rank(), ranks = 1 << log2_ranks;
   const int64_t index = blockIdx.x >> log2_ranks;
+  const int32_t threads = static_cast<int32_t>(blockDim.x), thread = static_cast<int32_t>(threadIdx.x);
   const TokenLogits<T> logits = task.logits(index);
+  const auto zeros = [&] {
+    write_zeros(logits.gradient, logits.vocab, rank * threads + thread, ranks * threads);
+  };
   if (!logits.counted) {
-    if (rank == 0 && threadIdx.x == 0) task.skip(index);
-    if (logits.gradient != nullptr) write_zeros(logits.gradient, logits.vocab, rank, ranks);
+    if (logits.gradient != nullptr) zeros();
     return;
   }
 
@@ -179,42 +154,23 @@ __global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int
 
   // statistics
   const int warp = static_cast<int>(threadIdx.x) / WARP, warps = static_cast<int>(blockDim.x) / WARP;
-  const Span<UnitStats> unit_stats(shared->unit, units);
+  const Span<UnitStats> unit_count(shared->unit, units);
   const int32_t loose = rank == 0 ? loose_element(layout, logits.vocab) : -1;
+  const auto first = [&](int32_t v) { return load.first(v); };
   for (int u = warp; u < units; u += warps) {
     load.wait(u);
     const int32_t begin = layout.begin(first_unit + u), end = layout.begin(first_unit + u + 1);
     const int32_t also = u == 0 ? loose : -1;
-    Online stats = unit_online<false>(load, logits, transform, begin, end, also);
-    // NaN: a logit is NaN or infinite. Only then is it worth two more instructions for every eight.
-    if (stats.weighted != stats.weighted)
-      stats = unit_online<true>(load, logits, transform, begin, end, also);
-    if (threadIdx.x % WARP == 0) unit_stats[u] = {stats.max, stats.sum, stats.weighted, 0.f};
+    const UnitStats stats = unit_stats(first, logits, transform, begin, end, also);
+    if (thread % WARP == 0) unit_count[u] = stats;
   }
   Peers::sync();
 
   // combine
   if (warp == 0) {
-    constexpr int PER_LANE = UNITS / WARP;
-    Online all;
-    UnitStats unit[PER_LANE];
-    float top = LOWEST;
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-      const int u = static_cast<int>(threadIdx.x) * PER_LANE + i;
-      unit[i] = Peers::of(shared->unit, u >> log2_units)[u & (units - 1)];
-      top = fmaxf(top, unit[i].max);
-    }
-    Peers::arrive();  // all peers' statistics are read; before combine's stores, for which it would wait
-    all.max = top;
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-      Online one{unit[i].max, unit[i].sum, unit[i].weighted};
-      one.rescale(top, transform.scale);
-      all.sum += one.sum;
-      all.weighted += one.weighted;
-    }
-    all.join_warp(transform.scale);
+    const auto unit = [&](int u) { return Peers::of(shared->unit, u >> log2_units)[u & (units - 1)]; };
+    // Peers may go on: before combine's stores, for which the arrival would wait.
+    const Online all = join_units(unit, [] { Peers::arrive(); }, transform.scale);
     if (threadIdx.x == 0)
       shared->plan = task.combine(index, shared->inputs, logits, LogitsStats(all), transform, rank == 0);
   } else {
@@ -225,11 +181,19 @@ __global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int
   // emit
   const Plan plan = shared->plan;
   if (plan.emit == Emit::ZEROS) {
-    write_zeros(logits.gradient, logits.vocab, rank, ranks);
+    zeros();
   } else if (plan.emit != Emit::NOTHING) {
     emit_logits(load, layout, logits, transform, plan, rank, log2_units, loose);
   }
   Peers::wait();  // peers may still be reading this CTA's statistics
+}
+
+template <class Storage, class Peers, class Task>
+__global__ void __launch_bounds__(MAX_PASS_THREADS) logits_kernel(Task task, int log2_ranks, int32_t room) {
+  if constexpr (std::is_same_v<Storage, Resident> && !HAS_BARRIERS)
+    trap();
+  else
+    logits_pass<Storage, Peers>(task, log2_ranks, room);
 }
 
 // The gradient of tokens whose statistics are known: 1 read, 1 write. 2^log2_parts independent CTAs per
@@ -242,7 +206,11 @@ __global__ void __launch_bounds__(MAX_PASS_THREADS) gradient_kernel(Task task, i
   const int parts = 1 << log2_parts, part = static_cast<int>(blockIdx.x) & (parts - 1);
   const int64_t index = blockIdx.x >> log2_parts;
   const TokenLogits<T> logits = task.logits(index);
-  if (!logits.counted) return write_zeros(logits.gradient, logits.vocab, part, parts);
+  if (!logits.counted) {
+    const int32_t threads = static_cast<int32_t>(blockDim.x);
+    return write_zeros(logits.gradient, logits.vocab, part * threads + static_cast<int32_t>(threadIdx.x),
+                       parts * threads);
+  }
   const LogitsLayout layout = LogitsLayout::of<T>(logits.values, logits.vocab);
   const Transform<Task::SOFTCAP> transform(logits.inv_temperature, logits.softcap);
   if (threadIdx.x == 0) *shared = task.plan(index, transform);

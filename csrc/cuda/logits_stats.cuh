@@ -43,39 +43,47 @@ struct Max {
   __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-template <int N>
-__device__ __forceinline__ float largest(const float* x) {
-  if constexpr (N == 1)
-    return x[0];
-  else
-    return fmaxf(largest<N / 2>(x), largest<N - N / 2>(x + N / 2));
-}
-
+// Sums of 2^d and 2^d d, d = (x - max) scale. For any logits: no product of a logit alone can overflow.
 struct Online {
   float max = LOWEST;
-  float sum = 0.f;       // of 2^d
-  float weighted = 0.f;  // of 2^d d
+  float sum = 0.f;
+  float weighted = 0.f;
 
-  __device__ __forceinline__ void rescale(float to, float scale) {
-    const float delta = fmaxf((max - to) * scale, NEGLIGIBLE), factor = exp2_fast(delta);
-    weighted = factor * fmaf(delta, sum, weighted);
+  __device__ __forceinline__ void rescale_by(float delta, float to) {
+    const float bounded = fmaxf(delta, NEGLIGIBLE), factor = exp2_fast(bounded);
+    weighted = factor * fmaf(bounded, sum, weighted);
     sum = factor * sum;
     max = to;
   }
+  __device__ __forceinline__ void rescale(float to, float scale) { rescale_by((max - to) * scale, to); }
 
-  // x: capped logits; scale: log2(e) / temperature. Without BOUNDED, a d of -inf makes `weighted` NaN.
-  template <bool BOUNDED, int N>
-  __device__ __forceinline__ void add(const float (&x)[N], float scale) {
-    rescale(fmaxf(max, largest<N>(x)), scale);
+  // x: capped logits, the largest of them is `top`; scale: log2(e) / temperature.
+  template <int N>
+  __device__ __forceinline__ void add(const float (&x)[N], float top, float scale) {
+    rescale(fmaxf(max, top), scale);
+    add_terms(
+        x, [&](float value) { return (value - max) * scale; }, [](float d) { return fmaxf(d, NEGLIGIBLE); });
+  }
+
+  // The whole warp's, in every lane.
+  __device__ __forceinline__ Online join_warp(float scale) {
+    rescale(warp_reduce(max, Max()), scale);
+    return joined();
+  }
+
+ protected:
+  // `bound` keeps 0 * -inf out, where that may come.
+  template <int N, class Distance, class Bound>
+  __device__ __forceinline__ void add_terms(const float (&x)[N], const Distance& distance,
+                                            const Bound& bound) {
     constexpr int CHAINS = N < 4 ? 1 : 4;  // short ones: latency
     float sums[CHAINS], products[CHAINS];
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      const float d = (x[i] - max) * scale, bounded = BOUNDED ? fmaxf(d, NEGLIGIBLE) : d;
-      const float e = exp2_fast(d);
+      const float d = distance(x[i]), e = exp2_fast(d);
       const int c = i % CHAINS;
       sums[c] = i < CHAINS ? e : sums[c] + e;
-      products[c] = i < CHAINS ? e * bounded : fmaf(e, bounded, products[c]);
+      products[c] = i < CHAINS ? e * bound(d) : fmaf(e, bound(d), products[c]);
     }
 #pragma unroll
     for (int c = 0; c < CHAINS; c++) {
@@ -83,12 +91,36 @@ struct Online {
       weighted += products[c];
     }
   }
+  __device__ __forceinline__ Online joined() const {
+    Online all;
+    all.max = max;
+    all.sum = warp_reduce(sum, Sum());
+    all.weighted = warp_reduce(weighted, Sum());
+    return all;
+  }
+};
 
-  // The whole warp's, in every lane.
-  __device__ __forceinline__ void join_warp(float scale) {
-    rescale(warp_reduce(max, Max()), scale);
-    sum = warp_reduce(sum, Sum());
-    weighted = warp_reduce(weighted, Sum());
+// The same in fewer instructions: d = x scale - shift is one FFMA. `shift` is max scale, rounded; all terms
+// share its error, so that join_warp() takes it out exactly. Right where covers() says so: -inf makes
+// `weighted` NaN, and the product of a large logit is too coarse.
+struct FastOnline : Online {
+  float shift = -INFINITY;
+
+  template <int N>
+  __device__ __forceinline__ void add(const float (&x)[N], float top, float scale) {
+    const float to = fmaxf(max, top), by = to * scale;
+    rescale_by(shift - by, to);
+    shift = by;
+    add_terms(x, [&](float value) { return fmaf(value, scale, -by); }, [](float d) { return d; });
+  }
+  __device__ __forceinline__ Online join_warp(float scale) {
+    const float to = warp_reduce(max, Max());
+    rescale_by(fmaf(-to, scale, shift), to);
+    return joined();
+  }
+  static __device__ __forceinline__ bool covers(const Online& all, float scale) {
+    constexpr float LARGE = 1e6f;
+    return all.weighted == all.weighted && fabsf(all.max * scale) < LARGE;
   }
 };
 

@@ -26,7 +26,6 @@ struct LogprobTask : LogitsTask<T, SOFTCAP> {
   __device__ __forceinline__ TokenLogits<T> logits(int64_t i) const {
     return this->logits_of(p.softmax, p.chunk, i, i, /*with_gradient=*/false, counted(i));
   }
-  __device__ __forceinline__ void skip(int64_t) const {}
 
   __device__ __forceinline__ Inputs inputs(int64_t i, const TokenLogits<T>& logits) const {
     const int32_t target = this->target_of(p.softmax, i);
@@ -86,7 +85,7 @@ LaunchResult token_logprobs(const LogprobParams<float>& p, cudaStream_t stream) 
     using Task = LogprobTask<decltype(type), decltype(softcap)::value>;
     const Task task(p);
     return with_kept_sets(task, p.chunk, /*writes=*/false, stream, [&] {
-      return launch_pass(task, p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
+      return launch_pass<false>(task, p.chunk, p.softmax.vocab, /*rereads=*/false, stream);
     });
   });
 }

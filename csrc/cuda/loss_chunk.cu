@@ -40,8 +40,6 @@ struct GrpoTask : LogitsTask<T, SOFTCAP> {
     return this->logits_of(p.softmax, chunk, i, token_of(chunk, i), !is_row_level(p.objective), counted(i));
   }
 
-  __device__ __forceinline__ void skip(int64_t) const {}  // grpo_begin has set the outputs
-
   __device__ __forceinline__ Inputs inputs(int64_t i, const TokenLogits<T>& logits) const {
     const GrpoScratch<float> s = grpo_scratch(p);
     const int64_t token = token_of(chunk, i);
@@ -114,7 +112,7 @@ LaunchResult grpo_chunk(const Params& p, const LogitsChunk& chunk, cudaStream_t 
     using Task = GrpoTask<decltype(type), decltype(softcap)::value>;
     const Task task(p, chunk);
     return with_kept_sets(task, chunk, rereads, stream,
-                          [&] { return launch_pass(task, chunk, p.softmax.vocab, rereads, stream); });
+                          [&] { return launch_pass<true>(task, chunk, p.softmax.vocab, rereads, stream); });
   });
 }
 

@@ -1,6 +1,7 @@
 // Small kernels that reverse an array, each in a sound version and one with a deliberate fault: the shim must
 // find every fault and nothing else. Template argument: whether the kernel is sound.
 #include "controls.h"
+#include "cuda/barrier.cuh"
 #include "cuda/cluster.cuh"
 #include "cuda/common.cuh"
 #include "cuda/memory.cuh"
@@ -190,34 +191,39 @@ LaunchResult run_cluster(const float* in, float* out) {
 }  // namespace
 
 const std::vector<Control>& controls() {
-  static const std::vector<Control> all = {
-      {"missing __syncthreads", THREADS, run<syncthreads_kernel<true>>, run<syncthreads_kernel<false>>},
-      {"scratch reused too early", THREADS, run<reuse_kernel<true>>, run<reuse_kernel<false>>},
-      {"missing __syncwarp", THREADS, run<syncwarp_kernel<true>>, run<syncwarp_kernel<false>>},
-      {"divergent barrier", THREADS, run<divergent_kernel<true>>, run<divergent_kernel<false>>},
-      {"two barriers for one", THREADS, run<two_barriers_kernel<true>>, run<two_barriers_kernel<false>>},
-      {"divergent shuffle", THREADS, run<shuffle_kernel<true>>, run<shuffle_kernel<false>>},
-      {"shared memory not written", THREADS, run<poison_kernel<true>>, run<poison_kernel<false>>},
-      {"missing cluster_sync", CLUSTER * THREADS, run_cluster<cluster_kernel<true, true>>,
-       run_cluster<cluster_kernel<false, true>>},
-      {"left while a peer reads", CLUSTER * THREADS, run_cluster<cluster_kernel<true, true>>,
-       run_cluster<cluster_kernel<true, false>>},
-      {"missing barrier_wait", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::NO_WAIT>>},
-      {"wrong parity", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::WRONG_PARITY>>},
-      {"missing barrier_init_fence", THREADS, run<copy_kernel<Copy::SOUND>>,
-       run<copy_kernel<Copy::NO_FENCE>>},
-      {"too few bytes expected", THREADS, run<copy_kernel<Copy::SOUND>>,
-       run<copy_kernel<Copy::TOO_FEW_BYTES>>},
-      {"too many bytes expected", THREADS, run<copy_kernel<Copy::SOUND>>,
-       run<copy_kernel<Copy::TOO_MANY_BYTES>>},
-      {"left during a bulk copy", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::LEFT>>},
-      {"source of a bulk copy written", THREADS, run<copy_kernel<Copy::SOUND>>,
-       run<copy_kernel<Copy::SOURCE_WRITTEN>>},
-      {"out of a shared span", THREADS, run<shared_span_kernel<true>>, run<shared_span_kernel<false>>},
-      {"out of a global span", THREADS, run<global_span_kernel<true>>, run<global_span_kernel<false>>},
-      {"beside shared memory", THREADS, run<shared_pointer_kernel<true>>, run<shared_pointer_kernel<false>>},
-      {"misaligned vector", THREADS, run<vector_kernel<true>>, run<vector_kernel<false>>},
-  };
+  static const std::vector<Control> all = [] {
+    std::vector<Control> list = {
+        {"missing __syncthreads", THREADS, run<syncthreads_kernel<true>>, run<syncthreads_kernel<false>>},
+        {"scratch reused too early", THREADS, run<reuse_kernel<true>>, run<reuse_kernel<false>>},
+        {"missing __syncwarp", THREADS, run<syncwarp_kernel<true>>, run<syncwarp_kernel<false>>},
+        {"divergent barrier", THREADS, run<divergent_kernel<true>>, run<divergent_kernel<false>>},
+        {"two barriers for one", THREADS, run<two_barriers_kernel<true>>, run<two_barriers_kernel<false>>},
+        {"divergent shuffle", THREADS, run<shuffle_kernel<true>>, run<shuffle_kernel<false>>},
+        {"shared memory not written", THREADS, run<poison_kernel<true>>, run<poison_kernel<false>>},
+        {"missing cluster_sync", CLUSTER * THREADS, run_cluster<cluster_kernel<true, true>>,
+         run_cluster<cluster_kernel<false, true>>},
+        {"left while a peer reads", CLUSTER * THREADS, run_cluster<cluster_kernel<true, true>>,
+         run_cluster<cluster_kernel<true, false>>},
+        {"missing barrier_wait", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::NO_WAIT>>},
+        {"wrong parity", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::WRONG_PARITY>>},
+        {"missing barrier_init_fence", THREADS, run<copy_kernel<Copy::SOUND>>,
+         run<copy_kernel<Copy::NO_FENCE>>},
+        {"too few bytes expected", THREADS, run<copy_kernel<Copy::SOUND>>,
+         run<copy_kernel<Copy::TOO_FEW_BYTES>>},
+        {"too many bytes expected", THREADS, run<copy_kernel<Copy::SOUND>>,
+         run<copy_kernel<Copy::TOO_MANY_BYTES>>},
+        {"left during a bulk copy", THREADS, run<copy_kernel<Copy::SOUND>>, run<copy_kernel<Copy::LEFT>>},
+        {"source of a bulk copy written", THREADS, run<copy_kernel<Copy::SOUND>>,
+         run<copy_kernel<Copy::SOURCE_WRITTEN>>},
+        {"out of a shared span", THREADS, run<shared_span_kernel<true>>, run<shared_span_kernel<false>>},
+        {"out of a global span", THREADS, run<global_span_kernel<true>>, run<global_span_kernel<false>>},
+        {"beside shared memory", THREADS, run<shared_pointer_kernel<true>>,
+         run<shared_pointer_kernel<false>>},
+        {"misaligned vector", THREADS, run<vector_kernel<true>>, run<vector_kernel<false>>},
+    };
+    for (const Control& control : store_controls()) list.push_back(control);
+    return list;
+  }();
   return all;
 }
 

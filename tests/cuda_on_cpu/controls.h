@@ -16,6 +16,7 @@ struct Control {
   Reverse* faulty;
 };
 
-const std::vector<Control>& controls();
+std::vector<Control> store_controls();   // controls_stores.cu
+const std::vector<Control>& controls();  // all
 
 }  // namespace elastic::cuda

@@ -47,6 +47,7 @@ void make_blocks(unsigned size, size_t smem_bytes) {
     if (block.memory == nullptr) throw std::bad_alloc();
     block.shared = block.memory.get() + MARGIN;
     block.shared_bytes = smem_bytes;
+    block.copies_view = std::make_unique<unsigned char[]>(smem_bytes);
     block.threads.resize(threads);
     block.warps.resize((threads + WARP - 1) / WARP);
   }
@@ -69,6 +70,7 @@ void reset(uint64_t number) {
   for (Block& block : cluster.blocks) {
     const unsigned threads = static_cast<unsigned>(block.threads.size());
     std::memset(block.memory.get(), POISON, block.shared_bytes + 2 * MARGIN);
+    std::memset(block.copies_view.get(), POISON, block.shared_bytes);
     const unsigned eagerness = random.below(1000);
     block.index = dim3(first.x + block.rank, first.y, first.z);
     block.live = threads;
@@ -82,6 +84,8 @@ void reset(uint64_t number) {
       thread.index = dim3(i % block_dim.x, i / block_dim.x % block_dim.y, i / (block_dim.x * block_dim.y));
       thread.started = thread.done = false;
       thread.cluster_arrivals = thread.cluster_waits = 0;
+      thread.waits_for = nullptr;
+      thread.stores.clear();
       thread.eagerness = ahead == 1      ? eagerness
                          : i % WARP == 0 ? random.below(1000)
                                          : block.threads[i - 1].eagerness;
@@ -128,6 +132,8 @@ cudaError_t launch(std::string_view kernel, dim3 grid, dim3 block, size_t smem_b
   counts[std::string(kernel)]++;
   return cudaSuccess;
 }
+
+int resident_clusters() { return 1 + static_cast<int>((seed + launched) % 3); }
 
 void set_seed(uint64_t value) {
   const std::lock_guard lock(one_at_a_time);

@@ -6,8 +6,11 @@ from types import ModuleType
 
 from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
 
-Shape = tuple[int, int]  # blocks that share a row, 0: it is streamed; threads of a block
+# Blocks that share a row, 0: it is streamed; threads of a block; which kernel, unless it is the logits pass.
+Shape = tuple[int, int] | tuple[int, int, str]
 TABLE: Shape = (-1, 0)  # the kernels' own choice
+RING: Shape = (-1, 0, "ring")  # the ring's own choice
+DIRECT: Shape = (-1, 0, "ring_direct")  # whose threads store the gradient
 
 
 @contextmanager

@@ -52,7 +52,12 @@ PYBIND11_MODULE(_cuda_on_cpu, m) {
       py::arg("capability") = 9, py::arg("block_kb") = 227, py::arg("sm_kb") = 228,
       "What the device pretends to be: its major compute capability (8 knows no clusters, 9 does), and the "
       "shared memory that a block and an SM have.");
-  m.def("set_logits_launch", elastic::cuda::set_logits_launch, "As elastic._C's.");
+  m.def(
+      "set_logits_launch",
+      [](int cluster, int threads, const std::string& kernel) {
+        return elastic::cuda::set_logits_launch(cluster, threads, elastic::cuda::logits_kernel_named(kernel));
+      },
+      py::arg("cluster"), py::arg("threads"), py::arg("kernel") = "table", "As elastic._C's.");
   m.def("logits_launch", logits_launch, py::arg("dtype"), py::arg("vocab"), py::arg("gradient"));
   m.def("controls", [] {
     py::dict sizes;

@@ -100,6 +100,7 @@ void wait(const char* what, Place place) {
   thread.waits_for = what;
   thread.place = place;
   run_next(thread);
+  thread.waits_for = nullptr;
 }
 
 void wake(Thread* thread) { ready.push_back(thread); }
@@ -107,6 +108,12 @@ void wake(Thread* thread) { ready.push_back(thread); }
 void wake(std::vector<Thread*>& threads) {
   ready.insert(ready.end(), threads.begin(), threads.end());
   threads.clear();
+}
+
+void wake_if_waiting(Thread* thread, const char* what) {
+  if (thread->waits_for == nullptr || std::strcmp(thread->waits_for, what) != 0) return;
+  thread->waits_for = nullptr;
+  wake(thread);
 }
 
 void fail(const std::string& what) {

@@ -20,6 +20,14 @@ constexpr unsigned WARP = 32;
 constexpr unsigned char POISON = 0xFF;  // NaN in every float format
 
 struct Block;
+struct Thread;
+
+// A bulk store that a thread has begun.
+struct BulkStore {
+  Thread* thread;
+  unsigned unread, unwritten;  // bytes that are still in shared memory; that are not yet in global memory
+  std::vector<char> data;      // what was read
+};
 
 struct Thread {
   Context context;
@@ -33,6 +41,7 @@ struct Thread {
   unsigned cluster_arrivals = 0, cluster_waits = 0;
   uint64_t value = 0, result = 0;  // of a warp collective
   unsigned source = 0;
+  std::vector<std::shared_ptr<BulkStore>> stores = {};
 };
 
 enum class Collective;
@@ -63,12 +72,18 @@ struct AsyncBarrier {
   std::vector<Thread*> waiting = {};
 };
 
-// A part of a bulk copy that is under way.
+// A part of a copy that is under way.
 struct Piece {
+  enum Kind { LOAD, READ, WRITE, PEER };  // READ, WRITE: of a bulk store, one after the other
+  Kind kind;
+  const Block* block;  // whose shared memory it needs; of WRITE: whose it was
   char* to;
-  const char* from;
   unsigned bytes;
-  size_t barrier;
+  const char* from = nullptr;                  // LOAD, READ
+  size_t barrier = 0;                          // LOAD, PEER
+  char* held = nullptr;                        // READ, WRITE
+  std::shared_ptr<BulkStore> store = nullptr;  // READ, WRITE
+  char value[16] = {};                         // PEER
 };
 
 struct Free {
@@ -87,6 +102,7 @@ struct Block {
   std::unique_ptr<unsigned char[], Free> memory;  // shared memory between two margins, all poisoned
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
+  std::unique_ptr<unsigned char[]> copies_view;  // shared memory as bulk copies see it
 };
 
 // The blocks that run now.
@@ -126,6 +142,7 @@ std::string run_cluster(void (*run)(const void*), const void* context);
 void wait(const char* what, Place place = Place::current());
 void wake(Thread* thread);
 void wake(std::vector<Thread*>& threads);
+void wake_if_waiting(Thread* thread, const char* what);
 [[noreturn]] void fail(const std::string& what);
 void may_yield();
 

@@ -18,10 +18,12 @@ ALWAYS = {
     "left while a peer reads": None,
     "wrong parity": None,
     "missing barrier_init_fence": "bulk_copy: no barrier_init_fence",
-    "too many bytes expected": "deadlock: thread .* waits for a bulk copy's barrier at controls.cu",
+    "too many bytes expected": "deadlock: thread .* waits for a barrier's phase at controls.cu",
     "out of a shared span": "out of bounds: index 127 of a span of 127",
     "out of a global span": "out of bounds: index -1 of a span of 128",
     "beside shared memory": "out of bounds: wrote beside the shared memory of block 0",
+    "missing barrier_arrive": "deadlock: .*; in all 128 threads wait",
+    "missing bulk_store_fence": None,
     "misaligned vector": "misaligned address: expected a multiple of 16 bytes, got one of 4",
 }
 OFTEN = [
@@ -30,6 +32,12 @@ OFTEN = [
     "too few bytes expected",
     "left during a bulk copy",
     "source of a bulk copy written",
+    "too few arrivals counted",
+    "stored before it was written",
+    "source of a bulk store written",
+    "left during a bulk store",
+    "missing wait for a peer's store",
+    "stored to a peer too early",
 ]
 
 

@@ -148,16 +148,16 @@ def test_a_step_that_does_not_end_is_ended_and_the_file_has_what_there_was(tmp_p
 
 def test_everything_takes_seven_minutes_at_most_and_what_matters_most_comes_first():
     assert command.parse([]).minutes <= 7
-    assert list(steps.STEPS) == ["build", "test", "sanitize", "bench", "tune", "models"]
+    assert list(steps.STEPS) == ["build", "test", "sanitize", "bench", "tune", "sanitize_ring", "models"]
     together = command.together(list(steps.STEPS))
-    assert together == [["build"], ["test", "sanitize"], ["bench"], ["tune"], ["models"]]
+    assert together == [["build"], ["test", "sanitize"], ["bench"], ["tune"], ["sanitize_ring"], ["models"]]
     assert command.together(["build", "sanitize", "models"]) == [["build"], ["sanitize"], ["models"]]
 
 
 def test_jobs_are_kept_as_each_ends(tmp_path, monkeypatch):
     out, seen = tmp_path / "bench.json", []
 
-    def run(argv, limit_s, environment=None, show=True, on_line=None):
+    def run(argv, limit_s, environment=None, show=True, on_line=None, silence_s=None):
         if "--list" in argv:
             return Done(0, ["job: a", "job: b"], 0.1)
         for done in (["a"], ["a", "b"]):
@@ -172,8 +172,43 @@ def test_jobs_are_kept_as_each_ends(tmp_path, monkeypatch):
     assert seen == [1, 2]
 
 
+def test_a_job_that_hangs_is_killed_and_the_others_go_on(tmp_path, monkeypatch):
+    job = """
+import json, sys, time
+if "--list" in sys.argv:
+    print("job: a\\njob: stuck\\njob: b")
+    sys.exit()
+out, names = sys.argv[sys.argv.index("--out") + 1], sys.argv[sys.argv.index("--only") + 1 :]
+done = []
+try:
+    done = json.load(open(out))["done"]
+except FileNotFoundError:
+    pass
+for name in names:
+    print(name, flush=True)
+    if name == "stuck":
+        time.sleep(60)
+    done.append(name)
+    json.dump({"done": done, "results": [], "errors": [], "tuning": [], "skipped": []}, open(out, "w"))
+"""
+    right = processes.run
+
+    def run(argv, limit_s, **options):
+        return right([sys.executable, "-c", job, *argv[3:]], limit_s, **options)
+
+    monkeypatch.setattr(processes, "run", run)
+    began = time.monotonic()
+    record = steps.measure("tune", steps.Context("cpu", tmp_path), 40, silence_s=1.5)
+    assert time.monotonic() - began < 30
+    assert json.loads((tmp_path / "tune.json").read_text())["done"] == ["a", "b"]
+    assert record["status"] == "failed"
+    (error,) = record["errors"]
+    assert error["variant"] == "stuck"
+    assert error["error"] == "hangs: no word for 1.5 s after: stuck"
+
+
 def test_tests_that_ran_before_pytest_was_killed_are_counted(tmp_path, monkeypatch):
-    def run(argv, limit_s, environment=None, show=True, on_line=None):
+    def run(argv, limit_s, environment=None, show=True, on_line=None, silence_s=None):
         for line in (
             "tests/budget/test_cuda.py::test_a[1-x y] PASSED   [  1%]",
             "tests/budget/test_cuda.py::test_b FAILED          [  2%]",
@@ -203,7 +238,7 @@ def test_a_command_is_killed_at_its_limit_with_what_it_started():
 def test_a_job_that_takes_its_process_down_costs_only_itself(tmp_path, monkeypatch):
     """Of three jobs the second kills the process, once after the first was kept, once as the first of all."""
 
-    def run(argv, limit_s, environment=None, show=True, on_line=None):
+    def run(argv, limit_s, environment=None, show=True, on_line=None, silence_s=None):
         if "--list" in argv:
             return Done(0, ["a warning", "job: a", "job: b b", "job: c"], 0.1)
         out = tmp_path / "bench.json"
@@ -226,7 +261,7 @@ def test_a_job_that_takes_its_process_down_costs_only_itself(tmp_path, monkeypat
 
 
 def test_jobs_that_time_ran_out_for_are_errors(tmp_path, monkeypatch):
-    def run(argv, limit_s, environment=None, show=True, on_line=None):
+    def run(argv, limit_s, environment=None, show=True, on_line=None, silence_s=None):
         return Done(0, ["job: a"], 0.1) if "--list" in argv else Done(None, [], limit_s)
 
     monkeypatch.setattr(processes, "run", run)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench.gpu import measure
-from bench.gpu.launches import Choice, best, lines
+from bench.gpu.launches import Choice, best, header, lines, worthwhile
 from bench.gpu.measure import jobs
 from bench.gpu.report import TARGETS
-from bench.gpu.tune import CHOICES, sweep
+from bench.gpu.tune import PASSES, RINGS, sweep
 from bench.harness.case import COMPILED, Case, Variant
 from bench.harness.device import Device
 from bench.harness.run import run_case
@@ -204,15 +204,15 @@ for dtype in (torch.float32, torch.bfloat16):
 def test_a_sweep_leaves_the_table_as_it_was_and_says_what_does_not_fit():
     asked = []
 
-    def set_launch(cluster, threads):
-        asked.append((cluster, threads))
+    def set_launch(cluster, threads, kernel):
+        asked.append((cluster, threads, kernel))
         if cluster == 16:
             raise RuntimeError("grpo_loss: launch failed: cluster misconfiguration")
         return cluster != 8
 
     choices = sweep(CPU, set_launch, 8, 301, torch.float32, rounds=1)
-    assert asked[-1] == (-1, 0)
-    assert len(choices) == 2 * len(CHOICES)
+    assert asked[-1] == (-1, 0, "table")
+    assert len(choices) == 2 * len(PASSES)
     why = {c.cluster: c.why for c in choices}
     assert "misconfiguration" in why[16]
     assert "refused 8" in why[8]
@@ -220,8 +220,18 @@ def test_a_sweep_leaves_the_table_as_it_was_and_says_what_does_not_fit():
     assert {c.cluster for c in choices if c.median_ms is None} == {8, 16}
 
 
+def test_a_sweep_of_the_ring_has_the_table_beside_it_and_stores_only_where_there_is_a_gradient():
+    choices = sweep(CPU, lambda *_: True, 8, 301, torch.float32, rounds=1, launches=RINGS)
+    kernels = {(c.op, c.kernel) for c in choices}
+    assert kernels == {
+        *(("grpo_loss", kernel) for kernel in ("table", "ring", "ring_direct")),
+        *(("token_logprobs", kernel) for kernel in ("table", "ring")),
+    }
+    assert all(c.median_ms is not None for c in choices)
+
+
 def test_a_sweep_tells_what_the_table_chose(monkeypatch):
-    shape = {"resident": True, "cluster": 8, "threads": 256, "shared_bytes": 40_000}
+    shape = {"kernel": "pass", "resident": True, "cluster": 8, "threads": 256, "shared_bytes": 40_000}
     extension = SimpleNamespace(set_logits_launch=lambda *_: True, logits_launch=lambda *_: shape)
     monkeypatch.setattr(measure._extension, "load_extension", lambda: extension)
     kept = {"tuning": []}
@@ -234,7 +244,7 @@ def test_a_sweep_tells_what_the_table_chose(monkeypatch):
 def test_a_sweep_that_changes_the_loss_stops(monkeypatch):
     launched = []
 
-    def set_launch(cluster, threads):
+    def set_launch(cluster, threads, kernel):
         launched.append(cluster)
         return True
 
@@ -247,15 +257,39 @@ def test_a_sweep_that_changes_the_loss_stops(monkeypatch):
     assert launched[-1] == -1
 
 
+def choice(op, dtype, vocab, launch, median_ms):
+    return Choice(op, dtype, vocab, launch[0], launch[1], median_ms, "", launch[2], 9)
+
+
 def test_the_fastest_launch_is_chosen_and_written_as_a_line_of_the_table():
     choices = [
-        Choice("grpo_loss", "bfloat16", 151_936, -1, 0, 1.4),
-        Choice("grpo_loss", "bfloat16", 151_936, 8, 256, 1.25),
-        Choice("grpo_loss", "bfloat16", 151_936, 4, 512, 1.3),
-        Choice("grpo_loss", "bfloat16", 151_936, 16, 256, None, "does not fit"),
-        Choice("token_logprobs", "float32", 128_256, 0, 512, 0.5),
+        choice("grpo_loss", "bfloat16", 151_936, (-1, 0, "table"), 1.4),
+        choice("grpo_loss", "bfloat16", 151_936, (8, 256, "table"), 1.25),
+        choice("grpo_loss", "bfloat16", 151_936, (4, 0, "ring"), 1.2),
+        choice("grpo_loss", "bfloat16", 151_936, (16, 256, "table"), None),
+        choice("grpo_loss", "bfloat16", 128_256, (0, 512, "table"), 1.0),
+        choice("token_logprobs", "float32", 128_256, (0, 512, "table"), 0.5),
     ]
+    streamed = "{9, Scalar::F32, 96192, 160320, false, LogitsKernel::PASS, 0, 512},"
+    ring = "{9, Scalar::BF16, 140096, 189920, true, LogitsKernel::RING, 4, 0},"
     assert lines(best(choices)).split("\n") == [
-        "    {Scalar::BF16, 151936, true, 8, 256},  // grpo_loss: 1.250 ms, the table's own 1.400 ms",
-        "    {Scalar::F32, 128256, false, 0, 512},  // token_logprobs: 0.500 ms",
+        f"    {ring}  // grpo_loss: 1.200 ms, the table's own 1.400 ms",
+        "    {9, Scalar::BF16, 96192, 140096, true, LogitsKernel::PASS, 0, 512},  // grpo_loss: 1.000 ms",
+        f"    {streamed}  // token_logprobs: 0.500 ms",
     ]
+
+
+def test_a_table_is_written_anew_with_what_is_worth_an_entry():
+    choices = [
+        choice("grpo_loss", "bfloat16", 151_936, (-1, 0, "table"), 1.4),
+        choice("grpo_loss", "bfloat16", 151_936, (4, 0, "ring"), 1.2),
+        choice("token_logprobs", "bfloat16", 151_936, (-1, 0, "table"), 0.6),
+        choice("token_logprobs", "bfloat16", 151_936, (1, 0, "ring"), 0.595),
+    ]
+    empty = (ROOT / "csrc" / "cuda" / "logits_table.h").read_text()
+    full = header(empty, worthwhile(best(choices)))
+    assert "std::array<MeasuredLaunch, 1> MEASURED = {{\n    {9, Scalar::BF16, 113952, 189920, true" in full
+    assert "token_logprobs" not in full
+    assert header(full, []) == empty
+    with pytest.raises(ValueError, match="expected a line that begins"):
+        header("nothing", [])

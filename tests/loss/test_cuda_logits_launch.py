@@ -1,12 +1,12 @@
-"""The logits pass of the CUDA kernels, run on the CPU, in every launch shape (resident on 1 to 16 blocks,
-streamed) and on rows of any length, stride and alignment."""
+"""The CUDA kernels of a logits pass, run on the CPU, in every launch shape (resident on 1 to 16 blocks,
+streamed, the ring on 1 to 16 blocks) and on rows of any length, stride and alignment."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from elastic import ops, reference
-from tests.cuda_on_cpu.launch_shapes import TABLE, Shape
+from tests.cuda_on_cpu.launch_shapes import DIRECT, RING, TABLE, Shape
 from tests.loss.batches import (
     GRADIENT_ERROR,
     LOSSES,
@@ -23,6 +23,14 @@ STREAMED: Shape = (0, 256)
 # Warps: more than a block has units (16 x 512), as many, fewer; one warp.
 # (0, 32) has room for 4 KB of a streamed row.
 SHAPES: list[Shape] = [(0, 32), (0, 1024), (1, 64), (2, 512), (4, 128), (8, 256), (16, 32), (16, 512)]
+RINGS: list[Shape] = [
+    RING,
+    (2, 0, "ring_direct"),
+    (1, 0, "ring"),
+    (4, 0, "ring"),
+    (8, 0, "ring_direct"),
+    (16, 0, "ring"),
+]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OUTPUTS = ("loss", "logprobs", "entropy", "advantages", "clip_fraction", "kl", "gradient")
 # One logit; no whole vector; fewer vectors than units; one warp's lanes and one more; every unit has some.
@@ -47,7 +55,7 @@ def test_the_launch_shape_changes_no_bit(launch, vocab, dtype):
     batch = few(dtype, vocab, seed=vocab)
     for options in ({}, {"entropy_coef": 0.02, "temperature": 0.7, "softcap": 5.0}):
         expected = outputs(batch, batch.logits, **options)
-        for shape in SHAPES:
+        for shape in SHAPES + RINGS:
             launch(shape)
             for name, got, want in zip(
                 OUTPUTS,
@@ -60,7 +68,7 @@ def test_the_launch_shape_changes_no_bit(launch, vocab, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [STREAMED, (8, 256)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("shape", [STREAMED, (8, 256), RING], ids=["streamed", "cluster", "ring"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_matches_float64(launch, loss, shape, dtype):
     launch(shape)
@@ -71,7 +79,7 @@ def test_every_loss_matches_float64(launch, loss, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [STREAMED, (8, 64)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("shape", [STREAMED, (8, 64), RING], ids=["streamed", "cluster", "ring"])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_logprobs_match_float64(launch, softcap, shape, dtype):
     launch(shape)
@@ -83,7 +91,11 @@ def test_logprobs_match_float64(launch, softcap, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [STREAMED, (1, 64), (8, 64)], ids=["streamed", "block", "cluster"])
+@pytest.mark.parametrize(
+    "shape",
+    [STREAMED, (1, 64), (8, 64), RING, DIRECT],
+    ids=["streamed", "block", "cluster", "ring", "direct"],
+)
 @pytest.mark.parametrize("inplace", [False, True])
 def test_rows_may_start_anywhere_and_nothing_beside_them_is_written(launch, inplace, shape, dtype):
     launch(shape)
@@ -119,7 +131,7 @@ class _Carry(torch.autograd.Function):
         return gradient.clone(), None
 
 
-@pytest.mark.parametrize("shape", [STREAMED, (8, 64)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("shape", [STREAMED, (8, 64), RING], ids=["streamed", "cluster", "ring"])
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
 def test_masked_rows_are_not_read_and_get_a_zero_gradient(launch, loss, shape):
     launch(shape)
@@ -136,7 +148,7 @@ def test_masked_rows_are_not_read_and_get_a_zero_gradient(launch, loss, shape):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [STREAMED, (8, 64)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("shape", [STREAMED, (8, 64), RING], ids=["streamed", "cluster", "ring"])
 def test_infinite_and_nan_logits(launch, shape, dtype):
     launch(shape)
     batch = few(dtype, 4_097)
@@ -157,7 +169,7 @@ def test_infinite_and_nan_logits(launch, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [STREAMED, (8, 64)], ids=["streamed", "cluster"])
+@pytest.mark.parametrize("shape", [STREAMED, (8, 64), RING], ids=["streamed", "cluster", "ring"])
 def test_a_certain_token_has_logprob_and_gradient_exactly_zero(launch, shape, dtype):
     launch(shape)
     batch = few(dtype, 33)
@@ -172,9 +184,11 @@ def test_a_certain_token_has_logprob_and_gradient_exactly_zero(launch, shape, dt
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_real_vocabulary_in_the_table_s_own_shape(launch, shim, dtype):
+@pytest.mark.parametrize("shape", [TABLE, RING], ids=["pass", "ring"])
+def test_a_real_vocabulary_in_the_table_s_own_shape(launch, shim, shape, dtype):
     resident, cluster, _, _ = shim.logits_launch(dtype, 151_936, True)
     assert (resident, cluster) == (True, 8)
+    launch(shape)
     batch = random_batch(dtype, lengths=(1, 1), groups=(2,), vocab=151_936)
     batch.rewards[:] = torch.tensor([0.0, 1.0])
     batch.mask[:] = True
@@ -202,9 +216,40 @@ def test_a_device_without_clusters_streams_with_the_same_bits(launch, shim):
         assert torch.equal(got, want)
 
 
-def test_no_schedule_changes_a_bit(launch, shim):
+def test_a_kernel_that_there_is_not_is_refused_by_name(shim):
+    with pytest.raises(ValueError, match="kernel: expected table, pass, ring or ring_direct, got rings"):
+        shim.set_logits_launch(-1, 0, "rings")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", RINGS)
+def test_the_ring_has_the_pass_s_bits_when_its_slots_and_open_tokens_come_round(launch, shim, shape, dtype):
+    """Up to 47 tokens a cluster; 40 to 90 KB of shared memory leave a few slots."""
+    for vocab, lengths, block_kb in ((301, (20, 0, 17, 10), 227), (2_011, (6, 5), 40), (9_001, (2, 3), 90)):
+        batch = random_batch(dtype, lengths=lengths, groups=(len(lengths),), vocab=vocab, seed=vocab)
+        launch(TABLE)
+        shim.set_device()
+        expected = [*outputs(batch, batch.logits), *ops.token_logprobs(batch.logits, batch.targets)]
+        launch(shape)
+        shim.set_device(9, block_kb)
+        for seed in range(2):
+            shim.set_seed(seed)
+            got = [*outputs(batch, batch.logits), *ops.token_logprobs(batch.logits, batch.targets)]
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)), (vocab, seed)
+
+
+def test_a_token_that_a_ring_cannot_hold_is_refused(launch):
+    launch((1, 0, "ring"))
+    batch = few(torch.float32, 100_003)
+    assert ops.token_logprobs(batch.logits, batch.targets)[0].isfinite().all()  # it need not be held
+    with pytest.raises(RuntimeError, match=r"grpo_loss: kernel ring_kernel: launch failed"):
+        outputs(batch, batch.logits)
+
+
+@pytest.mark.parametrize("shape", [(8, 128), RING], ids=["cluster", "ring"])
+def test_no_schedule_changes_a_bit(launch, shim, shape):
     batch = few(torch.float32, 1_001)
-    launch((8, 128))
+    launch(shape)
     expected = outputs(batch, batch.logits, entropy_coef=0.02)
     for seed in range(1, 6):
         shim.set_seed(seed)
@@ -212,7 +257,20 @@ def test_no_schedule_changes_a_bit(launch, shim):
             assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("shape", [(3, 0), (32, 0), (-2, 0), (8, 33), (8, 2_048), (8, -32)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 0),
+        (32, 0),
+        (-2, 0),
+        (8, 33),
+        (8, 2_048),
+        (8, -32),
+        (0, 0, "ring"),
+        (3, 0, "ring"),
+        (4, 576, "ring"),
+    ],
+)
 def test_a_shape_that_no_launch_can_have_is_refused(shim, shape):
     before = shim.logits_launch(torch.float32, 301, True)
     assert not shim.set_logits_launch(*shape)

@@ -15,7 +15,7 @@ import torch
 from tests.cuda_on_cpu.build import load
 from tests.cuda_on_cpu.redirect import poisoned_outputs, redirected
 from tests.stress.call import Fault
-from tests.stress.cases import check
+from tests.stress.cases import check, chooses
 
 KERNELS = ("cpu", "cuda_on_cpu")
 
@@ -39,13 +39,17 @@ def run(seed: int, kernels: str, only: int | None, minutes: float) -> int:
     """Cases 0, 1, ... until the time is up, or one."""
     torch.set_num_threads(1)
     end, case = time.monotonic() + 60 * minutes, only or 0
+    choose = None
     with ExitStack() as stack:
         if kernels != "cpu":
             shim = load()
             stack.enter_context(redirected())
             shim.set_seed(seed)
+            choose = chooses(shim, stack)
         stack.enter_context(poisoned_outputs())
         while True:
+            if choose is not None:
+                choose(case)
             try:
                 check(seed, kernels, case)
             except Fault as fault:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from types import ModuleType
 
+from tests.cuda_on_cpu.launch_shapes import DIRECT, RING, TABLE
 from tests.stress import advantages, budgets, losses, sampling
 from tests.stress.draw import Draw
 
@@ -17,6 +20,19 @@ OPS: dict[Callable[[Draw], None], int] = {
     sampling.sample: 2,
     budgets.budget_ops: 3,
 }
+
+
+LAUNCHES = (TABLE, RING, DIRECT)  # of CUDA's kernels, case by case
+
+
+def chooses(shim: ModuleType, stack: ExitStack) -> Callable[[int], None]:
+    """What makes a case's launch the shim's; the table's own is put back with the stack."""
+    stack.callback(shim.set_logits_launch, *TABLE)
+
+    def choose(case: int) -> None:
+        shim.set_logits_launch(*LAUNCHES[case % len(LAUNCHES)])
+
+    return choose
 
 
 def check(seed: int, kernels: str, case: int) -> None:

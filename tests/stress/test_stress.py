@@ -5,7 +5,7 @@
 
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from elastic import ops
 from elastic.budget import Phase
 from tests.stress import advantages, budgets, losses, sampling
 from tests.stress.call import Call, Fault
-from tests.stress.cases import check
+from tests.stress.cases import check, chooses
 from tests.stress.draw import Draw
 
 CASES, TESTS = 500, 10
@@ -23,12 +23,16 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("first", range(0, CASES, CASES // TESTS))
-def test_random_calls_give_what_the_reference_gives(kernels, first):
-    for case in range(first, first + CASES // TESTS):
-        try:
-            check(0, kernels, case)
-        except Fault as fault:
-            pytest.fail(f"case {case}: {fault}\n{fault.call.text()}", pytrace=False)
+def test_random_calls_give_what_the_reference_gives(kernels, first, request):
+    with ExitStack() as stack:
+        choose = chooses(request.getfixturevalue("shim"), stack) if kernels != "cpu" else None
+        for case in range(first, first + CASES // TESTS):
+            if choose is not None:
+                choose(case)
+            try:
+                check(0, kernels, case)
+            except Fault as fault:
+                pytest.fail(f"case {case}: {fault}\n{fault.call.text()}", pytrace=False)
 
 
 def one_logsumexp(logits, targets, temperature=1.0, softcap=None):
