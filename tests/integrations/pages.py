@@ -7,6 +7,11 @@ from typing import Any
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+def blocks(page: str) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
 def run(page: str) -> dict[str, Any]:
     """Runs the blocks of a page one after the other.
 
@@ -16,8 +21,7 @@ def run(page: str) -> dict[str, Any]:
     Returns:
         The names that they leave behind.
     """
-    text = (DOCS / page).read_text()
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for block in blocks(page):
         exec(compile(block, page, "exec"), names)
     return names

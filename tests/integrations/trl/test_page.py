@@ -1,7 +1,6 @@
 """The page's example runs as printed, on the embedded model in the place of the reader's."""
 
 import inspect
-import re
 from pathlib import Path
 
 import trl
@@ -10,11 +9,12 @@ from accelerate.state import AcceleratorState
 from elastic.integrations.trl import TESTED, elastic_rollout_func
 from elastic.integrations.trl.group_budgets import GroupBudgets
 from elastic.models import tiny
+from tests.integrations import pages
 from tests.integrations.trl.runs import logged
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "trl.md").read_text()
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = (pages.DOCS / "trl.md").read_text()
+(EXAMPLE,) = pages.blocks("trl.md")
 
 
 def test_the_example_trains_the_embedded_model(tmp_path, monkeypatch):
