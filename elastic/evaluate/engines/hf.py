@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from elastic.budget import Budget
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
-from elastic.integrations.transformers.draw import BudgetDraw, BudgetStoppingCriteria, fills_of
+from elastic.integrations.transformers.draw import BudgetStoppingCriteria, TokenDraw, fills_of
 from elastic.models.serving import evaluating, exclusive
 from elastic.rollout import RolloutBatch
 from elastic.rollout.outcome import Outcome, batch_of
@@ -30,7 +30,7 @@ from elastic.sampling import Sampling
 class HFEngine:
     """Decodes with `model.generate`: batches of `max_rows` rows in order, padded on the left.
 
-    `BudgetDraw` draws the tokens, so rows are those of `RolloutEngine` for the same seeds, as far as the
+    `TokenDraw` draws the tokens, so rows are those of `RolloutEngine` for the same seeds, as far as the
     logits are. The model's own generation config (penalties, filters) is not applied.
 
     Args:
@@ -102,7 +102,7 @@ class HFEngine:
 
     def _decode(self, plan: Plan) -> tuple[list[Tensor], Tensor]:
         """The record's fields of some rows, each [B, T], and their last states, [B, 8]."""
-        draw = BudgetDraw(plan, self.limits.pad_id, self.device)
+        draw = TokenDraw(plan, self.limits.pad_id, self.device)
         try:
             with torch.no_grad():
                 self.model.generate(

@@ -17,7 +17,7 @@ from elastic.rollout.plan.plan import Plan
 from elastic.rollout.step.slot_sampling import SlotSampling
 
 
-class BudgetDraw(LogitsProcessor):
+class TokenDraw(LogitsProcessor):
     """Draws each row's token (`elastic.ops.sample`) and masks every other one.
 
     So nothing is left for `generate` to choose, and a row is that of `RolloutEngine` for the same seed, as
@@ -135,7 +135,7 @@ class BudgetStoppingCriteria(StoppingCriteria):
         draw: the processor beside it.
     """
 
-    def __init__(self, draw: BudgetDraw):
+    def __init__(self, draw: TokenDraw):
         self._draw = draw
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:

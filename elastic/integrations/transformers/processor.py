@@ -16,7 +16,7 @@ from elastic import ops
 from elastic.budget import Budget, Phase
 from elastic.budget.eos import EosIds
 from elastic.budget.markers import Markers
-from elastic.integrations.transformers.draw import BudgetDraw, BudgetStoppingCriteria
+from elastic.integrations.transformers.draw import BudgetStoppingCriteria, TokenDraw
 from elastic.rollout import RolloutBatch
 from elastic.rollout.outcome import Outcome, batch_of
 from elastic.rollout.plan.default_markers import default_markers
@@ -27,7 +27,7 @@ from elastic.rollout.record.indices import row_index
 from elastic.sampling import Sampling
 
 
-class BudgetLogitsProcessor(BudgetDraw):
+class BudgetLogitsProcessor(TokenDraw):
     """Budgets of one call of `model.generate`:
 
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
