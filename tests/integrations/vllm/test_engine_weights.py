@@ -1,4 +1,4 @@
-"""New weights in a running vLLM, and models that it loads itself. vLLM keeps one engine at a time."""
+"""New weights in a running vLLM, and engines started in ways of their own. vLLM keeps one at a time."""
 
 from contextlib import closing
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from elastic import Budget, RolloutEngine, Sampling
+from elastic import Budget, RolloutEngine, Sampling, replay
 from elastic.integrations.vllm import VLLMEngine
 from tests.integrations.vllm.sums import SUMS
+from tests.integrations.vllm.test_v1_scheduling import count_preemptions
 from tests.rollout.small_models import VOCAB, make_tokenizer
 
 LONG = [[3 + (7 * i + k) % 20 for i in range(300)] for k in range(2)]  # longer than a block of the KV cache
@@ -77,3 +78,21 @@ def test_without_end_tokens_rows_end_at_their_budgets(vllm, tiny):
     assert torch.equal(batch.tokens, own.tokens)
     assert torch.equal(batch.finish_reason, own.finish_reason)
     assert set(batch.solution_tokens.tolist()) == {20}
+
+
+def test_sources_are_recorded_that_tokens_do_not_show_and_outlive_preemption(vllm, tiny):
+    """Few blocks; and closings in the place of an EOS (R6), which ids alone contradict."""
+    budgets = [Budget(30 + i, 8, closing="wait ok so we have </think> so answer is") for i in range(12)]
+    prompts = [f"{sum_} <think>" for sum_ in SUMS]
+    call = {"budget": budgets, "samples_per_prompt": 3, "sampling": Sampling(5.0), "seeds": range(12)}
+    own = RolloutEngine(*tiny).generate(prompts, **call)
+    blocks = {"block_size": 32, "num_gpu_blocks_override": 10}
+    with closing(VLLMEngine(*tiny, max_rows=12, max_length=128, **blocks)) as engine:
+        preempted = count_preemptions(engine._llm)
+        batch = engine.generate(prompts, **call)
+        assert len(preempted) >= 3
+    for name in ("tokens", "source", "phase", "finish_reason"):
+        assert torch.equal(getattr(batch, name), getattr(own, name)), name
+    rows = [row[:n] for row, n in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)]
+    with pytest.raises(ValueError, match="no row under"):
+        replay(rows, budgets, batch.markers, tokenizer=tiny[1], eos_ids=list(batch.eos_ids))
