@@ -22,7 +22,7 @@ from elastic.budget import Budget
 
 TAGS: tuple[Any, ...] = ("<think>", "</think>", ("<tool_call>",))
 # Of several tokens each; the end has a phrase in front, so that the bare tag is a natural end too (R18).
-PIECES: tuple[Any, ...] = ("<t>", "Done.</t>", ("CALL:",))
+PIECES: tuple[Any, ...] = ("<t>", "Done.</t>", ("CALL:", "xxy"))
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "R18 a tool call of several tokens",
         *("<t>", "abCALL:x<eos>", Budget(9, 20), "abCALL:x<eos>", "S" * 9, 2, 7, "STOP"),
+        markers=PIECES,
+    ),
+    Scenario(
+        "R18 an end that overlaps itself",
+        *("<t>", "axxxyz<eos>", Budget(9, 9), "axxxyz<eos>", "S" * 7, 2, 5, "STOP"),
         markers=PIECES,
     ),
     Scenario(

@@ -7,7 +7,8 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from elastic.budget import Phase
+from elastic.budget import Budget, Phase
+from elastic.budget.forced_text import forced_texts
 from elastic.integrations.request_values import RequestBudget, under_our_names
 from elastic.integrations.vllm.settings import Settings
 
@@ -38,7 +39,12 @@ class Refusal:
             return
         self._check_params(params, request)
         with self._lock:  # a tokenizer is for one thread at a time
-            least = self._least(request)
+            least, tail = self._least(request)
+        if tail and params.structured_outputs is not None:
+            raise ValueError(
+                f"closing: expected nothing behind its end marker beside structured_outputs, whose grammar "
+                f"does not know it, got {tail} tokens"
+            )
         if params.max_tokens is not None and params.max_tokens < least and not request.may_be_cut:
             raise ValueError(
                 f"max_tokens: expected at least {least}, so that thinking, the closing text and one solution "
@@ -64,9 +70,7 @@ class Refusal:
                 "trace_decode_token_ids: expected None beside a budget, whose place the trace would take"
             )
         if params.structured_outputs is not None:
-            raise ValueError(
-                "structured_outputs: expected None beside a budget, whose forced tokens no grammar knows"
-            )
+            self._check_grammar(budget)
         most = budget.max_sampled
         if most is not None and params.min_tokens > most:
             raise ValueError(
@@ -83,12 +87,31 @@ class Refusal:
                     f"{name}: expected {off} beside a budget with the V1 model runner, got {value}"
                 )
 
-    def _checked(self, request: RequestBudget) -> int:
-        """The least `max_tokens` of a request whose texts and counts the server can keep."""
+    def _check_grammar(self, budget: Budget) -> None:
+        """A grammar knows no forced token, so there may be none where it holds."""
+        if not self._settings.grammar_behind_thought:
+            raise ValueError(
+                "structured_outputs: expected None beside a budget, unless the server has a reasoning_parser "
+                "and no enable_in_reasoning: forced tokens break a grammar that holds for the thought, too"
+            )
+        if budget.solution is not None or budget.total is not None:
+            raise ValueError(
+                "structured_outputs: expected None beside solution_budget and total_budget, whose end no "
+                "grammar knows"
+            )
+
+    def _checked(self, request: RequestBudget) -> tuple[int, int]:
+        """Of a request whose texts and counts the server can keep.
+
+        Returns:
+            Its least `max_tokens`, and how many tokens its closing text has behind the end marker.
+        """
         budget, settings = request.budget, self._settings
         markers = settings.markers(request.end_markers)
         table, row = self._tables.acquire(budget, markers)
         table.release(row)
+        texts = forced_texts(budget, markers, settings.tokenizer, frozenset(settings.eos_ids))
+        tail = len(texts.closing) - texts.tail
         # The most common start; what a row writes before it opens thinking itself comes on top.
         start: dict[str, Any] = {
             "phase": request.phase or Phase.THINKING,
@@ -101,7 +124,7 @@ class Refusal:
         except ValueError as error:
             raise ValueError(under_our_names(str(error))) from None
         if budget.thinking is None:
-            return 1
+            return 1, tail
         one = replace(budget, solution=1, total=None).max_tokens(markers, **start)
         assert one is not None  # both phases are bounded
-        return one
+        return one, tail

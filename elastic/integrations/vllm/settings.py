@@ -38,6 +38,7 @@ class Settings:
         context_tokens: vLLM's `max_model_len`.
         rows: most requests of a batch.
         v2: whether vLLM's second model runner is in use.
+        grammar_behind_thought: whether a grammar (structured outputs) holds only behind the thought.
         drafts: most draft tokens of a request in a step; 0 without speculative decoding.
         markers: those of requests with these further `end_markers`; a function, which remembers some.
 
@@ -61,6 +62,8 @@ class Settings:
         self.pad_id = next(iter((*tokenizer_eos(self.tokenizer), *self.eos_ids)), 0)
         self.context_tokens, self.rows = model.max_model_len, config.scheduler_config.max_num_seqs
         self.v2 = bool(config.use_v2_model_runner)
+        structured = config.structured_outputs_config
+        self.grammar_behind_thought = bool(structured.reasoning_parser) and not structured.enable_in_reasoning
         self.drafts = _drafts(config.speculative_config)
         self._seed, self._unseeded = model.seed or 0, count()
         self.markers = lru_cache(maxsize=64)(self._markers)

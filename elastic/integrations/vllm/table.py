@@ -23,6 +23,7 @@ from elastic.budget.machine import (
 )
 from elastic.budget.table import END_OF_TEXT, table_row
 from elastic.budget.token_text import character_codes, token_texts
+from elastic.integrations.vllm.on_device import on_device
 
 # int32 per row at first, and at most: one long closing text must not take the memory of all rows.
 FIRST_WIDTH = 256
@@ -127,7 +128,8 @@ class BudgetTable:
             wider = tables.new_full((tables.shape[0], width), END_OF_TEXT)
             wider[:, : tables.shape[1]] = tables
             tables = wider
-        tables[row] = torch.tensor(words + [END_OF_TEXT] * (width - len(words)), dtype=torch.int32)
+        padded = words + [END_OF_TEXT] * (width - len(words))
+        tables[row] = on_device(padded, tables.device, torch.int32)
         smallest = max(smallest, self.machine.smallest_vocab)
         self.machine = replace(self.machine, tables=tables, smallest_vocab=smallest)
 
@@ -148,7 +150,8 @@ class BudgetTable:
         for token, entry in enumerate(self._flags):
             marked = token in members and token not in self._eos
             self._flags[token] = entry | mask if marked else entry & ~mask
-        self.machine.token_flags.copy_(torch.tensor(self._flags, dtype=torch.int64))
+        flags = self.machine.token_flags
+        flags.copy_(on_device(self._flags, flags.device))
         self._bits[bit] = members
         return bit
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from elastic import ops
 from elastic.budget import Markers, Phase
 from elastic.integrations.request_values import RequestBudget
+from elastic.integrations.vllm.on_device import on_device
 from elastic.integrations.vllm.table import BudgetTable, BudgetTables
 from elastic.ops.state import BUDGET, STATE_WIDTH
 from elastic.sampling import SampleOutput
@@ -116,10 +117,10 @@ class V1Budgets:
         """Requests have left (`removed`), come (`added`) or moved, in this order."""
         if update is None:
             return
-        for index in update.removed:
+        # All leave first: when vLLM starts its requests anew, one may take the row of another in one step.
+        for index in (*update.removed, *(added[0] for added in update.added)):
             self._leave(self._rows.pop(index, None))
         for index, params, prompt, output in update.added:
-            self._leave(self._rows.pop(index, None))
             self._enter(index, params, prompt, output)
         for source, target, direction in update.moved:
             moved, other = self._rows.pop(source, None), self._rows.pop(target, None)
@@ -149,7 +150,7 @@ class V1Budgets:
         drawn = ops.sample(
             logits if len(group.rows) == len(logits) else logits[group.index],
             self._seeds[slots],
-            torch.tensor(positions, device=self._device),
+            on_device(positions, self._device),
             *(temperature, self._top_k[slots], top_p, min_p),
             state=state,
             machine=group.table.machine,
@@ -186,7 +187,7 @@ class V1Budgets:
             self._states[:, slot] = row.kept
         greedy = params.temperature < 1e-5  # as vLLM has it
         floats = [0.0 if greedy else params.temperature, params.top_p, params.min_p]
-        self._floats[:, slot] = torch.tensor(floats, dtype=torch.float64)
+        self._floats[:, slot] = on_device(floats, self._device, torch.float64)
         self._seeds[slot], self._top_k[slot] = row.seed, max(params.top_k, 0)
         if row.read != len(output):
             self._go_back(row, len(output))
@@ -214,8 +215,8 @@ class V1Budgets:
         machine = row.table.machine
         used = [row.request.thinking_used]
         state = ops.new_state([row.budget], machine, phase=[int(row.phase)], thinking_used=used)
-        history = torch.tensor([row.output[:tokens]], dtype=torch.int64, device=self._device)
-        return ops.replay(history, torch.tensor([tokens], device=self._device), state, machine)[2]
+        history = on_device([row.output[:tokens]], self._device)
+        return ops.replay(history, on_device([tokens], self._device), state, machine)[2]
 
     def _grouped(self) -> list[Group]:
         by_table: dict[int, list[int]] = {}
@@ -226,6 +227,6 @@ class V1Budgets:
             rows = [self._rows[index] for index in indices]
             assert rows[0].table is not None
             slots = [row.slot for row in rows]
-            tensors = [torch.tensor(of, device=self._device) for of in (indices, slots)]
+            tensors = [on_device(of, self._device) for of in (indices, slots)]
             groups.append(Group(rows[0].table, rows, *tensors))
         return groups

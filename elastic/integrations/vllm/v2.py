@@ -21,6 +21,7 @@ from torch import Tensor
 
 from elastic import ops
 from elastic.budget import Machine
+from elastic.integrations.vllm.on_device import on_device
 from elastic.integrations.vllm.settings import Settings
 from elastic.integrations.vllm.v2_prompt import PROMPT_TAIL, prompt_phase
 from elastic.integrations.vllm.v2_rows import Row, Rows
@@ -71,11 +72,11 @@ class V2Budgets:
         if not arrived:
             return
         rows = [row for row, _ in arrived]
-        slots = self._on_device([row.slot for row in rows])
+        slots = on_device([row.slot for row in rows], self._device)
         integers = [[row.seed, max(params.top_k, 0), row.prompt] for row, params in arrived]
-        self._integers[:, slots] = self._on_device(integers).T
+        self._integers[:, slots] = on_device(integers, self._device).T
         reals = [[params.temperature, params.top_p, params.min_p] for _, params in arrived]
-        self._reals[:, slots] = self._on_device(reals, torch.float64).T
+        self._reals[:, slots] = on_device(reals, self._device, torch.float64).T
         for table in {id(row.table): row.table for row in rows}.values():
             assert table is not None  # these rows have slots
             self._begin([row for row in rows if row.table is table], table.machine)
@@ -97,7 +98,7 @@ class V2Budgets:
             batch = np.flatnonzero(tables == number)
             slots = ctx.idx_mapping.long()
             if len(batch) < len(slots):
-                slots = slots[self._on_device(batch.tolist())]
+                slots = slots[on_device(batch.tolist(), self._device)]
             self._draw(logits, ctx, slots, self._rows.table(ctx.idx_mapping_np[batch[0]]).machine, drawn)
         _leave_only(logits, drawn[:-1])
         return logits
@@ -136,10 +137,10 @@ class V2Budgets:
     def _begin(self, rows: Sequence[Row], machine: Machine) -> None:
         """The states of rows under one table: new ones, and those that return read back from their tokens."""
         of_rows = [(row.slot, row.budget, row.request.thinking_used) for row in rows]
-        slots, budgets, used = self._on_device(of_rows).unbind(1)
+        slots, budgets, used = on_device(of_rows, self._device).unbind(1)
         prompts = self._integers[_PROMPT, slots]
         given = [row.request.phase for row in rows]
-        phase = self._on_device([_READ_PHASE if one is None else int(one) for one in given])
+        phase = on_device([_READ_PHASE if one is None else int(one) for one in given], self._device)
         if None in given:
             columns = prompts[:, None] + torch.arange(-PROMPT_TAIL, 0, device=self._device)
             tail = self._tokens(slots, columns)
@@ -151,19 +152,14 @@ class V2Budgets:
         if any(emitted):
             columns = prompts[:, None] + torch.arange(max(emitted), device=self._device)
             tokens = self._tokens(slots, columns)
-            state = ops.replay(tokens, self._on_device(emitted), state, machine)[2]
-        returned = self._on_device([row.returned for row in rows], torch.bool)
-        self._states.begin(slots, self._on_device(lengths), state, returned)
+            state = ops.replay(tokens, on_device(emitted, self._device), state, machine)[2]
+        returned = on_device([row.returned for row in rows], self._device, torch.bool)
+        self._states.begin(slots, on_device(lengths, self._device), state, returned)
 
     def _tokens(self, slots: Tensor, columns: Tensor) -> Tensor:
         """[B, W] int64, what vLLM holds in these columns of these slots; anything where it has none."""
         tokens = self._vllm.all_token_ids.gpu
         return tokens[slots[:, None], columns.clamp(0, tokens.shape[1] - 1)].long()
-
-    def _on_device(self, values: Sequence[Any], dtype: torch.dtype = torch.int64) -> Tensor:
-        """Copies values to the device without waiting for it."""
-        host = torch.tensor(values, dtype=dtype, pin_memory=self._device.type == "cuda")
-        return host.to(self._device, non_blocking=True)
 
 
 def _leave_only(logits: Tensor, drawn: Tensor) -> None:

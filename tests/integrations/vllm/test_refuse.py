@@ -31,9 +31,9 @@ BESIDE = [
 PENALTIES = [{"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.5}]
 
 
-def _check(given, budget, v2=True):
+def _check(given, budget, v2=True, grammar_behind_thought=False):
     asked = None if budget is None else RequestBudget(budget)
-    Refusal(Settings(v2=v2)).check(SimpleNamespace(**{**PLAIN, **given}, asked=asked))
+    Refusal(Settings(0, v2, grammar_behind_thought)).check(SimpleNamespace(**{**PLAIN, **given}, asked=asked))
 
 
 @pytest.mark.parametrize("given", BESIDE)
@@ -53,3 +53,22 @@ def test_penalties_are_refused_where_the_draw_comes_before_them(given):
 @pytest.mark.parametrize("given", [*BESIDE, *PENALTIES])
 def test_a_request_without_a_budget_may_have_all_of_them(given):
     _check(given, None, v2=False)
+
+
+def test_a_grammar_may_hold_behind_a_thought_that_has_a_budget():
+    given = {"structured_outputs": object()}
+    for budget in (Budget(5, None), Budget(5, None, closing="ab</think>"), Budget(None, None)):
+        _check(given, budget, grammar_behind_thought=True)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(5, 4), "^structured_outputs: expected None beside solution_budget"),
+        (Budget.vanilla(9), "^structured_outputs: expected None beside solution_budget and total_budget"),
+        (Budget(5, None, closing="ab</think>cd"), "^closing: expected nothing behind .* got 2 tokens"),
+    ],
+)
+def test_no_token_is_forced_where_a_grammar_holds(budget, said):
+    with pytest.raises(ValueError, match=said):
+        _check({"structured_outputs": object()}, budget, grammar_behind_thought=True)

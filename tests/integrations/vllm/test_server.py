@@ -73,6 +73,20 @@ def test_a_streamed_chat_divides_thought_and_answer_in_the_same_way(server):
         assert text.split() == message[name].split()
 
 
+def test_a_grammar_holds_behind_a_cut_thought_and_no_forced_token_breaks_it(server, tiny):
+    prompt, grammar = prompt_ids(tiny[1])[0], {"structured_outputs": {"regex": "[0-9][+]7"}}
+    values = {"thinking_budget": 6, "closing": "wait </think>"}
+    plain = server.post(COMPLETIONS, **asked(prompt, None, vllm_xargs=values))[1]["choices"][0]
+    status, answer = server.post(COMPLETIONS, **asked(prompt, None, vllm_xargs=values, **grammar))
+    assert status == 200, answer
+    choice = answer["choices"][0]
+    assert choice["token_ids"][: 6 + 2] == plain["token_ids"][: 6 + 2]
+    said = tiny[1].convert_ids_to_tokens(choice["token_ids"][6 + 2 :])
+    assert said[0].isdigit()
+    assert said[1:] == ["+", "7", tiny[1].eos_token]
+    assert choice["finish_reason"] == "stop"
+
+
 # Request values, other parameters, and what the error says.
 BAD = [
     ({"thinking_budget": -3}, {}, "thinking_budget: expected an integer from 0"),
@@ -93,7 +107,16 @@ BAD = [
     ({"thinking_budget": 5}, {"presence_penalty": 1.0}, "presence_penalty: expected 0.0"),
     ({"thinking_budget": 5}, {"repetition_penalty": 1.2}, "repetition_penalty: expected 1.0"),
     ({"thinking_budget": 5, "solution_budget": 5}, {"min_tokens": 50}, "min_tokens: expected at most 10"),
-    ({"thinking_budget": 5}, {"structured_outputs": {"regex": "a"}}, "structured_outputs: expected None"),
+    (
+        {"thinking_budget": 5, "solution_budget": 5},
+        {"structured_outputs": {"regex": "7"}},
+        "structured_outputs: expected None",
+    ),
+    (
+        {"thinking_budget": 5, "closing": "wait </think> so"},
+        {"structured_outputs": {"regex": "7"}},
+        "closing: expected nothing behind its end marker",
+    ),
 ]
 
 

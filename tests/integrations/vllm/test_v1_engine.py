@@ -72,6 +72,24 @@ def test_the_phase_may_be_stated_where_the_prompt_does_not_say_it(llm, tiny):
     assert tokens(llm, [prompt], [asked])[0][: int(batch.lengths[0])] == batch.tokens[0].tolist()
 
 
+def test_a_budget_that_is_used_up_before_the_first_token_forces_the_closing_text(llm, tiny):
+    prompt, end = prompt_ids(tiny[1])[0], tiny[1].convert_tokens_to_ids("</think>")
+    for used in (12, 100):  # and no more than 4 answer tokens and an EOS, however long the prompt
+        (row,) = tokens(llm, [prompt], [params(RequestBudget(Budget(12, 4), (), Phase.THINKING, used))])
+        assert row[0] == end
+        assert len(row) <= 1 + 4 + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*start marker")
+def test_a_start_marker_that_a_user_typed_changes_nothing(llm, tiny):
+    """The row starts in OPENING, and what it writes is its answer (R9)."""
+    prompt, opened = tiny[1].encode("a 3 <think> b + 4 c - 9 = ?"), Budget(4, 3)
+    expected = own_tokens(tiny, [prompt], [opened], SAMPLINGS["greedy"], [0])
+    (row,) = tokens(llm, [prompt], [params(opened)])
+    assert [row] == expected
+    assert tiny[1].convert_tokens_to_ids("</think>") not in row[:4]  # as it would be if it were thinking
+
+
 def test_nothing_is_left_behind_when_requests_have_gone(llm, tiny):
     runner = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
     (own,) = [p._own for p in runner.input_batch.logitsprocs.all if hasattr(p, "_own")]

@@ -124,6 +124,21 @@ def test_any_course_of_events_gives_the_tokens_of_plain_decoding(seed):
     assert sorted(batch.budgets._free) == list(range(SLOTS))
 
 
+def test_requests_that_take_each_others_rows_in_one_step_are_still_known():
+    batch, seeds = Batch(), []
+    batch.budgets._settings.seed = lambda sampling: seeds.append(sampling.seed) or sampling.seed
+    requests = [SimpleNamespace(name=i, params=params(Budget(5, 6), seed=i), output=[]) for i in range(3)]
+    for request in requests:
+        batch.add(request)
+    batch.step(set())
+    for row in range(3):
+        batch.remove(row)
+    for request in reversed(requests):
+        batch.add(request)
+    batch.step(set())
+    assert seeds == [0, 1, 2]  # a request without a seed of its own would go on with another
+
+
 def test_broken_logits_end_their_row_and_no_other():
     batch = Batch()
     for seed in range(2):

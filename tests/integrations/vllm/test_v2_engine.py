@@ -20,9 +20,9 @@ from elastic.budget import FinishReason
 from elastic.integrations.request_values import RequestBudget, read_values, values_of
 from tests.integrations import scripted_model
 from tests.integrations.rules import REFUSED, TAGS
-from tests.integrations.vllm.bigrams import EOS, bigram_model, save
+from tests.integrations.vllm.bigrams import END, EOS, bigram_model, save
 from tests.integrations.vllm.test_rules import PLAYED, request_of, settings_of
-from tests.rollout.small_models import make_tokenizer
+from tests.rollout.small_models import TOKENS, make_tokenizer
 
 START, NEWLINE = 2, 4
 EOS_OF_SCRIPTS = scripted_model.TOKENIZER.eos_token_id
@@ -44,15 +44,21 @@ BUDGETS: list[Mapping[str, Any]] = [
     {"thinking_budget": 14, "solution_budget": 9, "thinking_used": 6, "start_in": "thinking"},
     {"thinking_budget": 9, "solution_budget": 6, "start_in": "opening"},
 ]
+THOUGHTS: list[Mapping[str, Any]] = [  # of requests whose answers have a grammar
+    {"thinking_budget": 9},
+    {"thinking_budget": 9, "closing": "ab</think>"},
+    {"thinking_budget": 25, "min_thinking": 20, "max_extensions": 9, "extension": "abc"},
+]
+GRAMMAR = {"regex": "[a-c]{2}[0-9]x"}
 NONE = {"prompt": [9, 8, 7], "params": {"temperature": 1.0, "seed": 5, "max_tokens": 30, "ignore_eos": True}}
 # Few blocks, so that requests are preempted, and prompts that take two steps to read.
 ENGINE = {"block_size": 32, "num_gpu_blocks_override": 6, "max_num_batched_tokens": 24, "max_model_len": 128}
 
 
-def _requests() -> list[dict[str, Any]]:
+def _requests(budgets: Sequence[Mapping[str, Any]] = BUDGETS) -> list[dict[str, Any]]:
     """A request for each budget, drawn or greedy in turn, behind a prompt of its own."""
     requests = []
-    for number, values in enumerate(BUDGETS):
+    for number, values in enumerate(budgets):
         params = {"temperature": float(number % 2), "seed": number, "max_tokens": 64}
         prompt = [*[6 + number] * 27, START, NEWLINE]
         requests.append({"prompt": prompt, "params": {**params, "extra_args": dict(values)}})
@@ -80,6 +86,13 @@ def _expected(engine: RolloutEngine, request: dict[str, Any]) -> list[int]:
 def expected() -> list[list[int]]:
     engine = RolloutEngine(bigram_model(), make_tokenizer())
     return [_expected(engine, request) for request in _requests()]
+
+
+@pytest.fixture(scope="module")
+def thoughts() -> list[list[int]]:
+    """Up to the end marker, and what would stand behind it without a grammar."""
+    engine = RolloutEngine(bigram_model(), make_tokenizer())
+    return [_expected(engine, request) for request in _requests(THOUGHTS)]
 
 
 def _drafts(
@@ -115,6 +128,21 @@ def _of_budgets(folder: Path, expected: Sequence[list[int]]) -> dict[str, Any]:
     }
 
 
+def _of_grammars(folder: Path, thoughts: Sequence[list[int]]) -> dict[str, Any]:
+    """Jobs of requests whose answers have a grammar, and half of whose draft tokens are wrong."""
+    requests = _requests(THOUGHTS)
+    for request in requests:
+        request["params"]["structured_outputs"] = GRAMMAR
+    right = {str(request["prompt"]): tokens for request, tokens in zip(requests, thoughts, strict=True)}
+    engine = {**ENGINE, "structured_outputs_config": {"reasoning_parser": "deepseek_r1"}}
+    drafter = _drafts(right, 0.5, [EOS, END, *range(6, 16)])
+    job = {"model": str(folder), "requests": requests}
+    return {
+        "a grammar": {**job, "engine": engine},
+        "a grammar and drafts": {**job, "engine": {**engine, **_speculative()}, "drafter": drafter},
+    }
+
+
 def _of_rules(folder: Path) -> dict[str, Any]:
     """A job for the scenarios of each set of markers, half of whose draft tokens are wrong."""
     jobs, others = {}, scripted_model.TOKENIZER.encode("<think></think><eos>a~")
@@ -144,11 +172,13 @@ def _of_rules(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def results(vllm, expected, scripted_folder, tmp_path_factory) -> dict[str, Any]:
+def results(vllm, expected, thoughts, scripted_folder, tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("v2")
     save(folder / "bigrams")
     jobs, found = folder / "jobs.json", folder / "results.json"
-    jobs.write_text(json.dumps({**_of_budgets(folder / "bigrams", expected), **_of_rules(scripted_folder)}))
+    bigrams = folder / "bigrams"
+    of_bigrams = {**_of_budgets(bigrams, expected), **_of_grammars(bigrams, thoughts)}
+    jobs.write_text(json.dumps({**of_bigrams, **_of_rules(scripted_folder)}))
     command = [sys.executable, "-m", "tests.integrations.vllm.v2_engine", jobs, found]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -175,6 +205,16 @@ def test_right_drafts_save_steps(results):
 
 def test_a_request_without_a_budget_gets_the_tokens_that_it_gets_alone(results):
     assert results["plain"]["tokens"][-1] == results["without the processor"]["tokens"][0]
+
+
+def test_a_grammar_holds_behind_thoughts_with_a_budget_and_drafts_change_nothing(results, thoughts):
+    rows = results["a grammar"]["tokens"]
+    assert results["a grammar and drafts"]["tokens"] == rows
+    for row, thought in zip(rows, thoughts, strict=True):
+        behind = thought.index(END) + 1
+        assert row[:behind] == thought[:behind]
+        assert re.fullmatch(GRAMMAR["regex"], "".join(TOKENS[token] for token in row[behind:-1]))
+        assert row[-1] == EOS
 
 
 @pytest.mark.parametrize("scenario", PLAYED, ids=lambda scenario: scenario.name)

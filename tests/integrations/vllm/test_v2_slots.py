@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from dataclasses import replace
 from types import SimpleNamespace
@@ -203,6 +204,22 @@ def test_what_an_unfinished_prefill_draws_counts_for_nothing():
     for _ in range(5):
         runner.step(["a"])
     assert runner.outputs["a"] == plain(sampling, THINKING, 5)
+
+
+def test_what_budgets_hold_does_not_grow_with_their_number():
+    runner, chance = Runner(drafts=1), random.Random(0)
+
+    def requests(number: int) -> int:
+        for _ in range(number):
+            budget = Budget(chance.randint(0, 10**6), chance.randint(1, 10**6))
+            runner.add("a", params(budget), THINKING)
+            runner.step(["a"], {"a": [5]})
+            runner.leave("a")
+        gc.collect()
+        return len(gc.get_objects())
+
+    requests(50)
+    assert abs(requests(300) - requests(300)) < 50
 
 
 def _fake(mode: FakeTensorMode, holder: Any) -> None:

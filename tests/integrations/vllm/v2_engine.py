@@ -19,6 +19,7 @@ from tests.integrations.vllm import triton_on_cpu as triton_on_cpu  # first
 import torch  # isort: skip
 from vllm import LLM, SamplingParams  # isort: skip
 from vllm.exceptions import VLLMValidationError  # isort: skip
+from vllm.sampling_params import StructuredOutputsParams  # isort: skip
 from vllm.v1.worker.gpu import model_runner  # isort: skip
 from vllm.v1.worker.gpu.spec_decode.speculator import BaseSpeculator  # isort: skip
 
@@ -119,8 +120,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _tokens(llm: LLM, requests: Sequence[dict[str, Any]]) -> list[list[int]]:
     prompts = [{"prompt_token_ids": request["prompt"]} for request in requests]
-    params = [SamplingParams(**request["params"]) for request in requests]
+    params = [_params(**request["params"]) for request in requests]
     return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, params, use_tqdm=False)]
+
+
+def _params(structured_outputs: Any = None, **params: Any) -> SamplingParams:
+    grammar = None if structured_outputs is None else StructuredOutputsParams(**structured_outputs)
+    return SamplingParams(structured_outputs=grammar, **params)
 
 
 def _error(llm: LLM, request: dict[str, Any]) -> str:

@@ -49,10 +49,10 @@ def params(asked: RequestBudget | Budget | None, seed: int | None = 0, temperatu
 class Settings:
     """Of a server, as far as budgets of requests read them."""
 
-    eos_ids, context_tokens, rows = (EOS,), LONGEST, SLOTS
+    eos_ids, context_tokens, rows, tokenizer = (EOS,), LONGEST, SLOTS, TOKENIZER
 
-    def __init__(self, drafts: int = 0, v2: bool = True):
-        self.drafts, self.v2 = drafts, v2
+    def __init__(self, drafts: int = 0, v2: bool = True, grammar_behind_thought: bool = False):
+        self.drafts, self.v2, self.grammar_behind_thought = drafts, v2, grammar_behind_thought
 
     def request(self, sampling: Any) -> RequestBudget | None:
         return sampling.asked
