@@ -52,7 +52,8 @@ def foreign_batch(
         RolloutBatch on the CPU. Its `logprobs`, those after filters, are NaN where a token was sampled.
 
     Raises:
-        ValueError: no rows, or a row that no engine can have written under its budget; names its position.
+        ValueError: no rows, fewer logprobs than tokens, or a row that no engine can have written under its
+            budget; names its position.
     """
     if not completions:
         raise ValueError("completions: expected at least one, got none")
@@ -96,7 +97,14 @@ def foreign_batch(
 
 
 def _padded(values: Sequence[Sequence[float | None]], rows: Sequence[Sequence[int]]) -> Tensor:
-    """[R, T] float32 of as many values as each row has tokens; NaN for None."""
+    """[R, T] float32 of as many values as each row has tokens; NaN for None.
+
+    Raises:
+        ValueError: a row has fewer.
+    """
+    for row, (own, tokens) in enumerate(zip(values, rows, strict=True)):
+        if len(own) < len(tokens):
+            raise ValueError(f"logprobs: row {row}: expected {len(tokens)}, one per token, got {len(own)}")
     known = [
         torch.tensor([float("nan") if value is None else value for value in own[: len(row)]])
         for own, row in zip(values, rows, strict=True)

@@ -62,3 +62,9 @@ def test_a_row_that_no_engine_can_have_written_is_named():
         batch_of([7, END, EOS], [7, 8, 9], budget=Budget(2, 2))
     with pytest.raises(ValueError, match="completions: expected at least one"):
         batch_of(budget=Budget(2, 2))
+
+
+def test_a_row_with_fewer_logprobs_than_tokens_is_refused():
+    rows = [7, END, 9, EOS], [7, END, EOS]
+    with pytest.raises(ValueError, match="logprobs: row 1: expected 3, one per token, got 2"):
+        batch_of(*rows, budget=Budget(2, 2), logprobs=[[-1.0] * 4, [-1.0] * 2])
