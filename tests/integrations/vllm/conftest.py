@@ -19,9 +19,8 @@ def vllm():
         if os.environ.get("ELASTIC_REQUIRE_VLLM") == "1":
             pytest.fail(f"{missing}, and ELASTIC_REQUIRE_VLLM is 1")
         pytest.skip(missing)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
-        "0"  # the engine in this process, where tests can look at it
-    )
+    # The engine in this process, where tests can look at it.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     import vllm

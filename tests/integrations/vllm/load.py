@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic import Budget, load_model, replay
+from elastic.budget import FinishReason
 from elastic.integrations.request_values import RequestBudget, values_of
 from elastic.rollout.plan.default_markers import default_markers
 from tests.integrations.vllm.server import Server, serving
@@ -132,7 +133,8 @@ class Load:
         cut = ids[:-1] if ids[-1] == eos else ids
         try:
             read = replay([cut], budget, self.markers, eos_ids=[eos])
-            if ids != cut and read.finish_reason[0] == 4:  # no budget ended it: the EOS is the row's own
+            # No budget ended it: the EOS is the row's own.
+            if ids != cut and read.finish_reason[0] == FinishReason.LENGTH:
                 read = replay([ids], budget, self.markers, eos_ids=[eos])
         except ValueError as error:
             self.report.fail(f"{budget}: {error}: {ids}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,26 @@ def tokens(llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any]) ->
     """The output ids of each request."""
     asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
     return [list(out.outputs[0].token_ids) for out in llm.generate(asked, list(params), use_tqdm=False)]
+
+
+def preempt_often(llm: Any) -> list[str]:
+    """Preempts all that runs in front of every fifth step, besides those for which blocks run out.
+
+    Returns:
+        A list that grows by one with every preemption.
+    """
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    seen: list[str] = []
+    steps, preempt, schedule = count(1), scheduler._preempt_request, scheduler.schedule
+
+    def seen_to(request: Any, *rest: Any, **named: Any) -> Any:
+        seen.append(request.request_id)
+        return preempt(request, *rest, **named)
+
+    def after_all_have_lost_their_place(*rest: Any, **named: Any) -> Any:
+        if next(steps) % 5 == 0:
+            scheduler.reset_prefix_cache(reset_running_requests=True)
+        return schedule(*rest, **named)
+
+    scheduler._preempt_request, scheduler.schedule = seen_to, after_all_have_lost_their_place
+    return seen

@@ -3,12 +3,10 @@
 vLLM keeps one engine in a process at a time, so these have no engine in common.
 """
 
-from itertools import count
-
 import pytest
 
 from elastic import Budget
-from tests.integrations.vllm.offline import engine, params, tokens
+from tests.integrations.vllm.offline import engine, params, preempt_often, tokens
 from tests.integrations.vllm.sums import BUDGETS, SAMPLINGS, own_tokens, prompt_ids, requests, servers_seeds
 
 
@@ -56,28 +54,6 @@ def forgetful(leave):
             row.kept = None
 
     return leave_and_forget
-
-
-def preempt_often(llm):
-    """Preempts all that runs in front of every fifth step, besides those for which blocks run out.
-
-    Returns:
-        A list that grows by one with every preemption.
-    """
-    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-    seen, steps, preempt, schedule = [], count(1), scheduler._preempt_request, scheduler.schedule
-
-    def seen_to(request, *rest, **named):
-        seen.append(request.request_id)
-        return preempt(request, *rest, **named)
-
-    def after_all_have_lost_their_place(*rest, **named):
-        if next(steps) % 5 == 0:
-            scheduler.reset_prefix_cache(reset_running_requests=True)
-        return schedule(*rest, **named)
-
-    scheduler._preempt_request, scheduler.schedule = seen_to, after_all_have_lost_their_place
-    return seen
 
 
 @pytest.mark.parametrize(
