@@ -192,10 +192,10 @@ def ops(sizes: Sizes) -> list[Entry]:
         entry("force_logits_", force_logits.case, b, v, sizes.forced, weight=0.5),
         entry("group_advantage", group_advantage.case, 64, sizes.group, weight=0.5),
         entry("budget_step_", budget_step.case, sizes.steps, weight=0.5),
-        *wide_head(sizes),
         entry(
             "linear_grpo_loss", linear_grpo_loss.case, *sizes.linear, sizes.linear_dtype, weight=8, **linear
         ),
+        *wide_head(sizes),
     ]
 
 

@@ -27,7 +27,8 @@ class Sampling:
         seed: 0 .. 2^63-1; rows derive their own seeds from it, see `row_seeds`. None, the default, draws
             a new seed at every call of the engine, which records it: `RolloutBatch.run_seed`.
         most_kept: of each token drawn under a filter, record the ids that the filters left, where they are at
-            most this many (`RolloutBatch.kept`); the losses take them. 0, the default, records none.
+            most this many (`RolloutBatch.kept`); the losses take them. 0, the default, records none. The
+            largest of a call holds for all its rows.
 
     Tokens tied at a threshold are all kept.
 

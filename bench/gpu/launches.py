@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 TABLE = (-1, 0, "table")  # cluster, threads and kernel that leave the choice to csrc/cuda/logits_launch.cu
 WORTH = 0.98  # of the table's own time: a launch that takes longer is not worth an entry
+OTHER_BITS = "other bits"  # than the table's, against the contract of docs/kernels.md: never an entry
 Found = dict[str, object]
 
 
@@ -40,7 +41,7 @@ def best(choices: Sequence[Choice]) -> list[Found]:
         groups.setdefault((choice.op, choice.dtype, choice.vocab), []).append(choice)
     found = []
     for group in groups.values():
-        timed = [c for c in group if c.median_ms is not None]
+        timed = [c for c in group if c.median_ms is not None and c.why != OTHER_BITS]
         table = [c.median_ms or 0.0 for c in timed if c.launch == TABLE]
         chosen = [c for c in timed if c.launch != TABLE]
         if chosen:

@@ -27,7 +27,9 @@ TARGETS = {
         if name
     },
     ("grpo_loss", "N=8192 V=151936", "bfloat16", "elastic, in place"): (1.30, 1.158),
+    ("grpo_loss", "N=2048 V=151936", "float32", "elastic, in place"): (0.650, 0.579),
     ("token_logprobs", "N=8192 V=151936", "bfloat16", "elastic"): (0.650, 0.579),
+    ("token_logprobs", "N=2048 V=151936", "float32", "elastic"): (0.325, 0.2895),
     ("linear_grpo_loss", "N=16384 H=1536 V=151936", "bfloat16", "elastic"): (31.0, 29.0),
     # A step; set from prototypes with flash-attn's kernel for caches.
     ("decode", "1.5B B=64 columns=1024", "bfloat16", "elastic flash, compiled"): (3.2, 0.98),

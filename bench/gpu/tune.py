@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bench.gpu.launches import TABLE, Choice
+from bench.gpu.launches import OTHER_BITS, TABLE, Choice
 from bench.harness.case import name_of
 from bench.harness.compare import Timed, compare
 from bench.harness.device import Device
@@ -98,7 +98,7 @@ def _sweep_one(
         for got, first in zip(result, expected, strict=True):
             if torch.equal(got, first):
                 continue
-            choice.why = "other bits"
+            choice.why = OTHER_BITS
             error = ((got.double() - first.double()).norm() / first.double().norm()).item()
             limit = 1e-5 if got.dtype == torch.float32 else 1e-3  # a bfloat16 may round to its neighbour
             if not error < limit:

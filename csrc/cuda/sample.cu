@@ -7,7 +7,8 @@
 // read. Bytes per element from memory: 4 (float32) or 2, once where the row is resident, and from L2 for
 // later passes where it is streamed.
 //
-// finish_kernel, one CTA: counts the rows that go on and names the first unusable one, without atomics.
+// finish_kernel, one CTA: counts the rows that go on and names the first unusable one; without atomics unless
+// there is one.
 #include "cuda/sample.h"
 #include "cuda/sample_locate.cuh"
 #include "cuda/sample_search.cuh"

@@ -252,8 +252,8 @@ struct SampledRow {
 #pragma unroll
     for (int e = 0; e < E; e++) {
       const float power = sampling::power(x[e], max, scale);
-      if constexpr (FILTERED)
-        sum.add_from(WeightSum::term(power), power >= kept.power ? x[e] : -INFINITY, kept.logit);
+      if constexpr (FILTERED)  // NaN is below every limit, -inf not below -inf
+        sum.add_from(WeightSum::term(power), power >= kept.power ? x[e] : NAN, kept.logit);
       else
         sum.add(WeightSum::term(power));
     }

@@ -4,7 +4,8 @@
 // In doubles: a sum in [2^5, 2^6) has a last place of 2^-47, so sum + 2^-7 q, rounded down, grows by exactly
 // 2^-47 w. That is one DFMA where the integer path shifts and adds 64 bits (9 instructions), and 2 a pivot
 // where that takes 3. It is for devices whose double rate is half of their float rate (sm_80, 90, 100);
-// elsewhere it is a sixty-fourth. 4,095 weights of 2^40 fit.
+// elsewhere it is a sixty-fourth. 4,095 weights of 2^40 fit, more than shared memory holds for each thread of
+// a single warp.
 //
 // term(q) is made once per logit; add(term) and add_from(term, x, pivot) once per sum.
 #pragma once
@@ -17,7 +18,6 @@ namespace elastic::cuda {
 class DoubleSum {
  public:
   using Term = double;
-  static constexpr int64_t MOST_TERMS = 4095;
 
   // q as a double by two integer instructions: the conversion's rate is a quarter of theirs.
   static __device__ __forceinline__ Term term(float q) {

@@ -42,8 +42,8 @@ def linear_token_logprobs(
         temperature: above 0; a number or a tensor without dimensions, or [N] numbers.
         bias: [V] in hidden's dtype; any stride.
         softcap: above 0; logits become softcap tanh(logits / softcap) before the temperature.
-    kept = kept_sets(op, kept_ids, kept_offsets, hidden)
-    chunk = chunk_size(op, chunk_tokens)
+        kept_ids, kept_offsets: as `token_logprobs` takes them.
+        chunk_tokens: tokens per chunk, at least 1. None: 4096; in backward as `linear_grpo_loss` has it.
 
     Returns:
         logprobs [N] and entropy [N], as `token_logprobs`; both differentiable in hidden, weight and bias.

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bench.gpu import measure
-from bench.gpu.launches import Choice, best, header, lines, worthwhile
+from bench.gpu.launches import OTHER_BITS, Choice, best, header, lines, worthwhile
 from bench.gpu.measure import jobs
 from bench.gpu.report import TARGETS
 from bench.gpu.tune import PASSES, RINGS, sweep
@@ -277,6 +278,14 @@ def test_the_fastest_launch_is_chosen_and_written_as_a_line_of_the_table():
         "    {9, Scalar::BF16, 96192, 140096, true, LogitsKernel::PASS, 0, 512},  // grpo_loss: 1.000 ms",
         f"    {streamed}  // token_logprobs: 0.500 ms",
     ]
+
+
+def test_a_launch_that_rounds_otherwise_is_never_an_entry():
+    choices = [
+        choice("grpo_loss", "float32", 301, (8, 256, "table"), 1.2),
+        replace(choice("grpo_loss", "float32", 301, (4, 0, "ring"), 1.0), why=OTHER_BITS),
+    ]
+    assert [found["kernel"] for found in best(choices)] == ["table"]
 
 
 def test_a_table_is_written_anew_with_what_is_worth_an_entry():

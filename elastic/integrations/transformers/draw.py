@@ -37,7 +37,7 @@ class TokenDraw(LogitsProcessor):
 
     def __init__(self, plan: Plan, pad_id: int, device: torch.device):
         if any(sampling.recorded for sampling in plan.samplings):
-            raise ValueError("most_kept: expected 0: kept sets are recorded by RolloutEngine alone")
+            raise ValueError("most_kept: expected 0: RolloutEngine and VLLMEngine alone record kept sets")
         self.plan, self._pad_id = plan, pad_id
         prompts = [plan.prompts[k] for k in plan.prompt_index]
         rows, longest = len(prompts), max(map(len, prompts))

@@ -78,7 +78,7 @@ class KeptBuffer:
         row = torch.tensor(rows, device=counts.device).expand_as(counts)
         column = torch.arange(len(counts), device=counts.device)[:, None]
         column = column + torch.tensor(begins, device=counts.device)
-        has = (row >= 0) & (counts > 0)
+        has = row >= 0  # also without a set: a token may take the place of one that had one
         row, column, counts, ids = row[has], column[has], counts[has], ids[has]
         most = ids.shape[1]
         listed = torch.where(counts > most, 0, counts)

@@ -140,6 +140,16 @@ def test_pieces_come_together_row_by_row():
     assert (cut.counts.tolist(), cut.ids.tolist()) == ([[2]], [5, 6])
 
 
+def test_a_token_without_a_set_takes_the_place_of_one_that_had_one():
+    """As an engine that draws a token again may force it the second time."""
+    buffer = KeptBuffer()
+    for count, ids in ((2, [5, 6]), (0, [9, 9])):
+        counts, ids = (torch.tensor(values, dtype=torch.int32) for values in ([[count]], [[ids]]))
+        buffer.write(counts, ids, [0], [0])
+    sets = buffer.sets([0], torch.tensor([1]), 1)
+    assert (sets.counts.tolist(), sets.ids.tolist()) == ([[0]], [])
+
+
 def test_rows_of_sets_in_another_order():
     sets = KeptSets(torch.tensor([[1, 0], [2, -5], [0, 1]]), torch.tensor([4, 6, 7, 9]))
     picked = sets.rows(torch.tensor([2, 1]), 2)
