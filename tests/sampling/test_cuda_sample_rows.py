@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elastic import Budget, Markers, Phase, ops
 from elastic.budget.machine import compile_budgets
+from elastic.sampling import SampleOutput
 from tests.cuda_on_cpu.launch_shapes import Shape
 from tests.sampling.draws import DTYPES, assert_like_reference, assert_same, batch
 
@@ -109,9 +110,8 @@ def test_a_masked_marker_is_left_out_wherever_it_lies(launch, shim, likeliest, a
     state = ops.new_state(index.expand(2).contiguous(), machine, phase=solution)
     memory = torch.zeros(2 * vocab + 8)
     logits, seeds, positions = batch(2, vocab)
-    logits = memory.as_strided((2, vocab), (vocab, 1), 1).copy_(
-        logits
-    )  # in front and behind: no whole vector
+    # In front and behind are less than whole vectors.
+    logits = memory.as_strided((2, vocab), (vocab, 1), 1).copy_(logits)
     logits[:, eos] = -50.0
     logits[:, at] = 60.0 if likeliest else 5.0
     hidden = logits.clone()
@@ -125,3 +125,21 @@ def test_a_masked_marker_is_left_out_wherever_it_lies(launch, shim, likeliest, a
         assert torch.equal(got.logprobs, want.logprobs)
         exact = full.log_softmax(-1).gather(1, got.tokens[:, None])[:, 0]
         torch.testing.assert_close(got.full_logprobs.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def hot() -> tuple[dict, Tensor, SampleOutput]:
+    """So hot that the logit of min-p's limit overflows; the lowest logits weigh 62 of 2^40, too little."""
+    settings = {"temperature": 1.5e37, "min_p": 2**-33.5}
+    row = torch.full((1, 5000), torch.finfo(torch.float32).min)
+    row[0, 77] = 0
+    return settings, row, ops.sample(row, *batch(1, 1)[1:], **settings)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+def test_min_p_has_effect_at_any_temperature(hot, launch, shape):
+    settings, row, want = hot
+    launch(shape)
+    assert want.tokens.tolist() == [77]
+    assert want.logprobs.tolist() == [0]
+    assert_same(ops.sample(row, *batch(1, 1)[1:], **settings), want)
