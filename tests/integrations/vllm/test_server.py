@@ -17,18 +17,17 @@ def asked(prompt, budget, **options):
     return {**body, **values, **options}
 
 
-def test_tokens_are_those_of_the_own_engine_for_many_clients_at_once(server, tiny):
-    prompts = (prompt_ids(tiny[1]) * 10)[:40]
-    budgets = (BUDGETS * 4)[:40]
-    sampling = SAMPLINGS["seeded"]
-    expected = own_tokens(tiny, prompts, budgets, sampling, range(40))
+def test_tokens_are_those_of_the_own_engine_for_64_clients_at_once(server, tiny):
+    prompts = prompt_ids(tiny[1]) * 16
+    budgets = (BUDGETS * 7)[:64]
+    expected = own_tokens(tiny, prompts, budgets, SAMPLINGS["seeded"], range(64))
 
     def client(i):
         return server.post(COMPLETIONS, **asked(prompts[i], budgets[i], temperature=1.2, seed=i))
 
-    with ThreadPoolExecutor(12) as clients:
-        answers = list(clients.map(client, range(40)))
-    assert [status for status, _ in answers] == [200] * 40
+    with ThreadPoolExecutor(64) as clients:
+        answers = list(clients.map(client, range(64)))
+    assert [status for status, _ in answers] == [200] * 64
     assert [answer["choices"][0]["token_ids"] for _, answer in answers] == expected
 
 
