@@ -28,6 +28,7 @@ from bench.ops import (
 )
 from bench.ops.linear_rivals import QUACK as QUACK_CE
 from bench.ops.linear_rivals import SCALED_CE
+from bench.ops.sample_kinds import KINDS
 
 F32, BF16 = torch.float32, torch.bfloat16
 V = MODELS[QWEN].vocab
@@ -186,7 +187,7 @@ def ops(sizes: Sizes) -> list[Entry]:
         *(
             entry("sample", sample_rows.case, kind, n, v, d, of=f"{name_of(d)} B={n} {kind}", weight=0.5)
             for n in sizes.sampled_rows
-            for kind in sample_rows.KINDS
+            for kind in KINDS
             for d in sizes.sampled
         ),
         entry("force_logits_", force_logits.case, b, v, sizes.forced, weight=0.5),

@@ -102,7 +102,7 @@ def measure_one(
     if kind == "models" and name != COPY:
         outcome = run_case(case, device, few_rounds(rounds, until), kept["bytes_per_ms"], until=until)
     else:
-        outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds)
+        outcome = run_case(case, device, rounds, kept["bytes_per_ms"], again=rounds, until=until)
     for note in outcome.skipped:
         print(f"  skipped: {note['variant']}: {note['why']}", flush=True)
     if name == COPY and outcome.rows:

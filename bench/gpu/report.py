@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.gpu.launches import TABLE, Choice, best, lines
-from bench.ops import sample_rows
+from bench.ops.sample_kinds import FILTERS, KINDS
 from bench.output import decode
 from bench.output.tables import cell, table
 
@@ -21,9 +21,9 @@ TARGETS = {
             0.18 if "and" in name else 0.13,
             floor,
         )
-        for kind in sample_rows.KINDS
+        for kind in KINDS
         for dtype, floor in (("bfloat16", 0.0181), ("float32", 0.0362))
-        for name in sample_rows.FILTERS
+        for name in FILTERS
         if name
     },
     ("grpo_loss", "N=8192 V=151936", "bfloat16", "elastic, in place"): (1.30, 1.158),

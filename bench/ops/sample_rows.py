@@ -17,16 +17,10 @@ from bench.harness.device import Device
 from bench.harness.models import model_of
 from bench.ops.budget_step import EOS, MARKERS, PAD, START
 from bench.ops.inputs import assert_near
+from bench.ops.sample_kinds import FILTERS
 from elastic import Budget, Phase, ops
 from elastic.budget.machine import compile_budgets
 
-KINDS = ("peaked 0.5", "peaked 0.99", "N(0,3)", "flat")
-FILTERS: dict[str, dict[str, Any]] = {
-    "": {},
-    " top_p": {"top_p": 0.95},
-    " top_k": {"top_k": 50},
-    " top_k and top_p": {"top_k": 50, "top_p": 0.95},
-}
 Draw = tuple[Tensor, Tensor]
 
 

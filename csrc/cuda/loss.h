@@ -10,7 +10,8 @@ namespace elastic::cuda {
 LaunchResult token_logprobs(const LogprobParams<float>& params, cudaStream_t stream);
 LaunchResult token_logprobs_backward(const LogprobBackwardParams<float>& params, cudaStream_t stream);
 
-// The stages of the GRPO loss (core/loss_params.h). grpo_begin is two launches, each of the others one.
+// The stages of the GRPO loss (core/loss_params.h). grpo_begin is two launches, each of the others one; where
+// tokens have kept sets, those of a chunk are up to three (kept.cuh).
 LaunchResult grpo_begin(const GrpoParams<float>& params, cudaStream_t stream);
 LaunchResult grpo_chunk(const GrpoParams<float>& params, const LogitsChunk& chunk, cudaStream_t stream);
 LaunchResult grpo_rows(const GrpoParams<float>& params, cudaStream_t stream);

@@ -1,6 +1,6 @@
 // Launcher of sampling. Pointers are device memory, the stream is the caller's. Nothing here waits, allocates
-// or reads device memory, so a CUDA graph may capture it. One launch, one more for
-// counts, one more for kept ids.
+// or reads device memory, so a CUDA graph may capture it. One launch, one more for counts, one more for kept
+// ids.
 #pragma once
 
 #include "core/sampling_params.h"
