@@ -126,7 +126,8 @@ def _of_vllm(config: TrainConfig, device: torch.device) -> dict[str, int]:
     on_gpu = device.type == "cuda"
     total = torch.cuda.get_device_properties(device).total_memory if on_gpu else 0
     share = int(config.rollout.vllm_memory * total)
-    none = dict.fromkeys(("rollout_copy", "kv_cache_evaluation", "kv_cache_most", "decode_logits"), 0)
+    others = ("rollout_copy", "kv_cache_evaluation", "kv_cache_most", "decode_logits", "kept_sets")
+    none = dict.fromkeys(others, 0)  # it logs no steps: kept sets go to the host with each draw
     return {**none, "kv_cache": share, "kept": share}
 
 
