@@ -58,7 +58,7 @@ def test_rows_are_those_of_the_own_engine(model, budget, max_new_tokens, samplin
 
 def test_kept_sets_are_refused_and_not_left_out(model) -> None:
     sampling = Sampling(1.0, top_k=20, most_kept=20)
-    with pytest.raises(ValueError, match="most_kept: expected 0: kept sets are recorded by RolloutEngine"):
+    with pytest.raises(ValueError, match="most_kept: expected 0: RolloutEngine and VLLMEngine alone"):
         rows("hf", model, 5, Budget(2, 2), sampling)
     assert rows("own", model, 5, Budget(2, 2), sampling).kept is not None
 
