@@ -99,13 +99,13 @@ def test_in_place_gives_the_same_bits(loss):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", ["grpo", "gspo"])
-def test_hidden_states_give_what_their_logits_give(dtype, loss):
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_hidden_states_give_what_their_logits_give(dtype, loss, softcap):
     head = random_head(dtype, bias=True)
-    kept = random_sets(head.batch.targets, 101)
-    exact = run_head(reference.linear_grpo_loss, head.double(), loss=loss, **kept)
+    options = {"loss": loss, "softcap": softcap, **random_sets(head.batch.targets, 101)}
+    exact = run_head(reference.linear_grpo_loss, head.double(), **options)
     for gather in (True, False):
-        options = {"chunk_tokens": 5, "gather": gather, "loss": loss, **kept}
-        got = run_head(ops.linear_grpo_loss, head, **options)
+        got = run_head(ops.linear_grpo_loss, head, chunk_tokens=5, gather=gather, **options)
         assert_same_results(got, exact, value_error(dtype), HEAD_ERROR[dtype])
 
 

@@ -277,7 +277,7 @@ def test_decode_steps_run_as_the_configuration_says(tmp_path, monkeypatch):
         engines.append(RolloutEngine(*args, **options))
         return engines[-1]
 
-    monkeypatch.setattr("elastic.train.trainer.RolloutEngine", noted)
+    monkeypatch.setattr("elastic.train.collect.engines.RolloutEngine", noted)
     monkeypatch.setattr(compiled, "_BACKEND", "aot_eager")  # leaves out the code generation, which takes long
     rollout = {"attention": "sdpa", "compile": "on", "max_rows": 5}
     run(build_config(tmp_path, train={"steps": 1}, rollout=rollout))
