@@ -1,4 +1,4 @@
-"""The GRPO losses from hidden states and the language-model head, without an [N, V] tensor of logits."""
+"""The GRPO losses from hidden states and the language-model head, in chunks of the [N, V] logits."""
 
 from typing import TYPE_CHECKING, Any
 
