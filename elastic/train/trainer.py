@@ -1,18 +1,14 @@
 """GRPO with budget-constrained rollouts (Elastic Reasoning, arXiv 2505.05315).
 
 A step: draw problems and budgets, generate under them, grade, turn rewards into advantages (`collect`);
-then one or more optimizer steps on the sampled tokens (`update.step`). Forced tokens are only context.
+then one or more optimizer steps on the sampled tokens (`update`). Forced tokens are only context.
 """
 
-import copy
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from elastic.data import Problem
 from elastic.models.modes import recompute_activations
@@ -25,10 +21,8 @@ from elastic.train.collect.data_checks import check_data
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation
-from elastic.train.collect.experience import Experience
 from elastic.train.collect.prompts import Prompts
-from elastic.train.collect.rescue import NotFinite, batch_of_failure, terminable
-from elastic.train.collect.seeds import RandomStream, generator
+from elastic.train.collect.rescue import batch_of_failure, terminable
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -36,10 +30,13 @@ from elastic.train.run.identity import identity
 from elastic.train.run.metrics import MetricsLog
 from elastic.train.run.progress import Progress
 from elastic.train.run.standing import Standing
-from elastic.train.run.state import RunState, build_optimizer
-from elastic.train.update.learning_rate import learning_rate
+from elastic.train.run.state import RunState
+from elastic.train.run.weights import Weights
+from elastic.train.update.optimizer import build_optimizer
+from elastic.train.update.policy import Policy
 from elastic.train.update.proof import packs
-from elastic.train.update.step import Policy, UpdateStats, minibatches
+from elastic.train.update.reference import Reference
+from elastic.train.update.updates import Updates
 
 _MARKER_KEYS = ("model.start_marker", "model.end_marker", "model.ends")
 
@@ -98,8 +95,7 @@ class Trainer:
         )
         sources = ((dataset, prompts), (eval_dataset, eval_prompts))
         check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
-        # The reference is the starting model, also in a resumed run: it is copied before weights are loaded.
-        self._reference = _frozen_copy(model) if config.loss.kl_coef > 0 else None
+        reference = Reference(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
             recompute_activations(model)
         optimizer = build_optimizer(model, config.optim)
@@ -127,9 +123,12 @@ class Trainer:
         if accelerator.is_main_process:
             say_no_effect(config)
             say_dropout(model)
-        found = identity(dataset, eval_dataset, tokenizer, self._reference)
-        self._run = RunState(config, accelerator, model, self.optimizer, tokenizer, found)
+        found = identity(dataset, eval_dataset, tokenizer, reference.module if reference else None)
+        self._run = RunState(config, accelerator, Weights(model, tokenizer), self.optimizer, found)
         self._standing = Standing(self._run, accelerator)
+        self._updates = Updates(
+            config, accelerator, self._policy, self.optimizer, reference, self._standing.touch
+        )
 
     def train(self) -> Progress:
         """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
@@ -194,7 +193,7 @@ class Trainer:
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
         with batch_of_failure(collected.batch, "rollouts"):
-            update, metrics = self._update(collected.experience, progress)
+            update, metrics = self._updates.run(collected.experience, progress.step, progress.update)
         done = time.perf_counter()
         last = progress.step + 1 == self.config.train.steps
         every = self.config.eval.every
@@ -232,55 +231,6 @@ class Trainer:
             self._run.save(progress)
         return progress
 
-    def _update(self, experience: Experience, progress: Progress) -> tuple[int, dict[str, float]]:
-        """All optimizer steps on one rollout batch; returns the update counter and the means."""
-        config, update, stats, lr = self.config, progress.update, UpdateStats(), 0.0
-        if config.loss.old_logprobs == "recompute":
-            experience = replace(experience, old_logprobs=self._policy.logprobs(experience))
-        if self._reference is not None:
-            experience = replace(experience, ref_logprobs=self._policy.logprobs(experience, self._reference))
-        loop = config.train
-        for epoch in range(loop.epochs_per_batch):
-            shuffle = generator(loop.seed, RandomStream.MINIBATCHES, progress.step, epoch).shuffle
-            for part in minibatches(experience, loop.minibatches, shuffle):
-                updates = loop.steps * loop.epochs_per_batch * loop.minibatches
-                lr = learning_rate(config.optim, update, updates)
-                self._optimizer_step(part, lr, stats, progress.step)
-                update += 1
-        return update, self._means(stats) | {"lr": lr}
-
-    def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
-        counts = torch.tensor([part.loss_tokens, part.loss_rows], device=self.accelerator.device)
-        num_tokens, num_rows = self.accelerator.reduce(counts, "sum").tolist()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad()
-        self._policy.backward(part, num_tokens, num_rows, stats)
-        # With infinity the norm is only measured, nothing is scaled.
-        limit = self.config.optim.max_grad_norm or math.inf
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(norm):
-            raise NotFinite(
-                f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
-            )
-        self._standing.touch()
-        self.optimizer.step()
-        stats.grad_norm += norm
-        stats.updates += 1
-
-    def _means(self, stats: UpdateStats) -> dict[str, float]:
-        sums = torch.tensor([stats.loss, stats.tokens, stats.entropy, stats.clipped, stats.kl])
-        sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum").tolist()
-        loss, tokens, entropy, clipped, kl = sums
-        tokens = max(tokens, 1.0)
-        means = {
-            "loss": loss / stats.updates,
-            "grad_norm": stats.grad_norm / stats.updates,
-            "clip_fraction": clipped / tokens,
-            "entropy": entropy / tokens,
-        }
-        return means | {"kl": kl / tokens} if self._reference is not None else means
-
     def _evaluate(self, progress: Progress, log: MetricsLog | None) -> Progress:
         if self._evaluation is not None:
             start = time.perf_counter()
@@ -291,8 +241,3 @@ class Trainer:
         progress = replace(progress, evaluated=True)
         self._standing.at(progress)
         return progress
-
-
-def _frozen_copy(model: Any) -> Any:
-    reference = copy.deepcopy(model).eval()
-    return reference.requires_grad_(False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elastic.train.collect.experience import Experience
-from elastic.train.update.step import minibatches
+from elastic.train.update.minibatches import minibatches
 from tests.train.tiny_run import build_config, nines, run
 
 # Adam divides by the gradient's own size, so where that is rounding noise (key biases) its direction is

@@ -16,7 +16,8 @@ from elastic.sampling import Sampling
 from elastic.train.collect.experience import Experience
 from elastic.train.config.updates import LossConfig
 from elastic.train.run.accelerator import build_accelerator
-from elastic.train.update.step import Policy, UpdateStats
+from elastic.train.update.policy import Policy
+from elastic.train.update.stats import UpdateStats
 from tests.train.tiny_run import build_config, build_model, run
 
 

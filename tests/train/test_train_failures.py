@@ -233,7 +233,8 @@ def test_skipped_rows_change_neither_loss_nor_advantages_of_the_others(model, to
     from elastic.train.collect.experience import Experience
     from elastic.train.config.updates import LossConfig
     from elastic.train.run.accelerator import build_accelerator
-    from elastic.train.update.step import Policy, UpdateStats
+    from elastic.train.update.policy import Policy
+    from elastic.train.update.stats import UpdateStats
 
     engine = RolloutEngine(model, tokenizer, max_rows=8)
     prompts = [problem.prompt for problem in problems(3)]

@@ -3,28 +3,29 @@
 import pytest
 import torch
 
-from elastic.train import TrainConfig, Trainer
+from elastic.train import TrainConfig
 from elastic.train.config.no_effect import idle_keys
+from elastic.train.update.updates import Updates
 from tests.train.tiny_run import build_config, lines, run
 
 FILTERS = {"top_p": 0.8, "top_k": 5}
 
 
-class Spy(Trainer):
+class Spy(Updates):
     """Keeps the log ratios of the first update, token by token, and its experience."""
 
-    def _update(self, experience, progress):
+    def run(self, experience, step, update):
         if not hasattr(self, "seen"):
             logprobs = torch.cat(self._policy.logprobs(experience))
             mask = torch.cat(experience.mask)
             self.log_ratios = (logprobs - torch.cat(experience.old_logprobs))[mask]
             self.seen = experience
-        return super()._update(experience, progress)
+        return super().run(experience, step, update)
 
 
 def spied(monkeypatch, config: TrainConfig) -> Spy:
-    monkeypatch.setattr("tests.train.tiny_run.Trainer", Spy)
-    return run(config)
+    monkeypatch.setattr("elastic.train.trainer.Updates", Spy)
+    return run(config)._updates
 
 
 @pytest.mark.parametrize("linear", ["on", "off"])

@@ -11,7 +11,8 @@ from elastic.models.head import LinearHead
 from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import pack, packed_hidden, packed_logits
-from elastic.train.update.step import Policy, UpdateStats
+from elastic.train.update.policy import Policy
+from elastic.train.update.stats import UpdateStats
 from tests.train.test_train_accumulation import LOSSES, OPTIM, random_experience
 from tests.train.tiny_run import build_config, build_model, run
 

@@ -22,7 +22,8 @@ from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.updates import EvalConfig, LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import pack, packed_logits
-from elastic.train.update.step import Policy, UpdateStats
+from elastic.train.update.policy import Policy
+from elastic.train.update.stats import UpdateStats
 from tests.train.tiny_run import build_config, run
 
 END, EOS = IDS["</think>"], IDS["<eos>"]

@@ -21,7 +21,7 @@ from elastic.train.planning.rates import Rates
 from elastic.train.planning.run_plan import plan_run
 from elastic.train.planning.text import text
 from elastic.train.planning.update_memory import body_peak, loss_bytes
-from elastic.train.run.state import build_optimizer
+from elastic.train.update.optimizer import build_optimizer
 from elastic.train.update.packing import pack
 from tests.train.tiny_run import build_config
 

@@ -87,10 +87,10 @@ def die_at(moment):
     """Makes this process kill itself at the named moment."""
     what, _, number = moment.rpartition(" ")
     if what == "in step":
-        from elastic.train.trainer import Trainer
+        from elastic.train.update.updates import Updates
 
-        original = Trainer._optimizer_step
-        Trainer._optimizer_step = lambda self, part, lr, stats, step: (
+        original = Updates._optimizer_step
+        Updates._optimizer_step = lambda self, part, lr, stats, step: (
             os.kill(os.getpid(), signal.SIGKILL) if step == int(number) - 1 else None,
             original(self, part, lr, stats, step),
         )

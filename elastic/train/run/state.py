@@ -11,12 +11,9 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import nn
 
 from elastic.data.files import read_text, write_atomic
-from elastic.models.quiet import quiet_transformers
 from elastic.train.config import TrainConfig, changed_keys
-from elastic.train.config.updates import OptimConfig
 from elastic.train.run.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -29,24 +26,9 @@ from elastic.train.run.checkpoint import (
 from elastic.train.run.identity import EVALUATION
 from elastic.train.run.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
 from elastic.train.run.progress import Progress
+from elastic.train.run.weights import Weights
 
 IDENTITY_FILE = "identity.json"
-
-
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, as biases and norms have no scale to shrink."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,  # one kernel for all parameters, on the CPU too
-    )
 
 
 class RunState:
@@ -55,9 +37,8 @@ class RunState:
     Args:
         config: of the run; a checkpoint of another one is refused.
         accelerator: knows the processes; the main one writes.
-        model: the trained model, not wrapped.
+        weights: of the trained model.
         optimizer: as prepared.
-        tokenizer: saved beside the model.
         identity: fingerprints of data, tokenizer and reference; a checkpoint with others is refused.
     """
 
@@ -65,14 +46,12 @@ class RunState:
         self,
         config: TrainConfig,
         accelerator: Any,
-        model: Any,
+        weights: Weights,
         optimizer: Any,
-        tokenizer: Any,
         identity: dict[str, str],
     ) -> None:
         self._config, self._accelerator = config, accelerator
-        self._model, self._optimizer, self._tokenizer = model, optimizer, tokenizer
-        self._identity = identity
+        self._weights, self._optimizer, self._identity = weights, optimizer, identity
         self.output = Path(config.train.output_dir)
         self.saved: Progress | None = None  # of the newest checkpoint
 
@@ -141,13 +120,7 @@ class RunState:
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        # The model's own loader undoes what its saver did to names, shards and tied weights. Loaded in the
-        # widest dtype, since parts of a model may differ and a narrower one would round them.
-        dtypes = {parameter.dtype for parameter in self._model.parameters()}
-        widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
-        with quiet_transformers():
-            saved = type(self._model).from_pretrained(checkpoint.model, dtype=widest)
-        self._model.load_state_dict(saved.state_dict())
+        self._weights.read(checkpoint.model)
         self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
         states = checkpoint.load_tensors("rng.pt")
         if len(states) != self._accelerator.num_processes:
@@ -168,7 +141,7 @@ class RunState:
         states = gather_object([rng_state() if generators is None else generators])
 
         def write(directory: Path) -> None:
-            self._write_model(directory / "model")
+            self._weights.write(directory / "model")
             torch.save(self._optimizer.state_dict(), directory / "optimizer.pt")
             torch.save(states, directory / "rng.pt")
             (directory / IDENTITY_FILE).write_text(json.dumps(self._identity, indent=1))
@@ -184,11 +157,6 @@ class RunState:
         """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
         final = self.output / FINAL_DIRECTORY
         if self._accelerator.is_main_process:
-            write_directory(final, self._write_model)
+            write_directory(final, self._weights.write)
         self._accelerator.wait_for_everyone()
         return final
-
-    def _write_model(self, directory: Path) -> None:
-        with quiet_transformers():
-            self._model.save_pretrained(directory)
-        self._tokenizer.save_pretrained(directory)

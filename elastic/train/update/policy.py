@@ -1,13 +1,12 @@
-"""One optimizer step from one minibatch, in as many forward passes as memory asks for.
+"""The gradient of one minibatch, in as many forward passes as memory asks for.
 
 Every micro-batch is divided by the whole minibatch's counts (over processes too), never by its own, and
 the gradients are summed. So 8 micro-batches of one row give the gradient of 1 micro-batch of eight.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from elastic.train.config.no_effect import effective
 from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
+from elastic.train.update.stats import UpdateStats
 
 # Settings that are passed to the losses under the same name; not those of advantages, which are computed
 # before, nor `skip_zero_advantage`, whose rows are left out before.
@@ -33,29 +33,6 @@ LOSS_OPTIONS = tuple(
     if item.name in GrpoOptions.__annotations__
     and item.name not in ("advantage", "advantage_eps", "pass_k", "skip_zero_advantage")
 )
-
-
-@dataclass
-class UpdateStats:
-    """Sums over one or more optimizer steps; `means` divides.
-
-    Attributes:
-        loss: sum of the steps' losses.
-        updates: optimizer steps.
-        tokens: loss tokens that were run through the model.
-        entropy: sum over those tokens, in nats.
-        clipped: how many of them were clipped.
-        kl: sum of their KL estimates.
-        grad_norm: sum of the steps' gradient norms, before clipping.
-    """
-
-    loss: float = 0.0
-    updates: int = 0
-    tokens: float = 0.0
-    entropy: float = 0.0
-    clipped: float = 0.0
-    kl: float = 0.0
-    grad_norm: float = 0.0
 
 
 class Policy:
@@ -224,26 +201,3 @@ def kept_sets(part: Experience, device: torch.device) -> dict[str, Any]:
     sizes = torch.cat(part.kept_counts).to(device)
     offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
     return {"kept_ids": torch.cat(part.kept_ids).to(device), "kept_offsets": offsets}
-
-
-def minibatches(
-    experience: Experience, count: int, shuffle: Callable[[list[int]], None] | None = None
-) -> list[Experience]:
-    """Splits rows into minibatches of whole groups.
-
-    Args:
-        experience: K groups.
-        count: at most K.
-        shuffle: shuffles a list in place, here the groups; None keeps their order.
-    """
-    if count == 1:
-        return [experience]
-    groups: dict[int, list[int]] = {}
-    for row, group in enumerate(experience.prompt_of):
-        groups.setdefault(group, []).append(row)
-    order = list(groups)
-    if shuffle is not None:
-        shuffle(order)
-    bounds = [len(order) * index // count for index in range(count + 1)]
-    chosen = [order[start:end] for start, end in pairwise(bounds)]
-    return [experience.select([row for group in part for row in groups[group]]) for part in chosen]

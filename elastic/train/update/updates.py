@@ -1,0 +1,92 @@
+"""All optimizer steps on one rollout batch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from elastic.train.collect.experience import Experience
+from elastic.train.collect.rescue import NotFinite
+from elastic.train.collect.seeds import RandomStream, generator
+from elastic.train.config import TrainConfig
+from elastic.train.update.learning_rate import learning_rate
+from elastic.train.update.minibatches import minibatches
+from elastic.train.update.policy import Policy
+from elastic.train.update.reference import Reference
+from elastic.train.update.stats import UpdateStats
+
+
+class Updates:
+    """Updates the policy from experience.
+
+    Args:
+        config: of the run.
+        accelerator: knows the processes.
+        policy: the trained model with its loss.
+        optimizer: as prepared.
+        reference: the starting model; None without a KL term.
+        touch: called before weights or optimizer change.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        policy: Policy,
+        optimizer: Any,
+        reference: Reference | None,
+        touch: Callable[[], None],
+    ) -> None:
+        self._config, self._accelerator, self._policy = config, accelerator, policy
+        self._optimizer, self._reference, self._touch = optimizer, reference, touch
+
+    def run(self, experience: Experience, step: int, update: int) -> tuple[int, dict[str, float]]:
+        """Updates the weights.
+
+        Args:
+            experience: this process's rows.
+            step: the rollout batch's number, from 0.
+            update: optimizer steps done so far.
+
+        Returns:
+            The update counter, and the step's metrics, means over processes and updates.
+
+        Raises:
+            NotFinite: a gradient is not; in all processes.
+        """
+        config, stats, lr = self._config, UpdateStats(), 0.0
+        if config.loss.old_logprobs == "recompute":
+            experience = replace(experience, old_logprobs=self._policy.logprobs(experience))
+        if self._reference is not None:
+            wanted = self._reference.logprobs(self._policy, experience)
+            experience = replace(experience, ref_logprobs=wanted)
+        loop = config.train
+        for epoch in range(loop.epochs_per_batch):
+            shuffle = generator(loop.seed, RandomStream.MINIBATCHES, step, epoch).shuffle
+            for part in minibatches(experience, loop.minibatches, shuffle):
+                updates = loop.steps * loop.epochs_per_batch * loop.minibatches
+                lr = learning_rate(config.optim, update, updates)
+                self._optimizer_step(part, lr, stats, step)
+                update += 1
+        return update, stats.means(self._accelerator, self._reference is not None) | {"lr": lr}
+
+    def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
+        counts = torch.tensor([part.loss_tokens, part.loss_rows], device=self._accelerator.device)
+        num_tokens, num_rows = self._accelerator.reduce(counts, "sum").tolist()
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.zero_grad()
+        self._policy.backward(part, num_tokens, num_rows, stats)
+        # With infinity the norm is only measured, nothing is scaled.
+        limit = self._config.optim.max_grad_norm or math.inf
+        norm = float(self._accelerator.clip_grad_norm_(self._policy.model.parameters(), limit))
+        if not math.isfinite(norm):
+            raise NotFinite(
+                f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
+            )
+        self._touch()
+        self._optimizer.step()
+        stats.grad_norm += norm
+        stats.updates += 1
