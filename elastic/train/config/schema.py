@@ -190,15 +190,16 @@ def to_toml(section: Section, left_out: Collection[str] = ()) -> str:
     for key, value in to_dict(section).items():
         if isinstance(value, dict):
             kept = {name: item for name, item in value.items() if f"{key}.{name}" not in left_out}
-            tables += [f"\n[{key}]", *(f"{name} = {_toml_value(item)}" for name, item in kept.items())]
+            tables += [f"\n[{key}]", *(f"{name} = {toml_value(item)}" for name, item in kept.items())]
         else:
-            lines.append(f"{key} = {_toml_value(value)}")
+            lines.append(f"{key} = {toml_value(value)}")
     return "\n".join(lines + tables).lstrip("\n") + "\n"
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A plain value as TOML writes it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, float):
         return repr(value)
     # JSON writes text, integers and booleans as TOML does, except DEL, which TOML wants escaped.
