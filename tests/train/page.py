@@ -1,6 +1,6 @@
 """The tables of keys in docs/training.md: `python -m tests.train.page` writes them.
 
-The page says in which order; meanings are the lines of the dataclasses' docstrings, defaults those of the fields.
+The page says in which order; meanings are from the docstrings of the dataclasses, defaults from their fields.
 """
 
 import argparse

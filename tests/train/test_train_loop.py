@@ -17,7 +17,7 @@ from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config.budget import BudgetConfig
-from elastic.train.config.updates import OptimConfig
+from elastic.train.config.optim import OptimConfig
 from elastic.train.update.learning_rate import learning_rate
 from tests.train.tiny_run import build_config, build_model, lines, run
 

@@ -14,9 +14,10 @@ from elastic.sampling import Sampling
 from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
+from elastic.train.config.optim import OptimConfig
 from elastic.train.config.rollouts import DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.config.schema import Section, to_dict, to_toml
-from elastic.train.config.updates import EvalConfig, LoggingConfig, LoopConfig, LossConfig, OptimConfig
+from elastic.train.config.updates import EvalConfig, LoggingConfig, LoopConfig, LossConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,7 +43,7 @@ ROUNDING = (
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    """All tables; see `elastic.train.config.rollouts`, `.budget` and `.updates` for their keys.
+    """All tables; see `elastic.train.config.rollouts`, `.budget`, `.updates` and `.optim` for their keys.
 
     Attributes:
         method: a key of `elastic.train.config.methods.PRESETS`, whose values keys get that are not given;

@@ -2,7 +2,7 @@
 
 import math
 
-from elastic.train.config.updates import OptimConfig
+from elastic.train.config.optim import OptimConfig
 
 
 def learning_rate(config: OptimConfig, update: int, updates: int) -> float:

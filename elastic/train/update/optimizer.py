@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from elastic.train.config.updates import OptimConfig
+from elastic.train.config.optim import OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
