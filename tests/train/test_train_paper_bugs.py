@@ -19,7 +19,8 @@ from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.evaluation import evaluation_budgets
 from elastic.train.collect.experience import Experience
 from elastic.train.config.budget import BudgetConfig
-from elastic.train.config.updates import EvalConfig, LossConfig
+from elastic.train.config.loop import EvalConfig
+from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import pack, packed_logits
 from elastic.train.update.policy import Policy

@@ -18,7 +18,7 @@ from elastic.train.collect.engines import Engine
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.seeds import RandomStream, derive
-from elastic.train.config.updates import EvalConfig
+from elastic.train.config.loop import EvalConfig
 
 _MEANS = ("accuracy", "thinking_tokens", "solution_tokens", "cut_share")
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS
+from elastic.train.config.loop import EvalConfig
 from elastic.train.config.schema import Section
-from elastic.train.config.updates import EvalConfig, LossConfig
+from elastic.train.config.updates import LossConfig
 
 
 class Rule(NamedTuple):

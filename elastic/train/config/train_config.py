@@ -12,12 +12,13 @@ from elastic.integrations.vllm.installed import require_vllm
 from elastic.models import tiny
 from elastic.sampling import Sampling
 from elastic.train.config.budget import BudgetConfig
+from elastic.train.config.loop import EvalConfig, LoggingConfig, LoopConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
 from elastic.train.config.optim import OptimConfig
 from elastic.train.config.rollouts import DataConfig, ModelConfig, RewardConfig, RolloutConfig
 from elastic.train.config.schema import Section, to_dict, to_toml
-from elastic.train.config.updates import EvalConfig, LoggingConfig, LoopConfig, LossConfig
+from elastic.train.config.updates import LossConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
