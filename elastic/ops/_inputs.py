@@ -82,7 +82,8 @@ def kept_sets(
 def as_autocast(tensor: Tensor) -> Tensor:
     """The tensor as F.linear would take it under autocast, which casts floats but float64."""
     device = tensor.device.type
-    if not torch.is_autocast_enabled(device) or not tensor.is_floating_point():
+    # torch refuses the question for meta tensors, which autocast leaves alone.
+    if device == "meta" or not torch.is_autocast_enabled(device) or not tensor.is_floating_point():
         return tensor
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
 

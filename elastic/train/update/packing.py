@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from elastic.models.head import LinearHead
 from elastic.train.update.layout import TreeLayout
+from elastic.train.update.transfer import to_device
 from elastic.train.update.tree import is_switched
 
 
@@ -96,10 +97,10 @@ def pack(
     torch.cumsum(torch.tensor(lengths), 0, out=offsets[1:])
     target = torch.device(device)
     return PackedBatch(
-        torch.cat(pieces)[None].to(target),
-        torch.cat(positions)[None].to(target),
-        torch.cat(list(completions)).to(target),
-        offsets.to(target),
+        to_device(torch.cat(pieces)[None], target),
+        to_device(torch.cat(positions)[None], target),
+        to_device(torch.cat(list(completions)), target),
+        to_device(offsets, target),
         TreeLayout.build(shared, lengths, [place[prompt] for prompt in prompt_of], target),
         tuple(rows),
         tuple(firsts),
@@ -151,9 +152,9 @@ def _padded_inputs(packed: PackedBatch) -> tuple[dict[str, Any], Tensor]:
     column = kept[None]
     used = (column >= torch.tensor(packed.firsts)[:, None]) & (column < lengths[:, None])
     inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device),
+        "input_ids": to_device(ids, device),
+        "attention_mask": to_device((torch.arange(ids.shape[1]) < lengths[:, None]).long(), device),
         "use_cache": False,
-        "logits_to_keep": kept.to(device),
+        "logits_to_keep": to_device(kept, device),
     }
-    return inputs, used.flatten().nonzero()[:, 0].to(device)
+    return inputs, to_device(used.flatten().nonzero()[:, 0], device)

@@ -24,6 +24,7 @@ from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.update.stats import UpdateStats
+from elastic.train.update.transfer import to_device
 
 # Settings that are passed to the losses under the same name; not those of advantages, which are computed
 # before, nor `skip_zero_advantage`, whose rows are left out before.
@@ -33,6 +34,8 @@ LOSS_OPTIONS = tuple(
     if item.name in GrpoOptions.__annotations__
     and item.name not in ("advantage", "advantage_eps", "pass_k", "skip_zero_advantage")
 )
+# Where more of the tokens carry loss, a GPU computes with all.
+_MOST_LEFT_IN = 0.75
 
 
 class Policy:
@@ -79,15 +82,15 @@ class Policy:
         """
         module = self.model if model is None else model
         head = self._head if model is None else self._head_of(model)
-        result: list[Tensor] = []
+        found: list[Tensor] = []
         with torch.no_grad(), self._packed(module), self._accelerator.autocast():
             for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
                 packed = self._pack(part)
                 with threads_for(module, packed.input_ids.numel()):
                     kept = kept_sets(part, packed.targets.device)
                     values = self._packed_logprobs(module, head, packed, kept)
-                result += values.cpu().split(part.lengths)
-        return result
+                found.append(values)
+        return list(torch.cat(found).cpu().split(experience.lengths))
 
     def _packed_logprobs(
         self, module: nn.Module, head: LinearHead | None, packed: PackedBatch, kept: dict[str, Any]
@@ -145,21 +148,23 @@ class Policy:
                         # Data-parallel training averages gradients over processes; they must be summed.
                         self._accelerator.backward(output.loss * world if world > 1 else output.loss)
                 tokens = part.loss_tokens
-                stats.loss += output.loss.item()
-                stats.tokens += tokens
-                stats.entropy += output.entropy.sum().item()
-                stats.clipped += output.clip_fraction.item() * tokens
-                stats.kl += output.kl.item() * tokens
+                stats.add(
+                    loss=output.loss,
+                    tokens=tokens,
+                    entropy=output.entropy.sum(),
+                    clipped=output.clip_fraction * tokens,
+                    kl=output.kl * tokens,
+                )
 
     def _loss(self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int) -> Any:
         config, device = self._config, packed.targets.device
 
         def flat(rows: list[Tensor]) -> Tensor | None:
-            return torch.cat(rows).to(device) if rows else None
+            return to_device(torch.cat(rows), device) if rows else None
 
         old = flat(part.old_logprobs)
         assert old is not None
-        arguments = (packed.targets, old, packed.row_offsets, part.advantages.to(device))
+        arguments = (packed.targets, old, packed.row_offsets, to_device(part.advantages, device))
         corrected = config.engine_correction != "none"
         options: dict[str, Any] = {
             **effective(config, *LOSS_OPTIONS),
@@ -180,7 +185,7 @@ class Policy:
         hidden = packed_hidden(self.model, self._head, packed)
         with self._accelerator.autocast():  # as for the model's own head
             weight = self._head.linear.weight
-            options |= self._head_options(self._head)
+            options |= self._head_options(self._head) | {"gather": _leaves_out(part, device)}
             return ops.linear_grpo_loss(hidden, weight, *arguments, **options)
 
     def _pack(self, part: Experience) -> PackedBatch:
@@ -198,6 +203,17 @@ def kept_sets(part: Experience, device: torch.device) -> dict[str, Any]:
     """The arguments `kept_ids` and `kept_offsets` of the ops; none where the rows have no kept sets."""
     if not part.kept_counts:
         return {}
-    sizes = torch.cat(part.kept_counts).to(device)
-    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
-    return {"kept_ids": torch.cat(part.kept_ids).to(device), "kept_offsets": offsets}
+    offsets = torch.nn.functional.pad(torch.cat(part.kept_counts).cumsum(0), (1, 0))
+    return {
+        "kept_ids": to_device(torch.cat(part.kept_ids), device),
+        "kept_offsets": to_device(offsets, device),
+    }
+
+
+def _leaves_out(part: Experience, device: torch.device) -> bool:
+    """Whether tokens without loss are left out of the head's products.
+
+    On a GPU the host would have to wait for their number. For the forced tokens, a few in a row, that costs
+    more than the products; where whole rows carry no loss it does not.
+    """
+    return device.type == "cpu" or part.loss_tokens < _MOST_LEFT_IN * sum(part.lengths)

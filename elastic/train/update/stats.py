@@ -1,43 +1,57 @@
 """What is measured while the model is updated."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
-@dataclass
 class UpdateStats:
     """Sums over one or more optimizer steps; `means` divides.
 
+    The sums stay on the device until `means` reads them, all at once, so that no micro-batch makes the host
+    wait for the device.
+
     Attributes:
-        loss: sum of the steps' losses.
         updates: optimizer steps.
-        tokens: loss tokens that were run through the model.
-        entropy: sum over those tokens, in nats.
-        clipped: how many of them were clipped.
-        kl: sum of their KL estimates.
-        grad_norm: sum of the steps' gradient norms, before clipping.
+        grad_norm: sum of their gradient norms, before clipping; the same in all processes.
     """
 
-    loss: float = 0.0
-    updates: int = 0
-    tokens: float = 0.0
-    entropy: float = 0.0
-    clipped: float = 0.0
-    kl: float = 0.0
-    grad_norm: float = 0.0
+    def __init__(self) -> None:
+        self.updates, self.grad_norm = 0, 0.0
+        self._sums: dict[str, Tensor | float] = {}
+
+    def add(self, **values: Tensor | float) -> None:
+        """Adds to the sums of these names, which every process must name in the same order.
+
+        Args:
+            **values: numbers or scalar tensors of any float dtype, summed in float64:
+
+                loss: of a micro-batch, a part of its minibatch's.
+                tokens: loss tokens that were run through the model.
+                entropy: summed over those tokens, in nats.
+                clipped: how many of them were clipped.
+                kl: sum of their KL estimates.
+        """
+        for name, value in values.items():
+            wide = value.detach().double() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, 0.0) + wide
+
+    def read(self, accelerator: Any) -> dict[str, float]:
+        """The sums over all processes, each of which must call it. The one time that the host waits."""
+        device = accelerator.device
+        values = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in self._sums.values()]
+        sums = accelerator.reduce(torch.stack(values), "sum").tolist()
+        return dict(zip(self._sums, sums, strict=True))
 
     def means(self, accelerator: Any, with_kl: bool) -> dict[str, float]:
         """The step's metrics over all processes, each of which must call it."""
-        sums = torch.tensor([self.loss, self.tokens, self.entropy, self.clipped, self.kl])
-        sums = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
-        loss, tokens, entropy, clipped, kl = sums
-        tokens = max(tokens, 1.0)
+        sums = self.read(accelerator)
+        tokens = max(sums["tokens"], 1.0)
         means = {
-            "loss": loss / self.updates,
+            "loss": sums["loss"] / self.updates,
             "grad_norm": self.grad_norm / self.updates,
-            "clip_fraction": clipped / tokens,
-            "entropy": entropy / tokens,
+            "clip_fraction": sums["clipped"] / tokens,
+            "entropy": sums["entropy"] / tokens,
         }
-        return means | {"kl": kl / tokens} if with_kl else means
+        return means | {"kl": sums["kl"] / tokens} if with_kl else means

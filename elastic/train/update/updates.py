@@ -62,25 +62,35 @@ class Updates:
         if self._reference is not None:
             wanted = self._reference.logprobs(self._policy, experience)
             experience = replace(experience, ref_logprobs=wanted)
-        loop = config.train
+        loop, parts = config.train, []
         for epoch in range(loop.epochs_per_batch):
             shuffle = generator(loop.seed, RandomStream.MINIBATCHES, step, epoch).shuffle
-            for part in minibatches(experience, loop.minibatches, shuffle):
-                updates = loop.steps * loop.epochs_per_batch * loop.minibatches
-                lr = learning_rate(config.optim, update, updates)
-                self._optimizer_step(part, lr, stats, step)
-                update += 1
+            parts += minibatches(experience, loop.minibatches, shuffle)
+        for part, counts in zip(parts, self._counts(parts), strict=True):
+            lr = learning_rate(config.optim, update, loop.steps * len(parts))
+            self._optimizer_step(part, counts, lr, stats, step)
+            update += 1
         return update, stats.means(self._accelerator, self._reference is not None) | {"lr": lr}
 
-    def _optimizer_step(self, part: Experience, lr: float, stats: UpdateStats, step: int) -> None:
-        counts = torch.tensor([part.loss_tokens, part.loss_rows], device=self._accelerator.device)
-        num_tokens, num_rows = self._accelerator.reduce(counts, "sum").tolist()
+    def _counts(self, parts: list[Experience]) -> list[list[int]]:
+        """Loss tokens and rows of each minibatch over all processes, which are asked once for all."""
+        counts = [[part.loss_tokens, part.loss_rows] for part in parts]
+        if self._accelerator.num_processes == 1:
+            return counts
+        summed = self._accelerator.reduce(torch.tensor(counts, device=self._accelerator.device), "sum")
+        return [[int(value) for value in pair] for pair in summed.tolist()]
+
+    def _optimizer_step(
+        self, part: Experience, counts: list[int], lr: float, stats: UpdateStats, step: int
+    ) -> None:
+        num_tokens, num_rows = counts
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.zero_grad()
         self._policy.backward(part, num_tokens, num_rows, stats)
         # With infinity the norm is only measured, nothing is scaled.
         limit = self._config.optim.max_grad_norm or math.inf
+        # The one wait of an optimizer step: weights must not change by a gradient that is not finite.
         norm = float(self._accelerator.clip_grad_norm_(self._policy.model.parameters(), limit))
         if not math.isfinite(norm):
             raise NotFinite(
