@@ -90,9 +90,9 @@ def die_at(moment):
         from elastic.train.update.updates import Updates
 
         original = Updates._optimizer_step
-        Updates._optimizer_step = lambda self, part, lr, stats, step: (
-            os.kill(os.getpid(), signal.SIGKILL) if step == int(number) - 1 else None,
-            original(self, part, lr, stats, step),
+        Updates._optimizer_step = lambda self, *arguments: (
+            os.kill(os.getpid(), signal.SIGKILL) if arguments[-1] == int(number) - 1 else None,
+            original(self, *arguments),
         )
         return
     name = {"writing checkpoint": "_sync", "naming checkpoint": "_complete"}[what]
