@@ -33,7 +33,8 @@ class LinearHead:
         """The head of a causal model, or None where the logits are not those of a plain head.
 
         Checked by running the model on two tokens, which reveals logits that are scaled or changed in another
-        way. An adapter that adds nothing yet shows by its parameters in the graph.
+        way. An adapter that adds nothing yet shows by its parameters in the graph. A model whose forward runs
+        under autocast must be checked under it.
 
         Args:
             model: unwrapped, on its device, its parameters whole (not sharded).
@@ -78,7 +79,9 @@ class LinearHead:
             return "its logits depend on further parameters behind the head's input"
         with torch.no_grad():
             expected = self._logits(seen[0])
-        tolerance = 1e-5 if logits.dtype == torch.float32 == self.linear.weight.dtype else 2e-2
+        # Autocast's bfloat16 logits may have been widened again by the model's wrapper.
+        exact = torch.float32 == logits.dtype == expected.dtype == self.linear.weight.dtype
+        tolerance = 1e-5 if exact else 2e-2
         same = logits.shape == expected.shape and torch.allclose(
             logits.detach().float(), expected.float(), rtol=tolerance, atol=tolerance
         )

@@ -183,7 +183,6 @@ def test_attention_switch_is_undone_also_after_an_error():
         ({"tree": "layout", "attention_mask": torch.ones(1)}, "attention_mask must be None"),
         ({"tree": "layout", "softcap": 30.0}, "softcap or attention sinks"),
         ({"tree": "layout", "s_aux": torch.ones(1)}, "softcap or attention sinks"),
-        ({"tree": "layout", "sliding_window": 7}, "a row has 8 tokens, more than .* sliding window of 7"),
     ],
 )
 def test_attention_refuses_layers_it_would_compute_wrongly(arguments, message):
@@ -197,8 +196,27 @@ def test_attention_refuses_layers_it_would_compute_wrongly(arguments, message):
         tree_attention(None, x, x, x, mask, **arguments)
 
 
-def test_attention_within_the_sliding_window_is_accepted():
-    layout = TreeLayout.build([2], [6], [0], torch.device("cpu"))
-    x = torch.randn(1, 1, 8, 4)
-    out, _ = tree_attention(None, x, x, x, tree=layout, sliding_window=8)
-    assert out.shape == (1, 8, 1, 4)
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize(
+    ("prompts", "lengths", "prompt_of"),
+    [([4], [5, 5], [0, 0]), ([4, 2], [5, 3, 5], [0, 1, 1]), ([0, 1], [3, 2], [0, 1]), ([6], [2], [0])],
+)
+def test_a_window_is_counted_from_each_token_through_its_own_row(prompts, lengths, prompt_of, window):
+    """Every token's keys, by hand: those of its own row less than `window` positions before it."""
+    layout = TreeLayout.build(prompts, lengths, prompt_of, torch.device("cpu"))
+    tokens = sum(prompts) + sum(lengths)
+    value = torch.eye(tokens)[None, None]  # the output tells how much of each key a query took
+    query = torch.zeros(1, 1, tokens, tokens)
+    seen, _ = tree_attention(None, query, query, value, tree=layout, sliding_window=window)
+    places = [torch.arange(sum(prompts[:p]), sum(prompts[: p + 1])) for p in range(len(prompts))]
+    rows, start = list(places), sum(prompts)
+    for length, prompt in zip(lengths, prompt_of, strict=True):
+        rows.append(torch.cat([places[prompt], torch.arange(start, start + length)]))
+        start += length
+    expected = torch.zeros(tokens, tokens)
+    for row in rows:
+        for position, token in enumerate(row):
+            keys = row[max(0, position + 1 - window) : position + 1]
+            expected[token] = 0
+            expected[token, keys] = 1 / len(keys)
+    torch.testing.assert_close(seen[0, :, 0], expected)

@@ -4,6 +4,7 @@ Only attention is padded: completions are sorted by length into buckets, with on
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,13 @@ class Bucket:
     mask: Tensor
 
 
+class Masks(NamedTuple):
+    """What queries see in the padded calls: of prompts [P, P] bool or None for causal, and of each bucket."""
+
+    prompts: Tensor | None
+    buckets: tuple[Tensor, ...]
+
+
 @dataclass(frozen=True)
 class TreeLayout:
     """Where the tokens of a packed batch stand in the padded attention calls.
@@ -53,6 +61,7 @@ class TreeLayout:
         buckets: the completions' calls.
         longest: most positions any query can see, its own included.
         seen_by: attention modules that were given this layout, in order of their calls.
+        windowed: masks that `masks` made, by window.
     """
 
     token_of_slot: Tensor
@@ -63,6 +72,18 @@ class TreeLayout:
     buckets: tuple[Bucket, ...]
     longest: int
     seen_by: list[nn.Module] = field(default_factory=list, compare=False)
+    windowed: dict[int, "Masks"] = field(default_factory=dict, compare=False)
+
+    def masks(self, window: int | None) -> "Masks":
+        """The masks of a layer in which a token sees `window` positions, its own included; None for all."""
+        if window is None or self.longest <= window:
+            return Masks(None, tuple(bucket.mask for bucket in self.buckets))
+        if window not in self.windowed:  # layers share them
+            device = self.token_of_slot.device
+            place = torch.arange(self.prompt_width, device=device)
+            prompts = (place[:, None] >= place) & (place[:, None] - place < window)
+            self.windowed[window] = Masks(prompts, tuple(_within(bucket, window) for bucket in self.buckets))
+        return self.windowed[window]
 
     @classmethod
     def build(
@@ -158,3 +179,13 @@ def _mask(prompt_widths: list[int], width: int) -> Tensor:
     return torch.cat(
         [prompt[:, None].expand(-1, width, -1), own.expand(len(distinct), -1, -1)], dim=2
     ).unsqueeze(1)
+
+
+def _within(bucket: Bucket, window: int) -> Tensor:
+    """The bucket's mask without the keys that stand `window` or more positions before the query."""
+    own = torch.arange(bucket.width, device=bucket.mask.device)
+    shared = torch.arange(bucket.prompt_width, device=bucket.mask.device)
+    prompt_tokens = bucket.mask[:, 0, 0, : bucket.prompt_width].sum(-1)
+    queries = prompt_tokens[:, None] + own
+    keys = torch.cat([shared.expand(len(prompt_tokens), -1), queries], dim=1)
+    return bucket.mask & (queries[:, None, :, None] - keys[:, None, None, :] < window)

@@ -97,6 +97,8 @@ class Policy:
     ) -> Tensor:
         if head is None:
             logits = packed_logits(module, packed)
+            if self._accelerator.mixed_precision != "no":
+                logits = logits.float()  # as a prepared model's are, so that the reference is rounded alike
             return ops.token_logprobs(logits, packed.targets, self._temperature, **kept)[0]
         hidden = packed_hidden(module, head, packed)
         return ops.linear_token_logprobs(
@@ -116,7 +118,8 @@ class Policy:
         if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
             return None
         required = "loss.linear: 'on'" if self._config.linear == "on" else ""
-        head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
+        with self._accelerator.autocast():  # as in updates: a prepared model's forward has it anyway
+            head = LinearHead.of(self._accelerator.unwrap_model(model), required=required)
         if head is not None and self._config.linear == "auto":
             narrow = head.linear.out_features <= head.linear.in_features
             return None if narrow else head

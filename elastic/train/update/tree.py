@@ -73,14 +73,14 @@ def tree_attention(
         tree: the layout of the M tokens, passed through the model's forward call.
         scaling: of the scores.
         dropout: of the attention probabilities.
-        sliding_window: of the layer; accepted while no query sees further than the window.
+        sliding_window: positions that a token of this layer sees, its own included; None for all.
         softcap: refused, as is ``s_aux``: the fused call cannot apply them.
 
     Returns:
         ([1, M, Hq, D'], None).
 
     Raises:
-        ValueError: no layout, a mask beside it, or a layer that needs more than plain causal attention.
+        ValueError: no layout, a mask beside it, or a layer that needs a soft cap or attention sinks.
     """
     if tree is None:
         raise ValueError(f"attention '{TREE_ATTENTION}' needs the packed batch's layout as tree=")
@@ -90,17 +90,13 @@ def tree_attention(
         raise ValueError(
             f"attention '{TREE_ATTENTION}': models with softcap or attention sinks are not supported"
         )
-    if sliding_window is not None and tree.longest > sliding_window:
-        raise ValueError(
-            f"attention '{TREE_ATTENTION}': a row has {tree.longest} tokens, more than the layer's "
-            f"sliding window of {sliding_window}"
-        )
     tree.seen_by.append(module)
     q, k, v = (_ToSlots.apply(x[0].transpose(0, 1), tree) for x in (query, key, value))
     prompt_slots = tree.prompts * tree.prompt_width
     sizes = [prompt_slots, *(bucket.rows * bucket.width for bucket in tree.buckets)]
     parts = list(zip(q.split(sizes), k.split(sizes), v.split(sizes), strict=True))
     gqa = q.shape[1] != k.shape[1]
+    masks = tree.masks(sliding_window)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """[rows, positions, heads, D] each; returns the queries' slots flattened."""
@@ -120,14 +116,14 @@ def tree_attention(
     prompt_k = prompt_v = None
     if prompt_slots:
         pq, pk, pv = (x.unflatten(0, (tree.prompts, tree.prompt_width)) for x in parts[0])
-        outputs.append(attend(pq, pk, pv, None))
+        outputs.append(attend(pq, pk, pv, masks.prompts))
         prompt_k, prompt_v = pk, pv
-    for bucket, part in zip(tree.buckets, parts[1:], strict=True):
+    for bucket, mask, part in zip(tree.buckets, masks.buckets, parts[1:], strict=True):
         bq, bk, bv = (x.unflatten(0, (bucket.rows, bucket.width)) for x in part)
         if prompt_k is not None and prompt_v is not None and bucket.prompt_width:
             bk = torch.cat([prompt_k[:, : bucket.prompt_width].index_select(0, bucket.prompt), bk], dim=1)
             bv = torch.cat([prompt_v[:, : bucket.prompt_width].index_select(0, bucket.prompt), bv], dim=1)
-        outputs.append(attend(bq, bk, bv, bucket.mask))
+        outputs.append(attend(bq, bk, bv, mask))
     return _FromSlots.apply(torch.cat(outputs), tree).unsqueeze(0), None
 
 
