@@ -33,6 +33,7 @@ from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
 from elastic.train.run.weights import Weights
 from elastic.train.update.optimizer import build_optimizer
+from elastic.train.update.parameter_groups import freeze
 from elastic.train.update.policy import Policy
 from elastic.train.update.proof import packs
 from elastic.train.update.reference import Reference
@@ -78,7 +79,8 @@ class Trainer:
         # An earlier Trainer of this model may have left its autocast around it.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         check_shares(config, accelerator.num_processes)
-        check_weights(model, config.optim.lr)
+        freeze(model, config.optim)
+        check_weights(model)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         chosen = config.model

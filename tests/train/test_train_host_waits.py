@@ -124,7 +124,9 @@ def test_a_step_waits_for_each_gradient_norm_and_for_its_statistics(processes: i
     accelerator = Waits(processes)
     touched: list[bool] = []
     trained = policy(accelerator)
-    optimizer: Any = SimpleNamespace(param_groups=[{}], zero_grad=lambda: None, step=lambda: None)
+    optimizer: Any = SimpleNamespace(
+        param_groups=[{"lr_scale": 1}], zero_grad=lambda: None, step=lambda: None
+    )
     updates = Updates(config, accelerator, trained, optimizer, None, lambda: touched.append(True))
     update, metrics = updates.run(experience(), 0, 5)
     assert update == 5 + 6 == 5 + len(touched)

@@ -59,7 +59,7 @@ PLAIN_IDLE = {
         "engine_low": 0.5,
         "engine_high": 0.7,
     },
-    "optim": {"final_lr": 0.5},
+    "optim": {"final_lr": 0.5, "decay_ratio": 0.3, "momentum": 0.4},
     "eval": {
         "source": "tiny",
         "count": 3,
@@ -77,7 +77,7 @@ PLAIN_IDLE = {
 OTHER = {
     "train": {"steps": 2, "minibatches": 2},
     "loss": {"loss": "sapo", "advantage": "rloo", "kl_coef": 0.1, "linear": "off"},
-    "optim": {"warmup_updates": 9},
+    "optim": {"warmup_updates": 9, "name": "sgd"},
 }
 OTHER_IDLE = {
     "loss": {
@@ -89,7 +89,7 @@ OTHER_IDLE = {
         "skip_zero_advantage": False,
         "linear_chunk_tokens": 1,
     },
-    "optim": {"schedule": "linear", "final_lr": 0.7},
+    "optim": {"schedule": "linear", "final_lr": 0.7, "beta1": 0.2, "beta2": 0.3, "eps": 0.1},
 }
 
 
@@ -136,7 +136,7 @@ def test_every_rule_has_been_seen_at_work():
             {"optim": {"warmup_updates": 201}},
             ["optim.warmup_updates (the run has fewer updates, so the rate never comes to optim.lr)"],
         ),
-        ({"optim": {"final_lr": 0.0}}, ["optim.final_lr (optim.schedule is 'constant')"]),
+        ({"optim": {"final_lr": 0.0}}, ["optim.final_lr (no rate of this optim.schedule is given by it)"]),
         ({"optim": {"final_lr": 0.1, "schedule": "cosine"}}, []),
         ({"budget": {"draw": "random", "thinking_low": 0}}, []),
         ({"rollout": {"max_new_tokens": 9}, "budget": {"solution": "unlimited"}}, []),

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS
 from elastic.train.config.loop import EvalConfig
+from elastic.train.config.optimizers import HYPERPARAMETERS, reads
 from elastic.train.config.schema import Section
 from elastic.train.config.updates import LossConfig
 
@@ -28,6 +30,10 @@ def _bounded(c: Any) -> bool:
 
 def _updates(c: Any) -> int:
     return c.train.steps * c.train.epochs_per_batch * c.train.minibatches
+
+
+def _unread(key: str, c: Any) -> bool:
+    return key not in reads(c.optim.name)
 
 
 RULES = (
@@ -124,15 +130,28 @@ RULES = (
         "loss.engine_correction is 'none'",
     ),
     Rule(("loss.linear_chunk_tokens",), lambda c: c.loss.linear == "off", "loss.linear is 'off'"),
-    Rule(("optim.final_lr",), lambda c: c.optim.schedule == "constant", "optim.schedule is 'constant'"),
+    Rule(
+        ("optim.final_lr",),
+        lambda c: c.optim.schedule in ("constant", "inverse_sqrt"),
+        "no rate of this optim.schedule is given by it",
+    ),
+    Rule(
+        ("optim.decay_ratio",),
+        lambda c: c.optim.schedule != "warmup_stable_decay",
+        "only optim.schedule = 'warmup_stable_decay' reads it",
+    ),
+    *(
+        Rule((f"optim.{key}",), partial(_unread, key), "the optimizer of optim.name does not read it")
+        for key in HYPERPARAMETERS
+    ),
     Rule(
         ("optim.warmup_updates",),
         lambda c: c.optim.warmup_updates > _updates(c),
         "the run has fewer updates, so the rate never comes to optim.lr",
     ),
     Rule(
-        ("optim.schedule", "optim.final_lr"),
-        lambda c: c.optim.warmup_updates >= _updates(c),
+        ("optim.schedule", "optim.final_lr", "optim.decay_ratio"),
+        lambda c: c.optim.warmup(_updates(c)) >= _updates(c),
         "all updates are warm-up",
     ),
     Rule(

@@ -18,8 +18,8 @@ class ModelConfig(Section):
 
     Attributes:
         path: a Hugging Face directory or hub id, or ``tiny`` for the embedded model.
-        dtype: of the weights. 16-bit weights would lose updates smaller than their rounding, so they are
-            refused where they are trained; ``train.mixed_precision`` computes in 16 bits over float32 ones.
+        dtype: of the weights. ``bfloat16`` weights are trained through float32 copies in the optimizer, in
+            which updates smaller than their rounding add up; ``float16`` is refused.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         attention: of prompts in rollouts, see `elastic.load_model`.
         allow_missing: accept a checkpoint that lacks some weights (they are then random) or has unknown ones.

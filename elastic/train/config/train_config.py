@@ -25,8 +25,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# The remedy for weights too narrow to train.
-WIDER = 'use model.dtype = "float32" (in Python: model.float()) with train.mixed_precision = "bf16"'
+# Why float16 weights are not trained, and what to take instead.
+NO_FLOAT16 = (
+    'in which small gradients become 0; use model.dtype = "bfloat16", whose updates add up in float32 copies '
+    'of the weights, or "float32"'
+)
 
 # Keys that may change when a run is resumed; any other change would make it another run.
 RESUMABLE = (
@@ -191,7 +194,7 @@ class TrainConfig(Section):
 
         Raises:
             ValueError: a reward that cannot be given here; a file or directory that is missing or of the
-                wrong kind; 16-bit weights.
+                wrong kind; float16 weights; an optimizer that cannot be made.
             FileNotFoundError: a missing data file, or a set of unknown name.
             ModuleNotFoundError: a set on the hub without `datasets`, or rollouts by vLLM without `vllm`.
         """
@@ -206,11 +209,9 @@ class TrainConfig(Section):
                     raise type(error)(f"{table.TABLE}.source: {error}") from error
                 if table.source in SETS:
                     self.reward.check_tests(table.TABLE, table.source, [SETS[table.source].kind == "code"])
-        if self.model.dtype in ("bfloat16", "float16"):
-            raise ValueError(
-                f"model.dtype: updates of optim.lr = {self.optim.lr:g} get lost in the rounding of "
-                f"{self.model.dtype}; {WIDER}"
-            )
+        if self.model.dtype == "float16":
+            raise ValueError(f"model.dtype: is float16, {NO_FLOAT16}")
+        self.optim.check_available()
         path = Path(self.model.path)
         is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
         if self.model.path != tiny.NAME and is_path and not (path / "config.json").is_file():

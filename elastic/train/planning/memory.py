@@ -12,9 +12,11 @@ from elastic.rollout.cache.memory import KVMemory, column_bytes, free_bytes
 from elastic.rollout.step.step import kept_set_bytes
 from elastic.rollout.step.stepper import KEPT_SHARE
 from elastic.train.config import TrainConfig
+from elastic.train.planning.optimizer_memory import update_bytes
 from elastic.train.planning.outline import Outline, tensor_bytes
 from elastic.train.planning.update_memory import activation_bytes, loss_bytes
 from elastic.train.planning.work import Call, Work
+from elastic.train.update.parameter_groups import freeze
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Memory:
 
     Attributes:
         weights: of the trained model, buffers included.
-        gradients: of its parameters.
-        optimizer: AdamW's two moments and step counts.
+        gradients: of its trained parameters; float32 where these have 16 bits.
+        optimizer: its state, with the float32 masters of 16-bit weights.
         reference: the frozen starting model; 0 without a KL.
         rollout_copy: the 16-bit copy that rollouts run on; 0 without mixed precision.
         kv_cache: of the rollouts of a step, as they begin.
@@ -85,9 +87,8 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         ValueError: the attention that the configuration names cannot be used.
     """
     model, mixed = outline.model, config.train.mixed_precision != "no"
-    parameters = list(model.parameters())
     vocab, hidden = model.get_output_embeddings().weight.shape
-    weights = tensor_bytes(*parameters, *model.buffers())
+    weights = tensor_bytes(*model.parameters(), *model.buffers())
     copy = outline.rollout_model
     calls, caches = (work.step, *work.evaluation), _Caches(config, outline)
     most = [caches.bytes(call, grown=True) for call in calls]
@@ -96,15 +97,17 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
     kept_sets = kept_set_bytes(caches.slots(work.step), config.sampling.recorded)
     tokens = micro_batch_tokens(config, work)
     with outline.on_cpu() as running:
+        freeze(running, config.optim)
+        gradients, optimizer = update_bytes(running, config.optim)
         if config.model.gradient_checkpointing:
             recompute_activations(running)
         prompt = max(work.longest_prompt, 1)
         activations = _activations(running, tokens, prompt, work.row_tokens, mixed)
-    width = 2 if mixed else parameters[0].element_size()
+    width = 2 if mixed else next(model.parameters()).element_size()
     memory = Memory(
         weights=weights,
-        gradients=tensor_bytes(*parameters),
-        optimizer=2 * tensor_bytes(*parameters) + 4 * len(parameters),
+        gradients=gradients,
+        optimizer=optimizer,
         reference=weights if config.loss.kl_coef > 0 else 0,
         rollout_copy=0 if copy is model else tensor_bytes(*copy.parameters(), *copy.buffers()),
         kv_cache=begins[0],

@@ -48,10 +48,10 @@ def body_peak(model: Any, batch: PackedBatch, mixed: bool) -> int:
         batch: on the CPU.
         mixed: as above.
     """
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    known = [*parameters, *model.buffers(), *(parameter.grad for parameter in parameters)]
+    known = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in parameters)]
     head = LinearHead(model.get_output_embeddings(), None)
     with switched(model), as_in_rollouts(model), PeakMemory(known) as memory:
         with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():

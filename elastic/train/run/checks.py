@@ -6,10 +6,8 @@ from typing import Any
 import torch
 
 from elastic.models.modes import dropout_of
-from elastic.train.config import WIDER, TrainConfig
+from elastic.train.config import NO_FLOAT16, TrainConfig
 from elastic.train.config.no_effect import without_effect
-
-_NARROW = (torch.bfloat16, torch.float16)
 
 
 def check_shares(config: TrainConfig, processes: int) -> None:
@@ -30,30 +28,19 @@ def check_shares(config: TrainConfig, processes: int) -> None:
         )
 
 
-def check_weights(model: Any, lr: float) -> None:
-    """Refuses to train 16-bit weights, in which small updates are lost.
-
-    AdamW moves a weight by about lr. In bfloat16 a weight of 0.02 moves by 1.2e-4 or not at all: at lr = 1e-6
-    one in a hundred moves. Float32 weights under ``train.mixed_precision`` take no more memory than 16-bit
-    weights with a float32 copy of each would.
-
-    Args:
-        model: any mixture of types; weights that are not trained may be of any.
-        lr: named in the message.
+def check_weights(model: Any) -> None:
+    """Refuses to train float16 weights, whose gradients are too small for their range of exponents.
 
     Raises:
-        ValueError: a trainable weight has 16 bits.
+        ValueError: a trainable weight is float16.
     """
     trainable = [(name, p.dtype) for name, p in model.named_parameters() if p.requires_grad]
-    narrow = [(name, dtype) for name, dtype in trainable if dtype in _NARROW]
-    if not narrow:
-        return
-    name, dtype = narrow[0]
-    kind = str(dtype).removeprefix("torch.")
-    raise ValueError(
-        f"model.dtype: {len(narrow)} of {len(trainable)} trained tensors are 16 bits wide "
-        f"('{name}' is {kind}): updates of optim.lr = {lr:g} get lost in their rounding; {WIDER}"
-    )
+    found = [name for name, dtype in trainable if dtype == torch.float16]
+    if found:
+        raise ValueError(
+            f"model.dtype: {len(found)} of {len(trainable)} trained tensors are float16 ('{found[0]}'), "
+            f"{NO_FLOAT16}"
+        )
 
 
 def say_no_effect(config: TrainConfig) -> None:

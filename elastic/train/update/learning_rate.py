@@ -11,14 +11,20 @@ def learning_rate(config: OptimConfig, update: int, updates: int) -> float:
     Args:
         config: peak rate, warm-up and schedule.
         update: which step, from 0.
-        updates: of the whole run; the last one gets ``final_lr`` times the peak (linear, cosine).
+        updates: of the whole run; the last one gets ``final_lr`` times the peak (linear, cosine,
+            warmup_stable_decay).
     """
-    if update < config.warmup_updates:
-        return config.lr * (update + 1) / config.warmup_updates
+    warmup = config.warmup(updates)
+    if update < warmup:
+        return config.lr * (update + 1) / warmup
     if config.schedule == "constant":
         return config.lr
-    share = (update - config.warmup_updates) / max(1, updates - 1 - config.warmup_updates)
-    share = min(1.0, share)
+    if config.schedule == "inverse_sqrt":
+        return config.lr * math.sqrt(warmup / (update + 1))
+    last, peak = updates - 1, warmup  # the last update at the peak rate
+    if config.schedule == "warmup_stable_decay":
+        peak = max(warmup, last - math.ceil(config.decay_ratio * updates))
+    share = min(1.0, max(0, update - peak) / max(1, last - peak))
     if config.schedule == "cosine":
         share = (1 - math.cos(math.pi * share)) / 2
     return config.lr * (1.0 + (config.final_lr - 1.0) * share)

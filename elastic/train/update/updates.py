@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from elastic.train.collect.rescue import NotFinite
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.update.learning_rate import learning_rate
+from elastic.train.update.masters import masters_of
 from elastic.train.update.minibatches import minibatches
 from elastic.train.update.policy import Policy
 from elastic.train.update.reference import Reference
@@ -41,6 +43,7 @@ class Updates:
     ) -> None:
         self._config, self._accelerator, self._policy = config, accelerator, policy
         self._optimizer, self._reference, self._touch = optimizer, reference, touch
+        self._masters = masters_of(optimizer)
 
     def run(self, experience: Experience, step: int, update: int) -> tuple[int, dict[str, float]]:
         """Updates the weights.
@@ -85,13 +88,16 @@ class Updates:
     ) -> None:
         num_tokens, num_rows = counts
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self._optimizer.zero_grad()
-        self._policy.backward(part, num_tokens, num_rows, stats)
+        model, masters = self._policy.model, self._masters
+        with masters.gathering(self._accelerator, model) if masters else nullcontext():
+            self._policy.backward(part, num_tokens, num_rows, stats)
         # With infinity the norm is only measured, nothing is scaled.
         limit = self._config.optim.max_grad_norm or math.inf
+        trained = masters.tensors if masters else model.parameters()
         # The one wait of an optimizer step: weights must not change by a gradient that is not finite.
-        norm = float(self._accelerator.clip_grad_norm_(self._policy.model.parameters(), limit))
+        norm = float(self._accelerator.clip_grad_norm_(trained, limit))
         if not math.isfinite(norm):
             raise NotFinite(
                 f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
