@@ -58,7 +58,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         content: text is written as UTF-8.
 
     Raises:
-        OSError: the directory is missing or not writable.
+        OSError: the directory is missing or not writable, or the disk is full; names `path`.
     """
     data = content.encode() if isinstance(content, str) else content
     # In the same directory: a rename across file systems is not atomic.
@@ -72,9 +72,29 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # mkstemp gives 0600
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
+    sync(path.parent)  # else a power cut might bring the old file back, whatever was appended to the new one
+
+
+def sync(path: Path) -> None:
+    """Puts a file's content, or the names that a directory lists, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_directory(path: Path) -> None:
+    """Creates a directory and its parents, so that their names are on the disk, too."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 def sha256(path: Path) -> str:
@@ -93,8 +113,12 @@ def write_checksums(directory: Path) -> None:
     write_atomic(directory / CHECKSUMS, "".join(lines))
 
 
-def check_checksums(directory: Path) -> None:
-    """Compares a directory with its `SHA256SUMS`; files that it does not list are not looked at.
+def check_checksums(directory: Path, whole: bool = False) -> None:
+    """Compares a directory with its `SHA256SUMS`.
+
+    Args:
+        directory: files that the list does not have are not looked at, unless
+        whole: they are refused. A list that lost lines lists less than there is.
 
     Raises:
         ValueError: a listed file, or the list, is missing, changed or not readable as such.
@@ -112,3 +136,9 @@ def check_checksums(directory: Path) -> None:
             raise ValueError(f"{path} is missing; {CHECKSUMS} lists it")
         if sha256(path) != digest:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {CHECKSUMS}")
+    for path in sorted(directory.rglob("*")) if whole else ():
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name not in {CHECKSUMS, *expected}:
+            raise ValueError(
+                f"{path} is not in {CHECKSUMS}: the list is damaged, or the file does not belong"
+            )

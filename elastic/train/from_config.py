@@ -26,10 +26,12 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
     if not isinstance(config, TrainConfig):
         config = TrainConfig.load(config)
     config.preflight()
+    from elastic.train.run.lock import check_unlocked
     from elastic.train.run.output import check_output
 
     dataset, eval_dataset = load_datasets(config)
     config = config.for_problems(len(dataset), len(eval_dataset) or None)
+    check_unlocked(Path(config.train.output_dir))
     check_output(config)
     # Imported only now: mistakes found so far are reported without loading transformers and accelerate.
     from elastic.train.run.accelerator import build_accelerator

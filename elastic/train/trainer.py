@@ -22,15 +22,16 @@ from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation
 from elastic.train.collect.prompts import Prompts
-from elastic.train.collect.rescue import batch_of_failure, terminable
+from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
-from elastic.train.run.identity import identity
+from elastic.train.run.identity import identity, shapes_of
 from elastic.train.run.metrics import MetricsLog
 from elastic.train.run.progress import Progress
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
+from elastic.train.run.termination import Termination
 from elastic.train.run.weights import Weights
 from elastic.train.update.optimizer import build_optimizer
 from elastic.train.update.parameter_groups import freeze
@@ -90,6 +91,7 @@ class Trainer:
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
+        shapes = shapes_of(model)
         model.to(accelerator.device)
         packs(model)  # refuses, before the first rollout, a model that cannot be trained
         engine, self._refresh_engine = open_engine(
@@ -125,9 +127,11 @@ class Trainer:
         if accelerator.is_main_process:
             say_no_effect(config)
             say_dropout(model)
-        found = identity(dataset, eval_dataset, tokenizer, reference.module if reference else None)
+        frozen = reference.module if reference else None
+        found = identity(dataset, eval_dataset, tokenizer, frozen, shapes)
+        self._termination = Termination()
         self._run = RunState(config, accelerator, Weights(model, tokenizer), self.optimizer, found)
-        self._standing = Standing(self._run, accelerator)
+        self._standing = Standing(self._run, accelerator, self._termination)
         self._updates = Updates(
             config, accelerator, self._policy, self.optimizer, reference, self._standing.touch
         )
@@ -136,23 +140,28 @@ class Trainer:
         """Runs every step that is left, from the newest checkpoint if there is one, and saves the model.
 
         A failure in a reward function or an update leaves the rollouts of the step in ``failed/`` and a
-        checkpoint of the state before it, whatever ``train.save_every`` says. An interruption (Ctrl-C,
-        SIGTERM) leaves a checkpoint too, except during the updates of a step, from whose state no run could
-        continue. Started again, by a new Trainer or another call, the run continues with the same results. A
-        finished run does nothing.
+        checkpoint of the state before it, whatever ``train.save_every`` says. An interruption leaves a
+        checkpoint too. SIGTERM between a step's first update and its end waits for that end; Ctrl-C does not,
+        and what is behind the newest checkpoint is lost. Started again, by a new Trainer or another call, the
+        run continues with the same results. A finished run does nothing.
 
         Returns:
             Where the run stands: all steps done.
 
         Raises:
-            ValueError: a checkpoint of another configuration, data or model; a directory with another run;
-                any where ``train.resume`` is ``never``.
+            ValueError: a checkpoint of another configuration, data or model; a directory with another run,
+                or one that is being written to; any where ``train.resume`` is ``never``.
+            OSError: the disk is full; earlier checkpoints stay.
             RuntimeError: a gradient is not finite; names the step.
         """
         if self._standing.finished is not None:
             return self._standing.finished
         check_precision(self.accelerator, self.config)
-        progress = self._standing.go_on()
+        with self._run.lock.held(self.accelerator), self._termination:
+            self._standing.finished = self._train(self._standing.go_on())
+        return self._standing.finished
+
+    def _train(self, progress: Progress) -> Progress:
         log = None
         if self.accelerator.is_main_process:
             log = MetricsLog(
@@ -165,16 +174,13 @@ class Trainer:
                 tensorboard=self.config.logging.tensorboard,
             )
         try:
-            with terminable():
-                progress = self._all_steps(progress, log)
+            return self._all_steps(progress, log)
         except BaseException as error:
             self._standing.rescue(error, log)
             raise
         finally:
             if log is not None:
                 log.close()
-        self._standing.finished = progress
-        return progress
 
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
         if progress.step == 0 or not progress.evaluated:

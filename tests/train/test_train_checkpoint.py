@@ -14,8 +14,8 @@ from elastic.train.run.checkpoint import (
     rng_state,
     save_checkpoint,
     set_rng_state,
-    write_directory,
 )
+from elastic.train.run.directories import write_directory
 from elastic.train.run.progress import Progress
 from tests.train.tiny_run import build_config, run
 
@@ -80,8 +80,8 @@ def other_step(state):
         (lambda path: (path / "model" / "weights.bin").unlink(), "weights.bin is missing; SHA256SUMS lists"),
         (lambda path: (path / "SHA256SUMS").unlink(), "SHA256SUMS is missing or damaged"),
         (lambda path: other_step(path / "state.json"), "state.json is damaged: its SHA-256"),
-        (lambda path: (path / "state.json").write_text("{"), "state.json is damaged or missing"),
-        (lambda path: (path / "state.json").unlink(), "state.json is damaged or missing"),
+        (lambda path: (path / "state.json").write_text("{"), "state.json is damaged, missing or not of"),
+        (lambda path: (path / "state.json").unlink(), "state.json is damaged, missing"),
         (lambda path: (path / "state.json").write_text('{"format": 99}'), "format 99, this version reads 2"),
     ],
 )

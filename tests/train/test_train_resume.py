@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from elastic.models.tiny import problems
 from elastic.train.run import checkpoint as checkpoint_module
+from elastic.train.run import directories
 from tests.train.tiny_run import build_config, resumable, run
 
 SCRIPT = Path(__file__).parent / "tiny_run.py"
@@ -95,8 +96,11 @@ def die_at(moment):
             original(self, *arguments),
         )
         return
-    name = {"writing checkpoint": "_sync", "naming checkpoint": "_complete"}[what]
-    original_function = getattr(checkpoint_module, name)
+    module, name = {
+        "writing checkpoint": (directories, "sync"),
+        "naming checkpoint": (checkpoint_module, "_complete"),
+    }[what]
+    original_function = getattr(module, name)
 
     def dying(path):
         if f"step-{int(number):08d}" in str(path) or (
@@ -105,4 +109,4 @@ def die_at(moment):
             os.kill(os.getpid(), signal.SIGKILL)
         return original_function(path)
 
-    setattr(checkpoint_module, name, dying)
+    setattr(module, name, dying)

@@ -1,13 +1,10 @@
 """What a failure leaves behind: the rollouts that were being worked on, and a note of where they are."""
 
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -86,24 +83,3 @@ def add_note(error: BaseException, note: str) -> None:
     print(f"elastic: {note}", file=sys.stderr, flush=True)
     if hasattr(error, "add_note"):
         error.add_note(note)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM, as schedulers send it before they kill, becomes `SystemExit` for the block.
-
-    A handler of the program's own stays; so does everything in threads other than the main one.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,29 +7,27 @@
     checkpoints/step-00000050/state.json      counters and configuration
     checkpoints/step-00000050/SHA256SUMS      of every other file
 
-A checkpoint is written under another name, synced to the disk, and renamed. A kill at any moment therefore
-leaves no directory that looks like a checkpoint and is not one.
+A checkpoint is written under another name, synced to the disk, and renamed (`directories`). A kill at any
+moment therefore leaves no directory that looks like a checkpoint and is not one.
 """
 
 import json
-import os
 import random
 import re
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from elastic.data.files import check_checksums, read_text, write_checksums
+from elastic.data.files import check_checksums, make_directory, read_object, write_checksums
+from elastic.train.run.directories import check_space, clear_left_overs, remove_directory, write_directory
 from elastic.train.run.progress import Progress
 
 DIRECTORY = "checkpoints"
-_NAME = re.compile(r"step-(\d{8})")
-_UNFINISHED = ".unfinished-"
+_NAME = re.compile(r"step-([0-9]{8})")
 _STATE = "state.json"
 _FORMAT = 2
 
@@ -58,7 +56,12 @@ def checkpoint_path(output: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    output: Path, progress: Progress, config: dict[str, Any], write: Callable[[Path], None], keep: int
+    output: Path,
+    progress: Progress,
+    config: dict[str, Any],
+    write: Callable[[Path], None],
+    keep: int,
+    needed: int = 0,
 ) -> Path:
     """Writes a checkpoint and removes the oldest beyond `keep`.
 
@@ -68,13 +71,15 @@ def save_checkpoint(
         config: of the run.
         write: puts the files (all but state and checksums) into the directory it is given.
         keep: how many checkpoints stay, at least 1.
+        needed: bytes that it takes, at least.
 
     Raises:
-        OSError: the disk is full or not writable; earlier checkpoints are untouched.
+        OSError: the disk is full or not writable; earlier checkpoints are untouched. Names the checkpoint,
+            and what space it needs and has.
     """
     target = checkpoint_path(output, progress.step)
-    root = target.parent
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
+    check_space(target, needed)
 
     def write_all(directory: Path) -> None:
         write(directory)
@@ -83,36 +88,9 @@ def save_checkpoint(
         write_checksums(directory)
 
     write_directory(target, write_all)
-    for _, old in _complete(root)[:-keep]:
+    for _, old in _complete(target.parent)[:-keep]:
         remove_directory(old)
     return target
-
-
-def write_directory(target: Path, write: Callable[[Path], None]) -> None:
-    """Creates or replaces a directory in one step, its content synced to the disk.
-
-    Replacing takes two renames; between them the directory is missing, never partial.
-    """
-    temporary = target.parent / f"{_UNFINISHED}{target.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
-    for file in _files(temporary):
-        _sync(file)
-    for directory in {temporary, *(file.parent for file in _files(temporary))}:
-        _sync(directory)
-    if target.exists():
-        remove_directory(target)
-    os.rename(temporary, target)
-    _sync(target.parent)
-
-
-def remove_directory(path: Path) -> None:
-    """Removes a directory so that a kill in between leaves nothing under its name."""
-    doomed = path.parent / f"{_UNFINISHED}removed-{path.name}"
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
 
 
 def newest_checkpoint(output: Path, clean: bool = True) -> Checkpoint | None:
@@ -129,8 +107,7 @@ def newest_checkpoint(output: Path, clean: bool = True) -> Checkpoint | None:
     if not root.is_dir():
         return None
     if clean:
-        for left_over in root.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(left_over)
+        clear_left_overs(root)
     complete = checkpoint_paths(output)
     return _read(complete[-1]) if complete else None
 
@@ -141,25 +118,37 @@ def checkpoint_paths(output: Path) -> list[Path]:
     return [path for _, path in _complete(root)] if root.is_dir() else []
 
 
+_REMEDY = "remove the checkpoint's directory to resume from the one before"
+
+
 def _read(path: Path) -> Checkpoint:
     try:
-        state = json.loads(read_text(path / _STATE))
-        if state["format"] != _FORMAT:
-            raise ValueError(f"checkpoint {path}: format {state['format']}, this version reads {_FORMAT}")
-        progress = Progress(state["step"], state["update"], state["position"], state["evaluated"])
-        config = state["config"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        state = read_object(path / _STATE)
+        made = state["format"]
+        progress = _progress(state) if made == _FORMAT else None
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"checkpoint {path}: {_STATE} is damaged or missing ({error!r}); {_ADVICE}"
+            f"checkpoint {path}: {_STATE} is damaged, missing or not of this package ({error!r}); {_REMEDY}"
         ) from error
+    if progress is None:
+        newer = isinstance(made, int) and made > _FORMAT
+        raise ValueError(
+            f"checkpoint {path}: format {made}, this version reads {_FORMAT}; go on with the version of this "
+            f"package that wrote it{', a newer one' if newer else ''}, or choose another train.output_dir"
+        )
     try:
-        check_checksums(path)
+        check_checksums(path, whole=True)
     except ValueError as error:
-        raise ValueError(f"checkpoint {path}: {error}; {_ADVICE}") from error
-    return Checkpoint(path, progress, config)
+        raise ValueError(f"checkpoint {path}: {error}; {_REMEDY}") from error
+    if path.name != checkpoint_path(path, progress.step).name:
+        raise ValueError(
+            f"checkpoint {path}: it is of step {progress.step}, by its {_STATE}; give it its name back"
+        )
+    return Checkpoint(path, progress, state["config"])
 
 
-_ADVICE = "remove the checkpoint's directory to resume from the one before"
+def _progress(state: dict[str, Any]) -> Progress:
+    return Progress(*(state[field.name] for field in fields(Progress)))
 
 
 def _complete(root: Path) -> list[tuple[int, Path]]:
@@ -167,18 +156,6 @@ def _complete(root: Path) -> list[tuple[int, Path]]:
         (match, path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()
     ]
     return sorted((int(match[1]), path) for match, path in found)
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def rng_state() -> dict[str, Any]:

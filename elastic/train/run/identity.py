@@ -16,14 +16,18 @@ from elastic.data import Problem
 
 _SAMPLED_VALUES = 256  # of each tensor: hashing a model of 7 billion weights whole would take a minute
 
-TRAINING, EVALUATION, TOKENIZER, REFERENCE = (
+TRAINING, EVALUATION, TOKENIZER, REFERENCE, SHAPES = (
     *("training problems", "evaluation problems"),
-    *("tokenizer", "reference model"),
+    *("tokenizer", "reference model", "shapes of the model's weights"),
 )
 
 
 def identity(
-    dataset: Sequence[Problem], eval_dataset: Sequence[Problem], tokenizer: Any, reference: nn.Module | None
+    dataset: Sequence[Problem],
+    eval_dataset: Sequence[Problem],
+    tokenizer: Any,
+    reference: nn.Module | None,
+    shapes: str,
 ) -> dict[str, str]:
     """SHA-256 digests, by name, of what must be the same after a resumption.
 
@@ -34,13 +38,19 @@ def identity(
         eval_dataset: evaluated ones; empty for none.
         tokenizer: with its chat template.
         reference: frozen copy of the starting model; None without one.
+        shapes: `shapes_of` the starting model.
     """
-    found = {TRAINING: _problems(dataset), TOKENIZER: _tokenizer(tokenizer)}
+    found = {TRAINING: _problems(dataset), TOKENIZER: _tokenizer(tokenizer), SHAPES: shapes}
     if eval_dataset:
         found[EVALUATION] = _problems(eval_dataset)
     if reference is not None:
         found[REFERENCE] = _weights(reference)
     return found
+
+
+def shapes_of(model: nn.Module) -> str:
+    """SHA-256 of names and shapes of a model's parameters; call before processes share them out."""
+    return _digest(f"{name} {tuple(p.shape)}".encode() for name, p in model.named_parameters())
 
 
 def _digest(parts: Iterable[bytes]) -> str:

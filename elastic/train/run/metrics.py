@@ -8,13 +8,14 @@ import json
 import math
 import os
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
-from elastic.data.files import read_text, write_atomic
+from elastic.data.files import make_directory, read_text, sync, write_atomic
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -52,16 +53,28 @@ class JsonLines:
         if path.exists():
             kept = _lines_until(path, last_step)
             write_atomic(path, "".join(kept))
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        sync(path.parent)  # its name; what is in it, `sync` puts on the disk
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends a record; a kill after this call does not lose it."""
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Appends a record; a kill after this call does not lose it.
+
+        Raises:
+            OSError: the disk is full; names the file, which has nothing of the record.
+        """
+        line = (json.dumps(_finite(record), ensure_ascii=False) + "\n").encode()
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]  # a disk that gets full takes a part of it
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), before)
+            error.filename = str(self._path)
+            raise
 
     def sync(self) -> None:
         """Puts everything on the disk; called before a checkpoint says that a step is done."""
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -108,7 +121,7 @@ class MetricsLog:
     def __init__(
         self, output: Path, *, steps: int, done: int, console_every: int, progress: bool, tensorboard: bool
     ) -> None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_directory(output)
         self._jsonl = JsonLines(output / METRICS_FILE, done)
         self._samples_path, self._done = output / SAMPLES_FILE, done
         self._samples: JsonLines | None = None
@@ -171,12 +184,10 @@ class MetricsLog:
 
     def close(self) -> None:
         """Ends the progress bar and closes all files."""
-        self._bar.close()
-        self._jsonl.close()
-        if self._samples is not None:
-            self._samples.close()
-        if self._events is not None:
-            self._events.close()
+        with ExitStack() as closed:  # all of them, whatever one raises
+            for sink in (self._events, self._samples, self._jsonl, self._bar):
+                if sink is not None:
+                    closed.callback(sink.close)
 
 
 def console_line(record: dict[str, float], steps: int) -> str:

@@ -7,6 +7,7 @@ from elastic.train.run.checkpoint import rng_state, set_rng_state
 from elastic.train.run.metrics import MetricsLog
 from elastic.train.run.progress import Progress
 from elastic.train.run.state import RunState
+from elastic.train.run.termination import Termination
 
 
 class Standing:
@@ -15,10 +16,11 @@ class Standing:
     Args:
         run: what is on the disk.
         accelerator: knows the processes.
+        termination: waits while the state is not usable.
     """
 
-    def __init__(self, run: RunState, accelerator: Any) -> None:
-        self._run, self._accelerator = run, accelerator
+    def __init__(self, run: RunState, accelerator: Any, termination: Termination) -> None:
+        self._run, self._accelerator, self._termination = run, accelerator, termination
         self._progress: Progress | None = None
         self._generators: dict[str, Any] = {}
         self._untouched = True
@@ -27,9 +29,11 @@ class Standing:
     def at(self, progress: Progress) -> None:
         """Call between steps, when model, optimizer and log hold exactly this progress."""
         self._progress, self._generators, self._untouched = progress, rng_state(), True
+        self._termination.release()
 
     def touch(self) -> None:
         """Call before model or optimizer change; until the next `at`, no run can continue from them."""
+        self._termination.hold()
         self._untouched = False
 
     def go_on(self) -> Progress:
@@ -38,6 +42,7 @@ class Standing:
             progress = self._run.resume()
         elif self._untouched:
             progress = self._progress
+            self._run.check_newest(progress)
             set_rng_state(self._generators)
         else:
             progress = self._run.reload()

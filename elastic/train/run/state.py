@@ -12,20 +12,23 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from elastic.data.files import read_text, write_atomic
+from elastic.data.files import make_directory, read_text, write_atomic
 from elastic.train.config import TrainConfig, changed_keys
 from elastic.train.run.checkpoint import (
     Checkpoint,
     checkpoint_path,
+    checkpoint_paths,
     newest_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
-    write_directory,
 )
+from elastic.train.run.directories import check_space, write_directory
 from elastic.train.run.identity import EVALUATION
+from elastic.train.run.lock import OutputLock
 from elastic.train.run.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
 from elastic.train.run.progress import Progress
+from elastic.train.run.space import say_space, state_bytes, weight_bytes
 from elastic.train.run.weights import Weights
 
 IDENTITY_FILE = "identity.json"
@@ -53,6 +56,7 @@ class RunState:
         self._config, self._accelerator = config, accelerator
         self._weights, self._optimizer, self._identity = weights, optimizer, identity
         self.output = Path(config.train.output_dir)
+        self.lock = OutputLock(self.output)
         self.saved: Progress | None = None  # of the newest checkpoint
 
     def resume(self) -> Progress:
@@ -63,7 +67,7 @@ class RunState:
                 `check_output` refuses.
         """
         if self._accelerator.is_main_process:
-            self.output.mkdir(parents=True, exist_ok=True)
+            make_directory(self.output)
         self._accelerator.wait_for_everyone()
         check_output(self._config)
         checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
@@ -73,6 +77,7 @@ class RunState:
         self._accelerator.wait_for_everyone()  # all have read the directory before the main process writes
         if self._accelerator.is_main_process:
             write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
+            say_space(self._config, self._optimizer)
         return Progress() if checkpoint is None else checkpoint.progress
 
     def reload(self) -> Progress:
@@ -82,6 +87,7 @@ class RunState:
             RuntimeError: there is none.
         """
         checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
+        self._accelerator.wait_for_everyone()
         if checkpoint is None:
             raise RuntimeError(
                 f"this run stopped in the middle of a step and {self.output} holds no checkpoint to go back "
@@ -89,6 +95,15 @@ class RunState:
             )
         self._load(checkpoint)
         return checkpoint.progress
+
+    def check_newest(self, progress: Progress) -> None:
+        """Checks that no other run has gone beyond this progress; ValueError where one has."""
+        found = checkpoint_paths(self.output)
+        if found and found[-1] > checkpoint_path(self.output, progress.step):
+            raise ValueError(
+                f"train.output_dir: another run has gone on there, to {found[-1]}; make a new Trainer, which "
+                "goes on from it"
+            )
 
     def _check(self, checkpoint: Checkpoint) -> None:
         now = self._config.to_dict()
@@ -120,8 +135,14 @@ class RunState:
             )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        self._weights.read(checkpoint.model)
-        self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
+        try:
+            self._weights.read(checkpoint.model)
+            self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
+        except (KeyError, ValueError, RuntimeError, OSError) as error:
+            raise ValueError(
+                f"{checkpoint.path} is of another model or optimizer ({error}); give it what it had, or "
+                "choose another train.output_dir"
+            ) from error
         states = checkpoint.load_tensors("rng.pt")
         if len(states) != self._accelerator.num_processes:
             raise ValueError(
@@ -147,8 +168,9 @@ class RunState:
             (directory / IDENTITY_FILE).write_text(json.dumps(self._identity, indent=1))
 
         if self._accelerator.is_main_process:
-            keep = self._config.train.keep_checkpoints
-            save_checkpoint(self.output, progress, self._config.to_dict(), write, keep)
+            self.lock.check()
+            keep, needed = self._config.train.keep_checkpoints, state_bytes(self._optimizer)
+            save_checkpoint(self.output, progress, self._config.to_dict(), write, keep, needed)
         self._accelerator.wait_for_everyone()
         self.saved = progress
         return checkpoint_path(self.output, progress.step)
@@ -157,6 +179,8 @@ class RunState:
         """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
         final = self.output / FINAL_DIRECTORY
         if self._accelerator.is_main_process:
+            self.lock.check()
+            check_space(final, weight_bytes(self._optimizer))
             write_directory(final, self._weights.write)
         self._accelerator.wait_for_everyone()
         return final
