@@ -20,7 +20,7 @@ class OutputLock:
 
     It is a `flock` on a file: it ends with the process, however that ends, so none is ever stale, and a
     second run of the same process is refused, too. The file stays; while a run lives, it says which. On NFS
-    Linux makes it a lock of the server's, which other hosts see; where the server has none there is a warning.
+    Linux makes it the server's, which other hosts see; a server without locks causes a warning.
 
     Args:
         output: the run's directory.
