@@ -18,7 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"budget", "reference", "sampling"},
     "models": {"data"},
     "rollout": {"budget", "data", "models", "ops", "sampling"},
-    "rewards": {"data", "rollout"},  # tests of programs; grading reads the record
+    "rewards": {"budget", "data", "rollout"},  # tests of programs; grading reads the record
     "integrations": {"budget", "models", "ops", "rollout", "sampling"},
     # engines of others stand beside the own one: evaluations and trainings open them by name
     "evaluate": {"budget", "data", "integrations", "models", "ops", "rewards", "rollout", "sampling"},

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -75,15 +75,16 @@ class Row:
         """
         if field not in self.columns:
             return next((at(self.item, path) for path in FIELDS[field] if self.has(path)), None)
-        return self._named(self.paths(field)[0])
+        return self.at(self.paths(field)[0])
 
     def get_all(self, field: str) -> list[Any]:
         """The values of a field that may be spread over several columns; errors as of `get`."""
         if field not in self.columns:
             return [value for value in [self.get(field)] if value is not None]
-        return [self._named(path) for path in self.paths(field)]
+        return [self.at(path) for path in self.paths(field)]
 
-    def _named(self, path: str) -> Any:
+    def at(self, path: str) -> Any:
+        """The value at a path; ValueError where the row has none."""
         value = at(self.item, path)
         if value is _MISSING:
             raise ValueError(f"{self.where}: has no field '{path}', it has only {sorted(self.item)}")
@@ -116,6 +117,46 @@ def literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def check_kept(paths: Sequence[str]) -> None:
+    """Checks the columns that problems keep.
+
+    Raises:
+        ValueError: a path that is empty, or two that end in one name.
+    """
+    names = [kept_name(path) for path in paths]
+    if not all(names):
+        raise ValueError(f"keep: must be columns' names or dotted paths, got {list(paths)}")
+    for name in names:
+        if names.count(name) > 1:
+            same = [path for path in paths if kept_name(path) == name]
+            raise ValueError(f"keep: {' and '.join(same)} would both be called '{name}'")
+
+
+def kept_name(path: str) -> str:
+    """What a kept column is called: the last step of its path."""
+    return path.rpartition(".")[2]
+
+
+def kept(row: "Row", paths: Iterable[str]) -> dict[str, Any]:
+    """Values of a row's columns by their names, numbers as Python's.
+
+    Raises:
+        ValueError: the row has no such column; lists those that it has.
+    """
+    return {kept_name(path): _plain(row.at(path)) for path in paths}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers are read as decimals for the answers' sake; functions compute with floats."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
 
 
 def within(item: Any, limits: Mapping[str, tuple[Any, Any]]) -> bool:

@@ -6,12 +6,12 @@ A row holds the problem under ``problem``, ``prompt`` or ``question`` and the an
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elastic.data import sums
-from elastic.data.columns import Columns, Row, check_columns, within
+from elastic.data.columns import Columns, Row, check_columns, check_kept, within
 from elastic.data.filters import Filters
 from elastic.data.hub import check_installed, directory_rows, hub_rows
 from elastic.data.problem import Problem
@@ -48,6 +48,7 @@ def load(
     seed: int = 0,
     columns: Columns | None = None,
     filters: Filters | None = None,
+    keep: Sequence[str] = (),
 ) -> list[Problem]:
     """Loads a named set, a file, a directory, or a set on the Hugging Face hub.
 
@@ -65,6 +66,8 @@ def load(
             "reward_model.ground_truth"}``; keys are those of `elastic.data.columns.FIELDS`. Adds to and
             replaces what is known of a named set.
         filters: which problems are kept. How many were left out is said in a warning.
+        keep: further columns, names or dotted paths, that every row has, for `Problem.columns`; a path is
+            called by its last step.
 
     Raises:
         ValueError: bad content, named by file, row and field: for example several answers, or an id that an
@@ -79,11 +82,12 @@ def load(
     if str(source) in NAMED_SETS:
         if count is None:
             raise ValueError(f"load: the generated set '{source}' needs count")
-        if columns or filters:
+        if columns or filters or keep:
             raise ValueError(f"load: the generated set '{source}' has neither columns nor filters")
         return NAMED_SETS[str(source)].problems(count, seed, "train" if split is None else split)
     columns = dict(columns or {})
     check_columns(columns)
+    check_kept(keep)
     check_source(source)
     known = SETS.get(str(source))
     label = str(source) if known or not Path(source).exists() else Path(source).stem
@@ -93,6 +97,7 @@ def load(
         {"id": (), **known.columns, **columns} if known else columns,
         filters or Filters(),
         incomplete=known is not None and known.incomplete,
+        keep=keep,
     )
     problems = list(read)
     kept = " that the filters keep" if filters not in (None, Filters()) else ""

@@ -1,6 +1,7 @@
 """The one record type every data source yields."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,6 +15,7 @@ class Problem:
         id: a name that is unique within its data source; empty where the source has none.
         source: the data source, as its name or file is called; empty where nobody said.
         tests: of a programming task, what a program is graded by; then ``answer`` is empty.
+        columns: further columns of its row that were asked for, by name: values as JSON has them.
     """
 
     prompt: str
@@ -21,6 +23,7 @@ class Problem:
     id: str = ""
     source: str = ""
     tests: tuple[Any, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def reference(self) -> Any:

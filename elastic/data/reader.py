@@ -2,13 +2,14 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from elastic.data.answers import NoAnswer, answer_text, shown, solution_answer
 from elastic.data.code_tests import CodeTest, program_test, read_tests
-from elastic.data.columns import FIELDS, Columns, Row
+from elastic.data.columns import FIELDS, Columns, Row, kept
 from elastic.data.filters import Filters
 from elastic.data.problem import Problem
 
@@ -16,7 +17,13 @@ Rows = Iterable[tuple[str, Any]]  # place for error messages, object
 
 
 def read_problems(
-    rows: Rows, label: str, columns: Columns, filters: Filters, *, incomplete: bool = False
+    rows: Rows,
+    label: str,
+    columns: Columns,
+    filters: Filters,
+    *,
+    incomplete: bool = False,
+    keep: Sequence[str] = (),
 ) -> Iterator[Problem]:
     """The problems in some rows; what was left out is said in one warning at the end.
 
@@ -26,6 +33,7 @@ def read_problems(
         columns: see `elastic.data.columns`.
         filters: which ones to keep.
         incomplete: leave out rows without an answer and tests, which are an error otherwise.
+        keep: paths of further columns for `Problem.columns`.
 
     Raises:
         ValueError: bad content, named by file, row and field; an id that an earlier row has.
@@ -50,7 +58,7 @@ def read_problems(
             left_out[objection] += 1
             continue
         systems += _has_system(row)
-        yield problem
+        yield replace(problem, columns=kept(row, keep)) if keep else problem
     _say(label, len(places), left_out, systems)
 
 

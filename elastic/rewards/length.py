@@ -1,4 +1,4 @@
-"""Rewards that ask for a length: L1-Exact and L1-Max (SPEC section 6; arXiv 2503.04697)."""
+"""Rewards of lengths: L1-Exact and L1-Max (SPEC section 6; arXiv 2503.04697), and DAPO's soft punishment."""
 
 from collections.abc import Callable
 
@@ -27,6 +27,26 @@ def l1_max(correct: float, target_tokens: int, used_tokens: int, alpha: float = 
     """``correct * clip(alpha * (target_tokens - used_tokens) + 0.5, 0, 1)``; see `l1_exact`."""
     _check(target_tokens, used_tokens, alpha)
     return correct * min(max(alpha * (target_tokens - used_tokens) + 0.5, 0.0), 1.0)
+
+
+def soft_overlong(used_tokens: int, max_tokens: int, cache_tokens: int) -> float:
+    """0 up to ``max_tokens - cache_tokens``, from there linearly down to -1 at ``max_tokens`` and beyond.
+
+    Source: DAPO (arXiv 2503.14476), equation 13.
+
+    Args:
+        used_tokens: of a response.
+        max_tokens: its most.
+        cache_tokens: how many of these, the last ones, cost something.
+
+    Raises:
+        ValueError: ``cache_tokens`` below 1 or above ``max_tokens``.
+    """
+    if not 1 <= cache_tokens <= max_tokens:
+        raise ValueError(
+            f"length reward: cache_tokens must be in [1, max_tokens = {max_tokens}], got {cache_tokens}"
+        )
+    return -min(max((used_tokens - (max_tokens - cache_tokens)) / cache_tokens, 0.0), 1.0)
 
 
 def l1_prompt(kind: str, target_tokens: int) -> str:

@@ -1,14 +1,10 @@
 """From a configuration file to a finished run."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from elastic.rewards import RewardFunction, math_reward
-from elastic.rewards.pool import PooledReward
 from elastic.train.collect.datasets import load_datasets
 from elastic.train.config import TrainConfig
-from elastic.train.config.rollouts import RewardConfig
 from elastic.train.run.progress import Progress
 
 
@@ -44,22 +40,9 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
         model,
         tokenizer,
         dataset,
-        reward_function(config.reward),
         eval_dataset=eval_dataset,
         accelerator=accelerator,
     ).train()
-
-
-def reward_function(config: RewardConfig) -> RewardFunction:
-    """The correctness reward that ``[reward]`` names; ValueError where this machine cannot give it."""
-    if config.name == "code":
-        return PooledReward(config.code_grader(), config.workers)
-    if config.name == "tiny":
-        from elastic.models import tiny
-
-        return tiny.reward
-    math = partial(math_reward, boxes=config.boxes, answer_tags=config.answer_tags)
-    return PooledReward(math, config.workers)
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:

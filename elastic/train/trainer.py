@@ -12,7 +12,6 @@ from typing import Any
 
 from elastic.data import Problem
 from elastic.models.modes import recompute_activations
-from elastic.rewards import RewardFunction
 from elastic.rollout.plan.default_markers import choose_markers
 from elastic.train.collect.anytime import AnytimeCollector
 from elastic.train.collect.budgets import BudgetDraw
@@ -23,6 +22,7 @@ from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
+from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -53,7 +53,8 @@ class Trainer:
         model: the starting model, a Hugging Face causal language model; docs/models.md says which.
         tokenizer: its tokenizer.
         dataset: training problems.
-        reward: (graded response, answer) -> float, see `elastic.rewards.response.graded_response`.
+        reward: what is rewarded in the place of what ``[reward]`` names: (graded response, answer) -> float,
+            see `elastic.rewards.response.graded_response`; or a list of functions, see docs/rewards.md.
         eval_dataset: problems of the evaluations; needed where ``eval.every`` is above 0.
         callbacks: called after each step with the progress and the step's metrics, on every process.
         accelerator: None builds one from the configuration.
@@ -68,7 +69,7 @@ class Trainer:
         model: Any,
         tokenizer: Any,
         dataset: Sequence[Problem],
-        reward: RewardFunction,
+        reward: Given | None = None,
         *,
         eval_dataset: Sequence[Problem] = (),
         callbacks: Sequence[Callback] = (),
@@ -88,6 +89,12 @@ class Trainer:
         markers = choose_markers(
             tokenizer, chosen.start_marker, chosen.end_marker, chosen.ends, names=_MARKER_KEYS
         )
+        rewards = rewards_of(config.reward, reward)
+        rewards.check_columns("data", dataset)
+        if config.eval.every:
+            if rewards.correct is None:
+                raise ValueError("reward: eval.every needs one that says what is correct; set reward.name")
+            rewards.check_columns("eval", eval_dataset, evaluation=True)
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed)
@@ -107,7 +114,7 @@ class Trainer:
         self.model = model
         self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
         collector = AnytimeCollector if config.budget.cuts else Collector
-        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, reward)
+        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, rewards)
         self._policy = Policy(
             prepared,
             accelerator,
@@ -120,7 +127,7 @@ class Trainer:
         self._evaluation = None
         if eval_prompts is not None:
             self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, reward, budgets.final),
+                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, rewards, budgets.final),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
         self._callbacks = list(callbacks)

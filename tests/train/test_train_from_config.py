@@ -10,8 +10,8 @@ from elastic.rewards.code import Rules
 from elastic.rewards.cores import default_workers
 from elastic.rollout import OutOfContext
 from elastic.train import TrainConfig, train_from_config
-from elastic.train.config.rollouts import RewardConfig
-from elastic.train.from_config import reward_function
+from elastic.train.collect.rewards import built_in
+from elastic.train.config.reward import RewardConfig
 from tests.train.tiny_run import build_model
 
 CONFIG = """
@@ -124,7 +124,7 @@ def test_finished_run_is_found_before_the_model_is_loaded(config_file, tmp_path,
     ],
 )
 def test_a_configuration_says_which_answer_counts(options, rewards):
-    reward = reward_function(RewardConfig(**options))
+    reward = built_in(RewardConfig(**options), "math")
     solution = r"</think>\boxed{1}, \boxed{2} <answer>\boxed{3}</answer> \boxed{2}"
     two = r"</think>\boxed{1}, \boxed{2}"
     assert [reward(two, "1,2"), reward(two, "2"), reward(solution, "3")] == rewards
@@ -132,7 +132,7 @@ def test_a_configuration_says_which_answer_counts(options, rewards):
 
 @pytest.mark.parametrize(("workers", "at_once"), [(3, 3), (None, default_workers())])
 def test_a_configuration_says_how_many_answers_are_graded_at_once(workers, at_once):
-    assert reward_function(RewardConfig(workers=workers)).workers == at_once
+    assert built_in(RewardConfig(workers=workers), "math").workers == at_once
 
 
 def test_programs_are_graded_by_the_tests_of_their_problems(config_file, tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_programs_are_graded_by_the_tests_of_their_problems(config_file, tmp_pat
         seen.append((response, tests))
         return float(len(seen) % 2)
 
-    monkeypatch.setattr("elastic.train.config.rollouts.code_grader", lambda rules: grader)
+    monkeypatch.setattr("elastic.train.config.reward.code_grader", lambda rules: grader)
     path = config_file()
     path.write_text(path.read_text().replace('name = "math"', 'name = "code"\nworkers = 1'))
     items = json.loads((tmp_path / "test.json").read_text())
@@ -156,8 +156,8 @@ def test_programs_are_graded_by_the_tests_of_their_problems(config_file, tmp_pat
 
 
 def test_the_code_reward_of_a_configuration_has_its_limits(monkeypatch):
-    monkeypatch.setattr("elastic.train.config.rollouts.code_grader", lambda rules: lambda *_: rules)
+    monkeypatch.setattr("elastic.train.config.reward.code_grader", lambda rules: lambda *_: rules)
     config = RewardConfig(name="code", timeout_s=2.0, memory_mb=256, sandbox=False, workers=3)
-    reward = reward_function(config)
+    reward = built_in(config, "code")
     assert reward.workers == 3
     assert reward("", ()) == Rules(timeout_s=2.0, memory_mb=256, sandbox=False)

@@ -19,6 +19,7 @@ PLAIN_IDLE = {
     "data": {
         "add_special_tokens": True,
         "columns": [["prompt", "text"]],
+        "keep_columns": ["level"],
         "min_prompt_chars": 500,
         "max_prompt_chars": 600,
         "min_pass_rate": 0.9,
@@ -35,6 +36,10 @@ PLAIN_IDLE = {
         "timeout_s": 1.0,
         "memory_mb": 64,
         "sandbox": False,
+        "messages": True,
+        "async_timeout_s": 2.0,
+        "overlong_tokens": 9,
+        "overlong_cache": 2,
     },
     "budget": {
         "thinking_low": 3,

@@ -56,7 +56,7 @@ def test_every_recipe_can_be_planned_without_weights(
     path: Path, on_local_files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = on_local_files(path)
-    monkeypatch.setattr("elastic.train.config.rollouts.code_grader", lambda _: None)  # needs a sandbox
+    monkeypatch.setattr("elastic.train.config.reward.code_grader", lambda _: None)  # needs a sandbox
     plan = planned(config, monkeypatch)
     assert not plan.problems
     assert not [note for note in plan.notes if "no effect" in note or "0 tokens" in note]

@@ -8,7 +8,6 @@ problem's other thoughts at this budget, by ``loss.advantage``.
 K problems of this process, G thoughts of each, R = K * G; S cuts, M solutions behind each cut.
 """
 
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 
 from elastic.models.threads import threads_for
-from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.rollout.cuts import cut_thoughts, solutions_behind_cuts
 from elastic.rollout.record.measure import measure
@@ -52,12 +50,12 @@ class AnytimeCollector(Collector):
         problems = [self._order.take(position + number, 1)[0] for number in self._groups]
         lengths = self._prompts.lengths(step, self._groups)
         answered = self._answer(self._generate(step, self._groups, self._prompts.render(problems, lengths)))
-        graded = time.perf_counter()
+        generated = time.perf_counter()
         everywhere = problems * len(self._cuts)
         with batch_of_failure(answered.solved, "rollouts", together=self._accelerator):
-            grades = grade(answered.solved, [problem.reference for problem in everywhere], self._reward)
-        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
-        by_cut = correct.view(len(self._cuts), len(problems), samples, -1)  # [S, K, G, M]
+            graded = self._rewards.grade(answered.solved, everywhere)
+        rewards = self._rewards.total(graded.parts)
+        by_cut = rewards.view(len(self._cuts), len(problems), samples, -1)  # [S, K, G, M]
         thoughts = thought_advantages(by_cut.nanmean(-1).permute(1, 2, 0), self._weights)
         behind = by_cut.transpose(0, 1)  # [K, S, G, M]
         size = behind.shape[-1] if behind.shape[-1] > 1 else samples
@@ -65,11 +63,13 @@ class AnytimeCollector(Collector):
         groups = GradedGroups(
             everywhere,
             answered.solved,
-            correct,
-            correct.float(),
+            graded.correct,
+            rewards.float(),
+            graded.parts,
             sampled_tokens=answered.sampled_tokens,
-            rollout_seconds=graded - start,
-            reward_seconds=time.perf_counter() - graded,
+            rollout_seconds=generated - start,
+            reward_seconds=time.perf_counter() - generated,
+            part_seconds=graded.seconds,
         )
         return Collected(
             experience=cut_experience(
@@ -82,6 +82,7 @@ class AnytimeCollector(Collector):
             batch=groups.batch,
             problems=groups.problems,
             rewards=groups.rewards,
+            parts=self._parts(groups),
             taken=config.rollout.prompts_per_step,
             metrics=self._metrics(groups, signals) | self._metrics_of_cuts(groups),
             rollout_seconds=groups.rollout_seconds,

@@ -16,8 +16,8 @@ from torch import Tensor
 from elastic import ops
 from elastic.data import Problem
 from elastic.models.threads import threads_for
-from elastic.rewards import RewardFunction, l1_exact, l1_max
-from elastic.rewards.grading import grade
+from elastic.rewards import l1_exact, l1_max
+from elastic.rewards.combined import Rewards
 from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 from elastic.train.collect.budgets import BudgetDraw
@@ -45,7 +45,8 @@ class Collected:
         experience: rows for the update.
         batch: the rollout record.
         problems: one per group.
-        rewards: [R] float32; NaN where the reward function gave None.
+        rewards: [R] float32; NaN where no reward function gave a number.
+        parts: what each function gave, [R] of them by name; empty where one `RewardFunction` is all there is.
         taken: problems taken from the data order, over all processes.
         metrics: means over all processes.
         rollout_seconds: spent generating.
@@ -56,6 +57,7 @@ class Collected:
     batch: RolloutBatch
     problems: list[Problem]
     rewards: Tensor
+    parts: dict[str, Tensor]
     taken: int
     metrics: dict[str, float]
     rollout_seconds: float
@@ -68,11 +70,10 @@ class Collected:
         for row, record in zip(rows, self.batch[rows].to_records(), strict=True):
             problem = self.problems[int(self.batch.prompt_index[row])]
             identity = {"step": step, "problem": problem.id, "answer": problem.answer}
-            result.append(
-                identity
-                | {"reward": self.rewards[row].item()}
-                | {name: record[name] for name in _SAMPLE_FIELDS}
-            )
+            rewards: dict[str, Any] = {"reward": self.rewards[row].item()}
+            if self.parts:
+                rewards["rewards"] = {name: values[row].item() for name, values in self.parts.items()}
+            result.append(identity | rewards | {name: record[name] for name in _SAMPLE_FIELDS})
         return result
 
 
@@ -86,7 +87,7 @@ class Collector:
         prompts: renders problems.
         order: of the training problems.
         budgets: of the groups.
-        reward: correctness of a response.
+        rewards: what completions are rewarded for.
     """
 
     def __init__(
@@ -97,10 +98,10 @@ class Collector:
         prompts: Prompts,
         order: DataOrder[Problem],
         budgets: BudgetDraw,
-        reward: RewardFunction,
+        rewards: Rewards,
     ) -> None:
         self._config, self._accelerator, self._engine = config, accelerator, engine
-        self._prompts, self._order, self._budgets, self._reward = prompts, order, budgets, reward
+        self._prompts, self._order, self._budgets, self._rewards = prompts, order, budgets, rewards
         share = config.rollout.prompts_per_step // accelerator.num_processes
         self._groups = range(share * accelerator.process_index, share * (accelerator.process_index + 1))
 
@@ -137,6 +138,7 @@ class Collector:
             batch=groups.batch,
             problems=groups.problems,
             rewards=groups.rewards,
+            parts=self._parts(groups),
             taken=taken,
             metrics=metrics,
             rollout_seconds=groups.rollout_seconds,
@@ -149,21 +151,25 @@ class Collector:
         problems = [self._order.take(position + number, 1)[0] for number in numbers]
         lengths = self._prompts.lengths(step, numbers)
         batch = self._generate(step, numbers, self._prompts.render(problems, lengths)) if numbers else None
-        graded = time.perf_counter()
+        generated = time.perf_counter()
         with batch_of_failure(batch, "rollouts", together=self._accelerator):
             if batch is None:
                 return None
-            grades = grade(batch, [problem.reference for problem in problems], self._reward)
-        correct = torch.tensor([math.nan if g is None else g for g in grades], dtype=torch.float64)
-        rewards = self._with_lengths(batch, correct, lengths).float()
+            graded = self._rewards.grade(batch, problems)
+        parts = graded.parts
+        if self._config.reward.length != "none":
+            assert self._rewards.paid is not None  # `TrainConfig` refuses lengths without
+            parts[:, self._rewards.paid] = self._with_lengths(batch, graded.correct, lengths)
         return GradedGroups(
             problems,
             batch,
-            correct,
-            rewards,
+            graded.correct,
+            self._rewards.total(parts).float(),
+            parts,
             sampled_tokens=int(batch.lengths.sum()),
-            rollout_seconds=graded - start,
-            reward_seconds=time.perf_counter() - graded,
+            rollout_seconds=generated - start,
+            reward_seconds=time.perf_counter() - generated,
+            part_seconds=graded.seconds,
         )
 
     def _generate(self, step: int, numbers: Sequence[int], prompts: Sequence[str]) -> RolloutBatch:
@@ -190,14 +196,18 @@ class Collector:
 
     def _with_lengths(self, batch: RolloutBatch, correct: Tensor, lengths: Sequence[int | None]) -> Tensor:
         config = self._config.reward
-        if config.length == "none":
-            return correct
         formula: Callable[..., float] = l1_exact if config.length == "l1-exact" else l1_max
         used = (batch.thinking_tokens + batch.solution_tokens).tolist()
         groups = batch.prompt_index.tolist()
         rows = zip(correct.tolist(), used, groups, strict=True)
         values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
         return torch.tensor(values, dtype=torch.float64)
+
+    def _parts(self, groups: GradedGroups) -> dict[str, Tensor]:
+        """What each reward function gave, by name; nothing where the reward itself says it all."""
+        if self._rewards.plain:
+            return {}
+        return dict(zip(self._rewards.names, groups.parts.unbind(1), strict=True))
 
     def _gather(self, values: Tensor) -> Tensor:
         return self._accelerator.gather(values.to(self._accelerator.device)).cpu()
@@ -243,16 +253,34 @@ class Collector:
             "solution_cut_share": rows.solution_cut,
             "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
         }
-        counts = [len(batch), int(rewards.isnan().sum()), groups.sampled_tokens]
+        unknown = [int(values.isnan().sum()) for values in (rewards, groups.correct)]
+        counts = [len(batch), *unknown, groups.sampled_tokens]
         sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
-        *sums, count, skipped, tokens = self._accelerator.reduce(
+        *sums, count, skipped, ungraded, tokens = self._accelerator.reduce(
             sums.to(self._accelerator.device), "sum"
         ).tolist()
-        of = dict.fromkeys(columns, count) | dict.fromkeys(("reward", "accuracy"), count - skipped)
+        of = dict.fromkeys(columns, count) | {"reward": count - skipped, "accuracy": count - ungraded}
         # Nothing graded has no mean: the metrics file shows null.
         metrics = {
             name: value / of[name] if of[name] else math.nan
             for name, value in zip(columns, sums, strict=True)
         }
+        if self._rewards.correct is None:
+            del metrics["accuracy"]
         equal = (~signals).float().mean().item()
+        metrics |= self._metrics_of_parts(groups)
         return metrics | {"rollout_tokens": tokens, "equal_reward_groups": equal, "skipped_rows": skipped}
+
+    def _metrics_of_parts(self, groups: GradedGroups) -> dict[str, float]:
+        """``reward/NAME/mean`` and the like of each function, unweighted, over all processes."""
+        metrics: dict[str, float] = {}
+        for (name, own), seconds in zip(self._parts(groups).items(), groups.part_seconds, strict=False):
+            values = self._gather(own.float())
+            given = values[~values.isnan()]
+            metrics |= {
+                f"reward/{name}/mean": given.mean().item(),
+                f"reward/{name}/std": given.std().item() if len(given) > 1 else math.nan,
+                f"reward/{name}/none_share": 1 - len(given) / len(values),
+                f"reward/{name}/seconds": self._gather(seconds[None].float()).amax().item(),
+            }
+        return metrics

@@ -15,7 +15,7 @@ from elastic.train.collect.engines import Engine
 from elastic.train.collect.evaluation import evaluation_budgets
 from elastic.train.collect.prompts import Prompts
 from elastic.train.config import TrainConfig
-from elastic.train.config.rollouts import RewardConfig
+from elastic.train.config.reward import RewardConfig
 
 Source = tuple[Sequence[Problem], Prompts]
 

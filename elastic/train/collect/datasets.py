@@ -1,6 +1,10 @@
 """The problems that a configuration names."""
 
+from collections.abc import Sequence
+
 from elastic.data import NAMED_SETS, SETS, Problem, load
+from elastic.data.columns import kept_name
+from elastic.rewards.functions import is_path
 from elastic.train.config import TrainConfig
 
 
@@ -20,6 +24,7 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         seed=data.seed,
         columns=None if generated else dict(data.columns),
         filters=None if generated else data.filters,
+        keep=() if generated else _kept(data.keep_columns, config.reward.columns()),
     )
     config.reward.check_tests("data", data.source, (bool(problem.tests) for problem in dataset))
     if not evaluation.every:
@@ -32,9 +37,21 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         split=evaluation.split or _split(source, "test"),
         seed=evaluation.seed,
         columns=None if generated else dict(evaluation.columns),
+        keep=() if generated else _kept(_of_evaluation(config), config.reward.columns(evaluation=True)),
     )
     config.reward.check_tests("eval", source, (bool(problem.tests) for problem in evaluated))
     return dataset, evaluated[: evaluation.count]
+
+
+def _kept(named: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Columns that a configuration names, and those that functions ask for and no named one is called."""
+    names = {kept_name(path) for path in named}
+    return [*named, *(name for name in asked if name not in names)]
+
+
+def _of_evaluation(config: TrainConfig) -> Sequence[str]:
+    """Only a correctness reward of one's own looks at columns there."""
+    return config.data.keep_columns if is_path(config.reward.name) else ()
 
 
 def _split(source: str, use: str) -> str | None:

@@ -10,8 +10,7 @@ import torch
 from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.models.threads import threads_for
-from elastic.rewards import RewardFunction
-from elastic.rewards.grading import grade
+from elastic.rewards.combined import Rewards
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling
 from elastic.train.collect.engines import Engine
@@ -32,7 +31,7 @@ class Evaluation:
         engine: over the trained model.
         prompts: renders problems, by the rule of their own source.
         problems: the evaluated ones.
-        reward: correctness of a response.
+        rewards: the one of them that says what is correct.
         training_budget: gives everything but (t, s): closing, rules, grace.
         max_new_tokens: engine limit for unlimited budgets.
     """
@@ -44,17 +43,17 @@ class Evaluation:
         engine: Engine,
         prompts: Prompts,
         problems: Sequence[Problem],
-        reward: RewardFunction,
+        rewards: Rewards,
         training_budget: Budget,
         max_new_tokens: int | None,
     ) -> None:
         self._config, self._accelerator, self._engine = config, accelerator, engine
-        self._reward, self._max_new_tokens = reward, max_new_tokens
+        self._rewards, self._max_new_tokens = rewards, max_new_tokens
         self._rows = range(accelerator.process_index, len(problems), accelerator.num_processes)
-        self._references = [problems[row].reference for row in self._rows]
+        self._problems = [problems[row] for row in self._rows]
         # The same lengths every time, drawn as those that the model is trained on.
         lengths = prompts.lengths(0, self._rows)
-        self._prompts = prompts.render([problems[row] for row in self._rows], lengths)
+        self._prompts = prompts.render(self._problems, lengths)
         self._special = prompts.add_special_tokens
         self._phases = prompts.phases(self._prompts, engine) if self._prompts else []
         self._budgets = evaluation_budgets(config, training_budget)
@@ -87,7 +86,8 @@ class Evaluation:
                         phase=self._phases,
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
-                    grades = [g for g in grade(batch, self._references, self._reward) if g is not None]
+                    given = self._rewards.correctness(batch, self._problems)
+                grades = [grade for grade in given if grade is not None]
                 sums[0] = sum(grades)
                 rows = measure(batch)
                 sums[1] = rows.thinking_tokens.sum()

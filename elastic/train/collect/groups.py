@@ -17,20 +17,24 @@ class GradedGroups:
     Attributes:
         problems: K, one per group.
         batch: the rollout record of R rows.
-        correct: [R] float64 correctness; NaN where the reward function gave None.
-        rewards: [R] float32, with the length term if there is one; NaN likewise.
+        correct: [R] float64 correctness; NaN where the reward function gave None, or none says it.
+        rewards: [R] float32, with the length term if there is one; NaN where no function gave a number.
+        parts: [R, F] float64, what each of the reward functions gave, unweighted; NaN likewise.
         sampled_tokens: tokens generated for these groups and for those that they replaced.
         rollout_seconds: spent generating, likewise.
         reward_seconds: spent grading, likewise.
+        part_seconds: [F] float64, of these in each function.
     """
 
     problems: list[Problem]
     batch: RolloutBatch
     correct: Tensor
     rewards: Tensor
+    parts: Tensor
     sampled_tokens: int
     rollout_seconds: float
     reward_seconds: float
+    part_seconds: Tensor
 
     def group(self, index: int) -> "GradedGroups":
         """One of the groups; tokens and times stay those of all."""
@@ -42,6 +46,7 @@ class GradedGroups:
             batch=self.batch[rows],
             correct=self.correct[rows],
             rewards=self.rewards[rows],
+            parts=self.parts[rows],
         )
 
 
@@ -105,8 +110,10 @@ def sample_dynamically(
         batch=RolloutBatch.cat(group.batch for group in chosen),
         correct=torch.cat([group.correct for group in chosen]),
         rewards=torch.cat([group.rewards for group in chosen]),
+        parts=torch.cat([group.parts for group in chosen]),
         sampled_tokens=sum(part.sampled_tokens for part in parts),
         rollout_seconds=sum(part.rollout_seconds for part in parts),
         reward_seconds=sum(part.reward_seconds for part in parts),
+        part_seconds=torch.stack([part.part_seconds for part in parts]).sum(0),
     )
     return joined, taken

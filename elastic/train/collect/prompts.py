@@ -11,7 +11,8 @@ from elastic.rollout.plan.encoding import encode_prompts
 from elastic.train.collect.engines import Engine
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
-from elastic.train.config.rollouts import DataConfig, RewardConfig
+from elastic.train.config.reward import RewardConfig
+from elastic.train.config.rollouts import DataConfig
 
 
 class Prompts:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from elastic.data.filters import Filters
 from elastic.data.loading import NAMED_SETS
+from elastic.rewards.functions import is_path
 from elastic.train.config.loop import EvalConfig
 from elastic.train.config.optimizers import HYPERPARAMETERS, reads
 from elastic.train.config.schema import Section
@@ -45,7 +46,7 @@ RULES = (
     ),
     Rule(("data.seed",), lambda c: c.data.source not in NAMED_SETS, "only generated sets are drawn"),
     Rule(
-        ("data.columns", *(f"data.{item.name}" for item in fields(Filters))),
+        ("data.columns", "data.keep_columns", *(f"data.{item.name}" for item in fields(Filters))),
         lambda c: c.data.source in NAMED_SETS,
         "a generated set has no rows",
     ),
@@ -66,14 +67,28 @@ RULES = (
     ),
     Rule(
         ("reward.boxes", "reward.answer_tags"),
-        lambda c: c.reward.name != "math",
-        "only reward.name = 'math' reads it",
+        lambda c: "math" not in c.reward.used,
+        "only the reward 'math' reads it",
     ),
-    Rule(("reward.workers",), lambda c: c.reward.name == "tiny", "reward.name = 'tiny' takes no time"),
+    Rule(
+        ("reward.workers",),
+        lambda c: not {"math", "code"} & {*c.reward.used},
+        "only the rewards 'math' and 'code' read it",
+    ),
     Rule(
         ("reward.timeout_s", "reward.memory_mb", "reward.sandbox"),
-        lambda c: c.reward.name != "code",
-        "only reward.name = 'code' reads it",
+        lambda c: "code" not in c.reward.used,
+        "only the reward 'code' reads it",
+    ),
+    Rule(
+        ("reward.messages", "reward.async_timeout_s"),
+        lambda c: not any(map(is_path, c.reward.used)),
+        "only functions of your own read it",
+    ),
+    Rule(
+        ("reward.overlong_tokens", "reward.overlong_cache"),
+        lambda c: "overlong" not in c.reward.functions,
+        "only 'overlong' in reward.functions reads it",
     ),
     Rule(
         ("reward.alpha", "reward.target_min", "reward.target_max"),

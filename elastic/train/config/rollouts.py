@@ -1,14 +1,10 @@
-"""The tables of a training configuration that say what is learned: model, data, reward, rollouts."""
+"""The tables of a training configuration that say what is learned: model, data, rollouts."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from elastic.data.columns import check_columns
+from elastic.data.columns import check_columns, check_kept
 from elastic.data.filters import AnswerKind, Filters
-from elastic.rewards.code import Rules, code_grader
-from elastic.rewards.code.reward import CodeGrader
-from elastic.rewards.stated import Boxes
 from elastic.train.config.schema import Section, limited
 
 
@@ -54,6 +50,8 @@ class DataConfig(Section):
             first one. A file has none.
         seed: of a generated set's draw.
         columns: [what, column] pairs, as ``["answer", "reward_model.ground_truth"]``; see docs/data.md.
+        keep_columns: further columns that reward functions see, as ``ground_truth`` or ``extra_info.index``
+            (called ``index``). Those that functions or budgets ask for by name are kept anyway.
         min_prompt_chars: leave out shorter problems; characters, template and suffix not counted.
         max_prompt_chars: leave out longer ones.
         min_pass_rate: leave out problems with a lower pass rate, a share in [0, 1] from the source's column.
@@ -74,6 +72,7 @@ class DataConfig(Section):
     split: str | None = None
     seed: int = limited(0, low=0)
     columns: tuple[tuple[str, str], ...] = ()
+    keep_columns: tuple[str, ...] = ()
     min_prompt_chars: int | None = limited(None, low=0)
     max_prompt_chars: int | None = limited(None, low=0)
     min_pass_rate: float | None = limited(None, low=0, high=1)
@@ -88,6 +87,7 @@ class DataConfig(Section):
     def check(self) -> None:
         try:
             check_columns(dict(self.columns))
+            check_kept(self.keep_columns)
             _ = self.filters
         except ValueError as error:
             raise ValueError(f"data.{error}") from error
@@ -96,64 +96,6 @@ class DataConfig(Section):
     def filters(self) -> Filters:
         """Which problems are kept."""
         return Filters(**{item.name: getattr(self, item.name) for item in fields(Filters)})
-
-
-@dataclass(frozen=True)
-class RewardConfig(Section):
-    """``[reward]``: 1 for a correct answer, optionally with L1's length term (SPEC section 6).
-
-    Attributes:
-        name: the correctness reward: ``math`` (`elastic.rewards.math_reward`); ``tiny``, of the embedded
-            task; or ``code``, programs run on tests in a sandbox (`elastic.rewards.code_reward`).
-        boxes: of ``math``: ``last`` takes the last box, ``all`` the list of the different ones.
-        answer_tags: of ``math``: whether the last ``<answer>...</answer>`` has precedence.
-        workers: answers graded at once, in each process; by default its share of the machine's cores.
-        timeout_s: of ``code``: seconds of processor time for each test; of the clock five times as many.
-        memory_mb: of ``code``: MiB for a program and what it starts.
-        sandbox: of ``code``: false runs programs unprotected, with the rights of the training.
-        length: ``none``, ``l1-exact`` or ``l1-max``; the prompt then asks for N tokens.
-        alpha: reward per token of the length term.
-        target_min: least N, drawn uniformly for each prompt; by default the lesser of 100 and ``target_max``.
-        target_max: greatest N; by default 4000 or what a row may sample, whichever is less.
-    """
-
-    TABLE: ClassVar[str] = "reward"
-
-    name: Literal["math", "tiny", "code"] = "math"
-    boxes: Boxes = "last"
-    answer_tags: bool = False
-    workers: int | None = limited(None, low=1)
-    timeout_s: float = limited(6.0, above=0)
-    memory_mb: int = limited(1024, low=1)
-    sandbox: bool = True
-    length: Literal["none", "l1-exact", "l1-max"] = "none"
-    alpha: float = limited(3e-4, low=0)
-    target_min: int = limited(100, low=1)
-    target_max: int = limited(4000, low=1)
-
-    def code_grader(self) -> CodeGrader:
-        """The reward of ``code``; ValueError where this machine cannot give it."""
-        try:
-            return code_grader(Rules(self.timeout_s, self.memory_mb, self.sandbox))
-        except ValueError as error:
-            raise ValueError(str(error).replace("reward:", "reward.name:", 1)) from error
-
-    def check_available(self) -> None:
-        """Raises ValueError where this machine cannot give the reward."""
-        if self.name == "code":
-            self.code_grader()
-
-    def check_tests(self, table: str, source: str, have_tests: Iterable[bool]) -> None:
-        """Raises ValueError where the reward does not fit a source's problems, with or without tests."""
-        if self.name == "code" and not all(have_tests):
-            raise ValueError(
-                f"{table}.source: problems of '{source}' have no tests, which reward.name = 'code' runs"
-            )
-        if self.name != "code" and any(have_tests):
-            raise ValueError(
-                f"{table}.source: problems of '{source}' are graded by tests, which reward.name = "
-                f"'{self.name}' does not run: every answer would be wrong"
-            )
 
 
 @dataclass(frozen=True)

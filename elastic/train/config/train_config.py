@@ -16,7 +16,8 @@ from elastic.train.config.loop import EvalConfig, LoggingConfig, LoopConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
 from elastic.train.config.optim import OptimConfig
-from elastic.train.config.rollouts import DataConfig, ModelConfig, RewardConfig, RolloutConfig
+from elastic.train.config.reward import NO_CORRECTNESS, OVERLONG, RewardConfig
+from elastic.train.config.rollouts import DataConfig, ModelConfig, RolloutConfig
 from elastic.train.config.schema import Section, to_dict, to_toml
 from elastic.train.config.updates import LossConfig
 
@@ -34,7 +35,7 @@ NO_FLOAT16 = (
 # Keys that may change when a run is resumed; any other change would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
-    *("eval.*", "logging.*", "model.device"),
+    *("eval.*", "logging.*", "model.device", "reward.async_timeout_s"),
 )
 # Keys for memory and speed may change too; results then change by rounding only.
 ROUNDING = (
@@ -101,6 +102,8 @@ class TrainConfig(Section):
                 self._let_follow(name, **values)
         if self.budget.thinking == "unlimited" and self.budget.total is not None:
             self._let_follow("budget", solution="unlimited")
+        if self.reward.functions:
+            self._let_follow("reward", name=self.reward.following_functions())
         if self.budget.cuts:
             self._check_cuts(self.budget.cuts[-1])
         # R14, R17: budgets that cannot be are refused here.
@@ -109,6 +112,7 @@ class TrainConfig(Section):
         if self.data.count is not None:
             self._let_follow("rollout", prompts_per_step=min(self.rollout.prompts_per_step, self.data.count))
         self._check_lengths(most)
+        self._check_rewards(most)
         rows = self.rollout.prompts_per_step * self.rollout.samples_per_prompt
         pieces = self.train.minibatches * self.train.accumulation_steps
         if pieces > rows:
@@ -165,6 +169,33 @@ class TrainConfig(Section):
                 f"reward.target_min: must be at most reward.target_max = {self.reward.target_max}, "
                 f"got {self.reward.target_min}"
             )
+
+    def _check_rewards(self, most: int | None) -> None:
+        """Checks what is rewarded against the other tables; `most` as of `_check_lengths`."""
+        reward = self.reward
+        if reward.name == NO_CORRECTNESS and not reward.functions:
+            raise ValueError("reward.functions: reward.name = 'none' needs some: nothing would be rewarded")
+        if reward.name == NO_CORRECTNESS and self.eval.every:
+            raise ValueError(
+                "reward.name: eval.every needs a reward that says what is correct, got 'none'; name one of "
+                "your functions, or 'math'"
+            )
+        if reward.length != "none" and reward.name not in reward.paid:
+            raise ValueError(
+                f"reward.length: '{reward.length}' is paid on the reward of correct answers, so "
+                f"reward.functions must have it; reward.name is '{reward.name}'"
+            )
+        if OVERLONG in reward.functions:
+            self._let_follow("reward", overlong_tokens=most)
+            tokens, cache = self.reward.overlong_tokens, self.reward.overlong_cache
+            if tokens is None:
+                raise ValueError(
+                    "reward.overlong_tokens: needed, as neither budgets nor other keys limit a row"
+                )
+            if cache is not None and cache > tokens:
+                raise ValueError(
+                    f"reward.overlong_cache: must be at most reward.overlong_tokens = {tokens}, got {cache}"
+                )
 
     def _let_follow(self, table: str, **values: Any) -> None:
         """Replaces defaults of a table by values that follow from other tables; keys that were set stay."""

@@ -62,9 +62,11 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def _problems(problems: Sequence[Problem]) -> str:
-    return _digest(
-        text.encode() for p in problems for text in (p.prompt, p.answer, p.id, *map(repr, p.tests))
-    )
+    def texts(problem: Problem) -> Iterable[str]:
+        yield from (problem.prompt, problem.answer, problem.id, *map(repr, problem.tests))
+        yield from (repr(column) for column in sorted(problem.columns.items()))
+
+    return _digest(text.encode() for problem in problems for text in texts(problem))
 
 
 def _tokenizer(tokenizer: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from elastic.rewards import code_reward
 from elastic.rewards.code.rating import PERCENTILES
-from elastic.train.config.rollouts import RewardConfig
+from elastic.train.config.reward import RewardConfig
 from tests.rewards.sandbox.programs import needs_sandbox
 
 PAGE = (Path(__file__).parents[3] / "docs/code-rewards.md").read_text()
