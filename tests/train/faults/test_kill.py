@@ -56,7 +56,13 @@ def torn_line(call):
 
 def in_update(call):
     calls = []
-    register_optimizer_step_pre_hook(lambda *_: (calls.append(1), len(calls) == call and die()) and None)
+
+    def before_step(*_):
+        calls.append(1)
+        if len(calls) == call:
+            die()
+
+    register_optimizer_step_pre_hook(before_step)
 
 
 # Each comes within about three steps: ten of them must not reach the run's end.

@@ -6,9 +6,8 @@ import signal
 import time
 
 import pytest
-import torch
 
-from elastic.train import Trainer, train_from_config
+from elastic.train import train_from_config
 from elastic.train.run.lock import LOCK_FILE, OutputLock, check_unlocked
 from tests.forked import fork, free_port
 from tests.train.faults.runs import assert_same, config, fresh, start, status, train
@@ -105,9 +104,9 @@ def test_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("elastic.train.run.lock.fcntl.flock", refuse)
-    with pytest.warns(UserWarning, match="has no locks .*Operation not supported.* would not be noticed"):
-        with OutputLock(tmp_path).held(One):
-            pass
+    message = "has no locks .*Operation not supported.* would not be noticed"
+    with pytest.warns(UserWarning, match=message), OutputLock(tmp_path).held(One):
+        pass
 
 
 def test_clock_that_goes_back_changes_nothing(tmp_path, monkeypatch):
