@@ -18,7 +18,7 @@ CLOCKS = {"seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tok
 
 
 def config(output: Path, steps: int = 6, **train: Any) -> TrainConfig:
-    """Moments, a schedule, a reference, minibatches, evaluations and samples; a checkpoint every other step."""
+    """Moments, a schedule, a reference, minibatches, evaluations, samples; checkpoints every other step."""
     return build_config(
         output,
         train={"steps": steps, "save_every": 2, "keep_checkpoints": 1, "minibatches": 2} | train,
