@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _MAX_SEED = 2**63 - 1
 _MOST_IDS = 2**22  # the largest vocabulary that is sampled from
+_SAMPLE_BITS = 32  # problem in the low bits of a row's number, sample above
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,17 @@ def row_seeds(seed: int, rows: int) -> list[int]:
 def row_seed(seed: int, row: int) -> int:
     """The seed of one row of a run, as `row_seeds` has it."""
     return splitmix64(splitmix64(seed) ^ row) >> 1
+
+
+def sample_seeds(seed: int, numbers: Iterable[int], samples: int) -> list[int]:
+    """A seed per completion of an evaluation: of its seed, the problem's number in its set and the sample's.
+
+    So they are the same under every method and budget (common random numbers), and more samples leave the
+    first ones as they are. Sample 0 of problem i has the seed of row i of `row_seeds`.
+    """
+    return [
+        row_seed(seed, sample << _SAMPLE_BITS | number) for number in numbers for sample in range(samples)
+    ]
 
 
 def splitmix64(value: int) -> int:

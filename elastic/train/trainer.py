@@ -5,9 +5,8 @@ then one or more optimizer steps on the sampled tokens (`update`). Forced tokens
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from elastic.data import Problem
@@ -19,20 +18,25 @@ from elastic.train.collect.collector import Collector
 from elastic.train.collect.data_checks import check_data
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import open_engine
-from elastic.train.collect.evaluation import Evaluation
+from elastic.train.collect.evaluation import Evaluation, metric_names
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
+from elastic.train.run.best import Best, check_best
+from elastic.train.run.callbacks import Callback, Callbacks, StepFunction
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.run.identity import identity, shapes_of
 from elastic.train.run.metrics import MetricsLog
+from elastic.train.run.output import FINAL_DIRECTORY
 from elastic.train.run.progress import Progress
+from elastic.train.run.sinks import Sink
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
 from elastic.train.run.termination import Termination
 from elastic.train.run.weights import Weights
+from elastic.train.update.group_settings import apply_settings, settings_of
 from elastic.train.update.optimizer import build_optimizer
 from elastic.train.update.parameter_groups import freeze
 from elastic.train.update.policy import Policy
@@ -41,8 +45,6 @@ from elastic.train.update.reference import Reference
 from elastic.train.update.updates import Updates
 
 _MARKER_KEYS = ("model.start_marker", "model.end_marker", "model.ends")
-
-Callback = Callable[[Progress, dict[str, float]], None]
 
 
 class Trainer:
@@ -56,7 +58,9 @@ class Trainer:
         reward: what is rewarded in the place of what ``[reward]`` names: (graded response, answer) -> float,
             see `elastic.rewards.response.graded_response`; or a list of functions, see docs/rewards.md.
         eval_dataset: problems of the evaluations; needed where ``eval.every`` is above 0.
-        callbacks: called after each step with the progress and the step's metrics, on every process.
+        callbacks: called after each step, evaluation and checkpoint, on every process; a plain function after
+            each step, with the progress and the step's metrics. One that returns True ends the run.
+        sinks: get the metrics too, besides what ``[logging]`` names.
         accelerator: None builds one from the configuration.
 
     Raises:
@@ -72,10 +76,11 @@ class Trainer:
         reward: Given | None = None,
         *,
         eval_dataset: Sequence[Problem] = (),
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | StepFunction] = (),
+        sinks: Sequence[Sink] = (),
         accelerator: Any = None,
     ) -> None:
-        self.config = config
+        self.config, self._sinks = config, sinks
         self.accelerator = accelerator = accelerator or build_accelerator(config)
         check_precision(accelerator, config)
         # An earlier Trainer of this model may have left its autocast around it.
@@ -111,6 +116,7 @@ class Trainer:
             recompute_activations(model)
         optimizer = build_optimizer(model, config.optim)
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
+        self._settings = settings_of(self.optimizer)
         self.model = model
         self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
         collector = AnytimeCollector if config.budget.cuts else Collector
@@ -126,11 +132,12 @@ class Trainer:
         )
         self._evaluation = None
         if eval_prompts is not None:
+            check_best(config, metric_names(config.eval, budgets.final))
             self._evaluation = Evaluation(
                 *(config.eval, accelerator, engine, eval_prompts, eval_dataset, rewards, budgets.final),
                 max_new_tokens=config.rollout.max_new_tokens,
             )
-        self._callbacks = list(callbacks)
+        self._callbacks = Callbacks(callbacks, accelerator)
         if accelerator.is_main_process:
             say_no_effect(config)
             say_dropout(model)
@@ -139,6 +146,7 @@ class Trainer:
         self._termination = Termination()
         self._run = RunState(config, accelerator, Weights(model, tokenizer), self.optimizer, found)
         self._standing = Standing(self._run, accelerator, self._termination)
+        self._best = Best(config, self._run, accelerator)
         self._updates = Updates(
             config, accelerator, self._policy, self.optimizer, reference, self._standing.touch
         )
@@ -153,7 +161,7 @@ class Trainer:
         run continues with the same results. A finished run does nothing.
 
         Returns:
-            Where the run stands: all steps done.
+            Where the run stands: all steps done, unless a callback or ``train.patience`` ended it before.
 
         Raises:
             ValueError: a checkpoint of another configuration, data or model; a directory with another run,
@@ -165,21 +173,19 @@ class Trainer:
             return self._standing.finished
         check_precision(self.accelerator, self.config)
         with self._run.lock.held(self.accelerator), self._termination:
-            self._standing.finished = self._train(self._standing.go_on())
-        return self._standing.finished
+            progress = self._train(self._standing.go_on())
+        if progress.step == self.config.train.steps or self._best.waited(progress.step):
+            self._standing.finished = progress
+        return progress
 
     def _train(self, progress: Progress) -> Progress:
+        apply_settings(self.optimizer, self._settings)
+        self._best.begin()
+        self._callbacks.begin()
         log = None
         if self.accelerator.is_main_process:
-            log = MetricsLog(
-                Path(self.config.train.output_dir),
-                steps=self.config.train.steps,
-                # Without a checkpoint nothing of an earlier attempt counts, nor its evaluation of step 0.
-                done=progress.step if progress.step else -1,
-                console_every=self.config.logging.console_every,
-                progress=self.config.logging.progress,
-                tensorboard=self.config.logging.tensorboard,
-            )
+            # Without a checkpoint nothing of an earlier attempt counts, nor its evaluation of step 0.
+            log = MetricsLog(self.config, progress.step or -1, self._sinks)
         try:
             return self._all_steps(progress, log)
         except BaseException as error:
@@ -190,18 +196,20 @@ class Trainer:
                 log.close()
 
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
-        if progress.step == 0 or not progress.evaluated:
+        if not progress.evaluated or (progress.step == 0 and self.config.eval.at_start):
             progress = self._evaluate(progress, log)
         if log is not None and progress.step:
-            log.say(f"going on after step {progress.step} of {self.config.train.steps}")
-        while progress.step < self.config.train.steps:
-            progress = self._step(progress, log)
-        final = self._run.save_final()
+            changes = "".join(f"\n  {change}" for change in self._run.changes)
+            log.say(f"going on after step {progress.step} of {self.config.train.steps}{changes}")
+        stop = self._callbacks.asked_to_stop() or self._best.waited(progress.step)
+        while progress.step < self.config.train.steps and not stop:
+            progress, stop = self._step(progress, log)
+        final = self._run.save_model(self._run.output / FINAL_DIRECTORY)
         if log is not None:
             log.say(f"the trained model is in {final}")
         return progress
 
-    def _step(self, progress: Progress, log: MetricsLog | None) -> Progress:
+    def _step(self, progress: Progress, log: MetricsLog | None) -> tuple[Progress, bool]:
         start = time.perf_counter()
         self._standing.at(progress)
         self._refresh_engine()
@@ -237,22 +245,29 @@ class Trainer:
         self._standing.at(progress)
         if not progress.evaluated:
             progress = self._evaluate(progress, log)
-        for callback in self._callbacks:
-            callback(progress, record)
+        self._callbacks.step(progress, record)
+        stop = self._callbacks.asked_to_stop() or self._best.waited(progress.step)
         every = self.config.train.save_every
-        if every and (progress.step % every == 0 or last):
+        if stop or (every and (progress.step % every == 0 or last)):
             if log is not None:
                 log.sync()
-            self._run.save(progress)
-        return progress
+            self._callbacks.save(progress, self._run.save(progress))
+            stop = stop or self._callbacks.asked_to_stop()
+        return progress, stop
 
     def _evaluate(self, progress: Progress, log: MetricsLog | None) -> Progress:
-        if self._evaluation is not None:
-            start = time.perf_counter()
-            self._refresh_engine()
-            record = self._evaluation.run()
-            if log is not None:
-                log.evaluation({"step": progress.step, **record, "seconds": time.perf_counter() - start})
+        if self._evaluation is None:
+            return progress
+        start = time.perf_counter()
+        self._refresh_engine()
+        record = self._evaluation.run()
+        seconds = time.perf_counter() - start
+        news = self._best.offer(progress.step, record)
+        if log is not None:
+            log.evaluation({"step": progress.step, **record, "seconds": seconds})
+            if news:
+                log.say(news)
         progress = replace(progress, evaluated=True)
         self._standing.at(progress)
+        self._callbacks.evaluation(progress, record)
         return progress

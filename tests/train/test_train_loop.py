@@ -237,7 +237,7 @@ def test_seeds_differ_in_every_counter_and_fit_the_sampler():
     seeds = [
         derive(seed, stream, step, row)
         for seed in (0, 1, 2**31 - 1)
-        for stream in (RandomStream.ROLLOUT, RandomStream.EVALUATION)
+        for stream in (RandomStream.ROLLOUT, RandomStream.LENGTHS)
         for step in range(20)
         for row in range(20)
     ]

@@ -76,8 +76,16 @@ PLAIN_IDLE = {
         "temperature": 0.1,
         "top_p": 0.3,
         "budgets": [[1, 1], [-1, -1]],
+        "at_start": False,
     },
-    "logging": {"samples": 9},
+    "logging": {
+        "samples": 9,
+        "samples_table": False,
+        "wandb_name": "first",
+        "wandb_tags": ["a"],
+        "wandb_mode": "offline",
+    },
+    "train": {"best_is": "least"},
 }
 OTHER = {
     "train": {"steps": 2, "minibatches": 2},

@@ -8,14 +8,14 @@ from typing import Any
 from elastic.budget import Budget, FinishReason
 from elastic.evaluate.engines import Engine
 from elastic.evaluate.report.segments import segments
-from elastic.evaluate.run.plan import Cell, Chunk, seeds_of
+from elastic.evaluate.run.plan import Cell, Chunk
 from elastic.evaluate.sample import Sample
 from elastic.models.threads import threads_for
 from elastic.rewards.grading import grade
 from elastic.rollout import RolloutBatch, RolloutEngine
 from elastic.rollout.cuts import solutions_behind_cuts
 from elastic.rollout.record.measure import measure
-from elastic.sampling import Sampling
+from elastic.sampling import Sampling, sample_seeds
 
 
 def answer(
@@ -47,7 +47,7 @@ def _decode(
 ) -> Sequence[RolloutBatch]:
     task = chunk.task
     assert sampling.seed is not None  # `evaluate` sees to it
-    seeds = seeds_of(sampling.seed, chunk.numbers, chunk.samples)
+    seeds = sample_seeds(sampling.seed, chunk.numbers, chunk.samples)
     arguments: dict[str, Any] = {"sampling": sampling, "progress": False}
     begin = arguments | {"seeds": seeds, "add_special_tokens": task.data.add_special_tokens}
     prompts = task.prompts(chunk.numbers)

@@ -7,9 +7,6 @@ from typing import NamedTuple
 from elastic.budget import Budget
 from elastic.evaluate.methods import BudgetPair, Method, PolicyOptions
 from elastic.evaluate.run.sets import EvalSet
-from elastic.sampling import row_seed
-
-_SAMPLE_BITS = 32  # problem in the low bits of a row's number, sample above
 
 
 class Cell(NamedTuple):
@@ -123,15 +120,4 @@ def chunks_of(tasks: Sequence[Task], samples: int, rows: int) -> list[Chunk]:
         Chunk(task, range(first, min(first + step, len(task.data.problems))), samples)
         for task in tasks
         for first in range(0, len(task.data.problems), step)
-    ]
-
-
-def seeds_of(seed: int, numbers: range, samples: int) -> list[int]:
-    """A seed per completion: of the run's seed, the problem's number in its set and the sample's alone.
-
-    So they are the same under every method and budget (common random numbers), and more samples leave the
-    first ones as they are. Sample 0 of problem i has the seed of row i of `elastic.sampling.row_seeds`.
-    """
-    return [
-        row_seed(seed, sample << _SAMPLE_BITS | number) for number in numbers for sample in range(samples)
     ]

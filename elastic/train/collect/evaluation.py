@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.models.threads import threads_for
 from elastic.rewards.combined import Rewards
 from elastic.rollout.record.measure import measure
-from elastic.sampling import Sampling
+from elastic.sampling import Sampling, sample_seeds
 from elastic.train.collect.engines import Engine
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
-from elastic.train.collect.seeds import RandomStream, derive
 from elastic.train.config.loop import EvalConfig
 
 _MEANS = ("accuracy", "thinking_tokens", "solution_tokens", "cut_share")
@@ -59,19 +59,16 @@ class Evaluation:
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
-        """``eval/t40_s64/accuracy`` and the like: means over all answers of a budget.
+        """``eval/t40_s64/accuracy`` and the like: means over the problems, each the mean over its answers.
 
-        Accuracy is that of graded answers; NaN where there is none.
+        ``accuracy`` is that of graded answers, of which there are ``graded``, and ``accuracy_stderr`` its
+        standard error; NaN where there are none. `elastic eval` gives the same numbers of the same weights.
         """
-        config, record = self._config, {}
-        seeds = [
-            derive(config.seed, RandomStream.EVALUATION, row, sample)
-            for row in self._rows
-            for sample in range(config.samples)
-        ]
+        config, record = self._config, dict[str, float]()
+        seeds = sample_seeds(config.seed, self._rows, config.samples)  # those of `elastic eval`
         decoded = min(self._engine.max_rows, max(1, len(seeds)))
         for name, budget in self._budgets.items():
-            sums = torch.zeros(len(_MEANS) + 2, dtype=torch.float64)
+            sums = torch.zeros(8, dtype=torch.float64)
             if self._prompts:
                 with threads_for(self._engine.model, decoded):
                     batch = self._engine.generate(
@@ -86,21 +83,41 @@ class Evaluation:
                         phase=self._phases,
                     ).to("cpu")
                 with batch_of_failure(batch, "evaluation"):
-                    given = self._rewards.correctness(batch, self._problems)
-                grades = [grade for grade in given if grade is not None]
-                sums[0] = sum(grades)
+                    grades = self._rewards.correctness(batch, self._problems)
+                sums[:3] = _moments(grades, config.samples)
                 rows = measure(batch)
-                sums[1] = rows.thinking_tokens.sum()
-                sums[2] = rows.solution_tokens.sum()
-                sums[3] = rows.thinking_cut.sum()
-                sums[4], sums[5] = len(batch), len(grades)
-            *sums, answers, graded = self._accelerator.reduce(
-                sums.float().to(self._accelerator.device), "sum"
-            ).tolist()
-            for label, value in zip(_MEANS, sums, strict=True):
-                number = graded if label == "accuracy" else answers
-                record[f"eval/{name}/{label}"] = value / number if number else math.nan
+                sums[3] = rows.thinking_tokens.sum()
+                sums[4] = rows.solution_tokens.sum()
+                sums[5] = rows.thinking_cut.sum()
+                sums[6], sums[7] = len(batch), sum(value is not None for value in grades)
+            sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum")
+            record |= {f"eval/{name}/{label}": value for label, value in _means(sums.tolist()).items()}
         return record
+
+
+def _moments(grades: Sequence[float | None], samples: int) -> Tensor:
+    """[3]: problems with a graded answer, and the sums of their means and of the squares of these."""
+    groups = [grades[first : first + samples] for first in range(0, len(grades), samples)]
+    graded = [[value for value in group if value is not None] for group in groups]
+    means = torch.tensor([sum(group) / len(group) for group in graded if group], dtype=torch.float64)
+    return torch.stack(
+        [torch.tensor(float(means.numel()), dtype=torch.float64), means.sum(), (means**2).sum()]
+    )
+
+
+def _means(sums: Sequence[float]) -> dict[str, float]:
+    """The metrics of one budget. The standard error is over problems: their samples are not independent."""
+    problems, total, squares, *used, answers, graded = sums
+    accuracy = total / problems if problems else math.nan
+    spread = max(0.0, squares - problems * accuracy**2) if problems else 0.0
+    error = math.sqrt(spread / (problems - 1) / problems) if problems > 1 else math.nan
+    means = [accuracy, *(value / answers if answers else math.nan for value in used)]
+    return dict(zip(_MEANS, means, strict=True)) | {"accuracy_stderr": error, "graded": graded}
+
+
+def metric_names(config: EvalConfig, training: Budget) -> list[str]:
+    """The metrics of an evaluation, as ``eval/t40_s64/accuracy``."""
+    return [f"eval/{name}/{label}" for name in evaluation_budgets(config, training) for label in _MEANS]
 
 
 def evaluation_budgets(config: EvalConfig, training: Budget) -> dict[str, Budget]:

@@ -17,7 +17,6 @@ class RandomStream(IntEnum):
     ORDER = 2
     BUDGETS = 3
     LENGTHS = 4
-    EVALUATION = 5
     MINIBATCHES = 6
     EVALUATION_LENGTHS = 7
 

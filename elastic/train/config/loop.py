@@ -24,8 +24,15 @@ class LoopConfig(Section):
             copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
             where there is a checkpoint or a metric. Neither overwrites a finished run or another run.
+        allow_changes: keys that may have other values when the run is resumed, as ``["optim.lr", "loss.*"]``,
+            though its results change by them; each change is noted in ``changes.jsonl``.
         save_every: steps between checkpoints; 0 for only the final model. A failure leaves one in any case.
         keep_checkpoints: newest checkpoints kept.
+        best: an evaluation's metric, as ``eval/t40_s64/accuracy``, or ``accuracy`` for the mean over the
+            evaluated budgets. The model with the best value, the earliest of equals, is kept in ``best/``;
+            ``best.json`` names it. Absent for none.
+        best_is: the ``greatest`` value or the ``least``.
+        patience: evaluations in a row without a better one that end the run; 0 for all steps in any case.
     """
 
     TABLE: ClassVar[str] = "train"
@@ -39,8 +46,16 @@ class LoopConfig(Section):
     micro_batch_tokens: int = limited(0, low=0)
     mixed_precision: Literal["no", "bf16"] = "no"
     resume: Literal["auto", "never"] = "auto"
+    allow_changes: tuple[str, ...] = ()
     save_every: int = limited(50, low=0)
     keep_checkpoints: int = limited(2, low=1)
+    best: str | None = None
+    best_is: Literal["greatest", "least"] = "greatest"
+    patience: int = limited(0, low=0)
+
+    def check(self) -> None:
+        if self.patience and self.best is None:
+            raise ValueError(f"train.patience: {self.patience} needs train.best, which says what is better")
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,8 @@ class EvalConfig(Section):
     """``[eval]``: problems answered under several budgets while training goes on.
 
     Attributes:
-        every: steps between evaluations; also before the first step and after the last. 0 for none.
+        every: steps between evaluations; also after the last step. 0 for none.
+        at_start: evaluate the starting model too, as step 0.
         source: as in ``[data]``; absent for the training source, if it is a named set. A named set is drawn
             from its test split.
         count: problems; by default 64, or all of the source if they are fewer.
@@ -66,6 +82,7 @@ class EvalConfig(Section):
     TABLE: ClassVar[str] = "eval"
 
     every: int = limited(0, low=0)
+    at_start: bool = True
     source: str | None = None
     count: int = limited(64, low=1)
     split: str | None = None
@@ -100,6 +117,13 @@ class LoggingConfig(Section):
         tensorboard: also write TensorBoard events where it is installed.
         samples_every: steps between samples of completions in ``samples.jsonl``; 0 for none.
         samples: completions written then.
+        samples_table: print them as a table, too.
+        wandb: project in Weights & Biases that gets the metrics, the configuration and the samples. Absent:
+            nothing is sent.
+        wandb_name: of the run there; absent for a drawn one.
+        wandb_tags: of the run there.
+        wandb_mode: ``online``; or ``offline``, which writes files that ``wandb sync`` sends later. Absent for
+            W&B's own setting.
     """
 
     TABLE: ClassVar[str] = "logging"
@@ -109,3 +133,12 @@ class LoggingConfig(Section):
     tensorboard: bool = True
     samples_every: int = limited(0, low=0)
     samples: int = limited(4, low=1)
+    samples_table: bool = True
+    wandb: str | None = None
+    wandb_name: str | None = None
+    wandb_tags: tuple[str, ...] = ()
+    wandb_mode: Literal["online", "offline"] | None = None
+
+    def check(self) -> None:
+        if self.wandb == "":
+            raise ValueError("logging.wandb: must name a project, got ''; leave it out to send nothing")

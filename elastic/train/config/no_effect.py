@@ -174,7 +174,17 @@ RULES = (
         lambda c: c.eval.every == 0,
         "eval.every is 0",
     ),
-    Rule(("logging.samples",), lambda c: c.logging.samples_every == 0, "logging.samples_every is 0"),
+    Rule(("train.best_is",), lambda c: c.train.best is None, "no train.best"),
+    Rule(
+        ("logging.wandb_name", "logging.wandb_tags", "logging.wandb_mode"),
+        lambda c: c.logging.wandb is None,
+        "no logging.wandb",
+    ),
+    Rule(
+        ("logging.samples", "logging.samples_table"),
+        lambda c: c.logging.samples_every == 0,
+        "logging.samples_every is 0",
+    ),
 )
 
 

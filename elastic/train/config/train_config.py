@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from elastic.integrations.vllm.installed import require_vllm
 from elastic.models import tiny
 from elastic.sampling import Sampling
 from elastic.train.config.budget import BudgetConfig
+from elastic.train.config.consent import check_consent
 from elastic.train.config.loop import EvalConfig, LoggingConfig, LoopConfig
 from elastic.train.config.methods import settings
 from elastic.train.config.no_effect import left_out
@@ -35,7 +37,9 @@ NO_FLOAT16 = (
 # Keys that may change when a run is resumed; any other change would make it another run.
 RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
-    *("eval.*", "logging.*", "model.device", "reward.async_timeout_s"),
+    *("eval.*", "logging.*", "model.device", "train.allow_changes", "reward.async_timeout_s"),
+    *("train.best", "train.best_is", "train.patience"),
+    *("model.allow_missing", "reward.workers"),  # weights come from the checkpoint; grades are the same
 )
 # Keys for memory and speed may change too; results then change by rounding only.
 ROUNDING = (
@@ -122,6 +126,8 @@ class TrainConfig(Section):
             )
         if self.loss.loss == "dr_grpo" and self.loss.max_length is None and budget.max_sampled is None:
             raise ValueError("loss.max_length: loss.loss = 'dr_grpo' needs it where the budget is unlimited")
+        if self.train.best is not None and not self.eval.every:
+            raise ValueError(f"train.best: '{self.train.best}' needs evaluations, and eval.every is 0")
         for table in (self.data, self.eval):
             if table.source in NAMED_SETS and table.count is None:
                 raise ValueError(f"{table.TABLE}.count: the generated set '{table.source}' needs it")
@@ -134,6 +140,7 @@ class TrainConfig(Section):
                 "rollout.prompts_per_step: must be at most data.count = "
                 f"{self.data.count}, got {self.rollout.prompts_per_step}"
             )
+        check_consent(self.train.allow_changes, self)
 
     def _check_cuts(self, last: int) -> None:
         """Checks ``budget.cuts``, whose last one is given, against the other keys."""
@@ -232,6 +239,8 @@ class TrainConfig(Section):
         self.reward.check_available()
         if self.rollout.engine == "vllm":
             require_vllm()
+        if self.logging.wandb is not None and find_spec("wandb") is None:
+            raise ModuleNotFoundError("logging.wandb: needs the package wandb: pip install elastic[wandb]")
         for table in (self.data, self.eval):
             if table.source is not None and table.source not in NAMED_SETS:
                 try:

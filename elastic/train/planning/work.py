@@ -163,6 +163,6 @@ def _behind_further_cuts(config: TrainConfig) -> int:
 
 
 def _evaluations(config: TrainConfig) -> int:
-    """At step 0, every `eval.every` steps, and after the last."""
+    """At step 0 if `eval.at_start`, every `eval.every` steps, and after the last."""
     steps, every = config.train.steps, config.eval.every
-    return 1 + -(-steps // every) if every else 0
+    return config.eval.at_start + -(-steps // every) if every else 0

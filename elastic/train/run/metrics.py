@@ -1,4 +1,4 @@
-"""Logging of a step's metrics: one JSON line, one console line, TensorBoard.
+"""Logging of a step's metrics: one JSON line, one console line, and what `elastic.train.run.sinks` has.
 
 The JSONL file is the record. It is appended to, and cut back to the checkpoint's step when a run is
 resumed, so that every step is in it exactly once.
@@ -7,7 +7,9 @@ resumed, so that every step is in it exactly once.
 import json
 import math
 import os
+import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +18,14 @@ from typing import Any
 from tqdm import tqdm
 
 from elastic.data.files import make_directory, read_text, sync, write_atomic
+from elastic.train.config import TrainConfig
+from elastic.train.config.loop import LoggingConfig
+from elastic.train.run.completions import completions_table
+from elastic.train.run.sinks import Sink, TensorBoard
+from elastic.train.run.wandb_sink import Wandb
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
-TENSORBOARD_DIRECTORY = "tensorboard"
 
 # (metric, label, format) of the console line.
 _CONSOLE = (
@@ -107,71 +113,64 @@ def _finite(value: Any) -> Any:
 
 
 class MetricsLog:
-    """All sinks of a run.
+    """The files, the console and all further sinks of a run; on the main process.
 
     Args:
-        output: the run's directory.
-        steps: of the whole run, for the progress bar.
+        config: of the run.
         done: steps done already.
-        console_every: steps between printed lines; 0 for none.
-        progress: whether to show a bar, if stderr is a terminal.
-        tensorboard: whether to write events, if the package is installed.
+        sinks: opened here, besides those of ``[logging]``.
     """
 
-    def __init__(
-        self, output: Path, *, steps: int, done: int, console_every: int, progress: bool, tensorboard: bool
-    ) -> None:
+    def __init__(self, config: TrainConfig, done: int, sinks: Sequence[Sink] = ()) -> None:
+        output, self._logging = Path(config.train.output_dir), config.logging
         make_directory(output)
         self._jsonl = JsonLines(output / METRICS_FILE, done)
         self._samples_path, self._done = output / SAMPLES_FILE, done
         self._samples: JsonLines | None = None
-        self._steps, self._console_every = steps, console_every
+        self._steps = config.train.steps
         # Without a terminal the printed lines replace the bar.
         self._bar = tqdm(
-            total=steps, initial=done, desc="training", unit="step", dynamic_ncols=True,
-            disable=not (progress and sys.stderr.isatty()),
+            total=self._steps, initial=max(0, done), desc="training", unit="step", dynamic_ncols=True,
+            disable=not (self._logging.progress and sys.stderr.isatty()),
         )  # fmt: skip
-        self._events: Any = None
-        if tensorboard and find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(output / TENSORBOARD_DIRECTORY), purge_step=done + 1)
+        self._sinks = [*sinks_of(config.logging), *sinks]
+        for sink in self._sinks:
+            sink.open(config, done)
 
     def step(self, record: dict[str, float]) -> None:
         """Logs a finished step; `record` has ``step``, counted from 1, and numbers."""
         self._jsonl.write(record)
-        step = int(record["step"])
-        if self._events is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._events.add_scalar(name, value, step)
+        step, every = int(record["step"]), self._logging.console_every
+        for sink in self._sinks:
+            sink.step(step, {name: value for name, value in record.items() if name != "step"})
         self._bar.update()
-        if self._console_every and (step % self._console_every == 0 or step == self._steps):
+        if every and (step % every == 0 or step == self._steps):
             self.say(console_line(record, self._steps))
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Logs accuracies under budgets; step 0 is the starting model."""
         self._jsonl.write(record)
-        if self._events is not None:
-            for name, value in record.items():
-                if name.startswith("eval/"):
-                    self._events.add_scalar(name, value, int(record["step"]))
-        if self._console_every:
-            parts = [
-                f"{name.split('/')[1]} {v:.3f}" for name, v in record.items() if name.endswith("/accuracy")
-            ]
-            self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
+        values = {name: value for name, value in record.items() if name.startswith("eval/")}
+        for sink in self._sinks:
+            sink.evaluation(int(record["step"]), values)
+        accuracies = {name: value for name, value in values.items() if name.endswith("/accuracy")}
+        parts = [f"{name.split('/')[1]} {value:.3f}" for name, value in accuracies.items()]
+        self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
 
     def samples(self, records: list[dict[str, Any]]) -> None:
-        """Appends completions to ``samples.jsonl``."""
+        """Appends completions to ``samples.jsonl``, and shows them."""
         if self._samples is None:
             self._samples = JsonLines(self._samples_path, self._done)
         for record in records:
             self._samples.write(record)
+        for sink in self._sinks:
+            sink.samples(int(records[0]["step"]), records)
+        if self._logging.samples_table:
+            self.say(completions_table(records, shutil.get_terminal_size((120, 24)).columns))
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""
-        if self._console_every:
+        if self._logging.console_every:
             self._bar.write(line, file=sys.stderr)
 
     def sync(self) -> None:
@@ -179,15 +178,25 @@ class MetricsLog:
         self._jsonl.sync()
         if self._samples is not None:
             self._samples.sync()
-        if self._events is not None:
-            self._events.flush()
+        for sink in self._sinks:
+            sink.sync()
 
     def close(self) -> None:
-        """Ends the progress bar and closes all files."""
+        """Ends the progress bar and closes all files and sinks."""
         with ExitStack() as closed:  # all of them, whatever one raises
-            for sink in (self._events, self._samples, self._jsonl, self._bar):
+            for sink in (*self._sinks, self._samples, self._jsonl, self._bar):
                 if sink is not None:
                     closed.callback(sink.close)
+
+
+def sinks_of(config: LoggingConfig) -> list[Sink]:
+    """The sinks that ``[logging]`` asks for."""
+    sinks: list[Sink] = []
+    if config.tensorboard and find_spec("tensorboard") is not None:
+        sinks.append(TensorBoard())
+    if config.wandb is not None:
+        sinks.append(Wandb())
+    return sinks
 
 
 def console_line(record: dict[str, float], steps: int) -> str:

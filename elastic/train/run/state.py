@@ -14,6 +14,8 @@ from accelerate.utils import gather_object
 
 from elastic.data.files import make_directory, read_text, write_atomic
 from elastic.train.config import TrainConfig, changed_keys
+from elastic.train.config.consent import how_to_agree, is_allowed, split_changes
+from elastic.train.run.changes import note_changes
 from elastic.train.run.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -24,9 +26,9 @@ from elastic.train.run.checkpoint import (
     set_rng_state,
 )
 from elastic.train.run.directories import check_space, write_directory
-from elastic.train.run.identity import EVALUATION
+from elastic.train.run.identity import EVALUATION, TRAINING
 from elastic.train.run.lock import OutputLock
-from elastic.train.run.output import CONFIG_FILE, FINAL_DIRECTORY, check_output
+from elastic.train.run.output import CONFIG_FILE, check_output
 from elastic.train.run.progress import Progress
 from elastic.train.run.space import say_space, state_bytes, weight_bytes
 from elastic.train.run.weights import Weights
@@ -58,6 +60,7 @@ class RunState:
         self.output = Path(config.train.output_dir)
         self.lock = OutputLock(self.output)
         self.saved: Progress | None = None  # of the newest checkpoint
+        self.changes: list[str] = []  # of the configuration, since the checkpoint that was resumed
 
     def resume(self) -> Progress:
         """Loads the newest checkpoint, if there is one, and writes the configuration into the directory.
@@ -78,6 +81,8 @@ class RunState:
         if self._accelerator.is_main_process:
             write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
             say_space(self._config, self._optimizer)
+            if checkpoint is not None:
+                note_changes(self.output, checkpoint.progress.step, self.changes)
         return Progress() if checkpoint is None else checkpoint.progress
 
     def reload(self) -> Progress:
@@ -108,13 +113,18 @@ class RunState:
     def _check(self, checkpoint: Checkpoint) -> None:
         now = self._config.to_dict()
         changes, rounding = changed_keys(checkpoint.config, now)
-        if changes:
+        allowed = self._config.train.allow_changes
+        refused, agreed = split_changes(changes, allowed)
+        if refused:
             raise ValueError(
                 f"{checkpoint.path} was made with another configuration, so going on would be another run: "
-                f"{'; '.join(changes)}"
+                f"{'; '.join(refused)}{how_to_agree(refused)}"
             )
         before = json.loads(read_text(checkpoint.path / IDENTITY_FILE))
         ignored = {EVALUATION} if checkpoint.config["eval"] != now["eval"] else set()
+        if is_allowed("data.source", allowed):
+            ignored.add(TRAINING)
+            agreed += ["training problems"] * (before[TRAINING] != self._identity[TRAINING])
         names = before.keys() & self._identity.keys() - ignored
         others = [name for name in sorted(names) if before[name] != self._identity[name]]
         if others:
@@ -133,6 +143,7 @@ class RunState:
                 "uninterrupted one by rounding",
                 stacklevel=5,
             )
+        self.changes = agreed + rounding
 
     def _load(self, checkpoint: Checkpoint) -> None:
         try:
@@ -175,12 +186,11 @@ class RunState:
         self.saved = progress
         return checkpoint_path(self.output, progress.step)
 
-    def save_final(self) -> Path:
-        """Writes the trained model and its tokenizer as a Hugging Face directory; returns its path."""
-        final = self.output / FINAL_DIRECTORY
+    def save_model(self, target: Path) -> Path:
+        """Writes the model as it is, and its tokenizer, as a Hugging Face directory; returns its path."""
         if self._accelerator.is_main_process:
             self.lock.check()
-            check_space(final, weight_bytes(self._optimizer))
-            write_directory(final, self._weights.write)
+            check_space(target, weight_bytes(self._optimizer))
+            write_directory(target, self._weights.write)
         self._accelerator.wait_for_everyone()
-        return final
+        return target

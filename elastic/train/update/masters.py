@@ -82,7 +82,7 @@ class MasterWeights(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Steps the masters and rounds them to the weights."""
         for group, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
-            inner["lr"] = group["lr"]
+            inner.update({name: value for name, value in group.items() if name != "params"})
         self._inner.step()
         self._round()
 

@@ -39,11 +39,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     for pattern, _, _ in config.groups:
         _check_found(pattern, [name for name, _ in trained], "optim.groups")
     others = _not_hidden(model)
-    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, float, float], list[nn.Parameter]] = {}
     for name, parameter in trained:
         scale, decay = _settings(name, config)
         hidden = config.name == "muon" and parameter.ndim == 2 and id(parameter) not in others
-        key = (hidden, scale, decay if parameter.ndim >= 2 else 0.0)
+        decayed = parameter.ndim >= 2  # a group of its own whatever its decay, which may change on resume
+        key = (hidden, decayed, scale, decay if decayed else 0.0)
         groups.setdefault(key, []).append(parameter)
     return [
         {
@@ -53,7 +54,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
             "weight_decay": decay,
             "hidden": hidden,
         }
-        for (hidden, scale, decay), members in sorted(groups.items(), key=lambda item: not item[0][0])
+        for (hidden, _, scale, decay), members in sorted(groups.items(), key=lambda item: not item[0][0])
     ]
 
 

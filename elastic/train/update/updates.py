@@ -69,8 +69,10 @@ class Updates:
         for epoch in range(loop.epochs_per_batch):
             shuffle = generator(loop.seed, RandomStream.MINIBATCHES, step, epoch).shuffle
             parts += minibatches(experience, loop.minibatches, shuffle)
+        # What is done counts as it was done: on resume, more minibatches may follow than came before.
+        updates = update + (loop.steps - step) * len(parts)
         for part, counts in zip(parts, self._counts(parts), strict=True):
-            lr = learning_rate(config.optim, update, loop.steps * len(parts))
+            lr = learning_rate(config.optim, update, updates)
             self._optimizer_step(part, counts, lr, stats, step)
             update += 1
         return update, stats.means(self._accelerator, self._reference is not None) | {"lr": lr}
