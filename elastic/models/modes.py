@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from elastic.models.offload import Offload
 from elastic.models.serving import modes_kept
 
 
@@ -36,11 +37,18 @@ def as_in_rollouts(model: nn.Module) -> Iterator[None]:
                 setattr(module, name, rate)
 
 
-def recompute_activations(model: Any) -> None:
-    """Switches gradient checkpointing on."""
+def recompute_activations(model: Any, offload: Offload | None = None) -> None:
+    """Switches gradient checkpointing on.
+
+    Args:
+        model: a Hugging Face model.
+        offload: moves what the layers keep to the host.
+    """
     # transformers renamed it; the new name's default is the non-reentrant kind.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    if offload is not None:
+        offload.attach(model)
 
 
 def dropout_of(model: nn.Module) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from elastic.data import Problem
 from elastic.models.modes import recompute_activations
+from elastic.models.offload import Offload
 from elastic.rollout.plan.default_markers import choose_markers
 from elastic.train.collect.anytime import AnytimeCollector
 from elastic.train.collect.budgets import BudgetDraw
@@ -36,6 +37,7 @@ from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
 from elastic.train.run.termination import Termination
 from elastic.train.run.weights import Weights
+from elastic.train.update.flash import choose_attention, computing_dtype
 from elastic.train.update.group_settings import apply_settings, settings_of
 from elastic.train.update.optimizer import build_optimizer
 from elastic.train.update.parameter_groups import freeze
@@ -113,7 +115,7 @@ class Trainer:
         check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         reference = Reference(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
-            recompute_activations(model)
+            recompute_activations(model, Offload() if config.model.offload_activations else None)
         optimizer = build_optimizer(model, config.optim)
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self._settings = settings_of(self.optimizer)
@@ -121,10 +123,13 @@ class Trainer:
         self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
         collector = AnytimeCollector if config.budget.cuts else Collector
         self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, rewards)
+        attention = choose_attention(config.train.attention, model, computing_dtype(accelerator, model))
+        self._attention = attention.text
         self._policy = Policy(
             prepared,
             accelerator,
             config.loss,
+            kernel=attention.kernel,
             temperature=config.rollout.temperature,
             max_length=config.loss.max_length or budgets.largest.max_sampled,
             accumulation_steps=config.train.accumulation_steps,
@@ -196,6 +201,8 @@ class Trainer:
                 log.close()
 
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
+        if log is not None:
+            log.say(f"attention of updates: {self._attention}")
         if not progress.evaluated or (progress.step == 0 and self.config.eval.at_start):
             progress = self._evaluate(progress, log)
         if log is not None and progress.step:

@@ -14,9 +14,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from elastic.train.update import layout
+from elastic.train.update import layout, tree
 from elastic.train.update.attention import TREE_ATTENTION, TreeLayout, tree_attention, tree_attention_of
 from elastic.train.update.packing import pack, packed_logits
+from elastic.train.update.varlen import VarlenLayout, plain_varlen
 
 SMALL = {
     "vocab_size": 61,
@@ -38,6 +39,12 @@ CASES = {
     "a prompt of one token shares nothing": ([1, 6], [4, 2, 3], [0, 0, 1]),
     "no shared token at all": ([1, 1], [4, 2, 3], [0, 1, 1]),
     "one row": ([5], [8], [0]),
+    "one row under a longer prompt": ([10], [4], [0]),
+    "groups of other sizes, one of a prompt that shares nothing": (
+        [7, 1, 3],
+        [3, 4, 5, 2, 6],
+        [0, 2, 0, 1, 0],
+    ),
     "rows of prompts out of order, one prompt unused": ([5, 3, 7], [6, 2, 30], [2, 0, 2]),
     "lengths so far apart that buckets split": ([12, 3], [40, 39, 2, 1, 41, 3], [0, 1, 0, 1, 0, 1]),
 }
@@ -73,8 +80,8 @@ def padded_logprobs(model, prompts, completions, prompt_of):
     return torch.cat(parts)
 
 
-def packed_logprobs(model, prompts, completions, prompt_of):
-    packed = pack(prompts, completions, prompt_of)
+def packed_logprobs(model, prompts, completions, prompt_of, kernel=None):
+    packed = pack(prompts, completions, prompt_of, kernel=kernel)
     logits = packed_logits(model, packed).log_softmax(-1)
     return logits.gather(1, packed.targets[:, None])[:, 0]
 
@@ -85,16 +92,17 @@ def gradients(model, loss):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize("kernel", [None, plain_varlen], ids=["sdpa", "by lengths"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("name", "kv_heads"), [("qwen2", 4), ("qwen3", 2), ("llama", 1)])
-def test_packed_logprobs_and_gradients_equal_the_padded_forward(name, kv_heads, case):
+def test_packed_logprobs_and_gradients_equal_the_padded_forward(name, kv_heads, case, kernel):
     model = build(name, num_key_value_heads=kv_heads)
     prompts, completions, prompt_of = random_case(case)
     weights = torch.linspace(-1, 2, sum(c.numel() for c in completions))
     expected = padded_logprobs(model, prompts, completions, prompt_of)
     expected_gradients = gradients(model, (expected * weights).sum())
     with tree_attention_of(model):
-        actual = packed_logprobs(model, prompts, completions, prompt_of)
+        actual = packed_logprobs(model, prompts, completions, prompt_of, kernel)
         actual_gradients = gradients(model, (actual * weights).sum())
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-6)
     for key, value in expected_gradients.items():
@@ -121,7 +129,17 @@ def test_every_case_of_padding_is_reached():
     assert len(layouts["lengths so far apart that buckets split"].buckets) > 1
     assert any(layout.padding_slots.numel() for layout in layouts.values())
     assert layouts["no shared token at all"].prompt_width == 0
-    assert layouts["one row"].buckets[0].mask.shape == (1, 1, 8, 12)
+    assert layouts["one row"].buckets[0].mask is None
+    assert layouts["one row under a longer prompt"].buckets[0].mask.shape == (1, 1, 4, 13)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "cells"),
+    [(2000, 30000, 0), (30000, 30000, 0), (40000, 2000, 0), (30000, 500, 500 * 30500)],
+)
+def test_long_rows_make_no_mask_of_their_length(prompt, completion, cells):
+    (bucket,) = TreeLayout.build([prompt], [completion], [0], torch.device("cpu")).buckets
+    assert (0 if bucket.mask is None else bucket.mask.numel()) == cells
 
 
 def test_buckets_respect_the_padding_limit():
@@ -182,6 +200,7 @@ def test_attention_switch_is_undone_also_after_an_error():
         ({}, "needs the packed batch's layout"),
         ({"tree": "layout", "attention_mask": torch.ones(1)}, "attention_mask must be None"),
         ({"tree": "layout", "softcap": 30.0}, "softcap or attention sinks"),
+        ({"tree": "layout", "dropout": 0.1}, "dropout must be 0, got 0.1"),
         ({"tree": "layout", "s_aux": torch.ones(1)}, "softcap or attention sinks"),
     ],
 )
@@ -196,14 +215,25 @@ def test_attention_refuses_layers_it_would_compute_wrongly(arguments, message):
         tree_attention(None, x, x, x, mask, **arguments)
 
 
+@pytest.mark.parametrize("kernel", [None, plain_varlen], ids=["sdpa", "by lengths"])
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize(
     ("prompts", "lengths", "prompt_of"),
-    [([4], [5, 5], [0, 0]), ([4, 2], [5, 3, 5], [0, 1, 1]), ([0, 1], [3, 2], [0, 1]), ([6], [2], [0])],
+    [
+        ([4], [5, 5], [0, 0]),
+        ([4, 2], [5, 3, 5], [0, 1, 1]),
+        ([0, 1], [3, 2], [0, 1]),
+        ([6], [2], [0]),
+        ([3], [8], [0]),
+    ],
 )
-def test_a_window_is_counted_from_each_token_through_its_own_row(prompts, lengths, prompt_of, window):
+def test_a_window_is_counted_from_each_token_through_its_own_row(
+    prompts, lengths, prompt_of, window, kernel, monkeypatch
+):
     """Every token's keys, by hand: those of its own row less than `window` positions before it."""
-    layout = TreeLayout.build(prompts, lengths, prompt_of, torch.device("cpu"))
+    monkeypatch.setattr(tree, "_LEAST_PIECE", 3)
+    arguments = (prompts, lengths, prompt_of, torch.device("cpu"))
+    layout = VarlenLayout.build(*arguments, kernel) if kernel else TreeLayout.build(*arguments)
     tokens = sum(prompts) + sum(lengths)
     value = torch.eye(tokens)[None, None]  # the output tells how much of each key a query took
     query = torch.zeros(1, 1, tokens, tokens)

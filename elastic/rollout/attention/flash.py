@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KVCACHE = "flash_attn_with_kvcache"
 _MOST_WIDTH = 256  # head dimension
 # Module: what it is called, and major compute capabilities that it is used on; preferred ones first.
 # FlashAttention 3 can be built without kernels for 8, and such a build ends the process when it is called.
@@ -27,43 +28,45 @@ _PACKAGES = {
 }
 
 
-def flash_packages(device: torch.device) -> tuple[dict[str, str], str]:
-    """Installed modules with `flash_attn_with_kvcache` for this device, best first.
+def flash_packages(device: torch.device, name: str = KVCACHE) -> tuple[dict[str, str], str]:
+    """Installed modules with a function for this device, best first.
 
     A build may still lack what a model needs: windows, soft caps, its head dimension.
 
     Args:
         device: a CUDA device.
+        name: of the function.
 
     Returns:
         What each is called, by module; and what is wrong with the others.
     """
     major = torch.cuda.get_device_capability(device)[0]
     found, wrong = {}, []
-    for module, (name, majors) in _PACKAGES.items():
+    for module, (package, majors) in _PACKAGES.items():
         try:
-            kernel(module)
+            kernel(module, name)
         except ImportError as error:
             wrong.append(f"{module} cannot be imported ({error})")
         except AttributeError:
-            wrong.append(f"{module} has no flash_attn_with_kvcache")
+            wrong.append(f"{module} has no {name}")
         else:
             if major in majors:
-                found[module] = name
+                found[module] = package
             else:
-                wrong.append(f"{name} is not used on compute capability {major}")
+                wrong.append(f"{package} is not used on compute capability {major}")
     return found, "; ".join(wrong)
 
 
 @cache
-def kernel(module: str) -> Callable[..., Any]:
-    """Its `flash_attn_with_kvcache`.
+def kernel(module: str, name: str = KVCACHE) -> Callable[..., Any]:
+    """Its function of that name.
 
     Raises:
         ImportError: not installed, or built against another torch.
         AttributeError: it has none.
     """
-    return import_module(module).flash_attn_with_kvcache
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
 
 
 def flash_obstacle(device: torch.device, dtype: torch.dtype, width: int | None) -> str:

@@ -22,6 +22,9 @@ class LoopConfig(Section):
             number of micro-batches above ``accumulation_steps`` where needed. 0 for no limit.
         mixed_precision: ``bf16`` runs updates under autocast over float32 weights, and rollouts on a 16-bit
             copy; ``loss.old_logprobs = "recompute"`` then keeps the copy's rounding out of the ratio.
+        attention: of updates. ``flash`` is by lengths, without padding or masks; it needs a GPU, 16-bit
+            computation and a kernel of ``flash-attn`` or torch. ``sdpa`` is over padded buckets. ``auto``
+            takes flash where it is there and passes a trial.
         resume: ``auto`` goes on from the newest checkpoint in ``output_dir``; ``never`` refuses to start
             where there is a checkpoint or a metric. Neither overwrites a finished run or another run.
         allow_changes: keys that may have other values when the run is resumed, as ``["optim.lr", "loss.*"]``,
@@ -45,6 +48,7 @@ class LoopConfig(Section):
     accumulation_steps: int = limited(1, low=1)
     micro_batch_tokens: int = limited(0, low=0)
     mixed_precision: Literal["no", "bf16"] = "no"
+    attention: Literal["auto", "flash", "sdpa"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     allow_changes: tuple[str, ...] = ()
     save_every: int = limited(50, low=0)

@@ -24,6 +24,8 @@ class ModelConfig(Section):
         end_marker: text that closes it.
         ends: other texts with which the model ends thinking, as ``<tool_call>``.
         gradient_checkpointing: recompute activations in the backward pass.
+        offload_activations: keep what gradient checkpointing keeps, the layers' inputs, in the host's memory
+            between forward and backward. For GPUs; needs ``gradient_checkpointing``.
     """
 
     TABLE: ClassVar[str] = "model"
@@ -37,6 +39,14 @@ class ModelConfig(Section):
     end_marker: str | None = None
     ends: tuple[str, ...] = ()
     gradient_checkpointing: bool = False
+    offload_activations: bool = False
+
+    def check(self) -> None:
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "model.offload_activations: needs model.gradient_checkpointing = true: what is moved are the "
+                "inputs of layers, all that these keep then"
+            )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ RESUMABLE = (
 ROUNDING = (
     *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
-    *("model.attention", "model.gradient_checkpointing", "rollout.attention", "rollout.compile"),
+    *("model.attention", "model.gradient_checkpointing", "model.offload_activations", "train.attention"),
+    *("rollout.attention", "rollout.compile"),
     *("rollout.engine", "rollout.vllm_memory"),
 )
 

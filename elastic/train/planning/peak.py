@@ -1,6 +1,6 @@
 """How much memory a piece of code takes at most, seen through the tensors that it makes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,13 +16,15 @@ class PeakMemory(TorchDispatchMode):
 
     Args:
         known: tensors that are there already and are not counted.
+        elsewhere: how many of the bytes counted are not on the device, now.
 
     Attributes:
         peak: the most bytes at any time so far.
     """
 
-    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, known: Iterable[torch.Tensor] = (), elsewhere: Callable[[], int] = lambda: 0) -> None:
         super().__init__()
+        self._elsewhere = elsewhere
         self.peak = 0
         self._sum = 0  # of what was alive when last looked at
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -33,9 +35,9 @@ class PeakMemory(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._add(leaf.untyped_storage())
-        if self._sum > self.peak:
+        if self._sum - self._elsewhere() > self.peak:
             self._forget_freed()
-            self.peak = max(self.peak, self._sum)
+            self.peak = max(self.peak, self._sum - self._elsewhere())
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:

@@ -16,6 +16,8 @@ from elastic.train.update.transfer import to_device
 _MAX_PADDING_SHARE = 0.1
 # ... and while it stays below this many cells per head: longer rows fill a call by themselves.
 _MAX_BUCKET_CELLS = 1 << 22
+# Bytes of the largest mask; kernels that take one make up to four times as much of it, in floats.
+_MOST_MASK_CELLS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Bucket:
         width: query positions of each, the longest completion's length.
         prompt: [rows] int64, the prompt of each.
         prompt_width: prompt key positions of each, the longest prompt's length.
-        mask: [rows or 1, 1, width, prompt_width + width] bool, True where a query sees a key.
+        mask: [rows or 1, 1, width, prompt_width + width] bool, True where a query sees a key. None for one
+            row whose prompt asks too, under the causal mask, which no kernel needs as a tensor.
     """
 
     first_slot: int
@@ -36,14 +39,17 @@ class Bucket:
     width: int
     prompt: Tensor
     prompt_width: int
-    mask: Tensor
+    mask: Tensor | None
 
 
 class Masks(NamedTuple):
-    """What queries see in the padded calls: of prompts [P, P] bool or None for causal, and of each bucket."""
+    """What queries see in the padded calls: of prompts [P, P] bool or None for causal, and of each bucket.
+
+    A bucket that needs no mask without a window has none with one either.
+    """
 
     prompts: Tensor | None
-    buckets: tuple[Tensor, ...]
+    buckets: tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ class TreeLayout:
             device = self.token_of_slot.device
             place = torch.arange(self.prompt_width, device=device)
             prompts = (place[:, None] >= place) & (place[:, None] - place < window)
-            self.windowed[window] = Masks(prompts, tuple(_within(bucket, window) for bucket in self.buckets))
+            buckets = (None if b.mask is None else _within(b, b.mask, window) for b in self.buckets)
+            self.windowed[window] = Masks(prompts, tuple(buckets))
         return self.windowed[window]
 
     @classmethod
@@ -114,7 +121,7 @@ class TreeLayout:
                     width=width,
                     prompt=to_device(torch.tensor(prompts), device),
                     prompt_width=max(widths),
-                    mask=to_device(_mask(widths, width), device),
+                    mask=None if _whole(widths, width) else to_device(_mask(widths, width), device),
                 )
             )
             first_slot += len(rows) * width
@@ -170,6 +177,18 @@ def _bucket_rows(prompt_lengths: list[int], lengths: list[int], prompt_of: list[
     return result
 
 
+def _whole(prompt_widths: list[int], width: int) -> bool:
+    """Whether a bucket's call takes the prompt's queries too and needs no mask; their results are dropped.
+
+    With a prompt not longer than the completion that is less work than a mask, behind which nothing is
+    skipped. With a longer one it is more; then a mask is made as long as it is small.
+    """
+    if len(prompt_widths) > 1:
+        return False
+    (prompt,) = prompt_widths
+    return prompt <= width or width * (prompt + width) > _MOST_MASK_CELLS
+
+
 def _mask(prompt_widths: list[int], width: int) -> Tensor:
     """[rows or 1, 1, width, widest prompt + width] bool; one row where all prompts are equally long."""
     widest = max(prompt_widths)
@@ -181,11 +200,11 @@ def _mask(prompt_widths: list[int], width: int) -> Tensor:
     ).unsqueeze(1)
 
 
-def _within(bucket: Bucket, window: int) -> Tensor:
+def _within(bucket: Bucket, mask: Tensor, window: int) -> Tensor:
     """The bucket's mask without the keys that stand `window` or more positions before the query."""
-    own = torch.arange(bucket.width, device=bucket.mask.device)
-    shared = torch.arange(bucket.prompt_width, device=bucket.mask.device)
-    prompt_tokens = bucket.mask[:, 0, 0, : bucket.prompt_width].sum(-1)
+    own = torch.arange(bucket.width, device=mask.device)
+    shared = torch.arange(bucket.prompt_width, device=mask.device)
+    prompt_tokens = mask[:, 0, 0, : bucket.prompt_width].sum(-1)
     queries = prompt_tokens[:, None] + own
     keys = torch.cat([shared.expand(len(prompt_tokens), -1), queries], dim=1)
-    return bucket.mask & (queries[:, None, :, None] - keys[:, None, None, :] < window)
+    return mask & (queries[:, None, :, None] - keys[:, None, None, :] < window)

@@ -23,6 +23,7 @@ from elastic.models.head import LinearHead
 from elastic.train.update.layout import TreeLayout
 from elastic.train.update.transfer import to_device
 from elastic.train.update.tree import is_switched
+from elastic.train.update.varlen import VarlenKernel, VarlenLayout
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class PackedBatch:
     position_ids: Tensor
     targets: Tensor
     row_offsets: Tensor
-    layout: TreeLayout
+    layout: TreeLayout | VarlenLayout
     rows: tuple[Tensor, ...]
     firsts: tuple[int, ...]
 
@@ -59,6 +60,7 @@ def pack(
     completions: Sequence[Tensor],
     prompt_of: Sequence[int],
     device: torch.device | str = "cpu",
+    kernel: VarlenKernel | None = None,
 ) -> PackedBatch:
     """Packs completions with their prompts; only prompts that some completion has are packed.
 
@@ -67,6 +69,7 @@ def pack(
         completions: R tensors [n] int64 on the CPU, each at least one token, unpadded.
         prompt_of: R indices into ``prompts``.
         device: where the model is.
+        kernel: attends by lengths; None for SDPA over padded buckets.
 
     Raises:
         ValueError: lengths that do not match, an empty prompt or an empty completion.
@@ -96,12 +99,13 @@ def pack(
     offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
     torch.cumsum(torch.tensor(lengths), 0, out=offsets[1:])
     target = torch.device(device)
+    tree = (shared, lengths, [place[prompt] for prompt in prompt_of], target)
     return PackedBatch(
         to_device(torch.cat(pieces)[None], target),
         to_device(torch.cat(positions)[None], target),
         to_device(torch.cat(list(completions)), target),
         to_device(offsets, target),
-        TreeLayout.build(shared, lengths, [place[prompt] for prompt in prompt_of], target),
+        TreeLayout.build(*tree) if kernel is None else VarlenLayout.build(*tree, kernel),
         tuple(rows),
         tuple(firsts),
     )

@@ -25,6 +25,7 @@ from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.update.stats import UpdateStats
 from elastic.train.update.transfer import to_device
+from elastic.train.update.varlen import VarlenKernel
 
 # Settings that are passed to the losses under the same name; not those of advantages, which are computed
 # before, nor `skip_zero_advantage`, whose rows are left out before.
@@ -49,6 +50,7 @@ class Policy:
         max_length: dr_grpo's L_max.
         accumulation_steps: micro-batches per optimizer step.
         micro_batch_tokens: most packed tokens of a forward pass; 0 for no limit.
+        kernel: attends by lengths; None for SDPA over padded buckets.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Policy:
         max_length: int | None,
         accumulation_steps: int = 1,
         micro_batch_tokens: int = 0,
+        kernel: VarlenKernel | None = None,
     ) -> None:
         self.model = model
         self._accelerator = accelerator
@@ -69,6 +72,7 @@ class Policy:
         self._max_length = max_length
         self._accumulation_steps = accumulation_steps
         self._micro_batch_tokens = micro_batch_tokens
+        self._kernel = kernel
         self._head = self._head_of(model)
         if config.linear == "on" and self._head is None:
             raise ValueError("loss.linear: 'on' needs weights that are not sharded")
@@ -192,7 +196,7 @@ class Policy:
             return ops.linear_grpo_loss(hidden, weight, *arguments, **options)
 
     def _pack(self, part: Experience) -> PackedBatch:
-        return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device)
+        return pack(part.prompts, part.completions, part.prompt_of, self._accelerator.device, self._kernel)
 
     @contextmanager
     def _packed(self, model: nn.Module) -> Iterator[None]:

@@ -6,7 +6,7 @@ where. The function below is registered under the name `TREE_ATTENTION`; a model
 implementation is set to that name calls it with the layout that the forward call was given as `tree=`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from elastic.models.serving import attention_set, exclusive
 from elastic.train.update.layout import TreeLayout
+from elastic.train.update.varlen import VarlenLayout
 
 TREE_ATTENTION = "elastic_tree"
+_LEAST_PIECE = 1024  # queries of a call where a window is shorter
 
 
 class _ToSlots(torch.autograd.Function):
@@ -54,7 +56,7 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    tree: TreeLayout | None = None,
+    tree: TreeLayout | VarlenLayout | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -72,7 +74,7 @@ def tree_attention(
         attention_mask: must be None: the layout is the mask.
         tree: the layout of the M tokens, passed through the model's forward call.
         scaling: of the scores.
-        dropout: of the attention probabilities.
+        dropout: of the attention probabilities; must be 0, as updates run without.
         sliding_window: positions that a token of this layer sees, its own included; None for all.
         softcap: refused, as is ``s_aux``: the fused call cannot apply them.
 
@@ -86,45 +88,78 @@ def tree_attention(
         raise ValueError(f"attention '{TREE_ATTENTION}' needs the packed batch's layout as tree=")
     if attention_mask is not None:
         raise ValueError(f"attention '{TREE_ATTENTION}': attention_mask must be None, the layout masks")
+    if dropout:
+        raise ValueError(f"attention '{TREE_ATTENTION}': dropout must be 0, got {dropout}")
     if softcap is not None or s_aux is not None:
         raise ValueError(
             f"attention '{TREE_ATTENTION}': models with softcap or attention sinks are not supported"
         )
     tree.seen_by.append(module)
-    q, k, v = (_ToSlots.apply(x[0].transpose(0, 1), tree) for x in (query, key, value))
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    window = sliding_window if sliding_window is not None and sliding_window < tree.longest else None
+    if isinstance(tree, VarlenLayout):
+        out = tree.attend(q, k, v, scaling, window)
+    else:
+        out = _attend(tree, q, k, v, scaling, window)
+    return out.unsqueeze(0), None
+
+
+def _attend(
+    tree: TreeLayout, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None
+) -> Tensor:
+    """[M, Hq, D'] from [M, Hq, D], [M, Hkv, D] and [M, Hkv, D']: a call for the prompts, one a bucket."""
+    masks = tree.masks(window)
+    q, k, v = (_ToSlots.apply(x, tree) for x in (q, k, v))
     prompt_slots = tree.prompts * tree.prompt_width
     sizes = [prompt_slots, *(bucket.rows * bucket.width for bucket in tree.buckets)]
     parts = list(zip(q.split(sizes), k.split(sizes), v.split(sizes), strict=True))
-    gqa = q.shape[1] != k.shape[1]
-    masks = tree.masks(sliding_window)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """[rows, positions, heads, D] each; returns the queries' slots flattened."""
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=gqa,
-        )
-        return out.transpose(1, 2).flatten(0, 1)
-
     outputs: list[Tensor] = []
-    prompt_k = prompt_v = None
-    if prompt_slots:
-        pq, pk, pv = (x.unflatten(0, (tree.prompts, tree.prompt_width)) for x in parts[0])
-        outputs.append(attend(pq, pk, pv, masks.prompts))
-        prompt_k, prompt_v = pk, pv
+    prompts = [x.unflatten(0, (tree.prompts, tree.prompt_width)) for x in parts[0]] if prompt_slots else []
+    if prompts:
+        outputs.append(_fused(prompts, masks.prompts, scaling))
     for bucket, mask, part in zip(tree.buckets, masks.buckets, parts[1:], strict=True):
-        bq, bk, bv = (x.unflatten(0, (bucket.rows, bucket.width)) for x in part)
-        if prompt_k is not None and prompt_v is not None and bucket.prompt_width:
-            bk = torch.cat([prompt_k[:, : bucket.prompt_width].index_select(0, bucket.prompt), bk], dim=1)
-            bv = torch.cat([prompt_v[:, : bucket.prompt_width].index_select(0, bucket.prompt), bv], dim=1)
-        outputs.append(attend(bq, bk, bv, mask))
-    return _FromSlots.apply(torch.cat(outputs), tree).unsqueeze(0), None
+        own = [x.unflatten(0, (bucket.rows, bucket.width)) for x in part]
+        if prompts and bucket.prompt_width:
+            seen = [x[:, : bucket.prompt_width].index_select(0, bucket.prompt) for x in prompts]
+            whole = [torch.cat(pair, dim=1) for pair in zip(seen, own, strict=True)]
+            own = [whole[0] if mask is None else own[0], *whole[1:]]
+        out = (
+            _fused(own, mask, scaling) if mask is not None or window is None else _local(own, window, scaling)
+        )
+        outputs.append(out[-bucket.rows * bucket.width :])  # where the prompt asked too, it came first
+    return _FromSlots.apply(torch.cat(outputs), tree)
+
+
+def _fused(qkv: Sequence[Tensor], mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Attention of [rows, positions, heads, D] each, causal without a mask; the queries' slots flattened."""
+    q, k, v = (x.transpose(1, 2) for x in qkv)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and q.is_cuda and not (mask is None and _narrow(q)):
+        # There only flash shares keys among heads; else torch would compute all scores as one tensor.
+        k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+    out = F.scaled_dot_product_attention(
+        *(q, k, v), mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def _local(qkv: Sequence[Tensor], window: int, scaling: float | None) -> Tensor:
+    """`_fused` of one row whose tokens see `window` positions, in pieces with a small mask each."""
+    outputs, tokens, piece = [], qkv[0].shape[1], max(window, _LEAST_PIECE)
+    for first in range(0, tokens, piece):
+        last, start = min(first + piece, tokens), max(0, first - window + 1)
+        places = torch.arange(start, last, device=qkv[0].device)
+        ahead = places[first - start :, None] - places
+        part = [qkv[0][:, first:last], *(x[:, start:last] for x in qkv[1:])]
+        outputs.append(_fused(part, (ahead >= 0) & (ahead < window), scaling))
+    return torch.cat(outputs)
+
+
+def _narrow(tensor: Tensor) -> bool:
+    """Whether attention is computed in 16 bits."""
+    kind = tensor.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+    return dtype.itemsize == 2
 
 
 @contextmanager
