@@ -6,7 +6,7 @@ VLLM := .venv-vllm
 SOURCES := $(shell git ls-files 'csrc/*' CMakeLists.txt setup.py pyproject.toml)
 CXX_TESTS := 'tests/*.cpp' 'tests/*.cu' 'tests/*.h'
 
-.PHONY: setup demo replicate test test-vllm stress lint format bench bench-docs gpu clean
+.PHONY: setup demo replicate test test-kernels test-others test-vllm stress lint format bench bench-docs gpu clean
 
 setup: $(VENV)/built
 
@@ -28,8 +28,18 @@ demo: setup
 replicate: setup
 	$(BIN)/python -m elastic.commands.replicate --out replicate-out --results results --page docs/replicate.md
 
+# In two processes, since one leaves a core idle. That of the kernels ends with what must have run in it by then.
+KERNEL_TESTS := tests/budget tests/cuda_on_cpu tests/gpu tests/loss tests/sampling tests/stress
+
 test: setup
-	$(BIN)/python -m pytest
+	@echo "the kernels' tests and all others, side by side; each prints when it is done, in ten minutes or so"
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-kernels test-others
+
+test-kernels: setup
+	$(BIN)/python -m pytest $(KERNEL_TESTS) --whole-suite
+
+test-others: setup
+	$(BIN)/python -m pytest $(KERNEL_TESTS:%=--ignore=%)
 
 # vLLM asks for other releases than the other tests, so it has an environment of its own, and no GPU. The package is the
 # checkout's, with the extension that `setup` has built.

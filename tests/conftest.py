@@ -27,16 +27,22 @@ if importlib.util.find_spec("hypothesis") is not None:
 SHIM = pytest.StashKey[ModuleType]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--whole-suite` says that every test of the kernels is selected: those marked `whole_suite` run too."""
+    parser.addoption("--whole-suite", action="store_true", help="run the tests marked whole_suite, too")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that use the `cuda` fixture carry the marker `cuda`: `pytest -m cuda`.
 
     What has no CUDA kernel is not run on them: tests marked `cpu_kernels`, and float64. Tests of the whole
-    suite come last, and only where nothing was selected away.
+    suite come last, and only where nothing was selected away, or `--whole-suite` says so.
     """
     for item in items:
         if "cuda" in getattr(item, "fixturenames", ()):
             item.add_marker("cuda")
     part = config.args != config.getini("testpaths") or config.option.keyword or config.option.markexpr
+    part = part and not config.option.whole_suite
     last = [item for item in items if item.get_closest_marker("whole_suite")]
     items[:] = [item for item in items if item not in last and _has_kernels(item)] + ([] if part else last)
 
