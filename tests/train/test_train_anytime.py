@@ -164,7 +164,7 @@ def test_two_processes_train_as_one(tmp_path):
     ):
         for key in left.keys() - {"loss", "clip_fraction", "entropy", "tokens_per_second"}:
             if not key.startswith("seconds"):
-                assert left[key] == pytest.approx(right[key], rel=1e-4), key
+                assert left[key] == pytest.approx(right[key], rel=1e-4, abs=5e-6), key
 
 
 def test_references_minibatches_cut_solutions_and_rows_without_a_reward_go_together(tmp_path):

@@ -13,7 +13,8 @@ STEP_KEYS = {
     *("step", "reward", "accuracy", "thinking_tokens", "solution_tokens", "completion_tokens"),
     *("cut_share", "stop_share", "solution_cut_share", "loss_token_share", "equal_reward_groups"),
     *("loss", "clip_fraction", "kl", "entropy", "grad_norm", "lr", "epoch", "rollout_tokens"),
-    "skipped_rows",
+    *("skipped_rows", "clip_low_fraction", "clip_high_fraction", "ratio_mean", "update_kl"),
+    *("mismatch_mean", "mismatch_abs", "mismatch_p99", "mismatch_max", "mismatch_kl"),
     *("tokens_per_second", "seconds", "seconds_rollout", "seconds_reward", "seconds_update"),
 }
 

@@ -23,6 +23,7 @@ from elastic.train.config.no_effect import effective
 from elastic.train.config.updates import LossConfig
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
+from elastic.train.update.ratios import mismatch_sums, ratio_sums
 from elastic.train.update.stats import UpdateStats
 from elastic.train.update.transfer import to_device
 from elastic.train.update.varlen import VarlenKernel
@@ -129,6 +130,15 @@ class Policy:
             return None if narrow else head
         return head
 
+    def rows_run(self, experience: Experience) -> list[int]:
+        """The rows of a minibatch that `backward` runs through the model."""
+        config = self._config
+        if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
+            # One row stays. Without any, this process would have no gradient to average with the others', and
+            # the optimizer would skip parameters without one, where a zero gradient still applies momentum.
+            return experience.rows_with_gradient() or [0]
+        return list(range(len(experience)))
+
     def backward(self, experience: Experience, num_tokens: int, num_rows: int, stats: UpdateStats) -> None:
         """Adds the gradient of a minibatch to the parameters' `.grad`.
 
@@ -138,11 +148,7 @@ class Policy:
             num_rows: its rows, likewise.
             stats: gets this process's sums added.
         """
-        config = self._config
-        if config.skip_zero_advantage and config.kl_coef == 0 and config.entropy_coef == 0:
-            # One row stays. Without any, this process would have no gradient to average with the others', and
-            # the optimizer would skip parameters without one, where a zero gradient still applies momentum.
-            experience = experience.select(experience.rows_with_gradient() or [0])
+        config, experience = self._config, experience.select(self.rows_run(experience))
         parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
         world = self._accelerator.num_processes
         with self._packed(self.model):
@@ -161,7 +167,10 @@ class Policy:
                     entropy=output.entropy.sum(),
                     clipped=output.clip_fraction * tokens,
                     kl=output.kl * tokens,
+                    **ratio_sums(output.logprobs, part, config),
                 )
+                if stats.updates == 0:
+                    stats.add(**mismatch_sums(output.logprobs, part))
 
     def _loss(self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int) -> Any:
         config, device = self._config, packed.targets.device

@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from elastic.train.collect.experience import Experience
 from elastic.train.collect.rescue import NotFinite
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.update.learning_rate import learning_rate
-from elastic.train.update.masters import masters_of
+from elastic.train.update.masters import NARROW, masters_of
 from elastic.train.update.minibatches import minibatches
 from elastic.train.update.policy import Policy
+from elastic.train.update.ratios import say_mismatch
 from elastic.train.update.reference import Reference
 from elastic.train.update.stats import UpdateStats
 
@@ -44,6 +46,7 @@ class Updates:
         self._config, self._accelerator, self._policy = config, accelerator, policy
         self._optimizer, self._reference, self._touch = optimizer, reference, touch
         self._masters = masters_of(optimizer)
+        self._first = True  # nothing is updated yet
 
     def run(self, experience: Experience, step: int, update: int) -> tuple[int, dict[str, float]]:
         """Updates the weights.
@@ -60,22 +63,45 @@ class Updates:
             NotFinite: a gradient is not; in all processes.
         """
         config, stats, lr = self._config, UpdateStats(), 0.0
-        if config.loss.old_logprobs == "recompute":
-            experience = replace(experience, old_logprobs=self._policy.logprobs(experience))
-        if self._reference is not None:
-            wanted = self._reference.logprobs(self._policy, experience)
-            experience = replace(experience, ref_logprobs=wanted)
-        loop, parts = config.train, []
+        loop, policy, reference = config.train, self._policy, self._reference
+        epochs: list[list[list[int]]] = []
         for epoch in range(loop.epochs_per_batch):
             shuffle = generator(loop.seed, RandomStream.MINIBATCHES, step, epoch).shuffle
-            parts += minibatches(experience, loop.minibatches, shuffle)
+            epochs.append(minibatches(experience.prompt_of, loop.minibatches, shuffle))
+        if config.loss.old_logprobs == "recompute":
+            found = self._logprobs(experience, epochs[0], policy.logprobs)
+            experience = replace(experience, old_logprobs=found)
+        if reference is not None:
+            found = self._logprobs(experience, epochs[0], lambda part: reference.logprobs(policy, part))
+            experience = replace(experience, ref_logprobs=found)
+        parts = [experience.select(rows) for epoch_rows in epochs for rows in epoch_rows]
         # What is done counts as it was done: on resume, more minibatches may follow than came before.
         updates = update + (loop.steps - step) * len(parts)
         for part, counts in zip(parts, self._counts(parts), strict=True):
             lr = learning_rate(config.optim, update, updates)
             self._optimizer_step(part, counts, lr, stats, step)
             update += 1
-        return update, stats.means(self._accelerator, self._reference is not None) | {"lr": lr}
+        metrics = stats.means(self._accelerator, reference is not None)
+        if self._first and self._accelerator.is_main_process:
+            narrow = any(parameter.dtype in NARROW for parameter in policy.model.parameters())
+            say_mismatch(metrics["mismatch_p99"], config, narrow)
+        self._first = False
+        return update, metrics | {"lr": lr}
+
+    def _logprobs(
+        self, experience: Experience, batches: list[list[int]], measure: Callable[[Experience], list[Tensor]]
+    ) -> list[Tensor]:
+        """Logprobs of the rows that updates run, by `measure`; the others keep the rollout's.
+
+        Rows go through the model in the batches of the first epoch, as in its updates. Matrix products round
+        differently for other shapes; for equal ones a policy differs from itself by nothing at all.
+        """
+        found = list(experience.rollout_logprobs)
+        for batch in batches:
+            rows = [batch[row] for row in self._policy.rows_run(experience.select(batch))]
+            for row, values in zip(rows, measure(experience.select(rows)), strict=True):
+                found[row] = values
+        return found
 
     def _counts(self, parts: list[Experience]) -> list[list[int]]:
         """Loss tokens and rows of each minibatch over all processes, which are asked once for all."""
