@@ -3,13 +3,22 @@
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from transformers.utils import is_flash_attn_2_available
 
 from elastic.models import tiny
-from elastic.models.model_files import find_files, read_config, read_tokenizer, read_weights
+from elastic.models.adapter_files import base_path, is_adapter, load_adapter
+from elastic.models.adapter_merge import merged_copy
+from elastic.models.model_files import (
+    find_files,
+    holds_tokenizer,
+    read_config,
+    read_tokenizer,
+    read_weights,
+)
 from elastic.models.quiet import quiet_transformers
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,12 +32,15 @@ def load_model(
     device: str | torch.device = "auto",
     attention: str = "auto",
     allow_missing: bool = False,
+    base: str | os.PathLike | None = None,
+    merge: bool = False,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer, ready for inference.
 
     Args:
         path: a local directory as `save_pretrained` writes it, a Hugging Face hub id, or `tiny` for the model
-            that comes with the package. Without a network, hub models come from its cache or not at all.
+            that comes with the package. Without a network, hub models come from its cache or not at all. Or
+            the directory of an adapter: its base is loaded as the other arguments say, the adapter over it.
         dtype: "float32", "bfloat16", "float16" (or the torch dtype); "auto" takes the checkpoint's on CUDA
             and float32 on the CPU, where decoding in bfloat16 takes twice the time.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes CUDA where torch sees a device.
@@ -37,6 +49,9 @@ def load_model(
             prefers for the model (SDPA where supported). The choice is printed to stderr in one line.
         allow_missing: accept a checkpoint that lacks weights of the model (they are then random) or has
             weights that the model does not know (they are left out); a line on stderr says so.
+        base: of an adapter: its base, by default the one that its configuration names.
+        merge: of an adapter: whether the model is a plain one with the adapter in its weights, and not a
+            `PeftModel`.
 
     Returns:
         (model, tokenizer); the model in eval mode on its device.
@@ -46,9 +61,15 @@ def load_model(
         ValueError: an unknown or unavailable choice, a missing or damaged directory, config.json or
             tokenizer, a model that is no causal language model, or a hub that cannot be asked; all of it
             before weights are read. Then: weights that cannot be read, that have other shapes than the
-            model's, or that are missing or unknown, naming the first.
-        ImportError: the checkpoint needs a package that is not installed.
+            model's, or that are missing or unknown, naming the first. Or an adapter of another base.
+        ImportError: the checkpoint needs a package that is not installed; an adapter needs peft.
     """
+    if is_adapter(path):
+        chosen = {"dtype": dtype, "device": device, "attention": attention, "allow_missing": allow_missing}
+        return _load_adapted(path, base, merge, **chosen)
+    for key, is_given in {"base": base is not None, "merge": merge}.items():
+        if is_given:
+            raise ValueError(f"{key}: is for an adapter's directory; {os.fspath(path)!r} is none")
     device = check_device(device)
     name = os.fspath(path)
     if path == tiny.NAME:
@@ -69,6 +90,27 @@ def load_model(
     what = f"{model.config.model_type}, {str(dtype).removeprefix('torch.')} on {device}"
     attention = f"{model.config._attn_implementation} ({reason})"
     print(f"elastic: {name}: {what}, attention {attention}", file=sys.stderr)
+    return model, tokenizer
+
+
+def _load_adapted(path: Any, base: Any, merge: bool, **options: Any) -> tuple[Any, Any]:
+    name = os.fspath(path)
+    below = base_path(path) if base is None else base
+    if find_spec("peft") is None:
+        raise ModuleNotFoundError(f"path: the adapter {name!r} needs peft: pip install elastic[lora]")
+    if is_adapter(below):
+        raise ValueError(f"path: the base of the adapter {name!r} is {os.fspath(below)!r}, an adapter itself")
+    try:
+        model, tokenizer = load_model(below, **options)
+    except ValueError as error:
+        raise ValueError(f"path: the base of the adapter {name!r}: {error}") from error
+    model = load_adapter(model, path).eval()
+    if merge:
+        model = merged_copy(model).requires_grad_(True)
+    if holds_tokenizer(path):
+        with quiet_transformers():
+            tokenizer = read_tokenizer(path, {})
+    print(f"elastic: {name}: adapter, {'merged' if merge else 'beside its base'}", file=sys.stderr)
     return model, tokenizer
 
 

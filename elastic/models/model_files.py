@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoT
 from transformers import __version__ as transformers_version
 
 from elastic.data.hub_access import brief, hub_obstacle
+from elastic.models.adapter_files import is_adapter
 
 _NAMES_SHOWN = 4  # of many missing weights
 # Without any of these AutoTokenizer builds an empty tokenizer of the model's family and says nothing.
@@ -39,8 +40,8 @@ def find_files(path: str | os.PathLike) -> dict[str, Any]:
     options = find_config(path)
     if options:
         return options
-    text, files = os.fspath(path), set(os.listdir(path))
-    if not files.intersection(_TOKENIZER_FILES):
+    text = os.fspath(path)
+    if not holds_tokenizer(path):
         raise ValueError(
             f"path: {text!r} holds no tokenizer (one of {', '.join(_TOKENIZER_FILES)}); "
             "save the model's tokenizer there with tokenizer.save_pretrained"
@@ -50,6 +51,11 @@ def find_files(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"path: {str(file)!r} is a Git LFS pointer; fetch the file itself: git lfs pull")
     _check_ends(Path(path) / "generation_config.json")
     return {}
+
+
+def holds_tokenizer(path: str | os.PathLike) -> bool:
+    """Whether a directory has a tokenizer's files."""
+    return not set(os.listdir(path)).isdisjoint(_TOKENIZER_FILES)
 
 
 def find_config(path: str | os.PathLike) -> dict[str, Any]:
@@ -63,6 +69,11 @@ def find_config(path: str | os.PathLike) -> dict[str, Any]:
         if not _is_hub_id(path) or os.path.exists(path):
             raise ValueError(f"path: no such directory: {text!r}")
         return {"local_files_only": bool(hub_obstacle())}
+    if is_adapter(path):
+        raise ValueError(
+            f"path: {text!r} holds an adapter, and a whole model is needed here: save the merged one, "
+            "elastic.load_model(path, merge=True), or train with adapter.merge = true"
+        )
     if not (Path(path) / "config.json").is_file():
         raise ValueError(f"path: {text!r} holds no config.json, so it is no Hugging Face model directory")
     return {}

@@ -57,7 +57,8 @@ def dropout_of(model: nn.Module) -> dict[str, float]:
     for path, module in model.named_modules():
         found = _rates(module)
         if isinstance(module, _DropoutNd):
-            found = {path.rpartition(".")[2] or "dropout": module.p}
+            names = [name for name in path.split(".") if "drop" in name] or path.split(".")
+            found = {names[-1] or "dropout": module.p}
         for name, rate in found.items():
             if rate > 0:
                 highest[name] = max(rate, highest.get(name, 0.0))

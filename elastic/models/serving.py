@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from elastic.models.adapter import base_of
+
 # What an additive mask is understood by; under any other implementation SDPA takes its place.
 _MASKED_ATTENTIONS = ("sdpa", "eager")
 _FLASH = "flash_attention_"
@@ -29,9 +31,8 @@ def exclusive(model: Any) -> Iterator[None]:
 
     The same thread may enter again, say from a callback. An adapter and the model inside it are one.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with _LOCKS_GUARD:
-        lock = _LOCKS.setdefault(base, threading.RLock())
+        lock = _LOCKS.setdefault(base_of(model), threading.RLock())
     with lock:
         yield
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers.cache_utils import get_layer_types_and_kwargs
 
+from elastic.models.adapter import base_of
 from elastic.rollout.cache.slot_cache import CACHE_ARGUMENT
 
 _NEEDED_ARGUMENTS = ("attention_mask", "position_ids", CACHE_ARGUMENT, "logits_to_keep")
@@ -40,7 +41,7 @@ def check_servable(model: Any) -> None:
             f"model: {config.model_type} has {', '.join(other)} layers; "
             "the slot cache serves full_attention and sliding_attention layers only"
         )
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside an adapter
+    base = base_of(model)
     missing = [a for a in _NEEDED_ARGUMENTS if a not in inspect.signature(base.forward).parameters]
     if missing:
         raise ValueError(f"model: {type(base).__name__}.forward takes no {', '.join(missing)}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from elastic.data import Problem
+from elastic.models.adapter import base_tensors, has_adapter
 from elastic.models.modes import recompute_activations
 from elastic.models.offload import Offload
 from elastic.rollout.plan.default_markers import choose_markers
@@ -25,6 +26,7 @@ from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run.accelerator import build_accelerator, check_precision
+from elastic.train.run.adapter import with_adapter
 from elastic.train.run.best import Best, check_best
 from elastic.train.run.callbacks import Callback, Callbacks, StepFunction
 from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
@@ -36,7 +38,7 @@ from elastic.train.run.sinks import Sink
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
 from elastic.train.run.termination import Termination
-from elastic.train.run.weights import Weights
+from elastic.train.run.weights import weights_of
 from elastic.train.update.flash import choose_attention, computing_dtype
 from elastic.train.update.group_settings import apply_settings, settings_of
 from elastic.train.update.optimizer import build_optimizer
@@ -54,7 +56,8 @@ class Trainer:
 
     Args:
         config: its values are checked; calling `TrainConfig.preflight` is up to the caller.
-        model: the starting model, a Hugging Face causal language model; docs/models.md says which.
+        model: the starting model, a Hugging Face causal language model (docs/models.md says which), or a
+            `PeftModel` around one, whose adapter alone is trained. ``adapter.rank`` puts one around it.
         tokenizer: its tokenizer.
         dataset: training problems.
         reward: what is rewarded in the place of what ``[reward]`` names: (graded response, answer) -> float,
@@ -88,6 +91,7 @@ class Trainer:
         # An earlier Trainer of this model may have left its autocast around it.
         model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         check_shares(config, accelerator.num_processes)
+        model = with_adapter(model, config)
         freeze(model, config.optim)
         check_weights(model)
         if config.eval.every and not eval_dataset:
@@ -146,10 +150,13 @@ class Trainer:
         if accelerator.is_main_process:
             say_no_effect(config)
             say_dropout(model)
-        frozen = reference.module if reference else None
-        found = identity(dataset, eval_dataset, tokenizer, frozen, shapes)
+        found = identity(
+            *(dataset, eval_dataset, tokenizer, shapes, reference.tensors if reference else None),
+            base=base_tensors(model) if has_adapter(model) else None,
+        )
+        weights = weights_of(model, tokenizer, config.adapter.merge)
         self._termination = Termination()
-        self._run = RunState(config, accelerator, Weights(model, tokenizer), self.optimizer, found)
+        self._run = RunState(config, accelerator, weights, self.optimizer, found)
         self._standing = Standing(self._run, accelerator, self._termination)
         self._best = Best(config, self._run, accelerator)
         self._updates = Updates(

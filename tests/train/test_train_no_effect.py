@@ -166,6 +166,12 @@ def test_every_rule_has_been_seen_at_work():
             {"rollout": {"engine": "vllm", "vllm_memory": 0.5, "compile": "on"}},
             ["rollout.compile (vLLM has its own attention and compilation)"],
         ),
+        ({"adapter": {"alpha": 8}}, ["adapter.alpha (adapter.rank is 0)"]),
+        ({"adapter": {"rank": 4, "alpha": 8, "rollouts": "merged"}}, []),
+        (
+            {"adapter": {"rank": 4, "rollouts": "merged"}, "rollout": {"engine": "vllm"}},
+            ["adapter.rollouts (vLLM decodes with merged weights)"],
+        ),
         ({"rollout": {"vllm_memory": 0.5}}, ["rollout.vllm_memory (rollout.engine is not 'vllm')"]),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic.budget.markers import Markers
 from elastic.integrations.vllm.engine import VLLMEngine
+from elastic.models.adapter import has_adapter
 from elastic.models.rollout_model import RolloutModel
 from elastic.rollout import RolloutEngine
 from elastic.train.config import TrainConfig
@@ -34,7 +35,7 @@ def open_engine(
     """
     rollout, mixed = config.rollout, config.train.mixed_precision
     if rollout.engine == "own":
-        weights = RolloutModel(model, mixed)
+        weights = RolloutModel(model, mixed, config.adapter.rollouts == "merged")
         decoding = {name: getattr(rollout, name) for name in ("max_rows", "attention", "compile")}
         return RolloutEngine(weights.module, tokenizer, markers, **decoding), weights.sync
     if processes > 1:
@@ -45,5 +46,12 @@ def open_engine(
     options: dict[str, Any] = {"gpu_memory_utilization": rollout.vllm_memory}
     if mixed != "no":
         options["dtype"] = "bfloat16"
-    engine = VLLMEngine(model, tokenizer, markers, rollout.max_rows, **options)
-    return engine, engine.refresh
+    # vLLM holds weights of its own, so these are only where the merged ones are made.
+    weights = RolloutModel(model, "no", has_adapter(model))
+    engine = VLLMEngine(weights.module, tokenizer, markers, rollout.max_rows, **options)
+
+    def refresh() -> None:
+        weights.sync()
+        engine.refresh()
+
+    return engine, refresh

@@ -19,6 +19,7 @@ class RandomStream(IntEnum):
     LENGTHS = 4
     MINIBATCHES = 6
     EVALUATION_LENGTHS = 7
+    ADAPTER = 8
 
 
 def derive(seed: int, stream: RandomStream, *counters: int) -> int:

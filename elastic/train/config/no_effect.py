@@ -76,6 +76,16 @@ RULES = (
         "only the rewards 'math' and 'code' read it",
     ),
     Rule(
+        ("adapter.alpha", "adapter.use_rslora", "adapter.target_modules", "adapter.dtype"),
+        lambda c: c.adapter.rank == 0,
+        "adapter.rank is 0",
+    ),
+    Rule(
+        ("adapter.rollouts",),
+        lambda c: c.rollout.engine == "vllm",
+        "vLLM decodes with merged weights",
+    ),
+    Rule(
         ("reward.timeout_s", "reward.memory_mb", "reward.sandbox"),
         lambda c: "code" not in c.reward.used,
         "only the reward 'code' reads it",

@@ -11,7 +11,9 @@ from elastic.data.loading import NAMED_SETS, check_source
 from elastic.data.sets import SETS
 from elastic.integrations.vllm.installed import require_vllm
 from elastic.models import tiny
+from elastic.models.adapter_files import is_adapter
 from elastic.sampling import Sampling
+from elastic.train.config.adapter import AdapterConfig
 from elastic.train.config.budget import BudgetConfig
 from elastic.train.config.consent import check_consent
 from elastic.train.config.loop import EvalConfig, LoggingConfig, LoopConfig
@@ -39,7 +41,11 @@ RESUMABLE = (
     *("train.steps", "train.save_every", "train.keep_checkpoints", "train.resume", "train.output_dir"),
     *("eval.*", "logging.*", "model.device", "train.allow_changes", "reward.async_timeout_s"),
     *("train.best", "train.best_is", "train.patience"),
-    *("model.allow_missing", "reward.workers"),  # weights come from the checkpoint; grades are the same
+    *(
+        "adapter.merge",
+        "model.allow_missing",
+        "reward.workers",
+    ),  # weights come from the checkpoint; grades are the same
 )
 # Keys for memory and speed may change too; results then change by rounding only.
 ROUNDING = (
@@ -47,7 +53,7 @@ ROUNDING = (
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
     *("model.attention", "model.gradient_checkpointing", "model.offload_activations", "train.attention"),
     *("rollout.attention", "rollout.compile"),
-    *("rollout.engine", "rollout.vllm_memory"),
+    *("rollout.engine", "rollout.vllm_memory", "adapter.rollouts"),
 )
 
 
@@ -63,6 +69,7 @@ class TrainConfig(Section):
     model: ModelConfig
     data: DataConfig
     train: LoopConfig
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -238,6 +245,7 @@ class TrainConfig(Section):
             ModuleNotFoundError: a set on the hub without `datasets`, or rollouts by vLLM without `vllm`.
         """
         self.reward.check_available()
+        self.adapter.check_available()
         if self.rollout.engine == "vllm":
             require_vllm()
         if self.logging.wandb is not None and find_spec("wandb") is None:
@@ -255,7 +263,8 @@ class TrainConfig(Section):
         self.optim.check_available()
         path = Path(self.model.path)
         is_path = path.is_absolute() or self.model.path.startswith((".", "~")) or path.exists()
-        if self.model.path != tiny.NAME and is_path and not (path / "config.json").is_file():
+        is_model = self.model.path == tiny.NAME or is_adapter(path) or (path / "config.json").is_file()
+        if is_path and not is_model:
             raise ValueError(f"model.path: {path} is no model directory, it holds no config.json")
         output = Path(self.train.output_dir)
         if output.exists() and not output.is_dir():

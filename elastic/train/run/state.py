@@ -191,6 +191,6 @@ class RunState:
         if self._accelerator.is_main_process:
             self.lock.check()
             check_space(target, weight_bytes(self._optimizer))
-            write_directory(target, self._weights.write)
+            write_directory(target, self._weights.write_final)
         self._accelerator.wait_for_everyone()
         return target

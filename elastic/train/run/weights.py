@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+from elastic.models.adapter import has_adapter
+from elastic.models.adapter_files import fingerprint_of, read_adapter, write_adapter
+from elastic.models.adapter_merge import merged_copy
 from elastic.models.quiet import quiet_transformers
 
 
@@ -25,6 +28,10 @@ class Weights:
             self._model.save_pretrained(directory)
         self._tokenizer.save_pretrained(directory)
 
+    def write_final(self, directory: Path) -> None:
+        """Writes the directory of a finished run."""
+        self.write(directory)
+
     def read(self, directory: Path) -> None:
         """Loads what `write` wrote into the model.
 
@@ -36,3 +43,43 @@ class Weights:
         with quiet_transformers():
             saved = type(self._model).from_pretrained(directory, dtype=widest)
         self._model.load_state_dict(saved.state_dict())
+
+
+class AdapterWeights(Weights):
+    """The adapter alone: what a checkpoint holds of a model whose base is not trained.
+
+    Args:
+        model: a `PeftModel`, not wrapped, in its state at the start.
+        tokenizer: saved beside it.
+        merge: whether the final directory holds the merged model.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, merge: bool) -> None:
+        super().__init__(model, tokenizer)
+        self._merge = merge
+        self._base = fingerprint_of(model)
+
+    def write(self, directory: Path) -> None:
+        """Writes an adapter's directory, see `elastic.models.adapter_files`."""
+        write_adapter(self._model, directory, self._base)
+        self._tokenizer.save_pretrained(directory)
+
+    def write_final(self, directory: Path) -> None:
+        """Writes the adapter, or a Hugging Face directory of the merged model."""
+        if self._merge:
+            Weights(merged_copy(self._model), self._tokenizer).write(directory)
+        else:
+            self.write(directory)
+
+    def read(self, directory: Path) -> None:
+        """Loads what `write` wrote into the adapter.
+
+        Raises:
+            ValueError: an adapter of another base, or of another shape.
+        """
+        read_adapter(self._model, directory)
+
+
+def weights_of(model: Any, tokenizer: Any, merge: bool) -> Weights:
+    """Of a trained model: `AdapterWeights` where it has an adapter."""
+    return AdapterWeights(model, tokenizer, merge) if has_adapter(model) else Weights(model, tokenizer)
