@@ -64,6 +64,7 @@ PLAIN_IDLE = {
         "engine_low": 0.5,
         "engine_high": 0.7,
     },
+    "adapter": {"alpha": 8, "use_rslora": True, "target_modules": ["q_proj"], "dtype": "bfloat16"},
     "optim": {"final_lr": 0.5, "decay_ratio": 0.3, "momentum": 0.4},
     "eval": {
         "source": "tiny",
@@ -130,7 +131,7 @@ def test_what_is_said_to_do_nothing_does_nothing_and_is_said_once(tmp_path, base
 
 def test_every_rule_has_been_seen_at_work():
     seen = keys(PLAIN_IDLE) | keys(OTHER_IDLE) | {"data.seed", "data.system", "optim.warmup_updates"}
-    seen |= {"rollout.attention", "rollout.compile"}  # of other engines
+    seen |= {"rollout.attention", "rollout.compile", "adapter.rollouts"}  # of other engines
     assert {key for rule in RULES for key in rule.keys if not key.startswith("eval.")} <= seen
 
 
