@@ -43,7 +43,7 @@ def _one(config: OptimConfig, name: str, groups: list[dict[str, Any]]) -> Optimi
     make = optimizer_class(name, options)
     try:
         optimizer: Any = make([dict(group) for group in groups], **config.arguments(name))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"optim.options: '{name}' cannot be made: {error}") from error
     kept = getattr(optimizer, "param_groups", [])
     if [_settings(group) for group in kept] != [_settings(group) for group in groups]:
