@@ -6,22 +6,17 @@ call theirs. Any other is a `elastic.rewards.RewardFunction`: (graded response, 
 has examples.
 """
 
-import difflib
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
-from functools import partial, reduce
-from pathlib import Path
-from types import ModuleType
+from functools import partial
 from typing import Any, Literal, NamedTuple
+
+from elastic.data.import_path import load_name
 
 Kind = Literal["response", "sample", "batch"]
 
 LISTS = ("prompts", "completions", "completion_ids", "samples")
 ANSWER = "answer"  # every problem has one; a kept column of this name comes first
-_MODULE_PREFIX = "elastic_reward_file_"
 
 
 class Asked(NamedTuple):
@@ -43,12 +38,6 @@ class Asked(NamedTuple):
     optional: tuple[str, ...] = ()
     everything: bool = False
     is_async: bool = False
-
-
-def is_path(text: str) -> bool:
-    """Whether a text has the form ``package.module:function`` or ``file.py:function``."""
-    module, colon, function = text.rpartition(":")
-    return bool(colon and module and function)
 
 
 def called(text: str) -> str:
@@ -73,17 +62,7 @@ def load_function(path: str) -> Callable[..., Any]:
         ValueError: no such file or module, an error while it is imported, no such name in it, or a thing
             that cannot be called.
     """
-    where, _, name = path.rpartition(":")
-    try:
-        module = _file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:  # of the module's own code, so of any kind
-        raise ValueError(f"'{path}': {where} cannot be imported: {error!r}") from error
-    try:
-        function = reduce(getattr, name.split("."), module)
-    except AttributeError:
-        near = difflib.get_close_matches(name, [known for known in vars(module) if known[0] != "_"], n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"'{path}': {where} has no '{name}'{hint}") from None
+    function = load_name(path)
     if isinstance(function, type) or not callable(function):
         raise ValueError(f"'{path}': expected a function, got {function!r}")
     return function
@@ -130,24 +109,3 @@ def asked_by(function: Callable[..., Any], name: str) -> Asked:
     if is_async:
         raise ValueError(f"'{name}': an async function asks for sample, or for some of {', '.join(LISTS)}")
     return Asked("response")
-
-
-def _file(path: Path) -> ModuleType:
-    """The module of a file, which is run once however many of its functions are named."""
-    path = path.expanduser().resolve()
-    name = _MODULE_PREFIX + str(path)
-    if name in sys.modules:
-        return sys.modules[name]
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # as import does, for dataclasses and the like in it
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

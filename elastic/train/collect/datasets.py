@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from elastic.data import NAMED_SETS, SETS, Problem, load
 from elastic.data.columns import kept_name
-from elastic.rewards.functions import is_path
+from elastic.data.import_path import is_path
 from elastic.train.config import TrainConfig
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from elastic.data.filters import Filters
+from elastic.data.import_path import is_path
 from elastic.data.loading import NAMED_SETS
-from elastic.rewards.functions import is_path
 from elastic.train.config.loop import EvalConfig
 from elastic.train.config.optimizers import HYPERPARAMETERS, reads
 from elastic.train.config.schema import Section

@@ -25,8 +25,8 @@ class OptimConfig(Section):
         name: ``adamw``, ``sgd``, ``adafactor`` (without a first moment), ``muon`` (for the layers' matrices;
             AdamW for embeddings, head and vectors); through bitsandbytes ``adamw_8bit``,
             ``paged_adamw_8bit``, ``paged_adamw_32bit``, ``lion_32bit``, ``lion_8bit``, ``paged_lion_8bit``;
-            or ``package.module:name``, a class or function of yours that gets parameter groups, ``lr`` and
-            the options.
+            or ``package.module:name`` or ``file.py:name``, a class or function of yours that gets parameter
+            groups, ``lr`` and the options.
         options: [name, value] pairs: further arguments of the optimizer's constructor.
         lr: peak learning rate.
         schedule: after the warm-up: ``constant``; ``linear`` or ``cosine`` down to ``final_lr``;

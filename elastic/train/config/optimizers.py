@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from elastic.train.config.import_path import imported
+from elastic.data.import_path import is_path, load_name
 
 # Keys with hyperparameters that not every optimizer has -> the constructor's argument.
 HYPERPARAMETERS = {"beta1": "betas", "beta2": "betas", "eps": "eps", "momentum": "momentum"}
@@ -57,13 +57,13 @@ OPTIMIZERS = {
 
 def check_name(name: str) -> None:
     """Raises ValueError where `name` is neither known nor an import path."""
-    if name in OPTIMIZERS or ":" in name:
+    if name in OPTIMIZERS or is_path(name):
         return
     near = difflib.get_close_matches(name, OPTIMIZERS, n=2)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(
         f"optim.name: unknown optimizer '{name}'{hint} (known: {', '.join(OPTIMIZERS)}; a class or function "
-        "of yours is named 'package.module:name')"
+        "of yours is named 'package.module:name' or 'file.py:name')"
     )
 
 
@@ -101,7 +101,10 @@ def optimizer_class(name: str, options: Collection[str]) -> Callable[..., Any]:
             f"optim.name: '{name}' needs bitsandbytes; install it with: pip install 'elastic[bitsandbytes]'",
             name="bitsandbytes",
         )
-    make: Callable[..., Any] = imported(path, "optim.name")
+    try:
+        make: Callable[..., Any] = load_name(path)
+    except ValueError as error:
+        raise ValueError(f"optim.name: {error}") from error
     if not callable(make):
         raise ValueError(f"optim.name: '{name}' is {make!r}, which cannot be called")
     parameters = inspect.signature(make).parameters

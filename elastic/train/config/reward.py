@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from elastic.data.import_path import is_path
 from elastic.rewards.code import Rules, code_grader
 from elastic.rewards.code.reward import CodeGrader
-from elastic.rewards.functions import ANSWER, asked_by, called, is_path, load_function
+from elastic.rewards.functions import ANSWER, asked_by, called, load_function
 from elastic.rewards.stated import Boxes
 from elastic.train.config.schema import Section, limited
 
