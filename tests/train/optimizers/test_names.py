@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(changes: dict[str, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": f"{__name__}:drops_groups"}, "must be an optimizer that keeps the 1 parameter groups"),
+        ({"name": f"{__name__}:drops_groups"}, "must be an optimizer that keeps the 2 parameter groups"),
         ({"name": f"{__name__}:makes_nothing"}, "must be an optimizer .* made NoneType with 0"),
         ({"name": f"{__name__}:has_no_decay", "weight_decay": 0.1}, "optim.weight_decay: must be 0 with"),
         (
