@@ -122,7 +122,7 @@ class Trainer:
             recompute_activations(model, Offload() if config.model.offload_activations else None)
         optimizer = build_optimizer(model, config.optim)
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        self._settings = settings_of(self.optimizer)
+        self._settings = settings_of(self.optimizer, config.optim)
         self.model = model
         self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
         collector = AnytimeCollector if config.budget.cuts else Collector

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 # What the files of a checkpoint hold: another value would not fit them.
-FIXED = ("model.path", "optim.name", "optim.frozen")
+FIXED = ("model.path", "optim.name", "optim.groups", "optim.frozen")
 
 
 def check_consent(allowed: Sequence[str], config: Any) -> None:

@@ -2,13 +2,20 @@
 
 from typing import Any
 
+from elastic.train.config.optim import OptimConfig
+from elastic.train.config.optimizers import HYPERPARAMETERS
+
 Settings = list[dict[str, Any]]
 
 
-def settings_of(optimizer: Any) -> Settings:
-    """Rates, decays, betas and the like of each group."""
+def settings_of(optimizer: Any, config: OptimConfig) -> Settings:
+    """Of each group what the configuration gives: rates, decays, betas and the like.
+
+    Some optimizers keep state of their own in their groups, which is none of this.
+    """
+    given = {"lr", "lr_scale", "weight_decay", *HYPERPARAMETERS.values(), *dict(config.options)}
     return [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: value for name, value in group.items() if name in given} for group in optimizer.param_groups
     ]
 
 

@@ -82,9 +82,9 @@ class MasterWeights(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Steps the masters and rounds them to the weights."""
         for group, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
-            inner.update({name: value for name, value in group.items() if name != "params"})
+            _copy_settings(group, inner)
         self._inner.step()
-        self._round()
+        self._changed()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops all gradients."""
@@ -110,17 +110,24 @@ class MasterWeights(Optimizer):
                 self._tensors[index].copy_(values.pop(_MASTER))
         kept = {index: values for index, values in state.items() if values}
         self._inner.load_state_dict({**state_dict, "state": kept})
-        self._round()
+        self._changed()
 
-    def _round(self) -> None:
+    def _changed(self) -> None:
+        """Brings weights and groups to what the inner optimizer has; some keep state in their groups."""
         weights, masters = zip(*self._pairs, strict=True)
         torch._foreach_copy_(weights, masters)
+        for group, inner in zip(self.param_groups, self._inner.param_groups, strict=True):
+            _copy_settings(inner, group)
 
 
 def masters_of(optimizer: Any) -> MasterWeights | None:
     """The `MasterWeights` of an optimizer as `accelerator.prepare` returned it; None where it has none."""
     inner = getattr(optimizer, "optimizer", optimizer)
     return inner if isinstance(inner, MasterWeights) else None
+
+
+def _copy_settings(group: dict[str, Any], to: dict[str, Any]) -> None:
+    to.update({name: value for name, value in group.items() if name != "params"})
 
 
 def _move_gradient(master: Tensor, weight: Tensor) -> None:

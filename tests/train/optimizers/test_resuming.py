@@ -10,7 +10,23 @@ from safetensors.torch import load_file
 from elastic.train.config.optimizers import OPTIMIZERS
 from tests.train.tiny_run import build_config, build_model, run
 
+
+class Shrinking(torch.optim.SGD):
+    """Keeps state in its groups, as Prodigy does: its steps get smaller by the number of those before."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__([{"taken": 0, **group} for group in params], lr=lr)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["taken"] += 1
+            group["lr"] *= 1000 / group["taken"]
+        super().step()
+
+
 BITS = (["min_8bit_size", 64],)  # so that the small matrices have 8-bit states, too
+
+OWN = f"{__name__}:Shrinking"
 
 
 def trained(output: Path, steps: int, dtype: torch.dtype, optim: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -25,9 +41,9 @@ def trained(output: Path, steps: int, dtype: torch.dtype, optim: dict[str, Any])
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        *((name, torch.float32) for name in (*OPTIMIZERS, "torch.optim:RAdam")),
+        *((name, torch.float32) for name in (*OPTIMIZERS, "torch.optim:RAdam", OWN)),
         # Masters are stored alike for all
-        *((name, torch.bfloat16) for name in ("adamw", "muon", "adamw_8bit", "adafactor")),
+        *((name, torch.bfloat16) for name in ("adamw", "muon", "adamw_8bit", "adafactor", OWN)),
     ],
 )
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
