@@ -108,7 +108,7 @@ class Trainer:
             rewards.check_columns("eval", eval_dataset, evaluation=True)
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
-        budgets = BudgetDraw(config.budget, config.train.seed)
+        budgets = BudgetDraw(config.budget, config.train.seed, dataset)
         shapes = shapes_of(model)
         model.to(accelerator.device)
         packs(model)  # refuses, before the first rollout, a model that cannot be trained

@@ -49,6 +49,8 @@ PLAIN_IDLE = {
         "curriculum_steps": 7,
         "curriculum": "exponential",
         "extension": "so",
+        "thinking_column": "think",
+        "solution_column": "solve",
         "cut_weights": [2.0],
         "cut_samples": 3,
     },

@@ -24,6 +24,7 @@ from elastic.train.collect.collector import Collected, Collector
 from elastic.train.collect.cut_experience import Answered, cut_experience
 from elastic.train.collect.groups import GradedGroups
 from elastic.train.collect.rescue import batch_of_failure
+from elastic.train.collect.step_metrics import parts_by_name, step_metrics
 
 
 class AnytimeCollector(Collector):
@@ -49,7 +50,8 @@ class AnytimeCollector(Collector):
         start, config, samples = time.perf_counter(), self._config, self._config.rollout.samples_per_prompt
         problems = [self._order.take(position + number, 1)[0] for number in self._groups]
         lengths = self._prompts.lengths(step, self._groups)
-        answered = self._answer(self._generate(step, self._groups, self._prompts.render(problems, lengths)))
+        prompts, budgets = self._prompts.render(problems, lengths), self._budgets.draw(step, self._groups)
+        answered = self._answer(self._generate(step, self._groups, prompts, budgets))
         generated = time.perf_counter()
         everywhere = problems * len(self._cuts)
         with batch_of_failure(answered.solved, "rollouts", together=self._accelerator):
@@ -66,6 +68,7 @@ class AnytimeCollector(Collector):
             graded.correct,
             rewards.float(),
             graded.parts,
+            [],
             sampled_tokens=answered.sampled_tokens,
             rollout_seconds=generated - start,
             reward_seconds=time.perf_counter() - generated,
@@ -82,9 +85,10 @@ class AnytimeCollector(Collector):
             batch=groups.batch,
             problems=groups.problems,
             rewards=groups.rewards,
-            parts=self._parts(groups),
+            parts=parts_by_name(groups, self._rewards),
             taken=config.rollout.prompts_per_step,
-            metrics=self._metrics(groups, signals) | self._metrics_of_cuts(groups),
+            metrics=step_metrics(groups, signals, self._rewards, self._accelerator)
+            | self._metrics_of_cuts(groups),
             rollout_seconds=groups.rollout_seconds,
             reward_seconds=groups.reward_seconds,
         )

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from elastic import ops
+from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.models.threads import threads_for
 from elastic.rewards import l1_exact, l1_max
 from elastic.rewards.combined import Rewards
 from elastic.rollout import RolloutBatch
-from elastic.rollout.record.measure import measure
 from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import Engine
@@ -28,6 +28,7 @@ from elastic.train.collect.groups import GradedGroups, have_signal, sample_dynam
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.seeds import RandomStream, derive
+from elastic.train.collect.step_metrics import gather, parts_by_name, step_metrics
 from elastic.train.config import TrainConfig
 from elastic.train.config.no_effect import effective
 
@@ -125,7 +126,7 @@ class Collector:
                 rollout.max_batches,
             )
         advantages, signals = self._advantages(groups.rewards, rollout.samples_per_prompt)
-        metrics = self._metrics(groups, signals)
+        metrics = step_metrics(groups, signals, self._rewards, self._accelerator)
         if rollout.dynamic_sampling:
             metrics |= {"sampled_groups": taken, "kept_groups": int(signals.sum())}
         return Collected(
@@ -138,7 +139,7 @@ class Collector:
             batch=groups.batch,
             problems=groups.problems,
             rewards=groups.rewards,
-            parts=self._parts(groups),
+            parts=parts_by_name(groups, self._rewards),
             taken=taken,
             metrics=metrics,
             rollout_seconds=groups.rollout_seconds,
@@ -150,7 +151,11 @@ class Collector:
         start = time.perf_counter()
         problems = [self._order.take(position + number, 1)[0] for number in numbers]
         lengths = self._prompts.lengths(step, numbers)
-        batch = self._generate(step, numbers, self._prompts.render(problems, lengths)) if numbers else None
+        prompts, budgets = (
+            self._prompts.render(problems, lengths),
+            self._budgets.draw(step, numbers, problems),
+        )
+        batch = self._generate(step, numbers, prompts, budgets) if numbers else None
         generated = time.perf_counter()
         with batch_of_failure(batch, "rollouts", together=self._accelerator):
             if batch is None:
@@ -166,13 +171,16 @@ class Collector:
             graded.correct,
             self._rewards.total(parts).float(),
             parts,
+            budgets if self._config.budget.draw != "fixed" else [],
             sampled_tokens=int(batch.lengths.sum()),
             rollout_seconds=generated - start,
             reward_seconds=time.perf_counter() - generated,
             part_seconds=graded.seconds,
         )
 
-    def _generate(self, step: int, numbers: Sequence[int], prompts: Sequence[str]) -> RolloutBatch:
+    def _generate(
+        self, step: int, numbers: Sequence[int], prompts: Sequence[str], budgets: Sequence[Budget]
+    ) -> RolloutBatch:
         rollout = self._config.rollout
         samples = rollout.samples_per_prompt
         rows = [number * samples + sample for number in numbers for sample in range(samples)]
@@ -181,7 +189,7 @@ class Collector:
         with threads_for(self._engine.model, decoded):
             batch = self._engine.generate(
                 prompts,
-                budget=self._budgets.draw(step, numbers),
+                budget=budgets,
                 samples_per_prompt=samples,
                 sampling=self._config.sampling,
                 max_new_tokens=None if bounded else rollout.max_new_tokens,
@@ -203,14 +211,8 @@ class Collector:
         values = [math.nan if c != c else formula(c, lengths[k], n, config.alpha) for c, n, k in rows]
         return torch.tensor(values, dtype=torch.float64)
 
-    def _parts(self, groups: GradedGroups) -> dict[str, Tensor]:
-        """What each reward function gave, by name; nothing where the reward itself says it all."""
-        if self._rewards.plain:
-            return {}
-        return dict(zip(self._rewards.names, groups.parts.unbind(1), strict=True))
-
     def _gather(self, values: Tensor) -> Tensor:
-        return self._accelerator.gather(values.to(self._accelerator.device)).cpu()
+        return gather(self._accelerator, values)
 
     def _advantages(self, rewards: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """Of this process's rows; and, over all processes, [K] bool: whether a group's rewards differ.
@@ -238,49 +240,3 @@ class Collector:
         )
         first = self._groups.start * (rewards.numel() // len(self._groups))
         return advantages[first : first + rewards.numel()], have_signal(everything.view(-1, samples))
-
-    def _metrics(self, groups: GradedGroups, signals: Tensor) -> dict[str, float]:
-        batch, rewards = groups.batch, groups.rewards
-        rows = measure(batch)
-        columns = {
-            "reward": rewards,
-            "accuracy": groups.correct,
-            "thinking_tokens": rows.thinking_tokens,
-            "solution_tokens": rows.solution_tokens,
-            "completion_tokens": rows.tokens,
-            "cut_share": rows.thinking_cut,
-            "stop_share": rows.stopped,
-            "solution_cut_share": rows.solution_cut,
-            "loss_token_share": batch.sampled.sum(1) / rows.tokens.clamp(min=1),
-        }
-        unknown = [int(values.isnan().sum()) for values in (rewards, groups.correct)]
-        counts = [len(batch), *unknown, groups.sampled_tokens]
-        sums = torch.tensor([*(column.double().nansum().item() for column in columns.values()), *counts])
-        *sums, count, skipped, ungraded, tokens = self._accelerator.reduce(
-            sums.to(self._accelerator.device), "sum"
-        ).tolist()
-        of = dict.fromkeys(columns, count) | {"reward": count - skipped, "accuracy": count - ungraded}
-        # Nothing graded has no mean: the metrics file shows null.
-        metrics = {
-            name: value / of[name] if of[name] else math.nan
-            for name, value in zip(columns, sums, strict=True)
-        }
-        if self._rewards.correct is None:
-            del metrics["accuracy"]
-        equal = (~signals).float().mean().item()
-        metrics |= self._metrics_of_parts(groups)
-        return metrics | {"rollout_tokens": tokens, "equal_reward_groups": equal, "skipped_rows": skipped}
-
-    def _metrics_of_parts(self, groups: GradedGroups) -> dict[str, float]:
-        """``reward/NAME/mean`` and the like of each function, unweighted, over all processes."""
-        metrics: dict[str, float] = {}
-        for (name, own), seconds in zip(self._parts(groups).items(), groups.part_seconds, strict=False):
-            values = self._gather(own.float())
-            given = values[~values.isnan()]
-            metrics |= {
-                f"reward/{name}/mean": given.mean().item(),
-                f"reward/{name}/std": given.std().item() if len(given) > 1 else math.nan,
-                f"reward/{name}/none_share": 1 - len(given) / len(values),
-                f"reward/{name}/seconds": self._gather(seconds[None].float()).amax().item(),
-            }
-        return metrics

@@ -24,7 +24,9 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
         seed=data.seed,
         columns=None if generated else dict(data.columns),
         filters=None if generated else data.filters,
-        keep=() if generated else _kept(data.keep_columns, config.reward.columns()),
+        keep=()
+        if generated
+        else _kept(data.keep_columns, [*config.reward.columns(), *config.budget.columns.values()]),
     )
     config.reward.check_tests("data", data.source, (bool(problem.tests) for problem in dataset))
     if not evaluation.every:
@@ -44,9 +46,9 @@ def load_datasets(config: TrainConfig) -> tuple[list[Problem], list[Problem]]:
 
 
 def _kept(named: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """Columns that a configuration names, and those that functions ask for and no named one is called."""
+    """Columns that a configuration names, and those that functions and budgets need besides."""
     names = {kept_name(path) for path in named}
-    return [*named, *(name for name in asked if name not in names)]
+    return [*named, *dict.fromkeys(path for path in asked if kept_name(path) not in names)]
 
 
 def _of_evaluation(config: TrainConfig) -> Sequence[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.rollout import RolloutBatch
 
@@ -20,6 +21,7 @@ class GradedGroups:
         correct: [R] float64 correctness; NaN where the reward function gave None, or none says it.
         rewards: [R] float32, with the length term if there is one; NaN where no function gave a number.
         parts: [R, F] float64, what each of the reward functions gave, unweighted; NaN likewise.
+        budgets: K, one per group; empty where all steps have the same.
         sampled_tokens: tokens generated for these groups and for those that they replaced.
         rollout_seconds: spent generating, likewise.
         reward_seconds: spent grading, likewise.
@@ -31,6 +33,7 @@ class GradedGroups:
     correct: Tensor
     rewards: Tensor
     parts: Tensor
+    budgets: list[Budget]
     sampled_tokens: int
     rollout_seconds: float
     reward_seconds: float
@@ -47,6 +50,7 @@ class GradedGroups:
             correct=self.correct[rows],
             rewards=self.rewards[rows],
             parts=self.parts[rows],
+            budgets=self.budgets[index : index + 1],
         )
 
 
@@ -111,6 +115,7 @@ def sample_dynamically(
         correct=torch.cat([group.correct for group in chosen]),
         rewards=torch.cat([group.rewards for group in chosen]),
         parts=torch.cat([group.parts for group in chosen]),
+        budgets=[budget for group in chosen for budget in group.budgets],
         sampled_tokens=sum(part.sampled_tokens for part in parts),
         rollout_seconds=sum(part.rollout_seconds for part in parts),
         reward_seconds=sum(part.reward_seconds for part in parts),

@@ -28,7 +28,8 @@ class BudgetConfig(Section):
         grace: tokens past ``thinking`` in which a boundary token is waited for.
         boundary: texts a boundary token ends in; absent for newline and sentence ends.
         draw: ``fixed``; ``random``: each group's budgets uniform in [``*_low``, budget]; ``curriculum``:
-            from ``*_start``, above or below it, to the budget over ``curriculum_steps``.
+            from ``*_start``, above or below it, to the budget over ``curriculum_steps``; ``problem``: each
+            problem's own, from columns of the data.
         thinking_low: least thinking budget of ``random``.
         solution_low: least solution budget of ``random``; absent for always the full one.
         thinking_start: first thinking budget of ``curriculum``.
@@ -36,6 +37,9 @@ class BudgetConfig(Section):
         curriculum_steps: steps until the budget itself is reached.
         curriculum: how ``curriculum`` gets there: ``linear``, or ``exponential``, by one factor a step
             (arXiv 2508.08940 multiplies its budget by one factor every few steps).
+        thinking_column: column of ``problem``'s thinking budgets, whole numbers up to ``thinking``, or its
+            dotted path; absent for always the full one.
+        solution_column: column of its solution budgets, up to ``solution``; likewise.
         cuts: thinking budgets at which each thought is cut, increasing, at most ``thinking``, which is by
             default the last one; absent for whole rollouts. Thoughts go on to the last cut
             (`elastic.train.collect.anytime`, arXiv 2505.13438).
@@ -59,20 +63,24 @@ class BudgetConfig(Section):
     notices: tuple[tuple[int, str], ...] = ()
     grace: int = limited(0, low=0)
     boundary: tuple[str, ...] | None = None
-    draw: Literal["fixed", "random", "curriculum"] = "fixed"
+    draw: Literal["fixed", "random", "curriculum", "problem"] = "fixed"
     thinking_low: int = limited(0, low=0)
     solution_low: int | None = limited(None, low=1)
     thinking_start: int | None = limited(None, low=0)
     solution_start: int | None = limited(None, low=1)
     curriculum_steps: int | None = limited(None, low=1)
     curriculum: Literal["linear", "exponential"] = "linear"
+    thinking_column: str | None = None
+    solution_column: str | None = None
     cuts: tuple[int, ...] | None = limited(None, low=0)
     cut_weights: tuple[float, ...] | None = limited(None, low=0)
     cut_samples: int = limited(1, low=1)
 
     def check(self) -> None:
         self._check_cuts()
-        if self.draw == "fixed":
+        if self.draw == "problem":
+            self._check_columns()
+        if self.draw in ("fixed", "problem"):
             return
         if isinstance(self.thinking, str):
             raise ValueError(f"budget.draw: '{self.draw}' needs a finite budget.thinking, got 'unlimited'")
@@ -98,6 +106,21 @@ class BudgetConfig(Section):
                     "budget.curriculum: 'exponential' needs budget.thinking and budget.thinking_start of at "
                     f"least 1, got {self.thinking} and {self.thinking_start}: no factor leads from or to 0"
                 )
+
+    def _check_columns(self) -> None:
+        if not self.columns:
+            raise ValueError(
+                "budget.thinking_column: budget.draw = 'problem' needs it, or budget.solution_column"
+            )
+        for name in self.columns:
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"budget.{name}_column: needs a finite budget.{name}, got 'unlimited'")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """``thinking`` and ``solution``, each with its column; empty unless problems have budgets."""
+        named = {"thinking": self.thinking_column, "solution": self.solution_column}
+        return {name: column for name, column in named.items() if column and self.draw == "problem"}
 
     def _check_cuts(self) -> None:
         cuts, weights = self.cuts, self.cut_weights
@@ -159,11 +182,13 @@ class BudgetConfig(Section):
     def bounds(self) -> tuple[Budget, Budget]:
         """The smallest and the largest budget that `draw` gives, each in both phases.
 
+        What problems have is not known here: their largest stands for all (`elastic.train.collect.budgets`).
+
         Raises:
             ValueError: one of them is impossible (SPEC R14, R17).
         """
         final = self.budget()
-        if self.draw == "fixed":
+        if self.draw in ("fixed", "problem"):
             return final, final
         random = self.draw == "random"
         thinking = [final.thinking, self.thinking_low if random else self.thinking_start]

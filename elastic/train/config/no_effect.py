@@ -116,6 +116,11 @@ RULES = (
         "only budget.draw = 'curriculum' reads it",
     ),
     Rule(
+        ("budget.thinking_column", "budget.solution_column"),
+        lambda c: c.budget.draw != "problem",
+        "only budget.draw = 'problem' reads it",
+    ),
+    Rule(
         ("budget.cut_weights", "budget.cut_samples"),
         lambda c: c.budget.cuts is None,
         "only budget.cuts reads it",

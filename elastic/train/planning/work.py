@@ -78,7 +78,7 @@ def work_of(
     Raises:
         ValueError: prompts, budgets and model do not go together, as in a `Trainer`.
     """
-    rollout, budgets = config.rollout, BudgetDraw(config.budget, config.train.seed)
+    rollout, budgets = config.rollout, BudgetDraw(config.budget, config.train.seed, training)
     calls = _Calls(config, outline)
     ids = calls.encode(training, Prompts.of_training)
     step = calls.of(ids, budgets.largest, rollout.prompts_per_step, rollout.samples_per_prompt)
@@ -93,7 +93,7 @@ def work_of(
         problems=len(training),
         longest_prompt=max(map(len, ids), default=0),
         mean_prompt=sum(map(len, ids)) / max(len(ids), 1),
-        step_tokens=_drawn_share(config, budgets) * sum(step.most)
+        step_tokens=_drawn_share(config, budgets, training) * sum(step.most)
         + _behind_further_cuts(config) * len(step.most),
         evaluations=_evaluations(config),
         step=step,
@@ -145,14 +145,17 @@ class _Calls:
         return Call(Needs.of([0] * rows, most, [budget.max_sampled is not None] * rows), most)
 
 
-def _drawn_share(config: TrainConfig, budgets: BudgetDraw) -> float:
+def _drawn_share(config: TrainConfig, budgets: BudgetDraw, problems: Sequence[Problem]) -> float:
     """What the run's budgets allow on average, as a share of the largest."""
     largest = budgets.largest.max_sampled
     if config.budget.draw == "fixed" or not largest:
         return 1.0
-    groups = range(config.rollout.prompts_per_step)
-    drawn = [b.max_sampled or 0 for step in range(config.train.steps) for b in budgets.draw(step, groups)]
-    return sum(drawn) / len(drawn) / largest
+    if config.budget.draw == "problem":  # every problem comes equally often
+        drawn = budgets.draw(0, range(len(problems)), problems) or [budgets.largest]
+    else:
+        groups = range(config.rollout.prompts_per_step)
+        drawn = [budget for step in range(config.train.steps) for budget in budgets.draw(step, groups)]
+    return sum(budget.max_sampled or 0 for budget in drawn) / len(drawn) / largest
 
 
 def _behind_further_cuts(config: TrainConfig) -> int:

@@ -55,6 +55,8 @@ def _curves(item: Training, hidden: bool) -> list[dict[str, Any]]:
 
 def _title(metric: str) -> tuple[str, str] | None:
     """Title and unit; None for a metric that the report leaves out."""
+    if metric.startswith("reward/") and metric.endswith("/mean"):  # as in reward/brevity/mean
+        return f"reward of {metric.split('/')[1]}", ""
     if not metric.startswith("eval/"):
         return _METRICS.get(metric)
     _, budget, name = metric.split("/")  # as in eval/t40_s64/accuracy
