@@ -90,6 +90,12 @@ class Rewards:
         """Which function's part is the correctness; None where that is not rewarded."""
         return self._functions.index(self.correct) if self.correct in self._functions else None
 
+    @property
+    def _all(self) -> list[Function]:
+        """What is rewarded, in order, and behind it what is only measured."""
+        unpaid = [] if self.correct is None or self.paid is not None else [self.correct]
+        return [*self._functions, *unpaid]
+
     def check_columns(self, table: str, problems: Sequence[Problem], *, evaluation: bool = False) -> None:
         """Checks that problems have the columns that functions ask for.
 
@@ -101,11 +107,11 @@ class Rewards:
         Raises:
             ValueError: names function, column and problem.
         """
-        functions = self._functions if not evaluation else []
-        for function in {*functions, *filter(None, [self.correct])}:
-            for name in set(function.asked.columns) - {ANSWER}:
+        functions = [function for function in self._all if not evaluation or function == self.correct]
+        for function in functions:
+            for name in function.asked.columns:
                 lacking = next((problem for problem in problems if name not in problem.columns), None)
-                if lacking is not None:
+                if lacking is not None and name != ANSWER:
                     raise ValueError(
                         f"reward function '{function.name}' asks for '{name}', but problem '{lacking.id}' of "
                         f"{table}.source has no such column; it has {sorted(lacking.columns) or 'none'}"
@@ -125,9 +131,7 @@ class Rewards:
                 as it is.
             ValueError: a function gave something else than finite numbers and None, one for each row.
         """
-        functions = [*self._functions]
-        if self.correct is not None and self.paid is None:
-            functions.append(self.correct)
+        functions = self._all
         given = self._given(functions, batch, problems)
         parts = torch.stack([_tensor(own.values) for own in given[: len(self.names)]], 1)
         correct = torch.full((len(batch),), math.nan, dtype=torch.float64)

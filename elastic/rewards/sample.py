@@ -1,6 +1,7 @@
 """One completion as a reward function sees it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,10 +11,13 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 
 
+@dataclass(eq=False)
 class Sample:
     """A row of a rollout with its problem. Texts are decoded when they are first asked for.
 
     Attributes:
+        batch: the rollout record, on the CPU, for whatever else is in it.
+        row: of this sample in `batch`.
         problem: with its ``answer``, ``tests`` and ``id``.
         group: all samples of this prompt, this one included.
         thinking_tokens: sampled thinking tokens.
@@ -21,21 +25,17 @@ class Sample:
         answered: whether the row came to its solution.
         thinking_cut: whether the thought was ended from outside.
         solution_cut: whether a limit ended the row in its solution.
-        batch: the rollout record, on the CPU, for whatever else is in it.
-        row: of this sample in `batch`.
     """
 
+    batch: RolloutBatch = field(repr=False)
+    row: int
     problem: Problem
-    group: list["Sample"]
+    group: list["Sample"] = field(repr=False)
     thinking_tokens: int
     solution_tokens: int
     answered: bool
     thinking_cut: bool
     solution_cut: bool
-
-    def __init__(self, batch: RolloutBatch, row: int, **facts: Any) -> None:
-        self.batch, self.row = batch, row
-        vars(self).update(facts)
 
     @property
     def answer(self) -> str:
@@ -97,6 +97,6 @@ def samples_of(batch: RolloutBatch, problems: Sequence[Problem]) -> list[Sample]
     samples = []
     for row, (prompt, *facts) in enumerate(zip(batch.prompt_index.tolist(), *columns, strict=True)):
         own = dict(zip(names, facts, strict=True))
-        samples.append(Sample(batch, row, problem=problems[prompt], group=groups[prompt], **own))
+        samples.append(Sample(batch, row, problems[prompt], groups[prompt], **own))
         groups[prompt].append(samples[-1])
     return samples

@@ -19,11 +19,16 @@ def fork(output, rank, port, make=shared_out, **options):
     )
 
 
+async def spent(sample):
+    """A second reward, which leaves some rows out."""
+    return None if sample.completion_ids[0] % 3 == 0 else sample.thinking_tokens / 10
+
+
 def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):
-    port = free_port()
-    children = [fork(tmp_path / "two", rank, port) for rank in range(2)]
+    port, rewards = free_port(), [nines, spent]
+    children = [fork(tmp_path / "two", rank, port, reward=rewards) for rank in range(2)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
-    run(shared_out(tmp_path / "one"), eval_dataset=problems(4, split="test"))
+    run(shared_out(tmp_path / "one"), eval_dataset=problems(4, split="test"), reward=rewards)
     one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-6, msg=name)
@@ -35,6 +40,11 @@ def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):
         for key in left.keys() & {
             "step",
             "reward",
+            "reward/nines/mean",
+            "reward/spent/mean",
+            "reward/spent/std",
+            "reward/spent/none_share",
+            "thinking_budget",
             "thinking_tokens",
             "cut_share",
             "sampled_groups",

@@ -90,6 +90,7 @@ def shared_out(output: Path) -> TrainConfig:
         output,
         train={"steps": 3, "save_every": 2, "accumulation_steps": 2},
         loss={"advantage": "batch"},
+        reward={"name": "tests.train.tiny_run:nines"},
         optim={"lr": 1e-2, "eps": 1e-4},
         budget={"draw": "random", "thinking_low": 2},
         rollout={"dynamic_sampling": True},
