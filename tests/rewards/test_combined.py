@@ -2,13 +2,14 @@
 
 import asyncio
 import math
+import re
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from trl.rewards import accuracy_reward, get_soft_overlong_punishment
 
-from elastic.data import Problem
 from elastic.models import tiny
 from elastic.rewards.combined import Rewards
 from elastic.rewards.length import soft_overlong
@@ -208,13 +209,23 @@ def test_tensors_arrays_and_truths_are_numbers(batch):
     assert found == [[0.5, 1.0, 2.0, 3.0], [0.0, 0.0, 1.0, 1.0]]
 
 
+class Boxing:
+    """A tokenizer whose answers stand in boxes, where TRL's function looks for them."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def decode(self, ids, **options):
+        return re.sub(r"answer is (\d)", r"\\boxed{\1}", self.tokenizer.decode(ids, **options))
+
+
 def test_functions_written_for_trl_run_unchanged(batch):
     """TRL 1.16's own ones; chats as its conversational data has them."""
-    problems = [Problem(p.prompt, p.answer, p.id, columns={"solution": f"${p.answer}$"}) for p in PROBLEMS]
-    rewards = Rewards({"right": accuracy_reward}, messages=True)
-    right = rewards.grade(batch, problems).parts.T.tolist()[0]
-    assert len(right) == 4
-    assert set(right) <= {0.0, 1.0}
+    right = Rewards({"accuracy_reward": accuracy_reward}, messages=True)
+    boxed = replace(batch, tokenizer=Boxing(batch.tokenizer))
+    for solutions, expected in ((["$2$", "$3$"], [1.0, 1.0]), (["$2$", "$7$"], [1.0, 0.0])):
+        problems = [replace(p, columns={"solution": s}) for p, s in zip(PROBLEMS, solutions, strict=True)]
+        assert right.grade(boxed, problems).parts[::2, 0].tolist() == expected
     punished = parts(batch, get_soft_overlong_punishment(max_completion_len=9, soft_punish_cache=4))[0]
     assert punished == [-0.25, -1.0, -0.25, -0.25] == [soft_overlong(n, 9, 4) for n in (6, 9, 6, 6)]
 
