@@ -3,7 +3,8 @@
 Each is built small, with random weights large enough that attention matters, and taken through what a run
 does first: an engine is built on it, which proves decoding or refuses, and `packs` says how its rows train or
 refuses too. Then both answers are held to the model's plain forward: greedy rows of different lengths decoded
-together, and the gradient of packed or padded rows. The table stands in docs/models.md.
+together, and the gradient of packed or padded rows. Where both are there, a first update's policy is held to
+the one that drew its tokens (`bench.exactness`). The table stands in docs/models.md.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from bench import exactness
 from elastic import Budget, RolloutEngine, Sampling
 from elastic.models.tiny.vocabulary import SPECIAL, build_tokenizer
 from elastic.train.update.attention import tree_attention_of
@@ -146,8 +148,13 @@ def _settable(config: Any, key: str) -> bool:
     return hasattr(config, key) and not (isinstance(of_class, property) and of_class.fset is None)
 
 
-def outcome(name: str) -> Outcome:
-    """Takes one architecture through all of it."""
+def outcome(name: str, precisions: Iterable[str] = ("float32",)) -> Outcome:
+    """Takes one architecture through all of it.
+
+    Args:
+        name: of the architecture.
+        precisions: of `exactness.PRECISIONS`, those in which updates are held to rollouts.
+    """
     model = build(name, WINDOW)
     wrong = []
     rollouts = "yes"
@@ -168,7 +175,24 @@ def outcome(name: str) -> Outcome:
     padded = [str(one.message) for one in said if "rows are padded" in str(one.message)]
     if (error := gradient_error(model)) > MOST_GRADIENT_ERROR:
         wrong.append(f"gradient off by {error:.2g}")
+    if rollouts == "yes":
+        wrong += [found for precision in precisions if (found := inexact(name, precision))]
     return Outcome(name, rollouts, f"padded: {short(padded[0])}" if padded else "packed", "; ".join(wrong))
+
+
+def inexact(name: str, precision: str) -> str:
+    """How a first update's policy differs from the one that drew its tokens; empty for rounding alone."""
+    found = []
+    for sampling in exactness.SAMPLINGS:
+        model = build(name, exactness.WINDOW)
+        try:
+            metrics = exactness.first_update(model, exactness.PRECISIONS[precision], sampling)
+        except ValueError as error:
+            if name in exactness.NOT_IN_16_BITS and precision != "float32":
+                return ""
+            return f"{precision}: refused: {short(str(error))}"
+        found.append(exactness.wrong(name, precision, metrics))
+    return "; ".join(filter(None, found))
 
 
 def short(message: str) -> str:
@@ -271,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     found = []
     for name in args.names or names():
-        found.append(outcome(name))
+        found.append(outcome(name, exactness.PRECISIONS))
         print(f"{name}: rollouts {found[-1].rollouts}; training {found[-1].training}", flush=True)
     if wrong := [f"{one.name}: {one.wrong}" for one in found if one.wrong]:
         sys.exit("\n".join(["let through, and wrong:", *wrong]))
