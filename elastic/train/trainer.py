@@ -25,6 +25,7 @@ from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
+from elastic.train.run import gpu_memory
 from elastic.train.run.accelerator import build_accelerator, check_precision
 from elastic.train.run.adapter import with_adapter
 from elastic.train.run.best import Best, check_best
@@ -208,7 +209,7 @@ class Trainer:
                 log.close()
 
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
-        if log is not None:
+        if log is not None and (self.accelerator.device.type != "cpu" or self.config.train.attention != "auto"):
             log.say(f"attention of updates: {self._attention}")
         if not progress.evaluated or (progress.step == 0 and self.config.eval.at_start):
             progress = self._evaluate(progress, log)
@@ -224,6 +225,7 @@ class Trainer:
         return progress
 
     def _step(self, progress: Progress, log: MetricsLog | None) -> tuple[Progress, bool]:
+        gpu_memory.forget_peak(self.accelerator.device)
         start = time.perf_counter()
         self._standing.at(progress)
         self._refresh_engine()
@@ -250,6 +252,7 @@ class Trainer:
             "seconds_rollout": collected.rollout_seconds,
             "seconds_reward": collected.reward_seconds,
             "seconds_update": done - updating,
+            **gpu_memory.peak(self.accelerator.device),
         }
         if log is not None:
             log.step(record)

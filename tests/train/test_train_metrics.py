@@ -15,6 +15,7 @@ STEP_KEYS = {
     *("loss", "clip_fraction", "kl", "entropy", "grad_norm", "lr", "epoch", "rollout_tokens"),
     *("skipped_rows", "clip_low_fraction", "clip_high_fraction", "ratio_mean", "update_kl"),
     *("mismatch_mean", "mismatch_abs", "mismatch_p99", "mismatch_max", "mismatch_kl"),
+    *("completion_tokens_min", "completion_tokens_p95", "completion_tokens_max", "reward_std"),
     *("tokens_per_second", "seconds", "seconds_rollout", "seconds_reward", "seconds_update"),
 }
 

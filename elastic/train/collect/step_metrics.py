@@ -9,6 +9,7 @@ from torch import Tensor
 from elastic.rewards.combined import Rewards
 from elastic.rollout.record.measure import measure
 from elastic.train.collect.groups import GradedGroups
+from elastic.train.collect.spread import spread
 
 
 def gather(accelerator: Any, values: Tensor) -> Tensor:
@@ -50,6 +51,8 @@ def step_metrics(
     }
     if rewards.correct is None:
         del metrics["accuracy"]
+    both = gather(accelerator, torch.stack([rows.tokens.float(), groups.rewards.float()], 1))
+    metrics |= spread(both[:, 0].long(), both[:, 1], len(batch) // len(groups.problems))
     equal = (~signals).float().mean().item()
     metrics |= _of_parts(groups, rewards, accelerator) | _of_budgets(groups, accelerator)
     return metrics | {"rollout_tokens": tokens, "equal_reward_groups": equal, "skipped_rows": skipped}

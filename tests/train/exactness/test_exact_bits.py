@@ -7,6 +7,7 @@ step's tokens of exp(d) - 1 - d are 0 only where every log ratio is: its terms a
 import pytest
 import torch
 
+from tests.train.adapters.runs import adapted
 from tests.train.tiny_run import build_config, build_model, lines, run
 
 STILL = {"lr": 1e-30}
@@ -74,3 +75,32 @@ def test_sixteen_bit_weights_with_masters_are_the_policy_that_drew(tmp_path, own
     (record,) = lines(tmp_path / "metrics.jsonl")
     assert (record["ratio_mean"], record["update_kl"], record["kl"]) == (1.0, 0.0, 0.0)
     assert 0 < record["mismatch_max"] < 0.2
+
+
+ADAPTER = {"rank": 4, "alpha": 8}
+LINEAR_LOSS = {"old_logprobs": "recompute", "kl_coef": 0.1}
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("rollouts", ["adapter", "merged"])
+def test_an_adapter_that_adds_nothing_yet_is_its_base(tmp_path, own_accelerate_state, precision, rollouts):
+    train = {"mixed_precision": precision, "minibatches": 2}
+    adapter = ADAPTER | {"rollouts": rollouts}
+    for record in records(tmp_path, train=train, adapter=adapter, loss=LINEAR_LOSS):
+        assert (record["ratio_mean"], record["update_kl"], record["kl"]) == (1.0, 0.0, 0.0)
+        assert 0 < record["mismatch_max"] < (2e-5 if precision == "no" else 0.2)
+
+
+@pytest.mark.parametrize("rollouts", ["adapter", "merged"])
+def test_an_adapter_that_was_trained_before_is_its_own_reference(tmp_path, rollouts):
+    config = build_config(
+        tmp_path,
+        train={"steps": 1, "minibatches": 2},
+        optim=STILL,
+        adapter={"rollouts": rollouts},
+        loss=LINEAR_LOSS,
+    )
+    run(config, model=adapted(build_model(initializer_range=0.3), fill=0.2))
+    (record,) = lines(tmp_path / "metrics.jsonl")
+    assert (record["ratio_mean"], record["update_kl"], record["kl"]) == (1.0, 0.0, 0.0)
+    assert 0 < record["mismatch_max"] < 2e-5
