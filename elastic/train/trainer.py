@@ -209,7 +209,7 @@ class Trainer:
                 log.close()
 
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
-        if log is not None and (self.accelerator.device.type != "cpu" or self.config.train.attention != "auto"):
+        if log is not None:
             log.say(f"attention of updates: {self._attention}")
         if not progress.evaluated or (progress.step == 0 and self.config.eval.at_start):
             progress = self._evaluate(progress, log)

@@ -64,6 +64,7 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
 def test_console_tells_every_second_step_and_the_last_in_one_line_each(tmp_path, capsys):
     run(build_config(tmp_path, logging={"console_every": 2}))
     err = capsys.readouterr().err.splitlines()
+    assert err.pop(0).startswith("attention of updates: ")
     assert [line.split("  ")[0] for line in err[:2]] == ["step 2/3", "step 3/3"]
     assert err[2:] == [f"the trained model is in {tmp_path / 'final'}"]
     assert "reward" in err[0]
