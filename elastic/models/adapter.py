@@ -131,9 +131,9 @@ def wrap(model: Any, config: Any, seed: int = 0) -> Any:
 
     modes = [(module, module.training) for module in model.modules()]
     config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # peft draws on the CPU
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, for a name that peft uses
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         adapted: Any = get_peft_model(model, config)
     adapted.train(model.training)
     for module, mode in modes:

@@ -270,6 +270,11 @@ class TrainConfig(Section):
         if output.exists() and not output.is_dir():
             raise ValueError(f"train.output_dir: {output} is a file")
 
+    @property
+    def rollouts_merged(self) -> bool:
+        """Whether rollouts run with an adapter merged into the weights."""
+        return self.adapter.rollouts == "merged" or self.rollout.engine == "vllm"
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values; absent keys are left out."""
         return to_dict(self)

@@ -27,8 +27,9 @@ class Memory:
         weights: of the trained model, buffers included.
         gradients: of its trained parameters; float32 where these have 16 bits.
         optimizer: its state, with the float32 masters of 16-bit weights.
-        reference: the frozen starting model; 0 without a KL.
-        rollout_copy: the 16-bit copy that rollouts run on; 0 without mixed precision.
+        reference: the frozen starting model; 0 without a KL, and with an adapter.
+        rollout_copy: what the model that rollouts run on does not share with the trained one: a 16-bit copy
+            in mixed precision, merged weights with ``adapter.rollouts``; else 0.
         kv_cache: of the rollouts of a step, as they begin.
         kv_cache_evaluation: of the widest evaluation, as it begins; 0 without evaluations.
         kv_cache_most: where rows without a bounded budget grow, the most of either; else 0.
@@ -87,9 +88,9 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         ValueError: the attention that the configuration names cannot be used.
     """
     model, mixed = outline.model, config.train.mixed_precision != "no"
-    vocab, hidden = model.get_output_embeddings().weight.shape
+    head = model.get_output_embeddings().weight
+    vocab, hidden = head.shape
     weights = tensor_bytes(*model.parameters(), *model.buffers())
-    copy = outline.rollout_model
     calls, caches = (work.step, *work.evaluation), _Caches(config, outline)
     most = [caches.bytes(call, grown=True) for call in calls]
     begins = [caches.bytes(call) for call in calls]
@@ -108,8 +109,8 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        reference=weights if config.loss.kl_coef > 0 else 0,
-        rollout_copy=0 if copy is model else tensor_bytes(*copy.parameters(), *copy.buffers()),
+        reference=weights if config.loss.kl_coef > 0 and not config.adapter.rank else 0,
+        rollout_copy=_own_bytes(outline.rollout_model, model),
         kv_cache=begins[0],
         kv_cache_evaluation=max(begins[1:], default=0),
         kv_cache_most=max(most) if most != begins else 0,
@@ -117,7 +118,7 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         kept_sets=kept_sets,
         micro_batch_tokens=tokens,
         activations=activations,
-        loss=loss_bytes(config.loss, tokens, vocab, hidden, width),
+        loss=loss_bytes(config.loss, tokens, vocab, hidden, width, head.requires_grad),
         kept=_kept(max(begins) + logits + kept_sets, outline.device),
         free=free_bytes(outline.device),
     )
@@ -129,9 +130,16 @@ def _of_vllm(config: TrainConfig, device: torch.device) -> dict[str, int]:
     on_gpu = device.type == "cuda"
     total = torch.cuda.get_device_properties(device).total_memory if on_gpu else 0
     share = int(config.rollout.vllm_memory * total)
-    others = ("rollout_copy", "kv_cache_evaluation", "kv_cache_most", "decode_logits", "kept_sets")
+    others = ("kv_cache_evaluation", "kv_cache_most", "decode_logits", "kept_sets")
     none = dict.fromkeys(others, 0)  # it logs no steps: kept sets go to the host with each draw
     return {**none, "kv_cache": share, "kept": share}
+
+
+def _own_bytes(copy: Any, model: Any) -> int:
+    """Of what a copy does not share with the model."""
+    shared = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = [tensor for tensor in (*copy.parameters(), *copy.buffers()) if id(tensor) not in shared]
+    return tensor_bytes(*own)
 
 
 class _Caches:

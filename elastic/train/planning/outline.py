@@ -5,11 +5,13 @@ knows architectures. Sizes are read off tensors on the device "meta". What must 
 autocast and with fused attention, is run on fake tensors.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
@@ -19,6 +21,7 @@ from elastic.models.model_files import find_config, find_files, read_config, rea
 from elastic.models.quiet import quiet_transformers
 from elastic.models.rollout_model import RolloutModel
 from elastic.train.config import TrainConfig
+from elastic.train.run.adapter import with_new_adapter
 
 
 class Outline:
@@ -42,11 +45,13 @@ class Outline:
             model_config, _ = read_config(path, options)
             self.tokenizer, self.no_tokenizer = _tokenizer(path, options)
             dtype = check_dtype(chosen.dtype, self.device, model_config)
-            self._config, self._dtype = model_config, dtype
+            self._config, self._dtype, self._run = model_config, dtype, config
             with torch.device("meta"):
                 self.model = self._built()
         # Not of fake tensors: their deepcopy reads memory that they do not have.
-        self.rollout_model = RolloutModel(self.model, config.train.mixed_precision).module
+        precision = config.train.mixed_precision if config.rollout.engine == "own" else "no"
+        merged = config.adapter.rank > 0 and config.rollouts_merged
+        self.rollout_model = RolloutModel(self.model, precision, merged).module
 
     @property
     def parameters(self) -> int:
@@ -56,11 +61,29 @@ class Outline:
     @contextmanager
     def on_cpu(self) -> Iterator[Any]:
         """A block in which the trained model, of fake tensors, can be run."""
+        adapted = copy.deepcopy(self.model) if self._run.adapter.rank else None
         with FakeTensorMode(allow_non_fake_inputs=True), quiet_transformers():
-            yield self._built()
+            # peft moves modules about, which those of fake tensors cannot be.
+            yield self._built() if adapted is None else _faked(adapted)
 
     def _built(self) -> Any:
-        return AutoModelForCausalLM.from_config(self._config, dtype=self._dtype).eval()
+        model = AutoModelForCausalLM.from_config(self._config, dtype=self._dtype).eval()
+        return with_new_adapter(model, self._run)
+
+
+def _faked(model: Any) -> Any:
+    """A model on the device "meta", its tensors replaced by fake ones on the CPU; call it under the mode."""
+    known: dict[int, Any] = {}
+    for module in model.modules():
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                fake = torch.empty_like(tensor, device="cpu", requires_grad=False)
+                parameter = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+                module._parameters[name] = known.setdefault(id(tensor), parameter)
+        for name, tensor in module._buffers.items():
+            if tensor is not None:
+                module._buffers[name] = torch.empty_like(tensor, device="cpu")
+    return model
 
 
 def tensor_bytes(*tensors: torch.Tensor) -> int:

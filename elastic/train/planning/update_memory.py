@@ -62,7 +62,9 @@ def body_peak(model: Any, batch: PackedBatch, mixed: bool) -> int:
     return memory.peak
 
 
-def loss_bytes(config: LossConfig, tokens: int, vocab: int, hidden: int, width: int) -> int:
+def loss_bytes(
+    config: LossConfig, tokens: int, vocab: int, hidden: int, width: int, head_trained: bool = True
+) -> int:
     """What the loss of a micro-batch takes (`elastic.ops.linear_grpo_loss`, or `grpo_loss` over all logits).
 
     Args:
@@ -71,13 +73,15 @@ def loss_bytes(config: LossConfig, tokens: int, vocab: int, hidden: int, width: 
         vocab: V.
         hidden: H.
         width: bytes of a logit: 2 in mixed precision, else 4.
+        head_trained: whether the head's weight gets a gradient; below an adapter it does not.
     """
     chunks = config.linear == "on" or (config.linear == "auto" and vocab > hidden)
     # Without a number the op fits its chunk into what is free; the usual one is what it should find.
     held = min(tokens, config.linear_chunk_tokens or 4096) if chunks else tokens
-    logits, gradients = held * vocab * width, (tokens + vocab) * hidden * width
+    head = vocab if head_trained else 0
+    logits, gradients = held * vocab * width, (tokens + head) * hidden * width
     # The head's gradient is summed in float32 over 16-bit chunks.
-    sums = vocab * hidden * 4 if width < 4 and held < tokens else 0
+    sums = head * hidden * 4 if width < 4 and held < tokens else 0
     return logits + gradients + sums
 
 

@@ -28,16 +28,7 @@ def with_adapter(model: Any, config: TrainConfig) -> Any:
             f"adapter.rank: must be 0 for a model that has an adapter already, got {chosen.rank}; it is "
             "trained further"
         )
-    if chosen.rank:
-        model = add_lora(
-            model,
-            rank=chosen.rank,
-            alpha=chosen.alpha,
-            target_modules=chosen.target_modules,
-            use_rslora=chosen.use_rslora,
-            dtype=getattr(torch, chosen.dtype),
-            seed=derive(config.train.seed, RandomStream.ADAPTER),
-        )
+    model = with_new_adapter(model, config)
     merged = {"adapter.merge": chosen.merge, "adapter.rollouts": chosen.rollouts == "merged"}
     if not has_adapter(model):
         for key in (key for key, is_set in merged.items() if is_set):
@@ -49,3 +40,19 @@ def with_adapter(model: Any, config: TrainConfig) -> Any:
         if is_set and obstacle:
             raise ValueError(f"{key}: the model cannot be merged with its adapter: {obstacle}")
     return model
+
+
+def with_new_adapter(model: Any, config: TrainConfig) -> Any:
+    """The LoRA of ``[adapter]`` around a model, drawn from the run's seed; the model where its rank is 0."""
+    chosen = config.adapter
+    if not chosen.rank:
+        return model
+    return add_lora(
+        model,
+        rank=chosen.rank,
+        alpha=chosen.alpha,
+        target_modules=chosen.target_modules,
+        use_rslora=chosen.use_rslora,
+        dtype=getattr(torch, chosen.dtype),
+        seed=derive(config.train.seed, RandomStream.ADAPTER),
+    )

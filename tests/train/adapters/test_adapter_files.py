@@ -149,9 +149,7 @@ def test_directories_that_cannot_be_loaded_are_refused_by_name(trained, tmp_path
         load_model(root / "base", merge=True)
     with pytest.raises(ValueError, match=r"the base of the adapter .* is .*final.*, an adapter itself"):
         load_model(broken, base=root / "run" / "final")
-    with pytest.raises(
-        ValueError, match=r"the base of the adapter .*broken.*: path: no such directory"
-    ):
+    with pytest.raises(ValueError, match=r"the base of the adapter .*broken.*: path: no such directory"):
         load_model(broken, base=tmp_path / "nowhere" / "base")
     (broken / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"adapter_model.safetensors' cannot be read"):
