@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic.models.modes import as_in_rollouts
+from elastic.models.sharding import is_sharded
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,13 @@ class LinearHead:
             [1, N, H], in the autograd graph of the model's body.
         """
         with self._caught() as seen:
-            model(**inputs)
+            output = model(**inputs)
         (hidden,) = seen
-        return hidden
+        if not is_sharded(getattr(model, "module", model)):
+            return hidden
+        # Its parameters are gathered for the backward pass when a gradient comes to its outputs.
+        joined: Tensor = _Joined.apply(hidden, output.logits)
+        return joined
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = nn.functional.linear(hidden, self.linear.weight, self.linear.bias)
@@ -114,11 +119,33 @@ class LinearHead:
             seen.append(inputs[0])
             return (inputs[0][:, :0],)
 
-        handle = self.linear.register_forward_pre_hook(catch)
+        def pass_on(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            # From the hidden states alone: the weight would get a gradient of zeros, as large as itself.
+            return inputs[0][..., :1].to(output.dtype).expand_as(output).clone()
+
+        handles = [
+            self.linear.register_forward_pre_hook(catch),
+            self.linear.register_forward_hook(pass_on),
+        ]
         try:
             yield seen
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
+
+
+class _Joined(torch.autograd.Function):
+    """Hidden states, whose gradient also brings an empty one to the model's outputs."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (logits,) = ctx.saved_tensors
+        return grad, torch.zeros_like(logits)
 
 
 def _obstacle_at(model: nn.Module, linear: Any) -> str:

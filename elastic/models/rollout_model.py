@@ -2,12 +2,12 @@
 
 import copy
 import re
-from itertools import chain
 from typing import Any
 
 import torch
 
 from elastic.models.adapter_merge import merge, merged_copy
+from elastic.models.sharding import whole_tensors
 
 
 class RolloutModel:
@@ -17,6 +17,10 @@ class RolloutModel:
     mixture that no KV cache stores; and flash-attn takes no float32 weights. So mixed precision keeps float32
     weights for the optimizer and a 16-bit copy for rollouts, two more bytes per parameter.
 
+    Processes that hold parts of a model would have to run each forward pass of the decoding together. So
+    where the model is sharded, every process decodes on a whole copy, into which parameters are gathered one
+    at a time before each rollout.
+
     Only parameters are rounded. Buffers stay as they are: in bfloat16 the frequencies of a rotary embedding
     are off by up to 0.4 %, which at position 2,000 is more than a turn.
 
@@ -24,16 +28,17 @@ class RolloutModel:
     are frozen, unless they are rounded.
 
     Args:
-        model: the trained model.
+        model: the trained model, still whole.
         mixed_precision: ``no`` or ``bf16``.
         merged: whether to decode with the adapter merged into the weights.
+        shards: whether its parameters will be sharded.
     """
 
-    def __init__(self, model: Any, mixed_precision: str, merged: bool = False) -> None:
+    def __init__(self, model: Any, mixed_precision: str, merged: bool = False, shards: bool = False) -> None:
         self._trained, self._merged = model, merged
-        copies = mixed_precision != "no" and model.dtype == torch.float32
+        rounds = mixed_precision != "no" and model.dtype == torch.float32
         module = merged_copy(model) if merged else model
-        self.module = _rounded_copy(module) if copies else module
+        self.module = _copy(module, rounds) if rounds or shards else module
 
     @torch.no_grad()
     def sync(self) -> None:
@@ -43,20 +48,21 @@ class RolloutModel:
         if self._merged:
             merge(self._trained, self.module)
             return
-        pairs = zip(_tensors(self.module), _tensors(self._trained), strict=True)
-        for own, trained in pairs:
-            own.copy_(trained)
+        own = self.module.state_dict(keep_vars=True)
+        for name, value in whole_tensors(self._trained):
+            own[name].copy_(value)
+        # Also those that no state dict has.
+        for buffer, trained in zip(self.module.buffers(), self._trained.buffers(), strict=True):
+            buffer.copy_(trained)
 
 
-def _tensors(model: Any) -> chain[torch.Tensor]:
-    return chain(model.parameters(), model.buffers())
-
-
-def _rounded_copy(model: Any) -> Any:
-    """A frozen copy with the parameters that `from_pretrained(dtype=torch.bfloat16)` would round, rounded."""
+def _copy(model: Any, rounds: bool) -> Any:
+    """A frozen copy; `rounds` the parameters that `from_pretrained(dtype=torch.bfloat16)` would round."""
     module = copy.deepcopy(model).requires_grad_(False)
     for part in module.modules():
         vars(part).pop("forward", None)  # put there by a trainer, and bound to the model that it trains
+    if not rounds:
+        return module
     # Layers whose own code expects float32 weights beside 16-bit activations; they are named by patterns.
     kept = getattr(module, "_keep_in_fp32_modules_strict", None) or ()
     patterns = [re.compile(pattern.replace("*", ".*")) for pattern in kept]

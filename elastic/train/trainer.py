@@ -26,13 +26,20 @@ from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run import gpu_memory
-from elastic.train.run.accelerator import build_accelerator, check_precision
+from elastic.train.run.accelerator import (
+    build_accelerator,
+    check_precision,
+    prepare,
+    shards,
+    shards_optimizer,
+)
 from elastic.train.run.adapter import with_adapter
 from elastic.train.run.best import Best, check_best
 from elastic.train.run.callbacks import Callback, Callbacks, StepFunction
-from elastic.train.run.checks import check_shares, check_weights, say_dropout, say_no_effect
+from elastic.train.run.checks import check_sharded, check_shares, check_weights, say_dropout, say_no_effect
 from elastic.train.run.identity import identity, shapes_of
 from elastic.train.run.metrics import MetricsLog
+from elastic.train.run.optimizer_state import OptimizerState
 from elastic.train.run.output import FINAL_DIRECTORY
 from elastic.train.run.progress import Progress
 from elastic.train.run.sinks import Sink
@@ -95,6 +102,8 @@ class Trainer:
         model = with_adapter(model, config)
         freeze(model, config.optim)
         check_weights(model)
+        if shards_optimizer(accelerator):
+            check_sharded(config, model)
         if config.eval.every and not eval_dataset:
             raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
         chosen = config.model
@@ -114,24 +123,18 @@ class Trainer:
         model.to(accelerator.device)
         packs(model)  # refuses, before the first rollout, a model that cannot be trained
         engine, self._refresh_engine = open_engine(
-            config, model, tokenizer, markers, accelerator.num_processes
+            config, model, tokenizer, markers, accelerator.num_processes, shards(accelerator)
         )
         sources = ((dataset, prompts), (eval_dataset, eval_prompts))
         check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
         reference = Reference(model) if config.loss.kl_coef > 0 else None
         if config.model.gradient_checkpointing:
             recompute_activations(model, Offload() if config.model.offload_activations else None)
-        optimizer = build_optimizer(model, config.optim)
-        prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        self._settings = settings_of(self.optimizer, config.optim)
-        self.model = model
-        self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
-        collector = AnytimeCollector if config.budget.cuts else Collector
-        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, rewards)
         attention = choose_attention(config.train.attention, model, computing_dtype(accelerator, model))
         self._attention = attention.text
+        weights = weights_of(model, tokenizer, config.adapter.merge)
         self._policy = Policy(
-            prepared,
+            model,
             accelerator,
             config.loss,
             kernel=attention.kernel,
@@ -140,6 +143,18 @@ class Trainer:
             accumulation_steps=config.train.accumulation_steps,
             micro_batch_tokens=config.train.micro_batch_tokens,
         )
+        optimizer = build_optimizer(model, config.optim)
+        moments = OptimizerState(optimizer, model)
+        # From here on every process may hold a part of the model only.
+        self._policy.model, self.optimizer = prepare(
+            accelerator, model, optimizer, config.optim.max_grad_norm
+        )
+        moments.optimizer = self.optimizer
+        self._settings = settings_of(self.optimizer, config.optim)
+        self.model = model
+        self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
+        collector = AnytimeCollector if config.budget.cuts else Collector
+        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, rewards)
         self._evaluation = None
         if eval_prompts is not None:
             check_best(config, metric_names(config.eval, budgets.final))
@@ -155,9 +170,8 @@ class Trainer:
             *(dataset, eval_dataset, tokenizer, shapes, reference.tensors if reference else None),
             base=base_tensors(model) if has_adapter(model) else None,
         )
-        weights = weights_of(model, tokenizer, config.adapter.merge)
         self._termination = Termination()
-        self._run = RunState(config, accelerator, weights, self.optimizer, found)
+        self._run = RunState(config, accelerator, weights, moments, found)
         self._standing = Standing(self._run, accelerator, self._termination)
         self._best = Best(config, self._run, accelerator)
         self._updates = Updates(

@@ -82,7 +82,7 @@ def other_step(state):
         (lambda path: other_step(path / "state.json"), "state.json is damaged: its SHA-256"),
         (lambda path: (path / "state.json").write_text("{"), "state.json is damaged, missing or not of"),
         (lambda path: (path / "state.json").unlink(), "state.json is damaged, missing"),
-        (lambda path: (path / "state.json").write_text('{"format": 99}'), "format 99, this version reads 2"),
+        (lambda path: (path / "state.json").write_text('{"format": 99}'), "format 99, this version reads 3"),
     ],
 )
 def test_damage_is_named_with_what_to_do(tmp_path, damage, message):

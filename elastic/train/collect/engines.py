@@ -16,16 +16,17 @@ Engine = RolloutEngine | VLLMEngine
 
 
 def open_engine(
-    config: TrainConfig, model: Any, tokenizer: Any, markers: Markers, processes: int
+    config: TrainConfig, model: Any, tokenizer: Any, markers: Markers, processes: int, shards: bool = False
 ) -> tuple[Engine, Callable[[], None]]:
     """An engine over the trained model.
 
     Args:
         config: of the run.
-        model: the trained model, on its device.
+        model: the trained model, on its device, still whole.
         tokenizer: its tokenizer.
         markers: of thinking.
         processes: of the run.
+        shards: whether they will hold parts of the model.
 
     Returns:
         The engine, and what must be called before it decodes with weights that have changed.
@@ -35,7 +36,7 @@ def open_engine(
     """
     rollout, mixed = config.rollout, config.train.mixed_precision
     if rollout.engine == "own":
-        weights = RolloutModel(model, mixed, config.adapter.rollouts == "merged")
+        weights = RolloutModel(model, mixed, config.adapter.rollouts == "merged", shards)
         decoding = {name: getattr(rollout, name) for name in ("max_rows", "attention", "compile")}
         return RolloutEngine(weights.module, tokenizer, markers, **decoding), weights.sync
     if processes > 1:

@@ -130,6 +130,12 @@ class Experience:
             skipped=[self.skipped[row] for row in rows] if self.skipped else [],
         )
 
+    def without_loss(self) -> "Experience":
+        """The shortest row, no token of which carries loss."""
+        shortest = min(range(len(self)), key=self.lengths.__getitem__)
+        row = self.select([shortest])
+        return replace(row, mask=[torch.zeros_like(mask) for mask in row.mask])
+
     def rows_with_gradient(self) -> list[int]:
         """Rows whose policy term is not exactly zero everywhere: some advantage and some unmasked token."""
         return [

@@ -1,5 +1,6 @@
 """The process group, device and precision of a run."""
 
+import os
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from accelerate.utils import DistributedType
 
 from elastic.train.config import TrainConfig
 
-_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_DISTRIBUTED = (
+    *(DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU),
+    *(DistributedType.FSDP, DistributedType.DEEPSPEED),
+)
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
@@ -18,24 +22,59 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     accelerate keeps one precision per process; that of an earlier Trainer is replaced, see `check_precision`.
 
     Raises:
-        ValueError: ``model.device`` is not available, or accelerate is set up for sharded training (FSDP,
-            DeepSpeed), which checkpoints here do not cover.
+        ValueError: ``model.device`` is not available, or accelerate is set up for a kind of training that is
+            not supported here.
     """
     precision = config.train.mixed_precision
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # the process group stays
     device = _device(config.model.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=config.model.device == "cpu")
-    if accelerator.distributed_type not in _DISTRIBUTED:
+    kind = accelerator.distributed_type
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError("accelerate is set up for FSDP version 1; supported: version 2 (fsdp_version: 2)")
+    if kind == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ValueError("accelerate shards by FSDP on accelerators only, and it computes on the CPU")
+    if kind not in _DISTRIBUTED:
         raise ValueError(
-            f"accelerate is set up for {accelerator.distributed_type}; supported: "
-            f"{', '.join(str(kind) for kind in _DISTRIBUTED)}"
+            f"accelerate is set up for {kind}; supported: {', '.join(str(kind) for kind in _DISTRIBUTED)}"
         )
+    if kind == DistributedType.DEEPSPEED:
+        # Models are loaded whole in every process: rollouts need them whole.
+        accelerator.deepspeed_plugin.zero3_init_flag, accelerator.deepspeed_plugin.dschf = False, None
     if device is not None and device.type != accelerator.device.type:
         raise ValueError(
             f"model.device: '{device}' was asked for, but accelerate computes on '{accelerator.device}'"
         )
     return accelerator
+
+
+def prepare(accelerator: Any, model: Any, optimizer: Any, max_grad_norm: float) -> tuple[Any, Any]:
+    """Model and optimizer as accelerate runs them; with FSDP the model's parameters become parts in place."""
+    if accelerator.distributed_type == DistributedType.FSDP and accelerator.mixed_precision == "bf16":
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        # accelerate's own choice would also sum gradients over processes in 16 bits.
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Micro-batches are of any size, and their gradients are divided by the whole minibatch's counts.
+        own = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
+        accelerator.deepspeed_plugin.deepspeed_config |= own | {"gradient_clipping": max_grad_norm}
+    prepared, stepped = accelerator.prepare(model, optimizer)
+    return prepared, stepped
+
+
+def shards_optimizer(accelerator: Any) -> bool:
+    """Whether every process will hold a part of the optimizer's state."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def shards(accelerator: Any) -> bool:
+    """Whether every process will hold a part of each parameter."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return bool(accelerator.deepspeed_plugin.zero_stage == 3)
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
 
 
 def _device(name: str) -> torch.device | None:

@@ -1,7 +1,7 @@
 """Checkpoints: complete or absent, and holding all that a run needs to resume exactly.
 
     checkpoints/step-00000050/model/...       Hugging Face directory with its tokenizer
-    checkpoints/step-00000050/optimizer.pt    optimizer state
+    checkpoints/step-00000050/optimizer.pt    optimizer state by parameter name
     checkpoints/step-00000050/rng.pt          generators of every process
     checkpoints/step-00000050/identity.json   fingerprints of what the run works on, see `identity`
     checkpoints/step-00000050/state.json      counters and configuration
@@ -29,7 +29,7 @@ from elastic.train.run.progress import Progress
 DIRECTORY = "checkpoints"
 _NAME = re.compile(r"step-([0-9]{8})")
 _STATE = "state.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ from typing import Any
 
 import torch
 
+from elastic.models.adapter import has_adapter
 from elastic.models.modes import dropout_of
 from elastic.train.config import NO_FLOAT16, TrainConfig
 from elastic.train.config.no_effect import without_effect
+
+_ELEMENTWISE = ("adamw", "sgd")
 
 
 def check_shares(config: TrainConfig, processes: int) -> None:
@@ -40,6 +43,33 @@ def check_weights(model: Any) -> None:
         raise ValueError(
             f"model.dtype: {len(found)} of {len(trainable)} trained tensors are float16 ('{found[0]}'), "
             f"{NO_FLOAT16}"
+        )
+
+
+def check_sharded(config: TrainConfig, model: Any) -> None:
+    """Checks what a model that is sharded over processes is trained with.
+
+    Raises:
+        ValueError: weights that are in parts already, of 16 bits, or of several types; another optimizer than
+            those that treat every number of a tensor alike.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise ValueError("model: it was partitioned when it was loaded; set zero3_init_flag: false")
+    if has_adapter(model):
+        raise ValueError(
+            "adapter.rank: must be 0 where processes hold parts of the model; an adapter trains in processes "
+            "that each hold all of it (accelerate's MULTI_GPU)"
+        )
+    if config.optim.name not in _ELEMENTWISE:
+        raise ValueError(
+            f"optim.name: must be one of {', '.join(map(repr, _ELEMENTWISE))} where processes hold parts of "
+            f"each parameter, got '{config.optim.name}'"
+        )
+    other = [name for name, parameter in model.named_parameters() if parameter.dtype != torch.float32]
+    if other:
+        raise ValueError(
+            f"model.dtype: must be 'float32' where processes hold parts of each parameter, but '{other[0]}' "
+            'is not; train.mixed_precision = "bf16" computes in 16 bits'
         )
 
 

@@ -28,6 +28,7 @@ from elastic.train.run.checkpoint import (
 from elastic.train.run.directories import check_space, write_directory
 from elastic.train.run.identity import EVALUATION, TRAINING
 from elastic.train.run.lock import OutputLock
+from elastic.train.run.optimizer_state import OptimizerState
 from elastic.train.run.output import CONFIG_FILE, check_output
 from elastic.train.run.progress import Progress
 from elastic.train.run.space import say_space, state_bytes, weight_bytes
@@ -43,7 +44,7 @@ class RunState:
         config: of the run; a checkpoint of another one is refused.
         accelerator: knows the processes; the main one writes.
         weights: of the trained model.
-        optimizer: as prepared.
+        optimizer: state of the prepared one.
         identity: fingerprints of data, tokenizer and reference; a checkpoint with others is refused.
     """
 
@@ -52,11 +53,11 @@ class RunState:
         config: TrainConfig,
         accelerator: Any,
         weights: Weights,
-        optimizer: Any,
+        optimizer: OptimizerState,
         identity: dict[str, str],
     ) -> None:
         self._config, self._accelerator = config, accelerator
-        self._weights, self._optimizer, self._identity = weights, optimizer, identity
+        self._weights, self._moments, self._identity = weights, optimizer, identity
         self.output = Path(config.train.output_dir)
         self.lock = OutputLock(self.output)
         self.saved: Progress | None = None  # of the newest checkpoint
@@ -80,7 +81,7 @@ class RunState:
         self._accelerator.wait_for_everyone()  # all have read the directory before the main process writes
         if self._accelerator.is_main_process:
             write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
-            say_space(self._config, self._optimizer)
+            say_space(self._config, self._moments.optimizer)
             if checkpoint is not None:
                 note_changes(self.output, checkpoint.progress.step, self.changes)
         return Progress() if checkpoint is None else checkpoint.progress
@@ -120,13 +121,13 @@ class RunState:
                 f"{checkpoint.path} was made with another configuration, so going on would be another run: "
                 f"{'; '.join(refused)}{how_to_agree(refused)}"
             )
-        before = json.loads(read_text(checkpoint.path / IDENTITY_FILE))
+        found = json.loads(read_text(checkpoint.path / IDENTITY_FILE))
         ignored = {EVALUATION} if checkpoint.config["eval"] != now["eval"] else set()
         if is_allowed("data.source", allowed):
             ignored.add(TRAINING)
-            agreed += ["training problems"] * (before[TRAINING] != self._identity[TRAINING])
-        names = before.keys() & self._identity.keys() - ignored
-        others = [name for name in sorted(names) if before[name] != self._identity[name]]
+            agreed += ["training problems"] * (found[TRAINING] != self._identity[TRAINING])
+        names = found.keys() & self._identity.keys() - ignored
+        others = [name for name in sorted(names) if found[name] != self._identity[name]]
         if others:
             raise ValueError(
                 f"{checkpoint.path} was made with other {', '.join(others)}, so going on would be another "
@@ -137,6 +138,9 @@ class RunState:
                 f"train.steps: must be at least the {checkpoint.progress.step} steps of {checkpoint.path}, "
                 f"got {self._config.train.steps}"
             )
+        before, processes = len(checkpoint.load_tensors("rng.pt")), self._accelerator.num_processes
+        if before != processes:
+            rounding.append(f"processes: {before} -> {processes}")
         if rounding and self._accelerator.is_main_process:
             warnings.warn(
                 f"resumed with {'; '.join(rounding)}: from here on the run's numbers differ from those of an "
@@ -148,19 +152,15 @@ class RunState:
     def _load(self, checkpoint: Checkpoint) -> None:
         try:
             self._weights.read(checkpoint.model)
-            self._optimizer.load_state_dict(checkpoint.load_tensors("optimizer.pt"))
+            self._moments.load(checkpoint.load_tensors("optimizer.pt"))
         except (KeyError, ValueError, RuntimeError, OSError) as error:
             raise ValueError(
                 f"{checkpoint.path} is of another model or optimizer ({error}); give it what it had, or "
                 "choose another train.output_dir"
             ) from error
         states = checkpoint.load_tensors("rng.pt")
-        if len(states) != self._accelerator.num_processes:
-            raise ValueError(
-                f"{checkpoint.path} was made by {len(states)} processes, this run has "
-                f"{self._accelerator.num_processes}"
-            )
-        set_rng_state(states[self._accelerator.process_index])
+        # Draws of the run itself are functions of its counters; these states are for the user's own code.
+        set_rng_state(states[self._accelerator.process_index % len(states)])
         self.saved = checkpoint.progress
 
     def save(self, progress: Progress, generators: dict[str, Any] | None = None) -> Path:
@@ -171,16 +171,18 @@ class RunState:
             generators: `rng_state()` of that moment; None for now.
         """
         states = gather_object([rng_state() if generators is None else generators])
+        main = self._accelerator.is_main_process
+        weights, moments = self._weights.gather(main), self._moments.gather(main)
 
         def write(directory: Path) -> None:
-            self._weights.write(directory / "model")
-            torch.save(self._optimizer.state_dict(), directory / "optimizer.pt")
+            self._weights.write(directory / "model", weights)
+            torch.save(moments, directory / "optimizer.pt")
             torch.save(states, directory / "rng.pt")
             (directory / IDENTITY_FILE).write_text(json.dumps(self._identity, indent=1))
 
         if self._accelerator.is_main_process:
             self.lock.check()
-            keep, needed = self._config.train.keep_checkpoints, state_bytes(self._optimizer)
+            keep, needed = self._config.train.keep_checkpoints, state_bytes(self._moments.optimizer)
             save_checkpoint(self.output, progress, self._config.to_dict(), write, keep, needed)
         self._accelerator.wait_for_everyone()
         self.saved = progress
@@ -188,9 +190,10 @@ class RunState:
 
     def save_model(self, target: Path) -> Path:
         """Writes the model as it is, and its tokenizer, as a Hugging Face directory; returns its path."""
+        weights = self._weights.gather(self._accelerator.is_main_process)
         if self._accelerator.is_main_process:
             self.lock.check()
-            check_space(target, weight_bytes(self._optimizer))
-            write_directory(target, self._weights.write_final)
+            check_space(target, weight_bytes(self._moments.optimizer))
+            write_directory(target, lambda directory: self._weights.write_final(directory, weights))
         self._accelerator.wait_for_everyone()
         return target

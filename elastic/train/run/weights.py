@@ -4,33 +4,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from elastic.models.adapter import has_adapter
 from elastic.models.adapter_files import fingerprint_of, read_adapter, write_adapter
 from elastic.models.adapter_merge import merged_copy
 from elastic.models.quiet import quiet_transformers
+from elastic.models.sharding import gather_state, is_sharded, load_state
 
 
 class Weights:
     """The trained model, as checkpoints and the final directory hold it.
 
     Args:
-        model: the trained model, not wrapped.
+        model: the trained model, not wrapped, still whole.
         tokenizer: saved beside it.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
+        self._type = type(model)  # sharding gives the model another one
 
-    def write(self, directory: Path) -> None:
-        """Writes a Hugging Face directory."""
+    def gather(self, keep: bool) -> dict[str, Tensor] | None:
+        """What `write` needs of a sharded model, which all processes gather together; else None.
+
+        Args:
+            keep: for the process that writes.
+        """
+        return gather_state(self._model, keep) if is_sharded(self._model) else None
+
+    def write(self, directory: Path, gathered: dict[str, Tensor] | None = None) -> None:
+        """Writes a Hugging Face directory.
+
+        Args:
+            directory: new or empty.
+            gathered: what `gather` returned.
+        """
         with quiet_transformers():
-            self._model.save_pretrained(directory)
+            self._model.save_pretrained(directory, state_dict=gathered)
         self._tokenizer.save_pretrained(directory)
 
-    def write_final(self, directory: Path) -> None:
+    def write_final(self, directory: Path, gathered: dict[str, Tensor] | None = None) -> None:
         """Writes the directory of a finished run."""
-        self.write(directory)
+        self.write(directory, gathered)
 
     def read(self, directory: Path) -> None:
         """Loads what `write` wrote into the model.
@@ -41,8 +57,8 @@ class Weights:
         dtypes = {parameter.dtype for parameter in self._model.parameters()}
         widest = max(torch.float32, *dtypes, key=lambda dtype: dtype.itemsize)
         with quiet_transformers():
-            saved = type(self._model).from_pretrained(directory, dtype=widest)
-        self._model.load_state_dict(saved.state_dict())
+            saved = self._type.from_pretrained(directory, dtype=widest)
+        load_state(self._model, saved.state_dict())
 
 
 class AdapterWeights(Weights):
@@ -59,12 +75,12 @@ class AdapterWeights(Weights):
         self._merge = merge
         self._base = fingerprint_of(model)
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: Path, gathered: dict[str, Tensor] | None = None) -> None:
         """Writes an adapter's directory, see `elastic.models.adapter_files`."""
         write_adapter(self._model, directory, self._base)
         self._tokenizer.save_pretrained(directory)
 
-    def write_final(self, directory: Path) -> None:
+    def write_final(self, directory: Path, gathered: dict[str, Tensor] | None = None) -> None:
         """Writes the adapter, or a Hugging Face directory of the merged model."""
         if self._merge:
             Weights(merged_copy(self._model), self._tokenizer).write(directory)

@@ -5,7 +5,7 @@ the gradients are summed. So 8 micro-batches of one row give the gradient of 1 m
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from elastic import ops
 from elastic.models.head import LinearHead
 from elastic.models.modes import as_in_rollouts
+from elastic.models.sharding import gathered
 from elastic.models.threads import threads_for
 from elastic.ops.grpo_options import GrpoOptions
 from elastic.train.collect.experience import Experience
 from elastic.train.config.no_effect import effective
 from elastic.train.config.updates import LossConfig
+from elastic.train.update import deepspeed
 from elastic.train.update.attention import tree_attention_of
 from elastic.train.update.packing import PackedBatch, pack, packed_hidden, packed_logits
 from elastic.train.update.ratios import mismatch_sums, ratio_sums
@@ -44,7 +46,7 @@ class Policy:
     """The trained model with its loss, on packed rows.
 
     Args:
-        model: as `accelerator.prepare` returned it.
+        model: the whole model; set the attribute `model` to what `accelerator.prepare` returns of it.
         accelerator: an `accelerate.Accelerator`.
         config: of the loss.
         temperature: of the sampling; logprobs are those of the policy at this temperature.
@@ -75,8 +77,8 @@ class Policy:
         self._micro_batch_tokens = micro_batch_tokens
         self._kernel = kernel
         self._head = self._head_of(model)
-        if config.linear == "on" and self._head is None:
-            raise ValueError("loss.linear: 'on' needs weights that are not sharded")
+        sharding = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self._sharded = accelerator.distributed_type in sharding  # gradients at least
 
     def logprobs(self, experience: Experience, model: nn.Module | None = None) -> list[Tensor]:
         """Logprobs of every row's tokens under the tempered policy, without gradient.
@@ -89,13 +91,14 @@ class Policy:
         head = self._head if model is None else self._head_of(model)
         found: list[Tensor] = []
         with torch.no_grad(), self._packed(module), self._accelerator.autocast():
-            for part in experience.split(self._accumulation_steps, self._micro_batch_tokens):
+            for part in self._split_together(experience):
                 packed = self._pack(part)
                 with threads_for(module, packed.input_ids.numel()):
                     kept = kept_sets(part, packed.targets.device)
                     values = self._packed_logprobs(module, head, packed, kept)
                 found.append(values)
-        return list(torch.cat(found).cpu().split(experience.lengths))
+        lengths = experience.lengths
+        return list(torch.cat(found)[: sum(lengths)].cpu().split(lengths))
 
     def _packed_logprobs(
         self, module: nn.Module, head: LinearHead | None, packed: PackedBatch, kept: dict[str, Any]
@@ -106,9 +109,10 @@ class Policy:
                 logits = logits.float()  # as a prepared model's are, so that the reference is rounded alike
             return ops.token_logprobs(logits, packed.targets, self._temperature, **kept)[0]
         hidden = packed_hidden(module, head, packed)
-        return ops.linear_token_logprobs(
-            hidden, head.linear.weight, packed.targets, **self._head_options(head), **kept
-        )[0]
+        with gathered(head.linear):
+            return ops.linear_token_logprobs(
+                hidden, head.linear.weight, packed.targets, **self._head_options(head), **kept
+            )[0]
 
     def _head_options(self, head: LinearHead) -> dict[str, Any]:
         return {
@@ -119,8 +123,7 @@ class Policy:
         }
 
     def _head_of(self, model: nn.Module) -> LinearHead | None:
-        whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-        if self._config.linear == "off" or self._accelerator.distributed_type not in whole:
+        if self._config.linear == "off":
             return None
         required = "loss.linear: 'on'" if self._config.linear == "on" else ""
         with self._accelerator.autocast():  # as in updates: a prepared model's forward has it anyway
@@ -149,17 +152,19 @@ class Policy:
             stats: gets this process's sums added.
         """
         config, experience = self._config, experience.select(self.rows_run(experience))
-        parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
+        parts = self._split_together(experience)
         world = self._accelerator.num_processes
         with self._packed(self.model):
             for index, part in enumerate(parts):
                 last = index == len(parts) - 1
-                with nullcontext() if last else self._accelerator.no_sync(self.model):
+                with ExitStack() as stack:
+                    if not (last or self._sharded):
+                        stack.enter_context(self._accelerator.no_sync(self.model))
                     packed = self._pack(part)
                     with threads_for(self.model, packed.input_ids.numel()):
-                        output = self._loss(packed, part, num_tokens, num_rows)
+                        output = self._loss(packed, part, num_tokens, num_rows, stack)
                         # Data-parallel training averages gradients over processes; they must be summed.
-                        self._accelerator.backward(output.loss * world if world > 1 else output.loss)
+                        self._add_gradient(output.loss * world if world > 1 else output.loss, last)
                 tokens = part.loss_tokens
                 stats.add(
                     loss=output.loss,
@@ -172,7 +177,25 @@ class Policy:
                 if stats.updates == 0:
                     stats.add(**mismatch_sums(output.logprobs, part))
 
-    def _loss(self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int) -> Any:
+    def _add_gradient(self, loss: Tensor, last: bool) -> None:
+        if deepspeed.is_engine(self.model):
+            deepspeed.backward(self.model, loss, last)
+        else:
+            self._accelerator.backward(loss)
+
+    def _split_together(self, experience: Experience) -> list[Experience]:
+        """Micro-batches; of a sharded model as many as any process has, since all run each forward pass."""
+        parts = experience.split(self._accumulation_steps, self._micro_batch_tokens)
+        if self._sharded:
+            count = torch.tensor([len(parts)], device=self._accelerator.device)
+            most = int(self._accelerator.gather(count).max())
+            parts += [experience.without_loss()] * (most - len(parts))
+        return parts
+
+    def _loss(
+        self, packed: PackedBatch, part: Experience, num_tokens: int, num_rows: int, stack: ExitStack
+    ) -> Any:
+        """The loss of a micro-batch; `stack` is left behind its backward pass."""
         config, device = self._config, packed.targets.device
 
         def flat(rows: list[Tensor]) -> Tensor | None:
@@ -199,6 +222,7 @@ class Policy:
             logits = packed_logits(self.model, packed)
             return ops.grpo_loss(logits, *arguments, temperature=self._temperature, inplace=True, **options)
         hidden = packed_hidden(self.model, self._head, packed)
+        stack.enter_context(gathered(self._head.linear))
         with self._accelerator.autocast():  # as for the model's own head
             weight = self._head.linear.weight
             options |= self._head_options(self._head) | {"gather": _leaves_out(part, device)}

@@ -175,6 +175,6 @@ def switched(model: nn.Module) -> Iterator[None]:
 def is_switched(model: nn.Module) -> bool:
     """Whether a forward pass of `model`, or of what it wraps, runs under the tree attention."""
     inner: Any = model
-    while not hasattr(inner, "config"):
-        inner = inner.module  # of DistributedDataParallel
+    while not hasattr(getattr(inner, "config", None), "get_text_config"):
+        inner = inner.module  # of DistributedDataParallel, or of DeepSpeed's engine
     return bool(inner.config.get_text_config(decoder=True)._attn_implementation == TREE_ATTENTION)

@@ -13,6 +13,7 @@ from elastic.train.collect.experience import Experience
 from elastic.train.collect.rescue import NotFinite
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
+from elastic.train.update import deepspeed
 from elastic.train.update.learning_rate import learning_rate
 from elastic.train.update.masters import NARROW, masters_of
 from elastic.train.update.minibatches import minibatches
@@ -121,16 +122,22 @@ class Updates:
         model, masters = self._policy.model, self._masters
         with masters.gathering(self._accelerator, model) if masters else nullcontext():
             self._policy.backward(part, num_tokens, num_rows, stats)
-        # With infinity the norm is only measured, nothing is scaled.
-        limit = self._config.optim.max_grad_norm or math.inf
-        trained = masters.tensors if masters else model.parameters()
-        # The one wait of an optimizer step: weights must not change by a gradient that is not finite.
-        norm = float(self._accelerator.clip_grad_norm_(trained, limit))
+        engine = deepspeed.is_engine(model)
+        if engine:
+            self._touch()
+            norm = deepspeed.step(model)  # measures first, and leaves the step out if that is not finite
+        else:
+            # With infinity the norm is only measured, nothing is scaled.
+            limit = self._config.optim.max_grad_norm or math.inf
+            trained = masters.tensors if masters else model.parameters()
+            # The one wait of an optimizer step: weights must not change by a gradient that is not finite.
+            norm = float(self._accelerator.clip_grad_norm_(trained, limit))
         if not math.isfinite(norm):
             raise NotFinite(
                 f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
             )
-        self._touch()
-        self._optimizer.step()
+        if not engine:
+            self._touch()
+            self._optimizer.step()
         stats.grad_norm += norm
         stats.updates += 1
