@@ -119,19 +119,23 @@ def literal(text: str) -> Any:
         return text
 
 
-def check_kept(paths: Sequence[str]) -> None:
+def check_kept(paths: Sequence[str], name: str = "keep") -> None:
     """Checks the columns that problems keep.
+
+    Args:
+        paths: of the columns.
+        name: of the argument, for messages.
 
     Raises:
         ValueError: a path that is empty, or two that end in one name.
     """
     names = [kept_name(path) for path in paths]
     if not all(names):
-        raise ValueError(f"keep: must be columns' names or dotted paths, got {list(paths)}")
-    for name in names:
-        if names.count(name) > 1:
-            same = [path for path in paths if kept_name(path) == name]
-            raise ValueError(f"keep: {' and '.join(same)} would both be called '{name}'")
+        raise ValueError(f"{name}: must be columns' names or dotted paths, got {list(paths)}")
+    for own in names:
+        if names.count(own) > 1:
+            same = [path for path in paths if kept_name(path) == own]
+            raise ValueError(f"{name}: {' and '.join(same)} would both be called '{own}'")
 
 
 def kept_name(path: str) -> str:

@@ -97,7 +97,7 @@ class DataConfig(Section):
     def check(self) -> None:
         try:
             check_columns(dict(self.columns))
-            check_kept(self.keep_columns)
+            check_kept(self.keep_columns, "keep_columns")
             _ = self.filters
         except ValueError as error:
             raise ValueError(f"data.{error}") from error

@@ -163,6 +163,11 @@ def test_columns_that_functions_ask_for_come_from_the_data(tmp_path, file):
         load_datasets(config)
 
 
+def test_kept_columns_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data.keep_columns: level and extra.level would both be called"):
+        build_config(tmp_path, data={"keep_columns": ["level", "extra.level"]})
+
+
 def test_a_run_is_not_resumed_with_other_columns(tmp_path):
     dataset = [replace(problem, columns={"level": 1}) for problem in problems(12)]
     config = build_config(tmp_path, train={"steps": 1, "save_every": 1})
