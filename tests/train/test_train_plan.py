@@ -20,7 +20,7 @@ from elastic.train.planning.peak import PeakMemory
 from elastic.train.planning.rates import Rates
 from elastic.train.planning.run_plan import plan_run
 from elastic.train.planning.text import text
-from elastic.train.planning.update_memory import body_peak, loss_bytes
+from elastic.train.planning.update_memory import body_bytes, loss_bytes
 from elastic.train.update.optimizer import build_optimizer
 from elastic.train.update.packing import pack
 from tests.train.tiny_run import build_config
@@ -129,7 +129,7 @@ def test_activations_are_an_upper_bound_close_to_a_real_micro_batch(
     full = pack([[0] * 30, [0] * 20], rows, [0, 0, 0, 0, 1])
     early = pack([[0] * 30, [0] * 20], [row.long() for row in short], [0, 0, 0, 0, 1])
     assert full.input_ids.numel() <= plan.memory.micro_batch_tokens == 400
-    whole, part = (body_peak(model, batch, mixed == "bf16") for batch in (full, early))
+    whole, part = (body_bytes(model, batch, mixed == "bf16").most for batch in (full, early))
     scale = full.input_ids.numel() / 400
     assert part < whole < plan.memory.activations
     assert whole > 0.85 * scale * plan.memory.activations

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from elastic.models.modes import recompute_activations
+from elastic.models.offload import Offload
 from elastic.models.serving import serving
 from elastic.rollout.attention.slot_attention import candidates
 from elastic.rollout.cache.memory import KVMemory, column_bytes, free_bytes
@@ -14,7 +15,7 @@ from elastic.rollout.step.stepper import KEPT_SHARE
 from elastic.train.config import TrainConfig
 from elastic.train.planning.optimizer_memory import update_bytes
 from elastic.train.planning.outline import Outline, tensor_bytes
-from elastic.train.planning.update_memory import activation_bytes, loss_bytes
+from elastic.train.planning.update_memory import Body, activation_bytes, loss_bytes
 from elastic.train.planning.work import Call, Work
 from elastic.train.update.parameter_groups import freeze
 
@@ -38,7 +39,9 @@ class Memory:
         micro_batch_tokens: the most packed tokens of a forward of an update.
         activations: the most of forward and backward over them, without the head; None where the model's
             attention takes no packed rows, which are then padded.
+        saved: what of them the forward leaves for the backward, beside which the loss is computed.
         loss: logits and gradients of the head and the loss.
+        on_host: activations in the host's memory, where they are offloaded.
         kept: buffers of rollouts that a GPU keeps during updates.
         free: of the device now; None where it does not tell.
     """
@@ -55,7 +58,9 @@ class Memory:
     kept_sets: int
     micro_batch_tokens: int
     activations: int | None
+    saved: int
     loss: int
+    on_host: int
     kept: int
     free: int | None
 
@@ -73,7 +78,7 @@ class Memory:
     @property
     def updates(self) -> int:
         """The most during updates; without the activations where they are not known."""
-        return self.held + (self.activations or 0) + self.loss + self.kept
+        return self.held + max(self.activations or 0, self.saved + self.loss) + self.kept
 
     @property
     def most(self) -> int:
@@ -100,10 +105,11 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
     with outline.on_cpu() as running:
         freeze(running, config.optim)
         gradients, optimizer = update_bytes(running, config.optim)
+        offload = Offload() if config.model.offload_activations else None
         if config.model.gradient_checkpointing:
-            recompute_activations(running)
+            recompute_activations(running, offload)
         prompt = max(work.longest_prompt, 1)
-        activations = _activations(running, tokens, prompt, work.row_tokens, mixed)
+        body = _body(running, tokens, prompt, work.row_tokens, mixed, offload)
     width = 2 if mixed else next(model.parameters()).element_size()
     memory = Memory(
         weights=weights,
@@ -117,8 +123,10 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         decode_logits=logits,
         kept_sets=kept_sets,
         micro_batch_tokens=tokens,
-        activations=activations,
-        loss=loss_bytes(config.loss, tokens, vocab, hidden, width, head.requires_grad),
+        activations=None if body is None else body.most,
+        saved=0 if body is None else body.saved,
+        loss=loss_bytes(config.loss, tokens, vocab, hidden, width, head.requires_grad, mixed),
+        on_host=0 if body is None else body.host,
         kept=_kept(max(begins) + logits + kept_sets, outline.device),
         free=free_bytes(outline.device),
     )
@@ -177,7 +185,7 @@ def micro_batch_tokens(config: TrainConfig, work: Work) -> int:
     return min(part, minibatch)
 
 
-def _activations(*arguments: Any) -> int | None:
+def _body(*arguments: Any) -> Body | None:
     try:
         return activation_bytes(*arguments)
     except ValueError:  # of the packed attention, about its layers

@@ -36,9 +36,14 @@ class PeakMemory(TorchDispatchMode):
             if isinstance(leaf, torch.Tensor):
                 self._add(leaf.untyped_storage())
         if self._sum - self._elsewhere() > self.peak:
-            self._forget_freed()
-            self.peak = max(self.peak, self._sum - self._elsewhere())
+            self.peak = max(self.peak, self.now())
         return result
+
+    def now(self) -> int:
+        """Bytes of what is there at this moment."""
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self._sum = sum(size for _, size in self._alive.values())
+        return self._sum - self._elsewhere()
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -47,7 +52,3 @@ class PeakMemory(TorchDispatchMode):
         # The reference keeps the address from being used again, not the memory.
         self._alive[key] = StorageWeakRef(storage), storage.nbytes()
         self._sum += storage.nbytes()
-
-    def _forget_freed(self) -> None:
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        self._sum = sum(size for _, size in self._alive.values())

@@ -53,11 +53,14 @@ def _memory(plan: RunPlan) -> Lines:
         ("logits of a decode step", memory.decode_logits),
         ("kept sets of 64 steps", memory.kept_sets),
         (f"activations, {memory.micro_batch_tokens:,} tokens", memory.activations),
+        ("  of these beside the loss", memory.saved),
         ("logits of the loss", memory.loss),
         ("kept of rollouts", memory.kept),
     ]
     lines = [("memory", "")] + [(f"  {name}", _gib(size)) for name, size in items if size]
     lines += [("  most in rollouts", _gib(memory.rollouts)), ("  most in updates", _gib(memory.updates))]
+    if memory.on_host:
+        lines.append(("", f"offloaded activations: {_gib(memory.on_host)} of the host's memory"))
     if memory.kept_sets:
         most = plan.work.step_tokens * plan.config.sampling.recorded * 4
         lines.append(("", f"kept sets of a step: at most {_gib(round(most))} of the host's memory"))
