@@ -7,6 +7,7 @@ then one or more optimizer steps on the sampled tokens (`update`). Forced tokens
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from elastic.data import Problem
@@ -22,7 +23,7 @@ from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation, metric_names
 from elastic.train.collect.prompts import Prompts
-from elastic.train.collect.rescue import batch_of_failure
+from elastic.train.collect.rescue import batch_of_failure, check_logprobs
 from elastic.train.collect.rewards import Given, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run import gpu_memory
@@ -47,6 +48,7 @@ from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
 from elastic.train.run.termination import Termination
 from elastic.train.run.weights import weights_of
+from elastic.train.update.diagnosis import load_experience
 from elastic.train.update.flash import choose_attention, computing_dtype
 from elastic.train.update.group_settings import apply_settings, settings_of
 from elastic.train.update.optimizer import build_optimizer
@@ -194,7 +196,7 @@ class Trainer:
             ValueError: a checkpoint of another configuration, data or model; a directory with another run,
                 or one that is being written to; any where ``train.resume`` is ``never``.
             OSError: the disk is full; earlier checkpoints stay.
-            RuntimeError: a gradient is not finite; names the step.
+            NotFinite: a gradient, the loss or a logprob of the rollouts is not; says which rows or weights.
         """
         if self._standing.finished is not None:
             return self._standing.finished
@@ -222,6 +224,26 @@ class Trainer:
             if log is not None:
                 log.close()
 
+    def replay(self) -> dict[str, float]:
+        """Runs the updates of a failed step again, from the checkpoint before it; saves nothing.
+
+        For looking into a failure, say under `torch.autograd.set_detect_anomaly`. The model is changed as by
+        the step; `train` goes back to the checkpoint. With several processes, all of them call it.
+
+        Returns:
+            The update's metrics, if it does not fail again.
+
+        Raises:
+            FileNotFoundError: the step that comes next left no experience in ``failed/``.
+        """
+        with self._run.lock.held(self.accelerator), self._termination:
+            progress = self._standing.go_on()
+            apply_settings(self.optimizer, self._settings)
+            process = self.accelerator.process_index
+            experience = load_experience(self._run.output, progress.step + 1, process)
+            self._standing.touch()
+            return self._updates.run(experience, progress.step, progress.update)[1]
+
     def _all_steps(self, progress: Progress, log: MetricsLog | None) -> Progress:
         if log is not None:
             log.say(f"attention of updates: {self._attention}")
@@ -245,7 +267,9 @@ class Trainer:
         self._refresh_engine()
         collected = self._collector.collect(progress.step, progress.position)
         updating = time.perf_counter()
-        with batch_of_failure(collected.batch, "rollouts"):
+        with batch_of_failure(collected.batch, "rollouts", together=self.accelerator):
+            check_logprobs(collected.batch)
+        with batch_of_failure(collected.batch, "rollouts", experience=collected.experience):
             update, metrics = self._updates.run(collected.experience, progress.step, progress.update)
         done = time.perf_counter()
         last = progress.step + 1 == self.config.train.steps
@@ -269,10 +293,7 @@ class Trainer:
             **gpu_memory.peak(self.accelerator.device),
         }
         if log is not None:
-            log.step(record)
-            every = self.config.logging.samples_every
-            if every and progress.step % every == 0:
-                log.samples(collected.samples(progress.step, self.config.logging.samples))
+            log.step(record, partial(collected.samples, progress.step))
         self._standing.at(progress)
         if not progress.evaluated:
             progress = self._evaluate(progress, log)

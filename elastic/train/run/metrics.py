@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -137,8 +137,13 @@ class MetricsLog:
         for sink in self._sinks:
             sink.open(config, done)
 
-    def step(self, record: dict[str, float]) -> None:
-        """Logs a finished step; `record` has ``step``, counted from 1, and numbers."""
+    def step(self, record: dict[str, float], samples: Callable[[int], list[dict[str, Any]]]) -> None:
+        """Logs a finished step.
+
+        Args:
+            record: has ``step``, counted from 1, and numbers.
+            samples: gives so many completions of it, for steps that show some.
+        """
         self._jsonl.write(record)
         step, every = int(record["step"]), self._logging.console_every
         for sink in self._sinks:
@@ -146,6 +151,8 @@ class MetricsLog:
         self._bar.update()
         if every and (step % every == 0 or step == self._steps):
             self.say(console_line(record, self._steps))
+        if self._logging.samples_every and step % self._logging.samples_every == 0:
+            self._show(samples(self._logging.samples))
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Logs accuracies under budgets; step 0 is the starting model."""
@@ -157,7 +164,12 @@ class MetricsLog:
         parts = [f"{name.split('/')[1]} {value:.3f}" for name, value in accuracies.items()]
         self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
 
-    def samples(self, records: list[dict[str, Any]]) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""
+        if self._logging.console_every:
+            self._bar.write(line, file=sys.stderr)
+
+    def _show(self, records: list[dict[str, Any]]) -> None:
         """Appends completions to ``samples.jsonl``, and shows them."""
         if self._samples is None:
             self._samples = JsonLines(self._samples_path, self._done)
@@ -167,11 +179,6 @@ class MetricsLog:
             sink.samples(int(records[0]["step"]), records)
         if self._logging.samples_table:
             self.say(completions_table(records, shutil.get_terminal_size((120, 24)).columns))
-
-    def say(self, line: str) -> None:
-        """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""
-        if self._logging.console_every:
-            self._bar.write(line, file=sys.stderr)
 
     def sync(self) -> None:
         """Puts the files on the disk."""

@@ -14,6 +14,7 @@ from elastic.train.collect.rescue import NotFinite
 from elastic.train.collect.seeds import RandomStream, generator
 from elastic.train.config import TrainConfig
 from elastic.train.update import deepspeed
+from elastic.train.update.diagnosis import diagnosis
 from elastic.train.update.learning_rate import learning_rate
 from elastic.train.update.masters import NARROW, masters_of
 from elastic.train.update.minibatches import minibatches
@@ -61,7 +62,7 @@ class Updates:
             The update counter, and the step's metrics, means over processes and updates.
 
         Raises:
-            NotFinite: a gradient is not; in all processes.
+            NotFinite: a gradient or the loss is not; in all processes. Says which rows or weights are not.
         """
         config, stats, lr = self._config, UpdateStats(), 0.0
         loop, policy, reference = config.train, self._policy, self._reference
@@ -78,11 +79,17 @@ class Updates:
         parts = [experience.select(rows) for epoch_rows in epochs for rows in epoch_rows]
         # What is done counts as it was done: on resume, more minibatches may follow than came before.
         updates = update + (loop.steps - step) * len(parts)
-        for part, counts in zip(parts, self._counts(parts), strict=True):
-            lr = learning_rate(config.optim, update, updates)
-            self._optimizer_step(part, counts, lr, stats, step)
-            update += 1
+        try:
+            for part, counts in zip(parts, self._counts(parts), strict=True):
+                lr = learning_rate(config.optim, update, updates)
+                self._optimizer_step(part, counts, lr, stats, step)
+                update += 1
+        except NotFinite as error:
+            raise NotFinite(f"{error}; {diagnosis(policy, experience)}") from None
         metrics = stats.means(self._accelerator, reference is not None)
+        if not math.isfinite(metrics["loss"]):
+            what = f"step {step + 1}: the loss is {metrics['loss']}, but its gradients are finite"
+            raise NotFinite(f"{what}; {diagnosis(policy, experience)}")
         if self._first and self._accelerator.is_main_process:
             narrow = any(parameter.dtype in NARROW for parameter in policy.model.parameters())
             say_mismatch(metrics["mismatch_p99"], config, narrow)
@@ -134,7 +141,8 @@ class Updates:
             norm = float(self._accelerator.clip_grad_norm_(trained, limit))
         if not math.isfinite(norm):
             raise NotFinite(
-                f"step {step + 1}: the gradient's norm is {norm}; the weights are those of the last update"
+                f"step {step + 1}: the gradient's norm is {norm} in update {stats.updates + 1} of the step; "
+                "the weights are those of the update before"
             )
         if not engine:
             self._touch()
