@@ -7,10 +7,11 @@ from typing import Any
 _LAZY = {
     "TrainConfig": "elastic.train.config",
     "Trainer": "elastic.train.trainer",
+    "build_trainer": "elastic.train.from_config",
     "train_from_config": "elastic.train.from_config",
 }
 
-__all__ = ["TrainConfig", "Trainer", "train_from_config"]
+__all__ = ["TrainConfig", "Trainer", "build_trainer", "train_from_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,18 +1,27 @@
 """From a configuration file to a finished run."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elastic.train.collect.datasets import load_datasets
 from elastic.train.config import TrainConfig
 from elastic.train.run.progress import Progress
 
+if TYPE_CHECKING:
+    from elastic.train.trainer import Trainer
 
-def train_from_config(config: TrainConfig | str | Path) -> Progress:
-    """Checks a configuration, loads what it names, and trains.
+
+def train_from_config(config: TrainConfig | str | Path, **options: Any) -> Progress:
+    """Checks a configuration, loads what it names, and trains: `build_trainer`, and its `train`."""
+    return build_trainer(config, **options).train()
+
+
+def build_trainer(config: TrainConfig | str | Path, **options: Any) -> "Trainer":
+    """Checks a configuration and loads what it names.
 
     Args:
         config: a `TrainConfig` or the path of a TOML file.
+        **options: of `Trainer` besides what the configuration names: ``callbacks``, ``sinks``.
 
     Raises:
         ValueError: the configuration, the data or the model is unusable; configuration and paths are checked
@@ -42,7 +51,8 @@ def train_from_config(config: TrainConfig | str | Path) -> Progress:
         dataset,
         eval_dataset=eval_dataset,
         accelerator=accelerator,
-    ).train()
+        **options,
+    )
 
 
 def _model(config: TrainConfig, accelerator: Any) -> tuple[Any, Any]:

@@ -316,9 +316,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         news = self._best.offer(progress.step, record)
         if log is not None:
-            log.evaluation({"step": progress.step, **record, "seconds": seconds})
-            if news:
-                log.say(news)
+            log.evaluation({"step": progress.step, **record, "seconds": seconds}, news)
         progress = replace(progress, evaluated=True)
         self._standing.at(progress)
         self._callbacks.evaluation(progress, record)

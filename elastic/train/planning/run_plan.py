@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from elastic.data import Problem
+from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.datasets import load_datasets
+from elastic.train.collect.evaluation import metric_names
 from elastic.train.config import TrainConfig
 from elastic.train.config.no_effect import without_effect
+from elastic.train.planning.disk import Disk, disk_of
 from elastic.train.planning.memory import Memory, memory_of
 from elastic.train.planning.outline import Outline
 from elastic.train.planning.rates import Rates
 from elastic.train.planning.work import Work, work_of
+from elastic.train.run.best import check_best
 from elastic.train.run.metrics import METRICS_FILE
 from elastic.train.run.output import check_output
 
@@ -42,6 +46,7 @@ class RunPlan:
         parameters: of the model.
         work: counts.
         memory: bytes.
+        disk: bytes.
         rates: of an earlier run; None where none were given and the output directory has none.
         hours: at these rates; None without.
         problems: what has to be put right before the run starts.
@@ -54,6 +59,7 @@ class RunPlan:
     parameters: int
     work: Work
     memory: Memory
+    disk: Disk
     rates: Rates | None
     hours: Hours | None
     problems: tuple[str, ...]
@@ -81,6 +87,7 @@ class RunPlan:
                 "evaluation_tokens": work.evaluation_tokens,
             },
             "memory_bytes": asdict(memory) | totals,
+            "disk": asdict(self.disk) | {"most": self.disk.most},
             "rates": rates,
             "hours": self.hours and asdict(self.hours),
             "problems": self.problems,
@@ -111,6 +118,9 @@ def plan_run(config: TrainConfig, rates: str | Path | None = None) -> RunPlan:
     if training:
         config = problems.of(config.for_problems, len(training), len(evaluated) or None) or config
     problems.of(check_output, config)
+    if config.eval.every:
+        final = BudgetDraw(config.budget, config.train.seed).final
+        problems.of(check_best, config, metric_names(config.eval, final))
     outline = Outline(config)
     work = work_of(config, outline, training, evaluated)
     memory = memory_of(config, outline, work)
@@ -121,6 +131,7 @@ def plan_run(config: TrainConfig, rates: str | Path | None = None) -> RunPlan:
         parameters=outline.parameters,
         work=work,
         memory=memory,
+        disk=disk_of(config, memory),
         rates=measured,
         hours=None if measured is None else _hours(config, work, measured),
         problems=problems.texts,

@@ -5,7 +5,7 @@ from elastic.train.planning.run_plan import RunPlan
 
 def text(plan: RunPlan) -> str:
     """The plan in lines of two columns: a name, what there is to say."""
-    parts = (_what(plan), _tokens(plan), _memory(plan), _time(plan), _remarks(plan))
+    parts = (_what(plan), _tokens(plan), _memory(plan), _disk(plan), _time(plan), _remarks(plan))
     lines = [line for part in parts for line in part]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in lines)
@@ -70,6 +70,14 @@ def _memory(plan: RunPlan) -> Lines:
         fits = "fits" if memory.most <= memory.free else "does not fit"
         lines.append((f"  free on {plan.device}", f"{_gib(memory.free)}: {fits}"))
     return lines
+
+
+def _disk(plan: RunPlan) -> Lines:
+    disk, loop = plan.disk, plan.config.train
+    best = f", best by {loop.best}" if loop.best else ""
+    saves = f"{disk.saves} checkpoints of {_gib(disk.checkpoint)}, at most {disk.kept} at a time; "
+    models = f"final model{best}: {_gib(disk.model)} each"
+    return [("disk", f"{saves if disk.saves else ''}{models}"), ("", f"at most {_gib(disk.most)}")]
 
 
 def _time(plan: RunPlan) -> Lines:

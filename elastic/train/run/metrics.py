@@ -154,8 +154,8 @@ class MetricsLog:
         if self._logging.samples_every and step % self._logging.samples_every == 0:
             self._show(samples(self._logging.samples))
 
-    def evaluation(self, record: dict[str, Any]) -> None:
-        """Logs accuracies under budgets; step 0 is the starting model."""
+    def evaluation(self, record: dict[str, Any], news: str | None) -> None:
+        """Logs accuracies under budgets, and says what they brought; step 0 is the starting model."""
         self._jsonl.write(record)
         values = {name: value for name, value in record.items() if name.startswith("eval/")}
         for sink in self._sinks:
@@ -163,6 +163,8 @@ class MetricsLog:
         accuracies = {name: value for name, value in values.items() if name.endswith("/accuracy")}
         parts = [f"{name.split('/')[1]} {value:.3f}" for name, value in accuracies.items()]
         self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
+        if news:
+            self.say(news)
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar; nothing where ``console_every`` is 0."""

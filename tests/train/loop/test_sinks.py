@@ -56,6 +56,14 @@ def test_own_sink_gets_what_the_files_have(tmp_path):
     assert [call[2] for call in sink.calls if call[0] == "evaluation"] == evaluations
 
 
+def test_run_of_a_file_takes_sinks_too(tmp_path):
+    from elastic.train import build_trainer
+
+    sink = Kept()
+    build_trainer(build_config(tmp_path, train={"steps": 1}), sinks=[sink]).train()
+    assert [call[0] for call in sink.calls] == ["open", "step", "close"]
+
+
 def test_tensorboard_has_completions_as_a_table(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
