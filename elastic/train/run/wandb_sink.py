@@ -38,7 +38,7 @@ class Wandb(Sink):
             resume="allow",
             config=config.to_dict(),
             allow_val_change=True,
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False),
+            settings=wandb.Settings(console="off", quiet=True, disable_git=True, save_code=False),
         )
         write_atomic(file, json.dumps({"id": self._run.id}) + "\n")
         self._run.define_metric(_STEP)

@@ -122,7 +122,12 @@ def test_wandb_gets_the_metrics_and_the_resumed_run_is_the_same_one(tmp_path, wa
         first["config"]
         == build_config(tmp_path, train={"steps": 1, "save_every": 1}, logging=logging, **TABLES).to_dict()
     )
-    assert first["settings"] == {"console": "off", "disable_git": True, "save_code": False}
+    assert first["settings"] == {
+        "console": "off",
+        "quiet": True,
+        "disable_git": True,
+        "save_code": False,
+    }
     assert (first["id"], second["id"]) == (None, "drawn")
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "drawn"}
     assert one.axes == [("train_step", None), ("*", "train_step")]
