@@ -137,12 +137,12 @@ class MetricsLog:
         for sink in self._sinks:
             sink.open(config, done)
 
-    def step(self, record: dict[str, float], samples: Callable[[int], list[dict[str, Any]]]) -> None:
+    def step(self, record: dict[str, float], completions: Callable[[int], list[dict[str, Any]]]) -> None:
         """Logs a finished step.
 
         Args:
             record: has ``step``, counted from 1, and numbers.
-            samples: gives so many completions of it, for steps that show some.
+            completions: gives so many of its completions, for steps that show some.
         """
         self._jsonl.write(record)
         step, every = int(record["step"]), self._logging.console_every
@@ -152,7 +152,7 @@ class MetricsLog:
         if every and (step % every == 0 or step == self._steps):
             self.say(console_line(record, self._steps))
         if self._logging.samples_every and step % self._logging.samples_every == 0:
-            self._show(samples(self._logging.samples))
+            self.samples(completions(self._logging.samples))
 
     def evaluation(self, record: dict[str, Any], news: str | None) -> None:
         """Logs accuracies under budgets, and says what they brought; step 0 is the starting model."""
@@ -171,7 +171,7 @@ class MetricsLog:
         if self._logging.console_every:
             self._bar.write(line, file=sys.stderr)
 
-    def _show(self, records: list[dict[str, Any]]) -> None:
+    def samples(self, records: list[dict[str, Any]]) -> None:
         """Appends completions to ``samples.jsonl``, and shows them."""
         if self._samples is None:
             self._samples = JsonLines(self._samples_path, self._done)
