@@ -24,7 +24,7 @@ from elastic.train.collect.engines import open_engine
 from elastic.train.collect.evaluation import Evaluation, metric_names
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure, check_logprobs
-from elastic.train.collect.rewards import Given, rewards_of
+from elastic.train.collect.rewards import Given, check_rewards, rewards_of
 from elastic.train.config import TrainConfig
 from elastic.train.run import gpu_memory
 from elastic.train.run.accelerator import (
@@ -113,11 +113,7 @@ class Trainer:
             tokenizer, chosen.start_marker, chosen.end_marker, chosen.ends, names=_MARKER_KEYS
         )
         rewards = rewards_of(config.reward, reward)
-        rewards.check_columns("data", dataset)
-        if config.eval.every:
-            if rewards.correct is None:
-                raise ValueError("reward: eval.every needs one that says what is correct; set reward.name")
-            rewards.check_columns("eval", eval_dataset, evaluation=True)
+        check_rewards(rewards, dataset, eval_dataset if config.eval.every else ())
         prompts = Prompts.of_training(tokenizer, config)
         eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
         budgets = BudgetDraw(config.budget, config.train.seed, dataset)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from elastic.data import Problem
 from elastic.rewards import RewardFunction, math_reward
 from elastic.rewards.combined import Rewards
 from elastic.rewards.functions import called, name_of
@@ -40,6 +41,24 @@ def rewards_of(config: RewardConfig, given: Given | None = None) -> Rewards:
     own = {called(path): function for path, function in config.own_functions().items()}
     functions = {called(path): own.get(called(path)) or built_in(config, path) for path in config.paid}
     return _with_correct(config, functions, options)
+
+
+def check_rewards(rewards: Rewards, dataset: Sequence[Problem], evaluated: Sequence[Problem]) -> None:
+    """Checks that problems have the columns that rewards read.
+
+    Args:
+        rewards: of the run.
+        dataset: training problems.
+        evaluated: those of the evaluations; empty for none.
+
+    Raises:
+        ValueError: a column is missing, or nothing says which answers of an evaluation are correct.
+    """
+    rewards.check_columns("data", dataset)
+    if evaluated:
+        if rewards.correct is None:
+            raise ValueError("reward: eval.every needs one that says what is correct; set reward.name")
+        rewards.check_columns("eval", evaluated, evaluation=True)
 
 
 def _of_list(

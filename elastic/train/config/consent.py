@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 # What the files of a checkpoint hold: another value would not fit them.
-FIXED = ("model.path", "optim.name", "optim.groups", "optim.frozen")
+FIXED = ("model.path", "adapter.*", "optim.name", "optim.groups", "optim.frozen")
 
 
 def check_consent(allowed: Sequence[str], config: Any) -> None:
@@ -29,13 +29,22 @@ def check_consent(allowed: Sequence[str], config: Any) -> None:
             near = difflib.get_close_matches(entry, known, n=3)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"train.allow_changes: no key '{entry}'{hint} (as 'optim.lr', or 'optim.*')")
-        if entry in FIXED:
+        if _is_fixed(entry):
             raise ValueError(f"train.allow_changes: '{entry}' cannot change, checkpoints hold what it names")
 
 
 def is_allowed(name: str, allowed: Iterable[str]) -> bool:
     """Whether ``table.key`` may change."""
-    return name not in FIXED and bool({name, f"{name.partition('.')[0]}.*"} & set(allowed))
+    return not _is_fixed(name) and bool(_entries_of(name) & set(allowed))
+
+
+def _is_fixed(name: str) -> bool:
+    return bool(_entries_of(name) & set(FIXED))
+
+
+def _entries_of(name: str) -> set[str]:
+    """What may name a key: itself, or its whole table."""
+    return {name, f"{name.partition('.')[0]}.*"}
 
 
 def split_changes(changes: Iterable[str], allowed: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -58,6 +67,6 @@ def split_changes(changes: Iterable[str], allowed: Sequence[str]) -> tuple[list[
 def how_to_agree(refused: Iterable[str]) -> str:
     """A clause for messages: the entry that would allow the changes; empty where none can."""
     names = [change.partition(":")[0] for change in refused]
-    if set(names) & set(FIXED):
+    if any(map(_is_fixed, names)):
         return ""
     return f"; to change them on purpose: train.allow_changes = {json.dumps(names)}"

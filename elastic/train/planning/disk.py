@@ -14,8 +14,8 @@ class Disk:
         saves: checkpoints that are written.
         checkpoint: one of them: weights and the optimizer's state.
         kept: how many there are at a time at most, the one that is being written included.
-        models: whole models beside them: the final one, and the best with the one that replaces it.
-        model: one of these.
+        models: models beside them: the final one, and the best with the one that replaces it.
+        model: one of these; of an adapter that is not merged, the adapter.
     """
 
     saves: int
@@ -33,11 +33,13 @@ class Disk:
 def disk_of(config: TrainConfig, memory: Memory) -> Disk:
     """The estimate for a whole run without failures."""
     loop = config.train
+    # An adapter's gradients are as many bytes as itself.
+    trained = memory.gradients if config.adapter.rank else memory.weights
     saves = -(-loop.steps // loop.save_every) if loop.save_every else 0
     return Disk(
         saves=saves,
-        checkpoint=memory.weights + memory.optimizer,
+        checkpoint=trained + memory.optimizer,
         kept=min(saves, loop.keep_checkpoints + 1),
         models=1 + 2 * (loop.best is not None),
-        model=memory.weights,
+        model=memory.weights if config.adapter.merge else trained,
     )

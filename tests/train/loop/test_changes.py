@@ -103,6 +103,7 @@ def test_note_of_a_lost_attempt_is_replaced_and_changes_of_steps_done_again_are_
         ("rollout.promts_per_step", "did you mean 'rollout.prompts_per_step'"),
         ("lr", "no key 'lr'"),
         ("model.path", "'model.path' cannot change"),
+        ("adapter.rank", "'adapter.rank' cannot change"),
     ],
 )
 def test_consent_to_what_is_not_there_or_cannot_change_is_refused(tmp_path, allowed, message):
