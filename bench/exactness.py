@@ -27,7 +27,7 @@ PROMPTS = tuple(
 )
 BUDGETS = (Budget(9, 4), Budget(3, 7), Budget(14, 2))
 SAMPLES = 4
-SAMPLINGS = (Sampling(1.0, seed=3), Sampling(0.8, top_k=20, top_p=0.9, seed=4, most_kept=64))
+SAMPLING = Sampling(0.8, top_k=20, top_p=0.9, seed=4, most_kept=64)
 WINDOW = 16  # where a model has one; rows have up to 30 tokens
 
 
@@ -58,25 +58,24 @@ ROUNDED = ("doge",)
 NOT_IN_16_BITS = ("xglm",)  # its positions stay in float32: its forward pass fails, so it is refused
 
 
-def first_update(model: Any, precision: Precision, sampling: Sampling) -> dict[str, float]:
+def first_update(model: Any, precision: Precision) -> dict[str, float]:
     """The metrics of a first update whose old and reference logprobs were computed by the trainer.
 
     Args:
         model: float32, not wrapped; changed.
         precision: of weights and updates.
-        sampling: of the rollout.
 
     Raises:
         ValueError: the model can be decoded or trained not at all in this precision.
     """
     model.to(precision.weights)
-    AcceleratorState._reset_state()
+    AcceleratorState._reset_state()  # it keeps one precision a process
     accelerator = Accelerator(mixed_precision=precision.mixed_precision, cpu=True)
     rollouts = RolloutModel(model, precision.mixed_precision)
     rollouts.sync()
     packs(model)
     engine = RolloutEngine(rollouts.module, build_tokenizer(), max_rows=5, progress=False)
-    batch = engine.generate(PROMPTS, list(BUDGETS), SAMPLES, sampling)
+    batch = engine.generate(PROMPTS, list(BUDGETS), SAMPLES, SAMPLING)
     advantages = torch.linspace(-1, 1, len(batch))
     experience = Experience.from_rollout(batch, advantages)
     reference = Reference(model)
@@ -85,7 +84,7 @@ def first_update(model: Any, precision: Precision, sampling: Sampling) -> dict[s
         accelerator.prepare(model),
         accelerator,
         loss,
-        temperature=sampling.temperature,
+        temperature=SAMPLING.temperature,
         max_length=None,
         accumulation_steps=2,
     )
