@@ -42,7 +42,7 @@ from elastic.train.run.identity import identity, shapes_of
 from elastic.train.run.metrics import MetricsLog
 from elastic.train.run.optimizer_state import OptimizerState
 from elastic.train.run.output import FINAL_DIRECTORY
-from elastic.train.run.progress import Progress
+from elastic.train.run.progress import Progress, is_due
 from elastic.train.run.sinks import Sink
 from elastic.train.run.standing import Standing
 from elastic.train.run.state import RunState
@@ -223,11 +223,8 @@ class Trainer:
     def replay(self) -> dict[str, float]:
         """Runs the updates of a failed step again, from the checkpoint before it; saves nothing.
 
-        For looking into a failure, say under `torch.autograd.set_detect_anomaly`. The model is changed as by
-        the step; `train` goes back to the checkpoint. With several processes, all of them call it.
-
-        Returns:
-            The update's metrics, if it does not fail again.
+        For looking into a failure, say under `torch.autograd.set_detect_anomaly`. `train` then goes back to
+        the checkpoint. All processes call it. Returns the updates' metrics, if they do not fail again.
 
         Raises:
             FileNotFoundError: the step that comes next left no experience in ``failed/``.
@@ -268,13 +265,12 @@ class Trainer:
         with batch_of_failure(collected.batch, "rollouts", experience=collected.experience):
             update, metrics = self._updates.run(collected.experience, progress.step, progress.update)
         done = time.perf_counter()
-        last = progress.step + 1 == self.config.train.steps
-        every = self.config.eval.every
+        loop = self.config.train
         progress = Progress(
             step=progress.step + 1,
             update=update,
             position=progress.position + collected.taken,
-            evaluated=not every or not (last or (progress.step + 1) % every == 0),
+            evaluated=not is_due(progress.step + 1, self.config.eval.every, loop.steps),
         )
         record = {
             "step": progress.step,
@@ -295,8 +291,7 @@ class Trainer:
             progress = self._evaluate(progress, log)
         self._callbacks.step(progress, record)
         stop = self._callbacks.asked_to_stop() or self._best.waited(progress.step)
-        every = self.config.train.save_every
-        if stop or (every and (progress.step % every == 0 or last)):
+        if stop or is_due(progress.step, loop.save_every, loop.steps):
             if log is not None:
                 log.sync()
             self._callbacks.save(progress, self._run.save(progress))

@@ -18,3 +18,8 @@ class Progress:
     update: int = 0
     position: int = 0
     evaluated: bool = True
+
+
+def is_due(step: int, every: int, steps: int) -> bool:
+    """Whether what happens each `every` steps, and after the last one, does after this one; 0 for never."""
+    return every > 0 and (step % every == 0 or step == steps)
