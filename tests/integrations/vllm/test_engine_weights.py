@@ -8,9 +8,13 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from elastic import Budget, RolloutEngine, Sampling, replay
 from elastic.integrations.vllm import VLLMEngine
+from elastic.rollout.plan.default_markers import default_markers
+from elastic.train.collect.engines import open_engine
+from elastic.train.run.adapter import with_adapter
 from tests.integrations.vllm.offline import preempt_often
 from tests.integrations.vllm.sums import SUMS
 from tests.rollout.small_models import VOCAB, make_tokenizer
+from tests.train.tiny_run import build_config
 
 LONG = [[3 + (7 * i + k) % 20 for i in range(300)] for k in range(2)]  # longer than a block of the KV cache
 
@@ -96,3 +100,22 @@ def test_sources_are_recorded_that_tokens_do_not_show_and_outlive_preemption(vll
     rows = [row[:n] for row, n in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)]
     with pytest.raises(ValueError, match="no row under"):
         replay(rows, budgets, batch.markers, tokenizer=tiny[1], eos_ids=list(batch.eos_ids))
+
+
+def test_rollouts_of_an_adapter_are_those_of_its_merged_weights(vllm, tmp_path):
+    pytest.importorskip("peft")
+    model = small_model(tied=False)
+    table = {"rank": 4, "alpha": 8}
+    config = build_config(tmp_path, rollout={"engine": "vllm", "max_rows": 4}, adapter=table)
+    adapted, tokenizer = with_adapter(model, config), make_tokenizer()
+    engine, refresh = open_engine(config, adapted, tokenizer, default_markers(tokenizer), 1)
+    with closing(engine):
+        refresh()
+        assert difference(engine, adapted) < 1e-5
+        with torch.no_grad():
+            for name, weight in adapted.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(std=0.3)
+        assert difference(engine, adapted) > 1e-2  # of the old ones
+        refresh()
+        assert difference(engine, adapted) < 1e-4
