@@ -242,7 +242,8 @@ class TrainConfig(Section):
             ValueError: a reward that cannot be given here; a file or directory that is missing or of the
                 wrong kind; float16 weights; an optimizer that cannot be made.
             FileNotFoundError: a missing data file, or a set of unknown name.
-            ModuleNotFoundError: a set on the hub without `datasets`, or rollouts by vLLM without `vllm`.
+            ModuleNotFoundError: a set on the hub without `datasets`, rollouts by vLLM without `vllm`, or an
+                8-bit or paged optimizer without `bitsandbytes`.
         """
         self.reward.check_available()
         self.adapter.check_available()
