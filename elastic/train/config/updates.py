@@ -38,8 +38,8 @@ class LossConfig(Section):
         engine_high: see ``engine_correction``.
         linear: compute the loss from hidden states and the head, in chunks of tokens, so that memory need not
             hold [N, V] logits. ``auto``: where the head is a plain linear layer, its logits at most
-            soft-capped, the model is not sharded, and V is above H, so that memory is saved. ``on`` refuses
-            models of another kind. The trained weights are those of ``off`` up to rounding.
+            soft-capped, and V is above H, so that memory is saved. ``on`` refuses models of another kind. The
+            trained weights are those of ``off`` up to rounding.
         linear_chunk_tokens: tokens per chunk; memory holds the logits of one chunk. Absent: 4096; on a GPU
             all, or as many as a quarter of the free memory holds.
         skip_zero_advantage: rows whose gradient is exactly zero are not run through the model. Weights

@@ -14,6 +14,7 @@ _DISTRIBUTED = (
     *(DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU),
     *(DistributedType.FSDP, DistributedType.DEEPSPEED),
 )
+_ZERO_STAGES = (2, 3)
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:
@@ -30,16 +31,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
         AcceleratorState._reset_state()  # the process group stays
     device = _device(config.model.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=config.model.device == "cpu")
-    kind = accelerator.distributed_type
-    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise ValueError("accelerate is set up for FSDP version 1; supported: version 2 (fsdp_version: 2)")
-    if kind == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ValueError("accelerate shards by FSDP on accelerators only, and it computes on the CPU")
-    if kind not in _DISTRIBUTED:
-        raise ValueError(
-            f"accelerate is set up for {kind}; supported: {', '.join(str(kind) for kind in _DISTRIBUTED)}"
-        )
-    if kind == DistributedType.DEEPSPEED:
+    _check_kind(accelerator)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # Models are loaded whole in every process: rollouts need them whole.
         accelerator.deepspeed_plugin.zero3_init_flag, accelerator.deepspeed_plugin.dschf = False, None
     if device is not None and device.type != accelerator.device.type:
@@ -47,6 +40,25 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             f"model.device: '{device}' was asked for, but accelerate computes on '{accelerator.device}'"
         )
     return accelerator
+
+
+def _check_kind(accelerator: Accelerator) -> None:
+    kind = accelerator.distributed_type
+    if kind not in _DISTRIBUTED:
+        raise ValueError(
+            f"accelerate is set up for {kind}; supported: {', '.join(str(kind) for kind in _DISTRIBUTED)}"
+        )
+    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError("accelerate is set up for FSDP version 1; set fsdp_version: 2")
+    if kind == DistributedType.DEEPSPEED and accelerator.deepspeed_plugin.zero_stage not in _ZERO_STAGES:
+        raise ValueError(
+            f"accelerate is set up for ZeRO stage {accelerator.deepspeed_plugin.zero_stage}; supported: "
+            f"{' and '.join(map(str, _ZERO_STAGES))}"
+        )
+    if kind in (DistributedType.NO, DistributedType.MULTI_CPU):
+        for name in ("FSDP", "DeepSpeed"):
+            if os.environ.get(f"ACCELERATE_USE_{name.upper()}", "false").lower() == "true":
+                raise ValueError(f"accelerate is set up for {name}, which it leaves out on the CPU")
 
 
 def prepare(accelerator: Any, model: Any, optimizer: Any, max_grad_norm: float) -> tuple[Any, Any]:
