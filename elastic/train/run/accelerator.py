@@ -32,9 +32,12 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     device = _device(config.model.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=config.model.device == "cpu")
     _check_kind(accelerator)
+    # Every process loads all of the model: its copies for rollouts and the reference are made of that.
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        # Models are loaded whole in every process: rollouts need them whole.
         accelerator.deepspeed_plugin.zero3_init_flag, accelerator.deepspeed_plugin.dschf = False, None
+    if accelerator.distributed_type == DistributedType.FSDP:
+        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # which transformers reads
     if device is not None and device.type != accelerator.device.type:
         raise ValueError(
             f"model.device: '{device}' was asked for, but accelerate computes on '{accelerator.device}'"
