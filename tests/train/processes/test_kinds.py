@@ -42,7 +42,7 @@ def test_gradient_that_is_not_finite_ends_both_processes(tmp_path, capfd, kind):
     assert train_two(build_config(tmp_path), kind, model=model) == [1, 1]
     messages = [line for line in capfd.readouterr().err.splitlines() if "the gradient's norm is" in line]
     assert len([line for line in messages if "step 1" in line]) == 2
-    names = sorted(path.name for path in (tmp_path / "failed").iterdir())
+    names = sorted(path.name for path in (tmp_path / "failed").glob("*.safetensors"))
     assert names == [f"step-00000001-rollouts-process-{rank}.safetensors" for rank in range(2)]
 
 
