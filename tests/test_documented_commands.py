@@ -95,7 +95,9 @@ def check_python(words: list[str], monkeypatch, complete: bool = True) -> None:
 
 
 def check_paths(words: list[str]) -> None:
-    paths = [word.split("::")[0].removeprefix("--ignore=") for word in words if "/" in word or word == "bench"]
+    paths = [
+        word.split("::")[0].removeprefix("--ignore=") for word in words if "/" in word or word == "bench"
+    ]
     assert all((ROOT / path).exists() for path in paths), paths
 
 
