@@ -139,6 +139,9 @@ def test_the_reference_is_the_adapter_off_and_no_copy(tmp_path, tokenizer):
     experience = experience_of(model, tokenizer)
     first = policy.logprobs(experience)
     assert all(map(torch.equal, reference.logprobs(policy, experience), first))  # KL exactly 0
+    next(p for p in model.parameters() if p.requires_grad).requires_grad_(
+        False
+    )  # part of the adapter, frozen
     flags = [parameter.requires_grad for parameter in model.parameters()]
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
