@@ -81,7 +81,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
                 job = {"part": "update", "way": way, "size": asdict(update), "weights": str(path)}
                 rows.append(child(job, args.threads, Path(folder)))
         after = {way: torch.load(path) for way, path in paths.items()}
-        before = list(random_models.build(update.model).parameters())
+        before = [weight.detach() for weight in random_models.build(update.model).parameters()]
         first, *others = after
         apart = {way: updates.differences(before, after[first], after[way]) for way in others}
     weights = [{"way": way, "apart": found, "step": step} for way, (found, step) in apart.items()]

@@ -29,14 +29,14 @@ class Size:
 
     Attributes:
         lengths: of the completions of each group.
-        calls: timed, behind the one whose memory and weights are looked at.
+        calls: that are timed, behind the one whose memory and weights are looked at.
     """
 
     model: str = "head"
     groups: int = 2
     prompt: int = 64
     lengths: tuple[int, ...] = (16, 48, 96, 256)
-    calls: int = 2
+    calls: int = 1
 
 
 @dataclass
@@ -75,7 +75,7 @@ def elastic_update(model: Any, rollouts: Rollouts, output: Path) -> Callable[[],
 
     tables = {
         "model": {"path": "tiny", "device": "cpu"},
-        "data": {"source": "tiny"},
+        "data": {"source": "tiny", "count": 16},
         "reward": {"name": "tiny"},
         "train": {"output_dir": str(output)},
     }

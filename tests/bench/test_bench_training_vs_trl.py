@@ -54,7 +54,9 @@ def test_ratios_are_medians_of_those_of_each_round():
         for cpu, peak in ((1.0, 10), (8.0, 20), (2.0, 30))
         for way, cpu, peak in (("elastic", cpu, peak), ("TRL", 2 * cpu, 4 * peak))
     ]
-    table = page._table([page._costs(*([r for r in rows if r["way"] == w] for w in ("elastic", "TRL")), True)])
+    table = page._table(
+        [page._costs(*([r for r in rows if r["way"] == w] for w in ("elastic", "TRL")), True)]
+    )
     assert table.splitlines()[0] == "| 2.00 | 9.00 | 20 | 0.50 | 0.25 |"
 
 
