@@ -12,16 +12,18 @@ from safetensors.torch import load_file
 from elastic.models.tiny import problems
 from elastic.models.tiny.vocabulary import build_tokenizer
 from elastic.train import TrainConfig, Trainer
+from elastic.train.run.best import best_model
 from tests.train.tiny_run import build_config, build_model, lines, nines
 
 CLOCKS = {"seconds", "seconds_rollout", "seconds_reward", "seconds_update", "tokens_per_second"}
 
 
 def config(output: Path, steps: int = 6, **train: Any) -> TrainConfig:
-    """Moments, a schedule, a reference, minibatches, evaluations, samples; checkpoints every other step."""
+    """Moments, a schedule, a reference, minibatches, evaluations, samples, the best model."""
     return build_config(
         output,
-        train={"steps": steps, "save_every": 2, "keep_checkpoints": 1, "minibatches": 2} | train,
+        train={"steps": steps, "save_every": 2, "keep_checkpoints": 1, "minibatches": 2, "best": "accuracy"}
+        | train,
         loss={"kl_coef": 0.01},
         optim={"schedule": "cosine", "warmup_updates": 3},
         budget={"draw": "random", "thinking_low": 2},
@@ -47,13 +49,16 @@ def fresh(output: Path, steps: int = 6, **options: Any) -> Trainer:
 
 
 def assert_same(output: Path, wanted: Path) -> None:
-    """Weights, metrics without clocks, and samples are the same to the bit; nothing else lies about."""
-    ours, theirs = (load_file(folder / "final" / "model.safetensors") for folder in (output, wanted))
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
+    """Weights, metrics without clocks, samples, the best model are the same to the bit; no left-overs."""
+    for folder in ("final", best_model(wanted).relative_to(wanted)):
+        ours, theirs = (load_file(run / folder / "model.safetensors") for run in (output, wanted))
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert torch.equal(ours[name], tensor), (folder, name)
     assert records(output) == records(wanted)
-    assert (output / "samples.jsonl").read_bytes() == (wanted / "samples.jsonl").read_bytes()
+    for name in ("samples.jsonl", "best.json"):
+        assert (output / name).read_bytes() == (wanted / name).read_bytes()
+    assert len(list((output / "best").iterdir())) == 1
     for folder in ("", "checkpoints"):
         assert [p.name for p in (output / folder).iterdir() if p.name.startswith(".")] == []
 

@@ -46,20 +46,23 @@ def uninterrupted(tmp_path_factory):
         (None, 120_000, r"could not be written \(.*are free.*untouched.*step-00000004'", [2]),
         ((MetricsLog, "step"), 700, r"File too large: '.*metrics.jsonl'", [2]),
         ((MetricsLog, "samples"), 100, r"File too large: '.*samples.jsonl'", [2]),
-        ((RunState, "save_final"), 40_000, r"could not be written.*are free.*final'", [6]),
+        ((RunState, "save_model"), 40_000, r"could not be written.*are free.*final'", [6]),
     ],
 )
 def test_disk_that_gets_full_keeps_the_checkpoint_and_the_run_goes_on(
     tmp_path, monkeypatch, uninterrupted, moment, count, message, left
 ):
     with disk() as full, monkeypatch.context() as patched:
-        calls = []
         if moment is not None:
-            original = getattr(*moment)
-            due = 1 if moment[1] == "save_final" else 3
-            patched.setattr(
-                *moment, lambda *a: (calls.append(1), len(calls) == due and full(count), original(*a))[2]
-            )
+            original, calls = getattr(*moment), []
+
+            def instead(self, *arguments):
+                calls.append(1)
+                if arguments[0] == tmp_path / "final" or (moment[1] != "save_model" and len(calls) == 3):
+                    full(count)
+                return original(self, *arguments)
+
+            patched.setattr(*moment, instead)
         with pytest.raises(OSError, match=message):
             train(tmp_path, callbacks=[lambda now, _: moment is None and now.step == 3 and full(count)])
     assert [int(path.name[-8:]) for path in checkpoint_paths(tmp_path)] == left
@@ -69,12 +72,11 @@ def test_disk_that_gets_full_keeps_the_checkpoint_and_the_run_goes_on(
 
 
 def test_same_trainer_goes_on_when_there_is_space(tmp_path, uninterrupted):
-    trainer = fresh(tmp_path)
     with disk() as full:
-        trainer._callbacks.append(lambda progress, record: progress.step == 4 and full(40_000))
+        gets_full = [lambda progress, record: progress.step == 4 and full(40_000)]
+        trainer = fresh(tmp_path, callbacks=gets_full)
         with pytest.raises(OSError, match="step-00000004"):
             trainer.train()
-    trainer._callbacks.clear()
     trainer.train()
     assert_same(tmp_path, uninterrupted)
 

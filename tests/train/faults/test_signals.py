@@ -32,13 +32,15 @@ def interruptible():
 
 
 def sending(monkeypatch, owner, name, call, *numbers):
-    """The n-th call of a function gets the signals after its work."""
-    original, calls = getattr(owner, name), []
+    """The n-th call of a function, or the first that is about a file of that name, gets the signals then."""
+    original, calls, done = getattr(owner, name), [], []
 
     def instead(*arguments, **options):
         found = original(*arguments, **options)
         calls.append(1)
-        if len(calls) == call:
+        about = isinstance(call, str) and call in str(arguments[-1]) and call not in done
+        if len(calls) == call or about:
+            done.append(call)
             for number in numbers:
                 signal.raise_signal(number)
         return found
@@ -53,9 +55,9 @@ PHASES = {
     "update": (torch.optim.AdamW, "step", 5, 3, 2),
     "metrics": (MetricsLog, "step", 3, 3, 2),
     "evaluation": (Evaluation, "run", 2, 3, 3),
-    "weights": (Weights, "write", 2, 4, 4),
-    "renaming": (os, "rename", 2, 4, 4),
-    "final": (Weights, "write", 4, 6, 6),
+    "weights": (Weights, "write", "step-00000004", 4, 4),
+    "renaming": (os, "rename", "step-00000004", 4, 4),
+    "final": (Weights, "write_final", "unfinished-final", 6, 6),
 }
 
 
