@@ -44,36 +44,43 @@ def replaced(text_of_page: str) -> str:
 
 
 def text(run: dict[str, Any]) -> str:
-    """Both tables, and what the updates agree in."""
-    machine, versions = run["machine"], run["versions"]
+    """Both tables, as far as the run has them, and what the updates agree in."""
+    machine, versions, rows = run["machine"], run["versions"], run["results"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "trl"))
-    training, update = run["sizes"]["training"], run["sizes"]["update"]
-    seeds = len({row["seed"] for row in run["results"] if row["part"] == "training"})
-    head = (
+    parts = [
         f"{machine['device']}, {machine['cores']} cores, {run['threads']} thread, {packages}, commit "
         f"{run['commit']}, {run['date']}."
-    )
-    first = (
-        f"**Trainings** of {training['steps']} steps of {training['prompts']} prompts x "
-        f"{training['samples']} rows, {seeds} seeds (mean ± standard deviation):"
-    )
-    second = (
-        f"**The update** on {update['groups'] * len(update['lengths'])} rows of {min(update['lengths'])} to "
-        f"{max(update['lengths'])} tokens behind prompts of {update['prompt']}, a model of the size "
-        f"`{update['model']}` (`bench/harness/random_models.py`):"
-    )
-    agreed = "; ".join(
-        f"{row['way']}: {row['apart']:.1e} of a largest step of {row['step']:.1e}" for row in run["weights"]
-    )
-    return "\n\n".join(
-        [
-            head,
-            first,
-            _trainings(run["results"]),
-            second,
-            _updates(run["results"]),
-            f"Weights after the update differ from those of `elastic` by at most: {agreed}.",
+    ]
+    if trained := [row for row in rows if row["part"] == "training"]:
+        parts += [_of_trainings(run["sizes"]["training"], trained), _trainings(trained)]
+    else:
+        parts.append("Trainings: not measured yet.")
+    if updated := [row for row in rows if row["part"] == "update"]:
+        agreed = "; ".join(
+            f"{row['way']}, {row['apart']:.1e} of a largest step of {row['step']:.1e}"
+            for row in run["weights"]
+        )
+        parts += [
+            _of_updates(run["sizes"]["update"], updated),
+            _updates(updated),
+            f"The weights behind it differ from those of `elastic` by at most: {agreed}.",
         ]
+    return "\n\n".join(parts)
+
+
+def _of_trainings(size: dict[str, Any], rows: Rows) -> str:
+    return (
+        f"**Trainings** of {size['steps']} steps of {size['prompts']} prompts x {size['samples']} rows, "
+        f"{len({row['seed'] for row in rows})} seeds (mean ± standard deviation), accuracy of "
+        f"{size['tested']} problems:"
+    )
+
+
+def _of_updates(size: dict[str, Any], rows: Rows) -> str:
+    return (
+        f"**The update** on {size['groups'] * len(size['lengths'])} rows of {min(size['lengths'])} to "
+        f"{max(size['lengths'])} tokens behind prompts of {size['prompt']}, a model of the size "
+        f"`{size['model']}` (`bench/harness/random_models.py`), {len(rows) // len(UPDATES)} rounds:"
     )
 
 

@@ -60,6 +60,13 @@ def test_ratios_are_medians_of_those_of_each_round():
     assert table.splitlines()[0] == "| 2.00 | 9.00 | 20 | 0.50 | 0.25 |"
 
 
+def test_run_without_trainings_says_so():
+    facts = {"device": "a processor", "cores": 2}
+    versions = dict.fromkeys(("torch", "transformers", "trl"), "1")
+    run = {"machine": facts, "versions": versions, "commit": "c", "date": "d", "threads": 1, "results": []}
+    assert page.text(run).endswith("Trainings: not measured yet.")
+
+
 def test_page_is_made_from_the_newest_kept_run():
     text = page.PAGE.read_text()
     assert page.replaced(text) == text
