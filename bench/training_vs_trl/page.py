@@ -77,10 +77,11 @@ def _of_trainings(size: dict[str, Any], rows: Rows) -> str:
 
 
 def _of_updates(size: dict[str, Any], rows: Rows) -> str:
+    rounds = len(rows) // len(UPDATES)
     return (
         f"**The update** on {size['groups'] * len(size['lengths'])} rows of {min(size['lengths'])} to "
         f"{max(size['lengths'])} tokens behind prompts of {size['prompt']}, a model of the size "
-        f"`{size['model']}` (`bench/harness/random_models.py`), {len(rows) // len(UPDATES)} rounds:"
+        f"`{size['model']}` (`bench/harness/random_models.py`), {rounds} round{'s' * (rounds > 1)}:"
     )
 
 
