@@ -1,11 +1,38 @@
-"""The processes of a data-parallel group on this machine, forked: Python and imports are there already."""
+"""Forked children, and with them the processes of a data-parallel group: imports are there already."""
 
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
 
 from accelerate.state import AcceleratorState
+
+LIMIT_S = 600  # a process whose partner is gone would wait for it half an hour
+
+
+def start(work: Callable[[], object]) -> int:
+    """Forks a child that does `work` and ends; returns its id.
+
+    Its exit status is 0 where `work` returned; what it raised is on stderr.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        signal.alarm(LIMIT_S)
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def status(child: int) -> int:
+    """The exit status of a child; minus the number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def free_port() -> int:
@@ -15,15 +42,9 @@ def free_port() -> int:
 
 
 def fork(rank: int, port: int, work: Callable[[], object]) -> int:
-    """Starts process `rank` of two, which does `work` under accelerate on the CPU; returns its id.
+    """Starts process `rank` of two, which does `work` under accelerate on the CPU; returns its id."""
 
-    Its exit status is 0 where `work` returned; what it raised is on stderr.
-    """
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
+    def in_group() -> None:
         os.environ |= {
             "ACCELERATE_USE_CPU": "true",
             "MASTER_ADDR": "127.0.0.1",
@@ -36,8 +57,5 @@ def fork(rank: int, port: int, work: Callable[[], object]) -> int:
         }
         AcceleratorState._reset_state(reset_partial_state=True)
         work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+
+    return start(in_group)

@@ -99,19 +99,26 @@ def counted(outcomes: dict[str, str]) -> Record:
 
 
 def cuda_test_files() -> tuple[list[str], dict[str, list[str]]]:
-    """Test files with CUDA tests; and those that import what is not installed, with its names."""
+    """Test files with CUDA tests; and those that import, or whose conftest.py does, what is not installed."""
     found, missing = [], {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text()
         if not CUDA_TEST.search(text):
             continue
         name = str(path.relative_to(ROOT))
-        absent = [package for package in sorted(imports(text)) if importlib.util.find_spec(package) is None]
+        needed = imports(text).union(*(imports(conftest.read_text()) for conftest in conftests(path)))
+        absent = [package for package in sorted(needed) if importlib.util.find_spec(package) is None]
         if absent:
             missing[name] = absent
         else:
             found.append(name)
     return found, missing
+
+
+def conftests(path: Path) -> list[Path]:
+    """What pytest loads with a test file; where one fails, no test of any file runs."""
+    rooms = [room for room in path.parents if room.is_relative_to(ROOT / "tests")]
+    return [room / "conftest.py" for room in rooms if (room / "conftest.py").is_file()]
 
 
 def imports(text: str) -> set[str]:

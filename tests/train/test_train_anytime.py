@@ -1,7 +1,5 @@
 """Several cuts of one thought in training: advantages by hand, every token once, runs that resume exactly."""
 
-import os
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,8 +10,9 @@ from elastic.rollout.cuts import cut_thoughts, solutions_behind_cuts
 from elastic.train import TrainConfig
 from elastic.train.collect.brpo import thought_advantages
 from elastic.train.collect.cut_experience import Answered, cut_experience
+from tests.forked import free_port, status
 from tests.rollout.small_models import biased, make_tokenizer
-from tests.train.test_train_processes import fork, free_port
+from tests.train.test_train_processes import fork
 from tests.train.tiny_run import build_config, lines, nines, run
 
 CUTS = {"cuts": [2, 4, 6], "cut_samples": 2}
@@ -154,7 +153,7 @@ def test_a_resumed_run_is_the_run_of_one_go(tmp_path):
 def test_two_processes_train_as_one(tmp_path):
     port = free_port()
     children = [fork(tmp_path / "two", rank, port, make=anytime) for rank in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
+    assert [status(child) for child in children] == [0, 0], "see the captured stderr"
     run(anytime(tmp_path / "one"))
     one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
     for name, tensor in one.items():

@@ -1,14 +1,13 @@
 """Two processes train as one does."""
 
 import json
-import os
 
 import torch
 from safetensors.torch import load_file
 
 from elastic.models.tiny import problems
 from tests import forked
-from tests.forked import free_port
+from tests.forked import free_port, status
 from tests.train.tiny_run import nines, run, shared_out
 
 
@@ -27,7 +26,7 @@ async def spent(sample):
 def test_two_processes_give_the_weights_and_metrics_of_one(tmp_path):
     port, rewards = free_port(), [nines, spent]
     children = [fork(tmp_path / "two", rank, port, reward=rewards) for rank in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
+    assert [status(child) for child in children] == [0, 0], "see the captured stderr"
     run(shared_out(tmp_path / "one"), eval_dataset=problems(4, split="test"), reward=rewards)
     one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
     for name, tensor in one.items():
@@ -64,7 +63,7 @@ def two_processes(output, rewards):
     """Exit statuses of both; `rewards` are theirs."""
     port = free_port()
     children = [fork(output, rank, port, reward=reward) for rank, reward in enumerate(rewards)]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return [status(child) for child in children]
 
 
 def test_reward_that_fails_in_one_process_ends_both_with_a_checkpoint(tmp_path):

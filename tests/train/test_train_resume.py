@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from elastic.models.tiny import problems
 from elastic.train.run import checkpoint as checkpoint_module
 from elastic.train.run import directories
+from tests.forked import start, status
 from tests.train.tiny_run import build_config, resumable, run
 
 SCRIPT = Path(__file__).parent / "tiny_run.py"
@@ -71,14 +72,7 @@ def test_sigkill_of_a_subprocess_and_resume_gives_identical_weights_and_metrics(
 def test_sigkill_at_any_moment_and_resume_gives_identical_weights_and_metrics(
     tmp_path, uninterrupted, moment
 ):
-    child = os.fork()
-    if child == 0:
-        die_at(moment)
-        train_here(tmp_path)
-        os._exit(0)  # never reached
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert status(start(lambda: (die_at(moment), train_here(tmp_path)))) == -signal.SIGKILL
     train_here(tmp_path)
     assert_same_run(tmp_path, uninterrupted)
     assert not list((tmp_path / "checkpoints").glob(".*"))

@@ -1,13 +1,11 @@
 """Two data-parallel processes train as TRL trains them, and roll out what one process does."""
 
-import os
-
 import torch
 from trl import GRPOTrainer
 
 from elastic import Budget
 from elastic.integrations.trl import ElasticGRPOTrainer, elastic_rollout_func
-from tests.forked import fork, free_port
+from tests.forked import fork, free_port, status
 from tests.integrations.trl.runs import build, digits, logged, prompts, weights
 from tests.integrations.trl.server import connect
 
@@ -36,7 +34,7 @@ def train(trainer_class, model_path, output, rows):
 def in_two_processes(work):
     port = free_port()
     children = [fork(rank, port, work) for rank in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
+    assert [status(child) for child in children] == [0, 0], "see the captured stderr"
 
 
 def test_two_processes_train_as_trl_does_and_draw_the_rows_of_one(model_path, tmp_path):

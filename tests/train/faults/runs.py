@@ -1,8 +1,5 @@
-"""What the tests of faults share: a run with every kind of state, its files compared, a run in a child."""
+"""What the tests of faults share: a run with every kind of state, and its files compared."""
 
-import os
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +64,3 @@ def records(output: Path) -> list[dict[str, Any]]:
     """The metrics without what a clock says."""
     found = lines(output / "metrics.jsonl")
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in found]
-
-
-def start(work: Callable[[], object]) -> int:
-    """Forks a child that does the work; returns its id. Its status is 0 where the work returned."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def status(child: int) -> int:
-    """The exit status of a child; minus the number of the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -15,7 +15,8 @@ from elastic.train.collect.evaluation import Evaluation
 from elastic.train.run import directories
 from elastic.train.run.metrics import JsonLines
 from elastic.train.run.weights import Weights
-from tests.train.faults.runs import assert_same, start, status, train
+from tests.forked import start, status
+from tests.train.faults.runs import assert_same, train
 
 STEPS = 40
 

@@ -9,8 +9,8 @@ import pytest
 
 from elastic.train import train_from_config
 from elastic.train.run.lock import LOCK_FILE, OutputLock, check_unlocked
-from tests.forked import fork, free_port
-from tests.train.faults.runs import assert_same, config, fresh, start, status, train
+from tests.forked import LIMIT_S, fork, free_port, start, status
+from tests.train.faults.runs import assert_same, config, fresh, train
 
 
 class One:
@@ -43,26 +43,27 @@ def test_second_run_of_one_process_is_refused_and_disturbs_nothing(tmp_path):
 
 def test_run_is_refused_while_the_old_one_lives_and_not_after_its_sigkill(tmp_path):
     def forever(progress, record):
-        (tmp_path / "there").touch()
-        worker = start(lambda: time.sleep(20))  # forked by the run: it outlives it, and holds nothing
-        (tmp_path / "worker").write_text(str(worker))
-        time.sleep(20)
+        worker = start(lambda: time.sleep(LIMIT_S))  # forked by the run: it outlives it, and holds nothing
+        os.write(written, f"{worker}\n".encode())
+        time.sleep(LIMIT_S)
 
+    read, written = os.pipe()
     child = start(lambda: train(tmp_path, callbacks=[forever]))
+    os.close(written)
+    with os.fdopen(read) as line:
+        worker = int(line.readline())
     try:
-        while not (tmp_path / "worker").exists():
-            time.sleep(0.01)
-        with pytest.raises(ValueError, match=refusal(tmp_path)):
-            check_unlocked(tmp_path)
-        with pytest.raises(ValueError, match=f"process {child} on"):
-            train(tmp_path)
-    finally:
-        os.kill(child, signal.SIGKILL)
-    assert status(child) == -signal.SIGKILL
-    try:
+        try:
+            with pytest.raises(ValueError, match=refusal(tmp_path)):
+                check_unlocked(tmp_path)
+            with pytest.raises(ValueError, match=f"process {child} on"):
+                train(tmp_path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+        assert status(child) == -signal.SIGKILL
         train(tmp_path)
     finally:
-        os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_every_process_of_a_refused_run_ends(tmp_path):

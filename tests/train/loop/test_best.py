@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from elastic.models.tiny import problems
 from elastic.train.run import best as best_module
 from elastic.train.run.best import best_model
+from tests.forked import start, status
 from tests.train.tiny_run import build_config, lines, run
 
 TEST = problems(4, split="test")
@@ -110,8 +111,8 @@ def test_kill_while_the_best_is_replaced_leaves_one_and_the_run_ends_as_if_there
     values = [0.1, 0.2, 0.3, 0.9, 0.4, 0.5]
     run(config_of(tmp_path / "whole"), reward=scripted(values), eval_dataset=TEST)
     output = tmp_path / "killed"
-    child = os.fork()
-    if child == 0:
+
+    def killed():
         original, calls = getattr(best_module, moment, None), [0]
         target = best_module if original else best_module.RunState
         original = original or target.save_model
@@ -124,9 +125,8 @@ def test_kill_while_the_best_is_replaced_leaves_one_and_the_run_ends_as_if_there
 
         setattr(target, moment, die)
         run(config_of(output), reward=scripted(values), eval_dataset=TEST)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
+
+    assert status(start(killed)) == -signal.SIGKILL
     assert (best_model(output) / "model.safetensors").is_file()
     done = lines(output / "metrics.jsonl")[-1]["step"]
     checkpoint = max(int(path.name[-8:]) for path in (output / "checkpoints").iterdir())

@@ -1,6 +1,5 @@
 """bfloat16 weights are trained through float32 masters, which lose neither steps nor gradients."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,7 +191,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
 
     port = forked.free_port()
     children = [forked.fork(rank, port, lambda: work("two")) for rank in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], "see the captured stderr"
+    assert [forked.status(child) for child in children] == [0, 0], "see the captured stderr"
     work("one")
     one, two = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
     start = build_model().bfloat16().state_dict()

@@ -1,6 +1,5 @@
 """Two processes that train together in one of accelerate's kinds, on the CPU."""
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +68,7 @@ def train_two(config: TrainConfig, kind: Callable[[], Accelerator] = ddp, **opti
         assert is_sharded(trainer.model) == (kind is not ddp), "the kind is another"
 
     children = [forked.fork(rank, port, work) for rank in range(2)]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return [forked.status(child) for child in children]
 
 
 def assert_same_weights(left: Path, right: Path, atol: float = 2e-6) -> None:
