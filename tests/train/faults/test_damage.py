@@ -109,11 +109,11 @@ def state(output, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 3}', r"format 3, this version reads 2; go on with the version .* wrote it, a newer one"),
-        ('{"format": 1}', r"format 1, this version reads 2; go on with the version of .* that wrote it, or"),
+        ('{"format": 4}', r"format 4, this version reads 3; go on with the version .* wrote it, a newer one"),
+        ('{"format": 2}', r"format 2, this version reads 3; go on with the version of .* that wrote it, or"),
         ('{"global_step": 500}', "state.json is damaged, missing or not of this package .*remove the"),
         ("[1]", "state.json is damaged, missing or not of this package .*remove the"),
-        ('{"format": 2}', "state.json is damaged, missing or not of this package .*remove the"),
+        ('{"format": 3}', "state.json is damaged, missing or not of this package .*remove the"),
     ],
 )
 def test_checkpoint_of_another_version_or_package_is_refused(output, text, message):

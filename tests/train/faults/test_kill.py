@@ -81,27 +81,24 @@ MOMENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    output = tmp_path_factory.mktemp("uninterrupted")
-    train(output, STEPS)
-    return output
-
-
-def test_ten_kills_at_random_moments_leave_the_run_of_none(tmp_path, uninterrupted):
+def test_ten_kills_at_random_moments_leave_the_run_of_none(tmp_path):
+    uninterrupted, started = tmp_path / "uninterrupted", time.monotonic()
+    train(uninterrupted, STEPS)
+    step_s = (time.monotonic() - started) / STEPS
+    output = tmp_path / "killed"
     seed = int(os.environ.get("KILL_SEED", time.time_ns() % 10**6))
     print(f"KILL_SEED={seed}")
     draw = random.Random(seed)
     for moment in draw.sample(list(MOMENTS), len(MOMENTS)):
         arm = MOMENTS[moment]
-        child = start(lambda arm=arm: (arm and arm(draw), train(tmp_path, STEPS)))
+        child = start(lambda arm=arm: (arm and arm(draw), train(output, STEPS)))
         if arm is None:
-            time.sleep(draw.uniform(0.02, 0.5))
+            time.sleep(draw.uniform(0, 4 * step_s))
             os.kill(child, signal.SIGKILL)
         assert status(child) == -signal.SIGKILL, f"{moment}: it went on to the end"
         draw.random()  # the child drew from a copy
-    train(tmp_path, STEPS)
-    assert_same(tmp_path, uninterrupted)
+    train(output, STEPS)
+    assert_same(output, uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["final", "step-00000002"])
