@@ -248,6 +248,8 @@ class Trainer:
         stop = self._callbacks.asked_to_stop() or self._best.waited(progress.step)
         while progress.step < self.config.train.steps and not stop:
             progress, stop = self._step(progress, log)
+        if progress.step < self.config.train.steps and self._run.saved is None:
+            self._run.save(progress)  # stopped before the first step: a run to go on with has a checkpoint
         final = self._run.save_model(self._run.output / FINAL_DIRECTORY)
         if log is not None:
             log.say(f"the trained model is in {final}")

@@ -12,6 +12,7 @@ from elastic.budget import Budget
 from elastic.data import Problem
 from elastic.models.threads import threads_for
 from elastic.rewards.combined import Rewards
+from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling, sample_seeds
 from elastic.train.collect.engines import Engine
@@ -64,35 +65,40 @@ class Evaluation:
         ``accuracy`` is that of graded answers, of which there are ``graded``, and ``accuracy_stderr`` its
         standard error; NaN where there are none. `elastic eval` gives the same numbers of the same weights.
         """
-        config, record = self._config, dict[str, float]()
-        seeds = sample_seeds(config.seed, self._rows, config.samples)  # those of `elastic eval`
-        decoded = min(self._engine.max_rows, max(1, len(seeds)))
+        record = dict[str, float]()
         for name, budget in self._budgets.items():
             sums = torch.zeros(8, dtype=torch.float64)
-            if self._prompts:
-                with threads_for(self._engine.model, decoded):
-                    batch = self._engine.generate(
-                        self._prompts,
-                        budget=budget,
-                        samples_per_prompt=config.samples,
-                        sampling=Sampling(config.temperature, top_p=config.top_p),
-                        max_new_tokens=None if budget.max_sampled is not None else self._max_new_tokens,
-                        seeds=seeds,
-                        progress=False,
-                        add_special_tokens=self._special,
-                        phase=self._phases,
-                    ).to("cpu")
-                with batch_of_failure(batch, "evaluation"):
-                    grades = self._rewards.correctness(batch, self._problems)
-                sums[:3] = _moments(grades, config.samples)
-                rows = measure(batch)
-                sums[3] = rows.thinking_tokens.sum()
-                sums[4] = rows.solution_tokens.sum()
-                sums[5] = rows.thinking_cut.sum()
-                sums[6], sums[7] = len(batch), sum(value is not None for value in grades)
+            batch = self._answer(budget) if self._prompts else None
+            with batch_of_failure(batch, "evaluation", together=self._accelerator):
+                if batch is not None:
+                    sums = self._sums(batch)
             sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum")
             record |= {f"eval/{name}/{label}": value for label, value in _means(sums.tolist()).items()}
         return record
+
+    def _answer(self, budget: Budget) -> RolloutBatch:
+        config = self._config
+        seeds = sample_seeds(config.seed, self._rows, config.samples)  # those of `elastic eval`
+        with threads_for(self._engine.model, min(self._engine.max_rows, len(seeds))):
+            return self._engine.generate(
+                self._prompts,
+                budget=budget,
+                samples_per_prompt=config.samples,
+                sampling=Sampling(config.temperature, top_p=config.top_p),
+                max_new_tokens=None if budget.max_sampled is not None else self._max_new_tokens,
+                seeds=seeds,
+                progress=False,
+                add_special_tokens=self._special,
+                phase=self._phases,
+            ).to("cpu")
+
+    def _sums(self, batch: RolloutBatch) -> Tensor:
+        """[8] of this process's answers, for `_means`."""
+        grades, rows = self._rewards.correctness(batch, self._problems), measure(batch)
+        used = (rows.thinking_tokens, rows.solution_tokens, rows.thinking_cut)
+        graded = sum(value is not None for value in grades)
+        counts = [*(column.sum().item() for column in used), len(batch), graded]
+        return torch.cat([_moments(grades, self._config.samples), torch.tensor(counts, dtype=torch.float64)])
 
 
 def _moments(grades: Sequence[float | None], samples: int) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -133,9 +134,14 @@ class MetricsLog:
             total=self._steps, initial=max(0, done), desc="training", unit="step", dynamic_ncols=True,
             disable=not (self._logging.progress and sys.stderr.isatty()),
         )  # fmt: skip
-        self._sinks = [*sinks_of(config.logging), *sinks]
-        for sink in self._sinks:
-            sink.open(config, done)
+        self._sinks: list[Sink] = []
+        try:
+            for sink in (*sinks_of(config.logging), *sinks):
+                sink.open(config, done)
+                self._sinks.append(sink)
+        except BaseException:
+            self.close()
+            raise
 
     def step(self, record: dict[str, float], completions: Callable[[int], list[dict[str, Any]]]) -> None:
         """Logs a finished step.
@@ -146,8 +152,8 @@ class MetricsLog:
         """
         self._jsonl.write(record)
         step, every = int(record["step"]), self._logging.console_every
-        for sink in self._sinks:
-            sink.step(step, {name: value for name, value in record.items() if name != "step"})
+        values = {name: value for name, value in record.items() if name != "step"}
+        self._tell(lambda sink: sink.step(step, values))
         self._bar.update()
         if every and (step % every == 0 or step == self._steps):
             self.say(console_line(record, self._steps))
@@ -158,8 +164,7 @@ class MetricsLog:
         """Logs accuracies under budgets, and says what they brought; step 0 is the starting model."""
         self._jsonl.write(record)
         values = {name: value for name, value in record.items() if name.startswith("eval/")}
-        for sink in self._sinks:
-            sink.evaluation(int(record["step"]), values)
+        self._tell(lambda sink: sink.evaluation(int(record["step"]), values))
         accuracies = {name: value for name, value in values.items() if name.endswith("/accuracy")}
         parts = [f"{name.split('/')[1]} {value:.3f}" for name, value in accuracies.items()]
         self.say(f"step {record['step']}/{self._steps}  accuracy under budgets: {', '.join(parts)}")
@@ -177,8 +182,7 @@ class MetricsLog:
             self._samples = JsonLines(self._samples_path, self._done)
         for record in records:
             self._samples.write(record)
-        for sink in self._sinks:
-            sink.samples(int(records[0]["step"]), records)
+        self._tell(lambda sink: sink.samples(int(records[0]["step"]), records))
         if self._logging.samples_table:
             self.say(completions_table(records, shutil.get_terminal_size((120, 24)).columns))
 
@@ -187,15 +191,27 @@ class MetricsLog:
         self._jsonl.sync()
         if self._samples is not None:
             self._samples.sync()
-        for sink in self._sinks:
-            sink.sync()
+        self._tell(lambda sink: sink.sync())
 
     def close(self) -> None:
         """Ends the progress bar and closes all files and sinks."""
         with ExitStack() as closed:  # all of them, whatever one raises
-            for sink in (*self._sinks, self._samples, self._jsonl, self._bar):
-                if sink is not None:
-                    closed.callback(sink.close)
+            for file in (self._samples, self._jsonl, self._bar):
+                if file is not None:
+                    closed.callback(file.close)
+            self._tell(lambda sink: sink.close())
+
+    def _tell(self, call: Callable[[Sink], None]) -> None:
+        """Calls every sink. One that fails gets no more: the files have it all, and the run goes on."""
+        for sink in list(self._sinks):
+            try:
+                call(sink)
+            except Exception as error:
+                self._sinks.remove(sink)
+                warnings.warn(
+                    f"the sink {type(sink).__name__} failed and gets nothing more of this run: {error!r}",
+                    stacklevel=3,
+                )
 
 
 def sinks_of(config: LoggingConfig) -> list[Sink]:

@@ -11,7 +11,8 @@ TENSORBOARD_DIRECTORY = "tensorboard"
 class Sink:
     """Override what you need; `Trainer` takes such objects and calls them on the main process alone.
 
-    A run that is killed and resumed gives the steps behind its checkpoint a second time.
+    A run that is killed and resumed gives the steps behind its checkpoint a second time. A sink that raises
+    when it is opened ends the run before its first step; later it is left out with a warning.
     """
 
     def open(self, config: TrainConfig, done: int) -> None:

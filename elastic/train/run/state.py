@@ -17,6 +17,7 @@ from elastic.train.config import TrainConfig, changed_keys
 from elastic.train.config.consent import how_to_agree, is_allowed, split_changes
 from elastic.train.run.changes import note_changes
 from elastic.train.run.checkpoint import (
+    DIRECTORY,
     Checkpoint,
     checkpoint_path,
     checkpoint_paths,
@@ -25,7 +26,7 @@ from elastic.train.run.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
-from elastic.train.run.directories import check_space, write_directory
+from elastic.train.run.directories import check_space, clear_left_overs, write_directory
 from elastic.train.run.identity import EVALUATION, TRAINING
 from elastic.train.run.lock import OutputLock
 from elastic.train.run.optimizer_state import OptimizerState
@@ -72,9 +73,9 @@ class RunState:
         """
         if self._accelerator.is_main_process:
             make_directory(self.output)
-        self._accelerator.wait_for_everyone()
+        self._clean()
         check_output(self._config)
-        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
+        checkpoint = newest_checkpoint(self.output, clean=False)
         if checkpoint is not None:
             self._check(checkpoint)
             self._load(checkpoint)
@@ -92,8 +93,8 @@ class RunState:
         Raises:
             RuntimeError: there is none.
         """
-        checkpoint = newest_checkpoint(self.output, clean=self._accelerator.is_main_process)
-        self._accelerator.wait_for_everyone()
+        self._clean()
+        checkpoint = newest_checkpoint(self.output, clean=False)
         if checkpoint is None:
             raise RuntimeError(
                 f"this run stopped in the middle of a step and {self.output} holds no checkpoint to go back "
@@ -101,6 +102,12 @@ class RunState:
             )
         self._load(checkpoint)
         return checkpoint.progress
+
+    def _clean(self) -> None:
+        """Removes what a kill left, before any process reads the directory."""
+        if self._accelerator.is_main_process:
+            clear_left_overs(self.output / DIRECTORY)
+        self._accelerator.wait_for_everyone()
 
     def check_newest(self, progress: Progress) -> None:
         """Checks that no other run has gone beyond this progress; ValueError where one has."""

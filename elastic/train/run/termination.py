@@ -33,9 +33,11 @@ class Termination:
         if self._ours:
             signal.signal(signal.SIGTERM, self._handle)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if kind is None:
+            self.release()  # the block may end with a state that is not one to go on from: it waits no longer
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self._asked = not self._asked, True

@@ -103,7 +103,9 @@ class MasterWeights(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, weights included."""
+        """Restores what `state_dict` returned, weights included; a master that is not in it is its weight."""
+        for weight, master in self._pairs:
+            master.copy_(weight)
         state = {index: dict(values) for index, values in state_dict["state"].items()}
         for index, values in state.items():
             if _MASTER in values:

@@ -39,30 +39,23 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     for pattern, _, _ in config.groups:
         _check_found(pattern, [name for name, _ in trained], "optim.groups")
     others = _not_hidden(model)
-    groups: dict[tuple[bool, bool, float, float], list[nn.Parameter]] = {}
+    rows = [*config.groups, ("", 1.0, config.weight_decay)]  # the last one's pattern is in every name
+    groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
     for name, parameter in trained:
-        scale, decay = _settings(name, config)
+        row = next(index for index, (pattern, _, _) in enumerate(rows) if re.search(pattern, name))
         hidden = config.name == "muon" and parameter.ndim == 2 and id(parameter) not in others
-        decayed = parameter.ndim >= 2  # a group of its own whatever its decay, which may change on resume
-        key = (hidden, decayed, scale, decay if decayed else 0.0)
-        groups.setdefault(key, []).append(parameter)
+        # By the row, not by its values: the decay may change on resume, and groups must stay.
+        groups.setdefault((hidden, parameter.ndim >= 2, row), []).append(parameter)
     return [
         {
             "params": members,
-            "lr": config.lr * scale,
-            "lr_scale": scale,
-            "weight_decay": decay,
+            "lr": config.lr * rows[row][1],
+            "lr_scale": rows[row][1],
+            "weight_decay": rows[row][2] if decayed else 0.0,
             "hidden": hidden,
         }
-        for (hidden, _, scale, decay), members in sorted(groups.items(), key=lambda item: not item[0][0])
+        for (hidden, decayed, row), members in sorted(groups.items(), key=lambda item: not item[0][0])
     ]
-
-
-def _settings(name: str, config: OptimConfig) -> tuple[float, float]:
-    """Share of the rate, and weight decay."""
-    rows = (row for row in config.groups if re.search(row[0], name))
-    _, scale, decay = next(rows, ("", 1.0, config.weight_decay))
-    return scale, decay
 
 
 def _not_hidden(model: Any) -> set[int]:

@@ -11,6 +11,7 @@ from elastic.train.collect.evaluation import Evaluation
 from elastic.train.run import directories
 from elastic.train.run.checkpoint import checkpoint_paths
 from elastic.train.run.metrics import MetricsLog
+from elastic.train.run.termination import Termination
 from elastic.train.run.weights import Weights
 from tests.train.faults.runs import assert_same, fresh, train
 
@@ -100,3 +101,17 @@ def test_handler_of_the_program_stays(tmp_path):
         signal.signal(signal.SIGTERM, before)
     assert seen == [1]
     fresh(tmp_path / "other")
+
+
+def test_sigterm_while_a_block_ends_with_a_state_not_to_go_on_from_is_not_lost():
+    """As `Trainer.replay` ends."""
+
+    def replay():
+        termination = Termination()
+        with termination:
+            termination.hold()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        replay()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -58,6 +58,14 @@ def test_true_ends_the_run_with_a_checkpoint_from_which_it_goes_on_as_if_nothing
         assert [r["step"] for r in lines(output / "metrics.jsonl") if "loss" in r] == [1, 2, 3, 4]
 
 
+def test_run_that_ended_with_its_first_evaluation_goes_on(tmp_path):
+    config = build_config(tmp_path, train={"steps": 2, "save_every": 0}, **TABLES)
+    run(config, eval_dataset=TEST, callbacks=[Heard(("evaluation", 0))])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000000"]
+    run(config, eval_dataset=TEST)
+    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl")] == [0, 1, 2, 2]
+
+
 def test_only_true_ends_a_run_and_a_function_hears_of_steps(tmp_path):
     seen = []
     run(

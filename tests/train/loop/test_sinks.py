@@ -56,6 +56,32 @@ def test_own_sink_gets_what_the_files_have(tmp_path):
     assert [call[2] for call in sink.calls if call[0] == "evaluation"] == evaluations
 
 
+def test_sink_that_fails_is_left_out_and_the_run_goes_on(tmp_path):
+    class Gone(Kept):
+        def step(self, step, metrics):
+            super().step(step, metrics)
+            raise ConnectionError("no network")
+
+    gone, other = Gone(), Kept()
+    with pytest.warns(UserWarning, match="sink Gone failed .*no network"):
+        run(build_config(tmp_path, train={"steps": 3}), sinks=[gone, other])
+    assert [call[0] for call in gone.calls] == ["open", "step"]
+    assert [call[0] for call in other.calls] == ["open", "step", "step", "step", "close"]
+    assert len(lines(tmp_path / "metrics.jsonl")) == 3
+
+
+def test_sink_that_cannot_be_opened_ends_the_run_before_its_first_step(tmp_path):
+    class Absent(Sink):
+        def open(self, config, done):
+            raise ConnectionError("no account")
+
+    other = Kept()
+    with pytest.raises(ConnectionError, match="no account"):
+        run(build_config(tmp_path), sinks=[other, Absent()])
+    assert [call[0] for call in other.calls] == ["open", "close"]
+    run(build_config(tmp_path))
+
+
 def test_run_of_a_file_takes_sinks_too(tmp_path):
     from elastic.train import build_trainer
 

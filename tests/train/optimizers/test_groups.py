@@ -114,3 +114,12 @@ def test_muons_groups_are_listed_with_those_of_adamw_and_saved_in_one_numbering(
         for parameter, copy in zip(group["params"], other["params"], strict=True):
             for key, value in optimizer.state[parameter].items():
                 assert torch.equal(again.state[copy][key], value)
+
+
+def test_groups_stay_the_same_where_another_weight_decay_is_that_of_a_row() -> None:
+    names = (("embed", 1.0, 0.1),)
+    before, after = (
+        parameter_groups(build_model(), OptimConfig(groups=names, weight_decay=decay)) for decay in (0.0, 0.1)
+    )
+    assert [len(group["params"]) for group in before] == [len(group["params"]) for group in after]
+    assert len(after) == 3

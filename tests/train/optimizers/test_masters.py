@@ -140,6 +140,16 @@ def test_rollouts_run_on_the_trained_weights_themselves(make_config: Any) -> Non
     assert {tensor.dtype for tensor in final.values()} == {torch.bfloat16}
 
 
+def test_a_state_without_masters_leaves_the_weights_as_they_were_read() -> None:
+    """A checkpoint of float32 weights has none; masters of the starting model must not come back."""
+    model, optimizer = pair(name="sgd")
+    with torch.no_grad():
+        model.narrow.copy_(torch.tensor([5.0, 6.0]))
+    optimizer.load_state_dict({"state": {}, "param_groups": optimizer.state_dict()["param_groups"]})
+    assert model.narrow.tolist() == [5.0, 6.0]
+    assert optimizer.tensors[0].tolist() == [5.0, 6.0]
+
+
 def test_a_second_trainer_of_a_model_has_masters_of_its_own(tmp_path: Path) -> None:
     """Hooks of the first one must not take its gradients."""
     fresh = run(build_config(tmp_path / "fresh"), model=build_model().bfloat16())

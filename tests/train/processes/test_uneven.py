@@ -1,5 +1,7 @@
 """Processes with batches of different sizes, which nevertheless run the same forward passes."""
 
+from dataclasses import replace
+
 import pytest
 
 from elastic.models.tiny import problems
@@ -51,3 +53,19 @@ def test_padding_is_the_shortest_row_without_loss():
     padding = experience.without_loss()
     assert padding.lengths == [3]
     assert padding.loss_tokens == 0
+
+
+def test_evaluation_that_fails_in_one_process_leaves_a_checkpoint_of_both(tmp_path):
+    first, second = problems(2, split="test")
+    test = [first, replace(second, answer="of the second process")]
+
+    def fails_in_the_second(response, answer):
+        if answer == test[1].answer:
+            raise KeyError("the grader is gone")
+        return nines(response, answer)
+
+    evaluation = {"every": 1, "count": 2, "budgets": [[3, 4]], "at_start": False}
+    tables = {"train": {"steps": 2}, "eval": evaluation}
+    failing = build_config(tmp_path, **tables)
+    assert train_two(failing, reward=fails_in_the_second, eval_dataset=test) == [1, 1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
