@@ -12,35 +12,17 @@ from typing import Any
 
 from elastic.data import Problem
 from elastic.models.adapter import base_tensors, has_adapter
-from elastic.models.modes import recompute_activations
-from elastic.models.offload import Offload
-from elastic.rollout.plan.default_markers import choose_markers
-from elastic.train.collect.anytime import AnytimeCollector
-from elastic.train.collect.budgets import BudgetDraw
-from elastic.train.collect.collector import Collector
-from elastic.train.collect.data_checks import check_data
-from elastic.train.collect.data_order import DataOrder
-from elastic.train.collect.engines import open_engine
-from elastic.train.collect.evaluation import Evaluation, metric_names
-from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure, check_logprobs
-from elastic.train.collect.rewards import Given, check_rewards, rewards_of
+from elastic.train.collect.rewards import Given
 from elastic.train.config import TrainConfig
+from elastic.train.parts import build_learner, build_rollouts, trained_model
 from elastic.train.run import gpu_memory
-from elastic.train.run.accelerator import (
-    build_accelerator,
-    check_precision,
-    prepare,
-    shards,
-    shards_optimizer,
-)
-from elastic.train.run.adapter import with_adapter
-from elastic.train.run.best import Best, check_best
+from elastic.train.run.accelerator import build_accelerator, check_precision
+from elastic.train.run.best import Best
 from elastic.train.run.callbacks import Callback, Callbacks, StepFunction
-from elastic.train.run.checks import check_sharded, check_shares, check_weights, say_dropout, say_no_effect
+from elastic.train.run.checks import check_shares, say_dropout, say_no_effect
 from elastic.train.run.identity import identity, shapes_of
 from elastic.train.run.metrics import MetricsLog
-from elastic.train.run.optimizer_state import OptimizerState
 from elastic.train.run.output import FINAL_DIRECTORY
 from elastic.train.run.progress import Progress, is_due
 from elastic.train.run.sinks import Sink
@@ -49,16 +31,8 @@ from elastic.train.run.state import RunState
 from elastic.train.run.termination import Termination
 from elastic.train.run.weights import weights_of
 from elastic.train.update.diagnosis import load_experience
-from elastic.train.update.flash import choose_attention, computing_dtype
-from elastic.train.update.group_settings import apply_settings, settings_of
-from elastic.train.update.optimizer import build_optimizer
-from elastic.train.update.parameter_groups import freeze
-from elastic.train.update.policy import Policy
-from elastic.train.update.proof import packs
-from elastic.train.update.reference import Reference
+from elastic.train.update.group_settings import apply_settings
 from elastic.train.update.updates import Updates
-
-_MARKER_KEYS = ("model.start_marker", "model.end_marker", "model.ends")
 
 
 class Trainer:
@@ -98,78 +72,28 @@ class Trainer:
         self.config, self._sinks = config, sinks
         self.accelerator = accelerator = accelerator or build_accelerator(config)
         check_precision(accelerator, config)
-        # An earlier Trainer of this model may have left its autocast around it.
-        model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         check_shares(config, accelerator.num_processes)
-        model = with_adapter(model, config)
-        freeze(model, config.optim)
-        check_weights(model)
-        if shards_optimizer(accelerator):
-            check_sharded(config, model)
-        if config.eval.every and not eval_dataset:
-            raise ValueError(f"eval.every: is {config.eval.every}, but there are no problems to evaluate")
-        chosen = config.model
-        markers = choose_markers(
-            tokenizer, chosen.start_marker, chosen.end_marker, chosen.ends, names=_MARKER_KEYS
-        )
-        rewards = rewards_of(config.reward, reward)
-        check_rewards(rewards, dataset, eval_dataset if config.eval.every else ())
-        prompts = Prompts.of_training(tokenizer, config)
-        eval_prompts = Prompts.of_evaluation(tokenizer, config) if config.eval.every else None
-        budgets = BudgetDraw(config.budget, config.train.seed, dataset)
+        self.model = model = trained_model(config, model, accelerator)
         shapes = shapes_of(model)
-        model.to(accelerator.device)
-        packs(model)  # refuses, before the first rollout, a model that cannot be trained
-        engine, self._refresh_engine = open_engine(
-            config, model, tokenizer, markers, accelerator.num_processes, shards(accelerator)
-        )
-        sources = ((dataset, prompts), (eval_dataset, eval_prompts))
-        check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
-        reference = Reference(model) if config.loss.kl_coef > 0 else None
-        if config.model.gradient_checkpointing:
-            recompute_activations(model, Offload() if config.model.offload_activations else None)
-        attention = choose_attention(config.train.attention, model, computing_dtype(accelerator, model))
-        self._attention = attention.text
         weights = weights_of(model, tokenizer, config.adapter.merge)
-        self._policy = Policy(
-            model,
-            accelerator,
-            config.loss,
-            kernel=attention.kernel,
-            temperature=config.rollout.temperature,
-            max_length=config.loss.max_length or budgets.largest.max_sampled,
-            accumulation_steps=config.train.accumulation_steps,
-            micro_batch_tokens=config.train.micro_batch_tokens,
-        )
-        optimizer = build_optimizer(model, config.optim)
-        moments = OptimizerState(optimizer, model)
+        rollouts = build_rollouts(config, model, tokenizer, dataset, reward, eval_dataset, accelerator)
+        self._refresh_engine, self._order = rollouts.refresh, rollouts.order
+        self._collector, self._evaluation = rollouts.collector, rollouts.evaluation
         # From here on every process may hold a part of the model only.
-        self._policy.model, self.optimizer = prepare(
-            accelerator, model, optimizer, config.optim.max_grad_norm
-        )
-        moments.optimizer = self.optimizer
-        self._settings = settings_of(self.optimizer, config.optim)
-        self.model = model
-        self._order = DataOrder(dataset, config.train.seed, config.data.shuffle)
-        collector = AnytimeCollector if config.budget.cuts else Collector
-        self._collector = collector(config, accelerator, engine, prompts, self._order, budgets, rewards)
-        self._evaluation = None
-        if eval_prompts is not None:
-            check_best(config, metric_names(config.eval, budgets.final))
-            self._evaluation = Evaluation(
-                *(config.eval, accelerator, engine, eval_prompts, eval_dataset, rewards, budgets.final),
-                max_new_tokens=config.rollout.max_new_tokens,
-            )
+        learner = build_learner(config, model, accelerator, rollouts.longest)
+        self._policy, self.optimizer = learner.policy, learner.optimizer
+        self._settings, self._attention = learner.settings, learner.attention
         self._callbacks = Callbacks(callbacks, accelerator)
         if accelerator.is_main_process:
             say_no_effect(config)
             say_dropout(model)
+        reference = learner.reference
         found = identity(
             *(dataset, eval_dataset, tokenizer, shapes, reference.tensors if reference else None),
             base=base_tensors(model) if has_adapter(model) else None,
         )
         self._termination = Termination()
-        self._run = RunState(config, accelerator, weights, moments, found)
+        self._run = RunState(config, accelerator, weights, learner.state, found)
         self._standing = Standing(self._run, accelerator, self._termination)
         self._best = Best(config, self._run, accelerator)
         self._updates = Updates(
