@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -66,9 +67,24 @@ def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.stderr.isatty():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _quiet_imports()
     with warnings.catch_warnings():
         warnings.showwarning = partial(_show_warning, warnings.showwarning, options)
         options.run(options)
+
+
+def _quiet_imports() -> None:
+    """Drops what packages that are merely installed log while accelerate or peft import them."""
+    names = ["bitsandbytes.backends.cpu.ops"]
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        names.append("DeepSpeed")  # which logs to stdout
+    for name in names:
+        # A filter, since DeepSpeed sets its logger's level when it is imported.
+        logging.getLogger(name).addFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _show_warning(

@@ -75,7 +75,11 @@ def find_config(path: str | os.PathLike) -> dict[str, Any]:
             "elastic.load_model(path, merge=True), or train with adapter.merge = true"
         )
     if not (Path(path) / "config.json").is_file():
-        raise ValueError(f"path: {text!r} holds no config.json, so it is no Hugging Face model directory")
+        inner = Path(path) / "model"  # as in a training's checkpoint
+        hint = f"; {os.fspath(inner)!r} may be meant" if inner.is_dir() else ""
+        raise ValueError(
+            f"path: {text!r} holds no config.json, so it is no Hugging Face model directory{hint}"
+        )
     return {}
 
 

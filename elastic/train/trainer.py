@@ -167,8 +167,10 @@ class Trainer:
         if not progress.evaluated or (progress.step == 0 and self.config.eval.at_start):
             progress = self._evaluate(progress, log)
         if log is not None and progress.step:
+            steps = self.config.train.steps
+            left = f"going on after step {progress.step} of {steps}"
             changes = "".join(f"\n  {change}" for change in self._run.changes)
-            log.say(f"going on after step {progress.step} of {self.config.train.steps}{changes}")
+            log.say(f"{left if progress.step < steps else f'all {steps} steps are done already'}{changes}")
         stop = self._callbacks.asked_to_stop() or self._best.waited(progress.step)
         while progress.step < self.config.train.steps and not stop:
             progress, stop = self._step(progress, log)

@@ -1,10 +1,13 @@
 """A user's mistake is one line and status 2, before any work; ours keeps its traceback."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from elastic.commands import cli
 
 
 def one_line(err: str) -> str:
@@ -170,3 +173,15 @@ def test_a_reader_that_has_enough_ends_the_command_quietly() -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.returncode == 128 + 13  # as if SIGPIPE had ended it
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(("launched", "shown"), [("false", False), ("true", True)])
+def test_warnings_of_deepspeed_are_shown_where_it_is_used_only(monkeypatch, launched, shown):
+    logger = logging.getLogger("DeepSpeed")
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", launched)
+    cli._quiet_imports()
+    levels = {"warning": logging.WARNING, "error": logging.ERROR}
+    records = {name: logger.makeRecord("", level, "", 0, name, (), None) for name, level in levels.items()}
+    assert bool(logger.filter(records["warning"])) is shown
+    assert logger.filter(records["error"])

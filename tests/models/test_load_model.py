@@ -168,7 +168,10 @@ def test_a_missing_directory_is_refused(tmp_path):
 
 
 def test_a_directory_without_config_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no config\.json"):
+    with pytest.raises(ValueError, match=r"holds no config\.json, so it is no Hugging Face model directory$"):
+        load_model(tmp_path)
+    (tmp_path / "model").mkdir()  # as in a checkpoint
+    with pytest.raises(ValueError, match=r"holds no config\.json.*/model' may be meant"):
         load_model(tmp_path)
 
 

@@ -13,7 +13,7 @@ class LoopConfig(Section):
 
     Attributes:
         output_dir: of checkpoints, metrics and the final model.
-        steps: rollout batches. All of them run.
+        steps: rollout batches; fewer run only where `patience` or a callback ends the run.
         seed: of the data order, the budgets drawn and every rollout row.
         epochs_per_batch: passes over a rollout batch.
         minibatches: optimizer steps per pass.

@@ -74,9 +74,9 @@ def _memory(plan: RunPlan) -> Lines:
 
 def _disk(plan: RunPlan) -> Lines:
     disk, loop = plan.disk, plan.config.train
-    best = f", best by {loop.best}" if loop.best else ""
     saves = f"{disk.saves} checkpoints of {_gib(disk.checkpoint)}, at most {disk.kept} at a time; "
-    models = f"final model{best}: {_gib(disk.model)} each"
+    size = _gib(disk.model)
+    models = f"final model, best by {loop.best}: {size} each" if loop.best else f"final model: {size}"
     return [("disk", f"{saves if disk.saves else ''}{models}"), ("", f"at most {_gib(disk.most)}")]
 
 
