@@ -42,9 +42,9 @@ def identity(
         reference: tensors of the KL's reference; None without one.
         base: tensors below an adapter; None without one.
     """
-    found = {TRAINING: _problems(dataset), TOKENIZER: _tokenizer(tokenizer), SHAPES: shapes}
+    found = _problems(TRAINING, dataset) | {TOKENIZER: _tokenizer(tokenizer), SHAPES: shapes}
     if eval_dataset:
-        found[EVALUATION] = _problems(eval_dataset)
+        found |= _problems(EVALUATION, eval_dataset)
     if reference is not None:
         found[REFERENCE] = weights_digest(reference)
     if base is not None:
@@ -57,12 +57,17 @@ def shapes_of(model: nn.Module) -> str:
     return digest(f"{name} {tuple(p.shape)}".encode() for name, p in model.named_parameters())
 
 
-def _problems(problems: Sequence[Problem]) -> str:
+def _problems(name: str, problems: Sequence[Problem]) -> dict[str, str]:
+    """Of problems, and of each column: other reward functions may keep others."""
+
     def texts(problem: Problem) -> Iterable[str]:
         yield from (problem.prompt, problem.answer, problem.id, *map(repr, problem.tests))
-        yield from (repr(column) for column in sorted(problem.columns.items()))
 
-    return digest(text.encode() for problem in problems for text in texts(problem))
+    found = {name: digest(text.encode() for problem in problems for text in texts(problem))}
+    for column in sorted({column for problem in problems for column in problem.columns}):
+        values = (repr(problem.columns.get(column)) for problem in problems)
+        found[f"{name} (column '{column}')"] = digest(value.encode() for value in values)
+    return found
 
 
 def _tokenizer(tokenizer: Any) -> str:

@@ -133,8 +133,8 @@ class RunState:
         if is_allowed("data.source", allowed):
             ignored.add(TRAINING)
             agreed += ["training problems"] * (found[TRAINING] != self._identity[TRAINING])
-        names = found.keys() & self._identity.keys() - ignored
-        others = [name for name in sorted(names) if found[name] != self._identity[name]]
+        names = sorted(name for name in found.keys() & self._identity if not name.startswith(tuple(ignored)))
+        others = [name for name in names if found[name] != self._identity[name]]
         if others:
             raise ValueError(
                 f"{checkpoint.path} was made with other {', '.join(others)}, so going on would be another "

@@ -174,9 +174,20 @@ def test_a_run_is_not_resumed_with_other_columns(tmp_path):
     run(config, dataset=dataset)
     changed = [*dataset[:-1], replace(dataset[-1], columns={"level": 2})]
     more = build_config(tmp_path, train={"steps": 2, "save_every": 1})
-    with pytest.raises(ValueError, match="training problems"):
+    with pytest.raises(ValueError, match=r"training problems \(column 'level'\)"):
         run(more, dataset=changed)
     run(more, dataset=dataset)
+
+
+def test_functions_that_change_by_consent_may_ask_for_other_columns(tmp_path):
+    run(build_config(tmp_path, train={"steps": 1, "save_every": 1}), reward=[lambda_named("a")])
+    dataset = [replace(problem, columns={"level": 1}) for problem in problems(12)]
+    more = {"steps": 2, "save_every": 1, "allow_changes": ["reward.*"]}
+
+    def levels(completions, level):
+        return level
+
+    run(build_config(tmp_path, train=more), reward=[levels], dataset=dataset)
 
 
 def test_a_failing_function_leaves_its_batch_and_is_named(tmp_path):
