@@ -51,7 +51,7 @@ class Best:
         """Reads what an earlier part of the run kept.
 
         Raises:
-            ValueError: that was chosen by another metric or another evaluation.
+            ValueError: that was chosen by another metric or another evaluation, or the model is gone.
         """
         path = self._run.output / BEST_FILE
         if self._config.train.best is None or not path.exists():
@@ -65,6 +65,10 @@ class Best:
             raise ValueError(
                 f"train.best: {path} names the best model by another measure ({'; '.join(other)}); move it "
                 f"and {path.parent / BEST_DIRECTORY} away to begin anew"
+            )
+        if not (self._run.output / kept["model"]).is_dir():
+            raise ValueError(
+                f"train.best: {path} names {kept['model']}, which is gone; remove it to begin anew"
             )
         self._kept = kept
         self._remove_others()

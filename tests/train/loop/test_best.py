@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -180,3 +181,10 @@ def test_metric_that_no_evaluation_has_is_refused(tmp_path, tables, message):
     with pytest.raises(ValueError, match=message):
         run(build_config(tmp_path, **tables), eval_dataset=TEST)
     assert not list(tmp_path.iterdir())
+
+
+def test_best_model_that_is_gone_is_said(tmp_path):
+    run(config_of(tmp_path, steps=1), eval_dataset=TEST)
+    shutil.rmtree(tmp_path / "best")
+    with pytest.raises(ValueError, match=r"names best/step-0000000\d, which is gone"):
+        run(config_of(tmp_path, steps=2), eval_dataset=TEST)
