@@ -150,18 +150,27 @@ def load_adapter(model: Any, directory: str | os.PathLike) -> Any:
     """A `PeftModel` around a loaded base, with the adapter of a directory; its parameters can be trained.
 
     Raises:
-        ModuleNotFoundError: peft is not installed; names the extra.
-        ValueError: as of `read_adapter`, or a configuration that does not fit the base.
+        ValueError: as of `read_adapter` or `with_unread_adapter`.
+    """
+    adapted = with_unread_adapter(model, directory)
+    read_adapter(adapted, directory)
+    return adapted
+
+
+def with_unread_adapter(model: Any, directory: str | os.PathLike) -> Any:
+    """A `PeftModel` around a base, as a directory's configuration says, without the values stored there.
+
+    Raises:
+        ModuleNotFoundError: peft is not installed.
+        ValueError: a configuration that does not fit the base.
     """
     from peft import PeftConfig
 
     try:
         config = PeftConfig.from_pretrained(str(directory))
         config.inference_mode = False
-        adapted = wrap(model, config)
+        return wrap(model, config)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"path: the adapter of {os.fspath(directory)!r} does not fit its base: {error}"
         ) from error
-    read_adapter(adapted, directory)
-    return adapted

@@ -61,6 +61,16 @@ def test_vllm_is_needed_by_its_own_engine_alone(run, monkeypatch) -> None:
     )
 
 
+def test_vllm_refuses_an_adapters_directory(elastic, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("elastic.commands.eval.require_vllm", lambda: None)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+    settings = ("--methods", "separate", "--budgets", "8:24", "--engine", "vllm", "--out", tmp_path / "out")
+    outcome = elastic("eval", tmp_path / "adapter", "--data", "tiny", "--count", 4, *settings)
+    assert outcome.status == 2
+    assert "holds an adapter, and a whole model is needed here: save the merged one" in outcome.err
+
+
 def test_the_other_engine_gives_the_same_rows(run, tmp_path) -> None:
     for name in ("own", "hf"):
         assert run("--methods", "separate", "--engine", name, out=name).status == 0

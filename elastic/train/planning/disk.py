@@ -30,11 +30,11 @@ class Disk:
         return self.kept * self.checkpoint + self.models * self.model
 
 
-def disk_of(config: TrainConfig, memory: Memory) -> Disk:
+def disk_of(config: TrainConfig, memory: Memory, has_adapter: bool) -> Disk:
     """The estimate for a whole run without failures."""
     loop = config.train
     # An adapter's gradients are as many bytes as itself.
-    trained = memory.gradients if config.adapter.rank else memory.weights
+    trained = memory.gradients if has_adapter else memory.weights
     saves = -(-loop.steps // loop.save_every) if loop.save_every else 0
     return Disk(
         saves=saves,

@@ -28,7 +28,8 @@ class Memory:
         weights: of the trained model, buffers included.
         gradients: of its trained parameters; float32 where these have 16 bits.
         optimizer: its state, with the float32 masters of 16-bit weights.
-        reference: the frozen starting model; 0 without a KL, and with an adapter.
+        reference: the frozen starting model; 0 without a KL and with a new adapter, and of an adapter that
+            was trained before its starting values.
         rollout_copy: what the model that rollouts run on does not share with the trained one: a 16-bit copy
             in mixed precision, merged weights with ``adapter.rollouts``; else 0.
         kv_cache: of the rollouts of a step, as they begin.
@@ -115,7 +116,7 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        reference=weights if config.loss.kl_coef > 0 and not config.adapter.rank else 0,
+        reference=_reference_bytes(outline, weights, gradients) if config.loss.kl_coef > 0 else 0,
         rollout_copy=_own_bytes(outline.rollout_model, model),
         kv_cache=begins[0],
         kv_cache_evaluation=max(begins[1:], default=0),
@@ -131,6 +132,13 @@ def memory_of(config: TrainConfig, outline: Outline, work: Work) -> Memory:
         free=free_bytes(outline.device),
     )
     return memory if config.rollout.engine == "own" else replace(memory, **_of_vllm(config, outline.device))
+
+
+def _reference_bytes(outline: Outline, weights: int, gradients: int) -> int:
+    """Of a new adapter none; of a trained one its starting values, as many bytes as its gradients."""
+    if outline.starts_from_base:
+        return 0
+    return gradients if outline.has_adapter else weights
 
 
 def _of_vllm(config: TrainConfig, device: torch.device) -> dict[str, int]:

@@ -23,20 +23,24 @@ def state_bytes(optimizer: Any) -> int:
     return weight_bytes(optimizer) + sum(value.numel() * value.element_size() for value in tensors)
 
 
-def say_space(config: TrainConfig, optimizer: Any) -> None:
-    """Gives a warning where the disk will not hold a run's checkpoints.
+def say_space(config: TrainConfig, optimizer: Any, final: int) -> None:
+    """Gives a warning where the disk will not hold a run's checkpoints and its final model.
 
-    A new one is written before the oldest goes, so one more than ``train.keep_checkpoints`` must fit. The
-    estimate has two moments of each trained weight, as AdamW has.
+    A new checkpoint is written before the oldest goes, so one more than ``train.keep_checkpoints`` must fit.
+    The estimate has two moments of each trained weight, as AdamW has.
+
+    Args:
+        final: bytes of the final model, at least.
     """
     output = Path(config.train.output_dir)
     more = max(1, config.train.keep_checkpoints + 1 - len(checkpoint_paths(output)))
     size = max(state_bytes(optimizer), 3 * weight_bytes(optimizer))
-    needed = more * size if config.train.save_every else weight_bytes(optimizer)
+    needed = final + (more * size if config.train.save_every else 0)
     free = free_space(output)
     if free < needed:
         warnings.warn(
             f"train.output_dir: {gigabytes(free)} are free in {output}; a checkpoint takes about "
-            f"{gigabytes(size)}, and those to come {gigabytes(needed)}: train.keep_checkpoints and one more",
+            f"{gigabytes(size)}, the final model {gigabytes(final)}, and all to come {gigabytes(needed)}: "
+            "train.keep_checkpoints and one more, and the final model",
             stacklevel=5,
         )

@@ -82,7 +82,7 @@ class RunState:
         self._accelerator.wait_for_everyone()  # all have read the directory before the main process writes
         if self._accelerator.is_main_process:
             write_atomic(self.output / CONFIG_FILE, self._config.to_toml())
-            say_space(self._config, self._moments.optimizer)
+            say_space(self._config, self._moments.optimizer, self._final_bytes())
             if checkpoint is not None:
                 note_changes(self.output, checkpoint.progress.step, self.changes)
         return Progress() if checkpoint is None else checkpoint.progress
@@ -195,12 +195,15 @@ class RunState:
         self.saved = progress
         return checkpoint_path(self.output, progress.step)
 
+    def _final_bytes(self) -> int:
+        return self._weights.final_bytes(weight_bytes(self._moments.optimizer))
+
     def save_model(self, target: Path) -> Path:
         """Writes the model as it is, and its tokenizer, as a Hugging Face directory; returns its path."""
         weights = self._weights.gather(self._accelerator.is_main_process)
         if self._accelerator.is_main_process:
             self.lock.check()
-            check_space(target, weight_bytes(self._moments.optimizer))
+            check_space(target, self._final_bytes())
             write_directory(target, lambda directory: self._weights.write_final(directory, weights))
         self._accelerator.wait_for_everyone()
         return target

@@ -48,6 +48,10 @@ class Weights:
         """Writes the directory of a finished run."""
         self.write(directory, gathered)
 
+    def final_bytes(self, trained: int) -> int:
+        """The least that `write_final` takes of the disk, where the trained weights have `trained` bytes."""
+        return trained
+
     def read(self, directory: Path) -> None:
         """Loads what `write` wrote into the model.
 
@@ -86,6 +90,11 @@ class AdapterWeights(Weights):
             Weights(merged_copy(self._model), self._tokenizer).write(directory)
         else:
             self.write(directory)
+
+    def final_bytes(self, trained: int) -> int:
+        """Of the merged model those of its base, which is all that is frozen."""
+        frozen = (p.numel() * p.element_size() for p in self._model.parameters() if not p.requires_grad)
+        return sum(frozen) if self._merge else trained
 
     def read(self, directory: Path) -> None:
         """Loads what `write` wrote into the adapter.

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import namedtuple
 
 import pytest
 import torch
@@ -202,6 +203,19 @@ def test_final_is_the_merged_model_where_that_is_asked_for(trained, tmp_path):
     wanted, _ = load_model(root / "run" / "final", device="cpu", merge=True)
     assert merged.config._name_or_path == str(tmp_path / "final")
     assert all(map(torch.equal, merged.state_dict().values(), wanted.state_dict().values()))
+
+
+def test_space_for_a_merged_model_is_looked_at_before_it_is_written(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 9 * 10**5, 50_000))
+    run(lora_config(tmp_path / "adapter", train={"steps": 1}))  # 4 bytes of 4352 weights
+    config = lora_config(tmp_path / "merged", train={"steps": 1}, adapter={"merge": True})
+    with (
+        pytest.warns(UserWarning, match=r"50 kB are free in .*; .*, the final model 8\d kB"),
+        pytest.raises(OSError, match=r"needs 8\d kB, 50 kB are free; .*final'"),
+    ):
+        run(config)
+    assert not (tmp_path / "merged" / "final").exists()
 
 
 def test_a_merged_rollout_model_shares_what_is_not_adapted_and_leaves_the_base_alone():

@@ -1,6 +1,7 @@
 """What a plan counts for an adapter: its own gradients and optimizer states, no reference, merged weights."""
 
 import pytest
+from peft import LoraConfig
 from transformers import Qwen2Config
 
 from elastic.models.tiny.vocabulary import build_tokenizer
@@ -56,3 +57,18 @@ def test_merged_rollouts_take_the_adapted_weights_once_more(model, tmp_path):
 def test_a_frozen_head_has_no_gradient_in_the_loss(model, tmp_path):
     frozen, trained = (plan(model, tmp_path, adapter={"rank": rank}).loss for rank in (4, 0))
     assert trained - frozen == 640 * 64 * 4
+
+
+def test_an_adapters_directory_is_planned_by_its_base_and_keeps_its_starting_values(model, tmp_path):
+    adapter = tmp_path / "adapter"
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora.base_model_name_or_path = str(model)
+    lora.save_pretrained(adapter)
+    tables = {"adapter": {"rank": 0}, "loss": {"kl_coef": 0.1}, "train": {"save_every": 1}}
+    found = plan_run(lora_config(tmp_path, **tables, model={"path": str(adapter), "device": "cpu"}))
+    assert found.architecture.startswith("PeftModel")
+    assert found.memory.gradients == found.memory.reference == found.disk.model == 4 * TRAINED
+    lora.base_model_name_or_path = str(tmp_path / "nowhere")
+    lora.save_pretrained(adapter)
+    with pytest.raises(ValueError, match=r"no such directory: '.*nowhere'"):
+        plan_run(lora_config(tmp_path, **tables, model={"path": str(adapter), "device": "cpu"}))
