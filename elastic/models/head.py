@@ -98,10 +98,11 @@ class LinearHead:
         Returns:
             [1, N, H], in the autograd graph of the model's body.
         """
-        with self._caught() as seen:
+        sharded = is_sharded(getattr(model, "module", model))
+        with self._caught(sharded) as seen:
             output = model(**inputs)
         (hidden,) = seen
-        if not is_sharded(getattr(model, "module", model)):
+        if not sharded:
             return hidden
         # Its parameters are gathered for the backward pass when a gradient comes to its outputs.
         joined: Tensor = _Joined.apply(hidden, output.logits)
@@ -112,7 +113,7 @@ class LinearHead:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     @contextmanager
-    def _caught(self) -> Iterator[list[Tensor]]:
+    def _caught(self, sharded: bool) -> Iterator[list[Tensor]]:
         seen: list[Tensor] = []
 
         def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -120,13 +121,13 @@ class LinearHead:
             return (inputs[0][:, :0],)
 
         def pass_on(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            # From the hidden states alone: the weight would get a gradient of zeros, as large as itself.
+            # From the hidden states alone: by `_Joined` the weight would get zeros, as many as it has values.
             return inputs[0][..., :1].to(output.dtype).expand_as(output).clone()
 
-        handles = [
-            self.linear.register_forward_pre_hook(catch),
-            self.linear.register_forward_hook(pass_on),
-        ]
+        handles = [self.linear.register_forward_pre_hook(catch)]
+        # Not where DDP looks for unused parameters: those behind its outputs; the loss uses the weight.
+        if sharded:
+            handles.append(self.linear.register_forward_hook(pass_on))
         try:
             yield seen
         finally:
