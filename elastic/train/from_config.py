@@ -31,11 +31,15 @@ def build_trainer(config: TrainConfig | str | Path, **options: Any) -> "Trainer"
     if not isinstance(config, TrainConfig):
         config = TrainConfig.load(config)
     config.preflight()
+    from elastic.train.collect.evaluation import metric_names
+    from elastic.train.run.best import check_best
     from elastic.train.run.lock import check_unlocked
     from elastic.train.run.output import check_output
 
     dataset, eval_dataset = load_datasets(config)
     config = config.for_problems(len(dataset), len(eval_dataset) or None)
+    if config.eval.every:
+        check_best(config, metric_names(config.eval, config.budget.budget()))
     check_unlocked(Path(config.train.output_dir))
     check_output(config)
     # Imported only now: mistakes found so far are reported without loading transformers and accelerate.

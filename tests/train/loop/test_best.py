@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from elastic.models.tiny import problems
+from elastic.train import build_trainer
 from elastic.train.run import best as best_module
 from elastic.train.run.best import best_model
 from tests.forked import start, status
@@ -188,3 +189,10 @@ def test_best_model_that_is_gone_is_said(tmp_path):
     shutil.rmtree(tmp_path / "best")
     with pytest.raises(ValueError, match=r"names best/step-0000000\d, which is gone"):
         run(config_of(tmp_path, steps=2), eval_dataset=TEST)
+
+
+def test_unknown_metric_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("elastic.models.load_model", lambda *_, **__: pytest.fail("it was loaded"))
+    config = build_config(tmp_path, train={"best": "eval/t9_s9/accuracy"}, eval={"every": 1, "count": 2})
+    with pytest.raises(ValueError, match=r"train.best: must be one of"):
+        build_trainer(config)
