@@ -32,17 +32,30 @@ class RolloutModel:
         mixed_precision: ``no`` or ``bf16``.
         merged: whether to decode with the adapter merged into the weights.
         shards: whether its parameters will be sharded.
+        decodes: False where another process decodes: there is no copy then, and `sync` takes part in the
+            gathering alone.
     """
 
-    def __init__(self, model: Any, mixed_precision: str, merged: bool = False, shards: bool = False) -> None:
-        self._trained, self._merged = model, merged
+    def __init__(
+        self,
+        model: Any,
+        mixed_precision: str,
+        merged: bool = False,
+        shards: bool = False,
+        decodes: bool = True,
+    ) -> None:
+        self._trained, self._merged, self._decodes = model, merged, decodes
         rounds = mixed_precision != "no" and model.dtype == torch.float32
-        module = merged_copy(model) if merged else model
-        self.module = _copy(module, rounds) if rounds or shards else module
+        self._gathers = (rounds or shards) and not merged
+        module = merged_copy(model) if merged and decodes else model
+        self.module = _copy(module, rounds) if decodes and (rounds or shards) else module
 
     @torch.no_grad()
     def sync(self) -> None:
-        """Brings a copy up to date; called before every rollout and evaluation."""
+        """Brings a copy up to date; called before every rollout and evaluation, by all processes."""
+        if not self._decodes and self._gathers:
+            for _ in whole_tensors(self._trained):
+                pass
         if self.module is self._trained:
             return
         if self._merged:

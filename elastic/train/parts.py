@@ -97,8 +97,7 @@ def build_rollouts(
     budgets = BudgetDraw(config.budget, config.train.seed, dataset)
     if evaluates:
         check_best(config, metric_names(config.eval, budgets.final))
-    processes = accelerator.num_processes
-    engine, refresh = open_engine(config, model, tokenizer, markers, processes, shards(accelerator))
+    engine, refresh = open_engine(config, model, tokenizer, markers, accelerator, shards(accelerator))
     sources = ((dataset, prompts), (eval_dataset, eval_prompts))
     check_data(config, engine, budgets, *sources, say=accelerator.is_main_process)
     order = DataOrder(dataset, config.train.seed, config.data.shuffle)

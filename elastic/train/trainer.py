@@ -85,7 +85,7 @@ class Trainer:
         self._settings, self._attention = learner.settings, learner.attention
         self._callbacks = Callbacks(callbacks, accelerator)
         if accelerator.is_main_process:
-            say_no_effect(config)
+            say_no_effect(config, accelerator.num_processes)
             say_dropout(model)
         reference = learner.reference
         found = identity(

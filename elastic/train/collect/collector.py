@@ -24,6 +24,7 @@ from elastic.train.collect.budgets import BudgetDraw
 from elastic.train.collect.data_order import DataOrder
 from elastic.train.collect.engines import Engine
 from elastic.train.collect.experience import Experience
+from elastic.train.collect.first_rank import takes_part
 from elastic.train.collect.groups import GradedGroups, have_signal, sample_dynamically
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
@@ -155,10 +156,11 @@ class Collector:
             self._prompts.render(problems, lengths),
             self._budgets.draw(step, numbers, problems),
         )
-        batch = self._generate(step, numbers, prompts, budgets) if numbers else None
+        needed = takes_part(self._engine, numbers)
+        batch = self._generate(step, numbers, prompts, budgets) if needed else None
         generated = time.perf_counter()
         with batch_of_failure(batch, "rollouts", together=self._accelerator):
-            if batch is None:
+            if batch is None or not numbers:
                 return None
             graded = self._rewards.grade(batch, problems)
         parts = graded.parts

@@ -10,13 +10,15 @@ from elastic.integrations.vllm.engine import VLLMEngine
 from elastic.models.adapter import has_adapter
 from elastic.models.rollout_model import RolloutModel
 from elastic.rollout import RolloutEngine
+from elastic.train.collect.first_rank import FirstRankEngine
+from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.config import TrainConfig
 
-Engine = RolloutEngine | VLLMEngine
+Engine = RolloutEngine | VLLMEngine | FirstRankEngine
 
 
 def open_engine(
-    config: TrainConfig, model: Any, tokenizer: Any, markers: Markers, processes: int, shards: bool = False
+    config: TrainConfig, model: Any, tokenizer: Any, markers: Markers, accelerator: Any, shards: bool = False
 ) -> tuple[Engine, Callable[[], None]]:
     """An engine over the trained model.
 
@@ -25,7 +27,7 @@ def open_engine(
         model: the trained model, on its device, still whole.
         tokenizer: its tokenizer.
         markers: of thinking.
-        processes: of the run.
+        accelerator: knows the processes.
         shards: whether they will hold parts of the model.
 
     Returns:
@@ -34,11 +36,18 @@ def open_engine(
     Raises:
         ValueError: an engine that cannot be used, naming the key; or what the engine refuses.
     """
-    rollout, mixed = config.rollout, config.train.mixed_precision
+    rollout, mixed, processes = config.rollout, config.train.mixed_precision, accelerator.num_processes
     if rollout.engine == "own":
-        weights = RolloutModel(model, mixed, config.adapter.rollouts == "merged", shards)
+        one = rollout.ranks == "first" and processes > 1
+        decodes = accelerator.is_main_process or not one
+        weights = RolloutModel(model, mixed, config.adapter.rollouts == "merged", shards, decodes)
         decoding = {name: getattr(rollout, name) for name in ("max_rows", "attention", "compile")}
-        return RolloutEngine(weights.module, tokenizer, markers, **decoding), weights.sync
+        if not one:
+            return RolloutEngine(weights.module, tokenizer, markers, **decoding), weights.sync
+        with batch_of_failure(None, "rollouts", together=accelerator):
+            own = RolloutEngine(weights.module, tokenizer, markers, **decoding) if decodes else None
+        shared = FirstRankEngine(own, accelerator, model, tokenizer, markers, rollout.max_rows)
+        return shared, weights.sync
     if processes > 1:
         raise ValueError(
             f"rollout.engine: must be 'own' with {processes} processes, 'vllm' decodes in one; got "

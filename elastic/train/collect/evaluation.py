@@ -16,6 +16,7 @@ from elastic.rollout import RolloutBatch
 from elastic.rollout.record.measure import measure
 from elastic.sampling import Sampling, sample_seeds
 from elastic.train.collect.engines import Engine
+from elastic.train.collect.first_rank import takes_part
 from elastic.train.collect.prompts import Prompts
 from elastic.train.collect.rescue import batch_of_failure
 from elastic.train.config.loop import EvalConfig
@@ -56,7 +57,7 @@ class Evaluation:
         lengths = prompts.lengths(0, self._rows)
         self._prompts = prompts.render(self._problems, lengths)
         self._special = prompts.add_special_tokens
-        self._phases = prompts.phases(self._prompts, engine) if self._prompts else []
+        self._phases = prompts.phases(self._prompts, engine)
         self._budgets = evaluation_budgets(config, training_budget)
 
     def run(self) -> dict[str, float]:
@@ -68,9 +69,10 @@ class Evaluation:
         record = dict[str, float]()
         for name, budget in self._budgets.items():
             sums = torch.zeros(8, dtype=torch.float64)
-            batch = self._answer(budget) if self._prompts else None
+            needed = takes_part(self._engine, self._prompts)
+            batch = self._answer(budget) if needed else None
             with batch_of_failure(batch, "evaluation", together=self._accelerator):
-                if batch is not None:
+                if batch is not None and self._prompts:
                     sums = self._sums(batch)
             sums = self._accelerator.reduce(sums.float().to(self._accelerator.device), "sum")
             record |= {f"eval/{name}/{label}": value for label, value in _means(sums.tolist()).items()}
@@ -79,7 +81,7 @@ class Evaluation:
     def _answer(self, budget: Budget) -> RolloutBatch:
         config = self._config
         seeds = sample_seeds(config.seed, self._rows, config.samples)  # those of `elastic eval`
-        with threads_for(self._engine.model, min(self._engine.max_rows, len(seeds))):
+        with threads_for(self._engine.model, min(self._engine.max_rows, max(1, len(seeds)))):
             return self._engine.generate(
                 self._prompts,
                 budget=budget,

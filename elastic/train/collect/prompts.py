@@ -128,7 +128,7 @@ class Prompts:
             user_message(problem.prompt, suffix=suffix, length=kind, target_tokens=length, ask=self._ask)
             for problem, length in zip(problems, lengths, strict=True)
         ]
-        if not self.chat:
+        if not self.chat or not texts:
             return texts
         try:
             return chat_prompts(self._tokenizer, texts, system=data.system or None)
@@ -153,4 +153,5 @@ class Prompts:
             texts: of `render`.
             engine: that will complete them.
         """
-        return [engine.markers.initial_phase(ids) for ids in self.encode(texts, engine.limits.vocab)]
+        encoded = self.encode(texts, engine.limits.vocab) if texts else []
+        return [engine.markers.initial_phase(ids) for ids in encoded]

@@ -216,9 +216,16 @@ def effective(loss: LossConfig, *names: str) -> dict[str, Any]:
     return {name: getattr(loss, name) for name in names if f"loss.{name}" not in idle}
 
 
-def without_effect(config: Any) -> list[str]:
-    """``table.key (reason)`` of what was given and has no effect."""
+def without_effect(config: Any, processes: int | None = None) -> list[str]:
+    """``table.key (reason)`` of what was given and has no effect.
+
+    Args:
+        config: a `TrainConfig`.
+        processes: of the run; None where that is not known.
+    """
     idle = idle_keys(config)
+    if processes == 1:
+        idle["rollout.ranks"] = "there is one process"
     given = [f"{table}.{key}" for table in _tables(config) for key in sorted(getattr(config, table).given)]
     return [f"{key} ({idle[key]})" for key in given if key in idle]
 

@@ -130,6 +130,8 @@ class RolloutConfig(Section):
         max_rows: rows decoded at once.
         max_new_tokens: ends rows whose budget is unlimited; absent for the model's context.
         engine: what decodes: ``own``, or ``vllm``, see `elastic.integrations.vllm.VLLMEngine`.
+        ranks: which processes decode: ``all``, each its share, or the ``first`` for all, so that the others
+            hold no copy of the model for rollouts; see docs/processes.md.
         vllm_memory: share of the device's memory that vLLM takes for its weights, KV cache and work space.
         attention: of decode steps: ``auto``, ``flash``, ``flex`` or ``sdpa``, see `elastic.RolloutEngine`.
         compile: decode steps through `torch.compile`: ``auto``, ``on`` or ``off``.
@@ -149,6 +151,7 @@ class RolloutConfig(Section):
     max_rows: int = limited(64, low=1)
     max_new_tokens: int | None = limited(None, low=1)
     engine: Literal["own", "vllm"] = "own"
+    ranks: Literal["all", "first"] = "all"
     vllm_memory: float = limited(0.3, above=0, high=1)
     attention: Literal["auto", "flash", "flex", "sdpa"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"

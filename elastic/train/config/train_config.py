@@ -52,7 +52,7 @@ ROUNDING = (
     *("rollout.max_rows", "train.accumulation_steps", "train.micro_batch_tokens"),
     *("loss.linear", "loss.linear_chunk_tokens", "loss.skip_zero_advantage"),
     *("model.attention", "model.gradient_checkpointing", "model.offload_activations", "train.attention"),
-    *("rollout.attention", "rollout.compile"),
+    *("rollout.attention", "rollout.compile", "rollout.ranks"),
     *("rollout.engine", "rollout.vllm_memory", "adapter.rollouts"),
 )
 
@@ -156,11 +156,12 @@ class TrainConfig(Section):
         thinking = self.budget.thinking
         if isinstance(thinking, int) and last > thinking:
             raise ValueError(f"budget.cuts: must be at most budget.thinking = {thinking}, got {last}")
-        if self.rollout.engine != "own":
-            raise ValueError(
-                f"rollout.engine: must be 'own' with budget.cuts, which cut one thought several times, got "
-                f"'{self.rollout.engine}'"
-            )
+        for key, only in (("engine", "own"), ("ranks", "all")):
+            if (value := getattr(self.rollout, key)) != only:
+                raise ValueError(
+                    f"rollout.{key}: must be '{only}' with budget.cuts, which cut one thought several times, "
+                    f"got '{value}'"
+                )
         if self.rollout.dynamic_sampling:
             raise ValueError("rollout.dynamic_sampling: cannot be true with budget.cuts")
         if self.reward.length != "none":

@@ -73,9 +73,9 @@ def check_sharded(config: TrainConfig, model: Any) -> None:
         )
 
 
-def say_no_effect(config: TrainConfig) -> None:
+def say_no_effect(config: TrainConfig, processes: int) -> None:
     """Gives one warning that names every key which was set and has no effect."""
-    found = without_effect(config)
+    found = without_effect(config, processes)
     if found:
         warnings.warn(f"settings that have no effect in this run: {'; '.join(found)}", stacklevel=3)
 
