@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import torch.distributed as dist
@@ -94,12 +95,12 @@ class FirstRankEngine:
         """The records of all processes, without the tokenizer, which each has."""
         assert self._engine is not None
         joined = {name: [value for own in requests for value in own[name]] for name in requests[0]}
-        batch = self._engine.generate(**joined, samples_per_prompt=samples, **options).to("cpu")
+        batch = self._engine.generate(**joined | options, samples_per_prompt=samples).to("cpu")
         batch = replace(batch, tokenizer=None)
         ends = [0]
         for own in requests:
             ends.append(ends[-1] + len(own["seeds"]))
-        return [batch[first:end] for first, end in zip(ends, ends[1:], strict=False)]
+        return [batch[first:end] for first, end in pairwise(ends)]
 
 
 def takes_part(engine: Any, requests: Sequence[Any]) -> bool:
