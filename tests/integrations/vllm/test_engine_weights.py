@@ -10,6 +10,7 @@ from elastic import Budget, RolloutEngine, Sampling, replay
 from elastic.integrations.vllm import VLLMEngine
 from elastic.rollout.plan.default_markers import default_markers
 from elastic.train.collect.engines import open_engine
+from elastic.train.run.accelerator import build_accelerator
 from elastic.train.run.adapter import with_adapter
 from tests.integrations.vllm.offline import preempt_often
 from tests.integrations.vllm.sums import SUMS
@@ -108,7 +109,9 @@ def test_rollouts_of_an_adapter_are_those_of_its_merged_weights(vllm, tmp_path):
     table = {"rank": 4, "alpha": 8}
     config = build_config(tmp_path, rollout={"engine": "vllm", "max_rows": 4}, adapter=table)
     adapted, tokenizer = with_adapter(model, config), make_tokenizer()
-    engine, refresh = open_engine(config, adapted, tokenizer, default_markers(tokenizer), 1)
+    engine, refresh = open_engine(
+        config, adapted, tokenizer, default_markers(tokenizer), build_accelerator(config)
+    )
     with closing(engine):
         refresh()
         assert difference(engine, adapted) < 1e-5

@@ -177,7 +177,7 @@ def test_a_run_by_lengths_ends_with_the_weights_of_one_over_buckets(
     tables: dict[str, Any] = {"train": {"accumulation_steps": 2}, "loss": {"kl_coef": 0.1}}
     buckets = run(build_config(tmp_path / "a", **tables)).model
     choice = flash.Choice(plain_varlen, "plain")
-    monkeypatch.setattr("elastic.train.trainer.choose_attention", lambda *_: choice)
+    monkeypatch.setattr("elastic.train.parts.choose_attention", lambda *_: choice)
     lengths = run(build_config(tmp_path / "b", **tables)).model
     moved = 0.0
     for a, b in zip(buckets.parameters(), lengths.parameters(), strict=True):
