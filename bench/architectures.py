@@ -186,7 +186,11 @@ def inexact(name: str, precision: str) -> str:
     try:
         metrics = exactness.first_update(model, exactness.PRECISIONS[precision])
     except ValueError as error:
-        if name in exactness.NOT_IN_16_BITS and precision != "float32":
+        chosen = exactness.PRECISIONS[precision]
+        sixteen = chosen.mixed_precision != "no" or chosen.weights != torch.float32
+        if name in exactness.NOT_IN_16_BITS and sixteen:
+            return ""
+        if name in exactness.NOT_WITH_LORA and chosen.adapter != "none":
             return ""
         return f"{precision}: refused: {short(str(error))}"
     return exactness.wrong(name, precision, metrics)

@@ -6,13 +6,14 @@ apart.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from elastic import Budget, RolloutEngine, Sampling
+from elastic.models.adapter import add_lora
 from elastic.models.rollout_model import RolloutModel
 from elastic.models.tiny.vocabulary import IDS, build_tokenizer
 from elastic.train.collect.experience import Experience
@@ -40,11 +41,13 @@ class Precision:
         mixed_precision: as of ``[train]``; bf16 rolls out on a 16-bit copy.
         most: mean |log ratio| that rounding explains: random weights make logits far apart, and in 16 bits a
             router may send a token to another expert. A fault of positions or masks makes 0.3 and more.
+        adapter: LoRA on all linear layers: ``new``, which adds nothing yet, or ``trained`` before.
     """
 
     weights: torch.dtype
     mixed_precision: str
     most: float
+    adapter: Literal["none", "new", "trained"] = "none"
 
 
 PRECISIONS = {
@@ -52,9 +55,13 @@ PRECISIONS = {
     "bf16": Precision(torch.float32, "bf16", 0.06),
     "bfloat16": Precision(torch.bfloat16, "no", 0.06),
     "float16": Precision(torch.float16, "no", 0.01),
+    "float32 with LoRA": Precision(torch.float32, "no", 2e-6, "new"),
+    "bfloat16 with trained LoRA": Precision(torch.bfloat16, "no", 0.06, "trained"),
 }
 # The mask of its attention is learned, so that SDPA takes another kernel where gradients are on.
 ROUNDED = ("doge",)
+# Its router is a linear layer that gives a tuple, which peft's layer around it cannot take.
+NOT_WITH_LORA = ("phimoe",)
 NOT_IN_16_BITS = ("xglm",)  # its positions stay in float32: its forward pass fails, so it is refused
 
 
@@ -69,6 +76,8 @@ def first_update(model: Any, precision: Precision) -> dict[str, float]:
         ValueError: the model can be decoded or trained not at all in this precision.
     """
     model.to(precision.weights)
+    if precision.adapter != "none":
+        model = with_lora(model, precision.adapter == "trained")
     AcceleratorState._reset_state()  # it keeps one precision a process
     accelerator = Accelerator(mixed_precision=precision.mixed_precision, cpu=True)
     rollouts = RolloutModel(model, precision.mixed_precision)
@@ -97,6 +106,18 @@ def first_update(model: Any, precision: Precision) -> dict[str, float]:
     policy.backward(experience, experience.loss_tokens, experience.loss_rows, stats)
     stats.updates = 1
     return stats.means(accelerator, with_kl=True)
+
+
+def with_lora(model: Any, trained: bool) -> Any:
+    """An adapter of float32 weights around a model, which adds something if it is trained."""
+    options: dict[str, Any] = {"rank": 4, "alpha": 8, "target_modules": "all-linear", "use_rslora": False}
+    adapted = add_lora(model, **options, dtype=torch.float32, seed=0)
+    if trained:
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.02, generator=generator)
+    return adapted
 
 
 def wrong(name: str, precision: str, metrics: dict[str, float]) -> str:
